@@ -1,0 +1,103 @@
+"""The `model-compression` command: finds the subcommand, and turns errors into one line and an exit code."""
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from model_compression._version import __version__
+from model_compression.errors import Interrupted, ModelCompressionError, UsageError
+
+# Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
+COMMANDS = {
+    "data": ("data", "bring a data set into the cache, and say what was done"),
+}
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that lists near matches for an unknown option or choice."""
+
+    def __init__(self, *args: object, **kwargs: object):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=2, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; see {self.prog} --help"
+            self.error(f"unrecognized argument: {unknown[0]}{hint}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else EXIT_USAGE
+    if arguments[0] == "--version":
+        print(f"model-compression {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, list(COMMANDS), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        print(f"model-compression: error: unknown command {name!r}; {hint}see model-compression --help", file=sys.stderr)
+        return EXIT_USAGE
+    return run_command(name, rest)
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Imports the subcommand, parses its arguments and runs it, with the package's errors as one line on stderr."""
+    debug = "--debug" in arguments
+    try:
+        module = importlib.import_module(f"model_compression.cli.{COMMANDS[name][0]}")
+        parser = Parser(prog=f"model-compression {name}", description=module.__doc__, epilog=module.EXAMPLES)
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        module.configure(parser)
+        return int(module.run(parser.parse_args(arguments)) or 0)
+    except KeyboardInterrupt:
+        return _failed(name, "interrupted", EXIT_INTERRUPTED)
+    except (ModelCompressionError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
+        if isinstance(error, Interrupted):
+            code = EXIT_INTERRUPTED
+        return _failed(name, str(error) or type(error).__name__, code)
+
+
+def _failed(name: str, message: str, code: int) -> int:
+    print(f"model-compression {name}: error: {message}", file=sys.stderr)
+    return code
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: model-compression COMMAND [options]",
+            "",
+            "A small student network learns from a teacher; what was won is measured.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "model-compression COMMAND --help shows the options of one, with examples.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

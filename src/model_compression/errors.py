@@ -1,0 +1,47 @@
+"""The exceptions that users can catch. Each message says what was received, what was expected and the remedy."""
+
+
+class ModelCompressionError(Exception):
+    """Base of all errors that this package raises on purpose; the command line prints it as one line, exit code 1."""
+
+
+class UsageError(ModelCompressionError, ValueError):
+    """A value that the user gave is impossible: an unknown name, a number out of range. Exit code 2."""
+
+
+class UnknownNameError(UsageError):
+    """A name that no registry has; the message lists near matches."""
+
+
+class DataError(ModelCompressionError):
+    """A data set is missing, corrupt or something else than it was said to be."""
+
+
+class FileFormatError(ModelCompressionError):
+    """A file is corrupt, truncated, or holds something that is refused; the message names the file."""
+
+
+class WeightsMismatchError(FileFormatError):
+    """Weights do not fit the model: the message names every layer with what was found and what was expected."""
+
+
+class RunFolderError(ModelCompressionError):
+    """A run folder is taken, incomplete, or belongs to another configuration."""
+
+
+class MissingExtraError(ModelCompressionError):
+    """An optional package is not installed; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed; "
+            f"install it with: pip install 'model-compression[{extra}]'"
+        )
+
+
+class NumericalError(ModelCompressionError):
+    """A loss became NaN or infinite, or exploded; the message names the step and the term."""
+
+
+class Interrupted(ModelCompressionError):
+    """A run was stopped by a signal after its state had been saved; `resume` continues it."""

@@ -1,0 +1,66 @@
+"""The one writer: bytes reach a file whole or not at all."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from model_compression.errors import ModelCompressionError
+
+
+def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview) -> None:
+    """Writes ``payload`` to ``path`` by a temporary file beside it, flushed, renamed, folder synced.
+
+    A reader sees the old content or the new, never a part. Raises ModelCompressionError with the remedy when the disk
+    is full or the folder cannot be written; no temporary file is left.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes 0600; a weights file is as readable as any other
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` survive a power cut (where the system lets folders be synced)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def writing_failed(path: Path, error: OSError) -> ModelCompressionError:
+    """The error to raise for a failed write: names the file, the cause and the remedy."""
+    remedies = {
+        errno.ENOSPC: "the disk is full; free some space or choose another folder",
+        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+        errno.EACCES: "the folder is not writable; choose another one or change its permissions",
+        errno.EPERM: "the folder is not writable; choose another one or change its permissions",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+        errno.EISDIR: "the path is a folder; give the name of a file",
+    }
+    remedy = remedies.get(error.errno or 0, error.strerror or str(error))
+    return ModelCompressionError(f"cannot write {path}: {remedy}")
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
