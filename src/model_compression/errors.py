@@ -45,3 +45,7 @@ class NumericalError(ModelCompressionError):
 
 class Interrupted(ModelCompressionError):
     """A run was stopped by a signal after its state had been saved; `resume` continues it."""
+
+    def __init__(self, message: str, exit_code: int = 130):
+        super().__init__(message)
+        self.exit_code = exit_code

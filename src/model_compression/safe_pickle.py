@@ -5,7 +5,9 @@ it is looked up.
 """
 
 import io
+import math
 import pickle
+import pickletools
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,54 @@ import numpy as np
 from model_compression.errors import FileFormatError
 
 _SCALAR_KINDS = "biufSUc"
+_BYTE_ORDERS = ("<", ">", "=", "|", b"<", b">", b"=", b"|")  # bytes: a Python 2 string, when strings are left bytes
+_NDARRAY = "numpy.ndarray"  # stands for the class: calling the real one would allocate whatever a stranger asks for
 
 
-def _dtype(*arguments: Any) -> np.dtype[Any]:
-    """numpy.dtype for plain numbers and strings only: an object or structured dtype could hold more pickled things."""
-    if not arguments or not isinstance(arguments[0], str):
-        raise FileFormatError("a pickled dtype is given by something else than its name")
-    dtype = np.dtype(arguments[0])
-    if dtype.kind not in _SCALAR_KINDS + "O" or dtype.names is not None:
-        raise FileFormatError(f"a pickled array has dtype {arguments[0]!r}; expected plain numbers")
-    return dtype
+class _Dtype:
+    """A dtype of plain numbers, strings or objects: a structured one could hold more pickled things."""
+
+    def __init__(self, *arguments: Any):
+        name = arguments[0] if arguments else None
+        name = name.decode("ascii") if isinstance(name, bytes) else name  # a Python 2 string left bytes
+        if not isinstance(name, str):
+            raise FileFormatError("a pickled dtype is given by something else than its name")
+        self.dtype = np.dtype(name)
+        if self.dtype.kind not in _SCALAR_KINDS + "O" or self.dtype.names is not None:
+            raise FileFormatError(f"a pickled array has dtype {name!r}; expected plain numbers")
+
+    def __setstate__(self, state: Any) -> None:
+        """Takes the byte order; NumPy's own __setstate__ would also take flags and fields, which must not be forged."""
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in _BYTE_ORDERS:
+            raise FileFormatError("a pickled dtype has an unusual state; expected a byte order")
+        if any(part is not None for part in state[2:5]):
+            raise FileFormatError("a pickled array has a structured dtype; expected plain numbers")
+        order = state[1] if isinstance(state[1], str) else state[1].decode("ascii")
+        self.dtype = self.dtype.newbyteorder(order)  # type: ignore[arg-type]
 
 
-def _reconstruct(subtype: Any, shape: Any, kind: Any) -> np.ndarray[Any, Any]:
-    if subtype is not np.ndarray or shape != (0,):
+class _Array(np.ndarray[Any, Any]):
+    """A plain array whose claimed size is compared with its data before anything is allocated."""
+
+    def __setstate__(self, state: Any, /) -> None:
+        version, shape, kind, is_fortran, data = state
+        if not isinstance(kind, _Dtype) or not isinstance(shape, tuple):
+            raise FileFormatError("a pickled array has an unusual state; expected shape, dtype and data")
+        if len(shape) > 32 or any(type(size) is not int or size < 0 for size in shape):
+            raise FileFormatError("a pickled array has an impossible shape")
+        count = math.prod(shape)
+        claimed = count if kind.dtype.kind == "O" else count * kind.dtype.itemsize
+        if len(data) != claimed:
+            raise FileFormatError(
+                f"a pickled array claims shape {shape} but holds {len(data)} of {claimed} items or bytes"
+            )
+        super().__setstate__((version, shape, kind.dtype, is_fortran, data))
+
+
+def _reconstruct(subtype: Any, shape: Any, kind: Any) -> _Array:
+    if subtype is not _NDARRAY or shape != (0,):
         raise FileFormatError("a pickled array is rebuilt in an unusual way; expected a plain numpy.ndarray")
-    return np.ndarray((0,), np.int8)
+    return _Array((0,), np.int8)
 
 
 def _latin1_bytes(text: Any, encoding: Any) -> bytes:
@@ -40,11 +74,11 @@ def _latin1_bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-_ALLOWED = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _latin1_bytes,
 }
 
@@ -59,13 +93,21 @@ class _WhitelistUnpickler(pickle.Unpickler):
         raise FileFormatError("the pickle asks for a persistent object, which is refused: only plain arrays are read")
 
 
+def _check_memo(payload: bytes) -> None:
+    """Refuses a memo index that no honest pickle has: the unpickler would fill a table of that length."""
+    for opcode, argument, _ in pickletools.genops(payload):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(payload):
+            raise FileFormatError(f"the pickle stores an object under the number {argument}, which is refused")
+
+
 def loads(payload: bytes, source: str | Path, encoding: str = "ASCII") -> Any:
     """Unpickles numbers, strings, containers and plain arrays; ``source`` is the file that errors name.
 
-    ``encoding`` is how Python 2 strings are decoded ("bytes" leaves them bytes). Raises FileFormatError for anything else
-    and for truncated or corrupt input.
+    Arrays come as a subclass of numpy.ndarray; np.asarray gives the plain one. ``encoding`` is how Python 2 strings are
+    decoded ("bytes" leaves them bytes). Raises FileFormatError for anything else and for truncated or corrupt input.
     """
     try:
+        _check_memo(payload)
         return _WhitelistUnpickler(io.BytesIO(payload), encoding=encoding).load()
     except FileFormatError as error:
         raise FileFormatError(f"{source}: {error}") from None

@@ -12,6 +12,10 @@ from model_compression.errors import Interrupted, ModelCompressionError, UsageEr
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
 COMMANDS = {
+    "train": ("train", "train a network on labels"),
+    "distill": ("distill", "train a student on a teacher's answers"),
+    "resume": ("resume", "continue an interrupted run"),
+    "test": ("test", "measure a network's accuracy"),
     "data": ("data", "bring a data set into the cache, and say what was done"),
 }
 
@@ -73,7 +77,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             raise
         code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
         if isinstance(error, Interrupted):
-            code = EXIT_INTERRUPTED
+            code = error.exit_code
         return _failed(name, str(error) or type(error).__name__, code)
 
 

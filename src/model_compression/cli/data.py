@@ -1,0 +1,82 @@
+"""Brings a data set into the cache, checks it, and says what was done: which source was used, where the data is, its
+digest, and whether anything about it is odd."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from model_compression.data.checks import oddities
+from model_compression.data.dataset import Dataset
+from model_compression.data.sources import DATASETS
+
+EXAMPLES = """examples:
+  model-compression data cifar10                                   fetch it, or check what is stored
+  model-compression data cifar10 --data-dir ~/cifar-10-batches-py  check a copy of your own; archives do as well
+  model-compression data cifar10 --json | jq .train.digest         for scripts: one JSON object on stdout
+
+The environment variable MODEL_COMPRESSION_DATA stands for --data-dir in all commands."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand."""
+    parser.add_argument(
+        "name", nargs="?", default="cifar10", metavar="NAME", help=f"{' or '.join(DATASETS)} (default: cifar10)"
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="an official folder or archive, or where to store (default: the user's cache)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object; messages go to stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads the data set and prints what is known about it."""
+    messages: list[str] = []
+
+    def report(message: str) -> None:
+        messages.append(message)
+        print(message, file=sys.stderr, flush=True)
+
+    start = time.monotonic()
+    train, test = DATASETS.create(args.name, data_dir=args.data_dir, report=report)
+    seconds = time.monotonic() - start
+    facts = _facts(args.name, train, test) | {"seconds": round(seconds, 3), "messages": messages}
+    print(json.dumps(facts) if args.json else _text(facts))
+    return 0
+
+
+def _facts(name: str, train: Dataset, test: Dataset) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": train.source,
+        "path": None if train.path is None else str(train.path),
+        "image_shape": list(train.image_shape),
+        "train": _split(train),
+        "test": _split(test),
+        "oddities": oddities(train, test),
+    }
+
+
+def _split(dataset: Dataset) -> dict[str, Any]:
+    counts = dict(zip(dataset.class_names, dataset.class_counts().tolist(), strict=True))
+    return {"images": len(dataset), "digest": dataset.digest, "class_counts": counts}
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['name']}: images of {' × '.join(map(str, facts['image_shape']))}", f"source    {facts['source']}"]
+    if facts["path"]:
+        lines.append(f"read from {facts['path']}")
+    for split in ("train", "test"):
+        images, digest = facts[split]["images"], facts[split]["digest"]
+        lines.append(f"{split:<9} {images:,} images, {_balance(facts[split]['class_counts'])}; SHA-256 {digest}")
+    lines += [
+        f"odd       {line}" for line in facts["oddities"] or ["nothing: no class is empty, no test image is trained on"]
+    ]
+    return "\n".join([*lines, f"seconds   {facts['seconds']:.2f}"])
+
+
+def _balance(counts: dict[str, int]) -> str:
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values())):,} of each of {len(counts)} classes"
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())

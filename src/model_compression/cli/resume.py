@@ -1,0 +1,20 @@
+"""Continue an interrupted run, to the same weights that it would have reached."""
+
+import argparse
+
+EXAMPLES = """examples:
+  model-compression resume runs/cifar10-lenet-kd-seed0
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resumes; returns the exit code."""
+    from model_compression.cli.run_reports import resume_and_report
+
+    return resume_and_report(args.run, as_json=args.json)

@@ -1,0 +1,126 @@
+"""What a person sees of a run: a progress bar, a line an epoch, and the result."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from model_compression.config import TrainConfig
+from model_compression.train import runs
+from model_compression.train.trainer import Progress as Training
+from model_compression.train.trainer import Trainer
+
+_REFRESH_S = 0.5
+
+
+def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool) -> int:
+    """Trains into ``folder`` and prints the result; returns the exit code."""
+    with ConsoleObserver() as observer:
+        metrics = runs.start_run(config, folder, observer)
+    return _print_result(metrics, folder, as_json)
+
+
+def resume_and_report(folder: str, *, as_json: bool) -> int:
+    """Continues the run in ``folder`` and prints the result; returns the exit code."""
+    with ConsoleObserver() as observer:
+        metrics = runs.resume_run(folder, observer)
+    return _print_result(metrics, Path(folder), as_json)
+
+
+class ConsoleObserver:
+    """A bar on a terminal, lines elsewhere; all on stderr, so that stdout holds results only."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._teacher_task: TaskID | None = None
+        self._batch_size = self._epochs = self._total_steps = 0
+        self._last_time, self._last_step = 0.0, 0
+        self._rate = 0.0
+        self._eval_name = "test"
+
+    def __enter__(self) -> "ConsoleObserver":
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def message(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, soft_wrap=True)
+
+    def started(self, trainer: Trainer, eval_set: str) -> None:
+        """Says what is computed how, and opens the bar."""
+        config = trainer.config
+        precision = str(trainer.precision).removeprefix("torch.")
+        self.message(
+            f"{config.student.name}: {len(trainer.loader)} images, {config.epochs} epochs of "
+            f"{trainer.steps_per_epoch} steps, {precision} on {trainer.device.type}"
+        )
+        self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
+        self._total_steps = trainer.total_steps
+        self._task = self.progress.add_task("", total=trainer.total_steps, completed=trainer.step, note="")
+        self._last_time, self._last_step = time.monotonic(), trainer.step
+
+    def stepped(self, progress: Training) -> None:
+        """Refreshes the bar twice a second: reading the loss waits for the device."""
+        now = time.monotonic()
+        if self._task is None or now - self._last_time < _REFRESH_S:
+            return
+        self._rate = (progress.step - self._last_step) * self._batch_size / (now - self._last_time)
+        self._last_time, self._last_step = now, progress.step
+        if self.console.is_terminal:
+            note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {self._rate:,.0f} img/s"
+            self.progress.update(
+                self._task,
+                completed=progress.step,
+                description=f"{progress.epoch + 1}/{self._epochs}",
+                note=note,
+            )
+
+    def epoch_done(self, event: dict[str, Any]) -> None:
+        """A line for the epoch."""
+        line = (
+            f"epoch {event['epoch']:>3}/{self._epochs}  loss {event['train_loss']:.4f}  "
+            f"train {event['train_accuracy']:.2%}"
+        )
+        if f"{self._eval_name}_accuracy" in event:
+            line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
+        self.message(f"{line}  {self._rate:,.0f} img/s")
+
+    def teacher_answered(self, done: int, total: int) -> None:
+        """Shows how far the teacher's answers are."""
+        if self._teacher_task is None:
+            self.message("storing the teacher's answers; later runs read them")
+            self._teacher_task = self.progress.add_task("teacher", total=total, note="")
+        self.progress.update(self._teacher_task, completed=done, note=f"{done:,} of {total:,} images")
+        if done == total:
+            self.progress.remove_task(self._teacher_task)
+            self._teacher_task = None
+
+
+def _print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"run": str(folder), **metrics}))
+        return 0
+    name = "validation" if "validation_accuracy" in metrics else "test"
+    print(f"{name} accuracy   {metrics[f'{name}_accuracy']:.2%}   (last epoch, seed {metrics['seed']})")
+    if "teacher_agreement" in metrics:
+        print(f"teacher         {metrics[f'teacher_{name}_accuracy']:.2%}   agreement {metrics['teacher_agreement']:.2%}")
+    print(f"run folder      {folder}", file=sys.stdout)
+    return 0

@@ -1,0 +1,28 @@
+"""Train a network on labels, alone. The last epoch is what is reported, never the best."""
+
+import argparse
+
+from model_compression.cli.training_options import add_options, base_config, run_folder, with_options
+
+EXAMPLES = """examples:
+  model-compression train --student lenet --epochs 10
+  model-compression train --recipe nin-cifar10 --out runs/teacher
+  model-compression train --config runs/teacher/config.json --seed 1 --out runs/teacher-1
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit code."""
+    from model_compression.cli.run_reports import run_and_report
+    from model_compression.config import ModelConfig, TrainConfig
+    from model_compression.errors import UsageError
+
+    config = with_options(base_config(args, TrainConfig(student=ModelConfig(name="lenet"))), args)
+    if config.method is not None:
+        raise UsageError("this configuration has a teacher; run it with: model-compression distill")
+    return run_and_report(config, run_folder(args, config), as_json=args.json)

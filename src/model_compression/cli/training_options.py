@@ -1,0 +1,122 @@
+"""The options that `train` and `distill` share, and how they become a configuration."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from model_compression.config import TrainConfig, from_json
+from model_compression.errors import FileFormatError, UsageError
+
+# option → (type, place in the configuration, help)
+_OPTIONS: dict[str, tuple[Any, str, str]] = {
+    "--data": (str, "data.name", "data set: cifar10, or synthetic for a quick trial"),
+    "--data-dir": (str, "data.data_dir", "where the data set is, or is to be stored"),
+    "--augmentation": (str, "data.augmentation", "none, flip or flip_shift"),
+    "--shift": (int, "data.shift", "largest shift of flip_shift, in pixels"),
+    "--views": (int, "data.views", "augmented views that are shown in turn; 0: a fresh one each epoch"),
+    "--view-seed": (int, "data.view_seed", "seed of the augmentation"),
+    "--validation": (int, "data.validation", "training images held out for tuning, as 5000; the test set is not touched"),
+    "--epochs": (int, "epochs", "passes over the training images"),
+    "--batch-size": (int, "batch_size", "images a step"),
+    "--seed": (int, "seed", "of the initial weights and the order of the images"),
+    "--optimizer": (str, "optim.optimizer", "sgd, adam or adamw"),
+    "--lr": (float, "optim.lr", "largest learning rate"),
+    "--weight-decay": (float, "optim.weight_decay", "on weights, never on biases"),
+    "--momentum": (float, "optim.momentum", "of sgd, with Nesterov's correction"),
+    "--schedule": (str, "optim.schedule", "constant, step or one_cycle"),
+    "--step-at": (float, "optim.step_at", "step: share of the epochs after which the rate falls"),
+    "--step-factor": (float, "optim.step_factor", "step: what the rate is multiplied by"),
+    "--warmup": (float, "optim.warmup", "one_cycle: share of the steps in which the rate rises"),
+    "--label-smoothing": (float, "label_smoothing", "of the label loss, 0 to 1; harmful in a teacher"),
+    "--ema": (float, "ema", "decay a step of the averaged weights that are evaluated and saved, as 0.999; 0: none"),
+    "--precision": (str, "precision", "auto, fp32 or bf16"),
+    "--device": (str, "device", "auto, cpu, cuda or mps"),
+    "--evaluate-every": (int, "evaluate_every", "epochs between points of the accuracy curve; 0: the last epoch only"),
+    "--checkpoint-every": (int, "checkpoint_every", "epochs between saves of the resumable state"),
+    "--keep-every": (int, "keep_every", "epochs between weights files that are kept"),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what both commands take. Every default is None: what is not given is the recipe's or the config's."""
+    parser.add_argument("--student", metavar="MODEL", help="the network to train, as lenet; a weights file goes on from it")
+    parser.add_argument("--student-option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
+    parser.add_argument("--out", metavar="FOLDER", help="run folder; default: runs/ and a name that says what it is")
+    parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
+    parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs too (extra: tensorboard)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    for option, (kind, place, text) in _OPTIONS.items():
+        parser.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=f"{text}{_default(place)}")
+
+
+def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
+    """The configuration to start from: of ``--config``, of ``--recipe``, or ``default``."""
+    from model_compression.recipes import RECIPES
+
+    if args.config and args.recipe:
+        raise UsageError("--config and --recipe both say where to start from; give one of them")
+    if args.recipe:
+        config: TrainConfig = RECIPES.create(args.recipe).config
+        return config
+    if args.config:
+        try:
+            return from_json(TrainConfig, Path(args.config).read_text(), args.config)
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileFormatError(f"cannot read the config {args.config}: {error}") from None
+    return default
+
+
+def with_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """``config`` with what the command line gives in its place."""
+    for option, (_, place, _) in _OPTIONS.items():
+        value = getattr(args, option[2:].replace("-", "_"))
+        if value is not None:
+            config = _replaced(config, place, value)
+    if args.student:
+        config = _replaced(config, "student.name", args.student)
+        config = _replaced(config, "student.options", {})
+    if args.student_option:
+        config = _replaced(config, "student.options", parse_pairs(args.student_option, "--student-option"))
+    return _replaced(config, "tensorboard", True) if args.tensorboard else config
+
+
+def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
+    """KEY=VALUE texts as a dictionary; values are JSON where they can be, else text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not (equals and key):
+            raise UsageError(f"{option} must be KEY=VALUE, got {pair!r}")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text
+    return values
+
+
+def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
+    """``--out``, or runs/DATA-STUDENT-METHOD-seedN."""
+    if args.out:
+        return Path(args.out)
+    method = config.method.name if config.method else "labels"
+    student = Path(config.student.name).stem
+    return Path("runs") / f"{config.data.name}-{student}-{method}-seed{config.seed}"
+
+
+def _replaced(config: Any, place: str, value: Any) -> Any:
+    first, _, rest = place.partition(".")
+    if rest:
+        value = _replaced(getattr(config, first), rest, value)
+    return dataclasses.replace(config, **{first: value})
+
+
+def _default(place: str) -> str:
+    from model_compression.config import DataConfig, OptimConfig
+
+    group, _, name = place.rpartition(".")
+    kind = {"data": DataConfig, "optim": OptimConfig, "": TrainConfig}[group]
+    value = next(field.default for field in dataclasses.fields(kind) if field.name == name)  # type: ignore[arg-type]
+    return "" if value is None else f" (default: {value})"

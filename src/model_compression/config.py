@@ -1,0 +1,206 @@
+"""Configurations: frozen, keyword-only dataclasses with an exact JSON round trip. Knows nothing of torch."""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from model_compression.errors import UsageError
+from model_compression.registry import unknown_name
+
+C = TypeVar("C")
+
+Augmentation = Literal["none", "flip", "flip_shift"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "step", "one_cycle"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is trained on: ``validation`` training images are held out for tuning; 0 trains on all of them."""
+
+    name: str = "cifar10"
+    data_dir: str | None = None
+    augmentation: Augmentation = "none"
+    shift: int = 4
+    """Largest shift in pixels, each way, of ``flip_shift``."""
+    views: int = 0
+    """Epoch e shows view e mod ``views``; 0 shows a fresh view each epoch."""
+    view_seed: int = 0
+    validation: int = 0
+
+    def __post_init__(self) -> None:
+        _choice("augmentation", self.augmentation, Augmentation)
+        _at_least("shift", self.shift, 0)
+        _at_least("views", self.views, 0)
+        _at_least("validation", self.validation, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A network: a registered name or a shipped teacher or a weights file, and its builder's options."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """How the student learns from the teacher. ``weights`` override the method's default weight of a term."""
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    label_weight: float | None = None
+    """Weight of the cross-entropy with the labels; None takes the method's default."""
+
+    def __post_init__(self) -> None:
+        if self.label_weight is not None:
+            _at_least("label_weight", self.label_weight, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser and its schedule, which is a function of the share of training that is done."""
+
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-3
+    """The schedule's largest rate."""
+    weight_decay: float = 0.0
+    """Decoupled for adamw; on weights of two or more dimensions only, never on biases and norms."""
+    momentum: float = 0.9
+    """Of sgd, with Nesterov's correction."""
+    bias_lr_scale: float = 1.0
+    """Multiplies the rate of biases of normalisation layers."""
+    schedule: Schedule = "constant"
+    step_at: float = 0.8
+    """``step``: the share of the epochs after which the rate falls, at int(step_at · epochs)."""
+    step_factor: float = 0.1
+    warmup: float = 0.25
+    """``one_cycle``: the share of the steps in which the rate rises, linearly; then it falls linearly to zero."""
+
+    def __post_init__(self) -> None:
+        _choice("optimizer", self.optimizer, Optimizer)
+        _choice("schedule", self.schedule, Schedule)
+        _above("lr", self.lr, 0)
+        _at_least("weight_decay", self.weight_decay, 0)
+        _between("momentum", self.momentum, 0, 1)
+        _above("bias_lr_scale", self.bias_lr_scale, 0)
+        _between("step_at", self.step_at, 0, 1)
+        _above("step_factor", self.step_factor, 0)
+        _between("warmup", self.warmup, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run, whole: the same config gives the same weights on the same machine."""
+
+    student: ModelConfig
+    teacher: ModelConfig | None = None
+    method: MethodConfig | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    epochs: int = 30
+    batch_size: int = 256
+    seed: int = 0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    """Decay per step of the average of the weights that is evaluated and saved; 0 keeps the weights themselves."""
+    precision: Precision = "auto"
+    device: str = "auto"
+    evaluate_every: int = 0
+    """Epochs between records of the accuracy for the curve; 0 evaluates the last epoch only."""
+    checkpoint_every: int = 1
+    """Epochs between saves of the resumable state."""
+    keep_every: int = 0
+    """Epochs between weights files that are kept, student-N.safetensors; 0 keeps the last only."""
+    teacher_cache: bool = True
+    """Whether a teacher's answers for a finite number of views are computed once and stored."""
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("seed", self.seed, 0)
+        _between("label_smoothing", self.label_smoothing, 0, 1)
+        _between("ema", self.ema, 0, 1)
+        _choice("precision", self.precision, Precision)
+        _at_least("evaluate_every", self.evaluate_every, 0)
+        _at_least("checkpoint_every", self.checkpoint_every, 1)
+        _at_least("keep_every", self.keep_every, 0)
+        if (self.teacher is None) != (self.method is None):
+            raise UsageError("a method needs a teacher and a teacher a method: give both, or neither to train on labels")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a config, nested."""
+    return dataclasses.asdict(config)
+
+
+def to_json(config: Any) -> str:
+    """JSON text of a config; `from_json` gives an equal one back."""
+    return json.dumps(to_dict(config), indent=2, sort_keys=True) + "\n"
+
+
+def from_json(kind: type[C], text: str, source: str = "config") -> C:
+    """The config of ``kind`` in JSON text. Raises UsageError for bad JSON, unknown keys and impossible values."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{source} is not JSON: {error}") from None
+    return from_dict(kind, values, source)
+
+
+def from_dict(kind: type[C], values: Any, source: str = "config") -> C:
+    """The config of ``kind`` from plain values. Raises UsageError for unknown keys and wrong types."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{source}: expected an object with keys, got {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{source}: {unknown_name('key', str(key), known)}")
+    arguments = {key: _value(hints[key], value, f"{source}.{key}") for key, value in values.items()}
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _value(hint: Any, value: Any, source: str) -> Any:
+    """``value`` as the annotation wants it: nested configs are built, numbers checked."""
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None and type(None) in get_args(hint):
+            return None
+        hint = next(argument for argument in get_args(hint) if argument is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, source)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = {Literal: str, dict: dict}.get(get_origin(hint), hint)  # type: ignore[call-overload]
+    if isinstance(plain, type) and (not isinstance(value, plain) or (plain is int and isinstance(value, bool))):
+        raise UsageError(f"{source} must be {plain.__name__}, got {value!r}")
+    return value
+
+
+def _choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise unknown_name(name, str(value), list(get_args(choices)))
+
+
+def _at_least(name: str, value: float, bound: float) -> None:
+    if not value >= bound:
+        raise UsageError(f"{name} must be at least {bound}, got {value}")
+
+
+def _above(name: str, value: float, bound: float) -> None:
+    if not bound < value < float("inf"):
+        raise UsageError(f"{name} must be a finite number above {bound}, got {value}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} must lie between {low} and {high}, got {value}")

@@ -1,0 +1,102 @@
+"""CIFAR-10 from the Hugging Face hub: PNG images in two parquet files."""
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from model_compression.data import cifar10_content as content
+from model_compression.errors import DataError, FileFormatError, MissingExtraError
+
+REPOSITORY = "uoft-cs/cifar10"
+TRAIN_FILE, TEST_FILE = "plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet"
+TIMEOUT_S = 5.0
+ROWS_AT_ONCE = 1000
+MAX_PNG_BYTES = 16_384
+
+
+def fetch_hub(workspace: Path) -> content.Arrays:
+    """Downloads both files into ``workspace`` and reads them.
+
+    Raises MissingExtraError without the packages of the extra 'hub', DataError when the hub is not reached.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401  # needed below: found missing before anything is downloaded
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise MissingExtraError(error.name or "huggingface_hub", "hub", "this source") from error
+    paths = []
+    for name in (TRAIN_FILE, TEST_FILE):
+        try:
+            paths.append(
+                hf_hub_download(
+                    REPOSITORY, name, repo_type="dataset", local_dir=workspace / "hub", etag_timeout=TIMEOUT_S
+                )
+            )
+        except Exception as error:  # the client raises its own errors and those of two HTTP libraries
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise DataError(f"the hub is not reached: {lines[0][:200]}") from error
+    return read_parquet(Path(paths[0]), Path(paths[1]))
+
+
+def read_parquet(train: Path, test: Path) -> content.Arrays:
+    """Reads the hub's files, columns img.bytes (PNG) and label, into official order. Raises FileFormatError.
+
+    The hub may list the training batches in another order (that of the members of the Python archive), so each block
+    of 10,000 is put where its hash says it belongs.
+    """
+
+    def batches() -> Iterator[tuple[str, content.Batch]]:
+        for path, count in ((train, len(content.TRAIN_BATCHES)), (test, 1)):
+            images, labels = _read_file(path, count * content.RECORDS_PER_BATCH)
+            for start in range(0, len(images), content.RECORDS_PER_BATCH):
+                block = slice(start, start + content.RECORDS_PER_BATCH)
+                batch = content.batch_of(images[block], labels[block], path.name)
+                yield _official_name(batch, f"{path.name}, rows from {start}"), batch
+
+    return content.assemble(batches(), f"{train.name} and {test.name}")
+
+
+def _official_name(batch: content.Batch, source: str) -> str:
+    found = hashlib.sha256(content.records_from_batch(batch)).hexdigest()
+    for name, expected in content.BATCH_SHA256.items():
+        if found == expected:
+            return name
+    raise FileFormatError(f"{source}: no batch of CIFAR-10 has SHA-256 {found}; the hub's copy differs")
+
+
+def _read_file(path: Path, num_rows: int) -> tuple[content.Bytes, content.Bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    images = np.empty((num_rows, content.CHANNELS, content.SIDE, content.SIDE), dtype=np.uint8)
+    labels = np.empty(num_rows, dtype=np.uint8)
+    try:
+        with parquet.ParquetFile(path) as file:
+            if file.metadata.num_rows != num_rows:
+                raise FileFormatError(f"{path} has {file.metadata.num_rows} rows; expected {num_rows}")
+            row = 0
+            for table in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=["img", "label"]):
+                for image, label in zip(table["img"].to_pylist(), table["label"].to_pylist(), strict=True):
+                    images[row] = _pixels(image["bytes"], f"{path}, row {row}")
+                    labels[row] = label
+                    row += 1
+    except (pa.ArrowException, OSError, KeyError, TypeError, IndexError, OverflowError) as error:
+        raise FileFormatError(f"{path} is not the hub's file: {error}; fetch it again") from error
+    return images, labels
+
+
+def _pixels(png: bytes, source: str) -> content.Bytes:
+    """A PNG of 32 × 32 pixels → (3, 32, 32)."""
+    from PIL import Image
+
+    expected = (content.SIDE, content.SIDE)
+    if not 24 <= len(png) <= MAX_PNG_BYTES or struct.unpack(">II", png[16:24]) != expected:
+        raise FileFormatError(f"{source} is no PNG of 32 × 32 pixels")
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+        if image.mode != "RGB":
+            raise FileFormatError(f"{source} has colour mode {image.mode}; expected RGB")
+        return np.asarray(image).transpose(2, 0, 1)  # (H, W, C) → (C, H, W)

@@ -1,0 +1,173 @@
+"""Dataset: images and labels in memory, with class names, normalisation and a digest of the content."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from model_compression.errors import DataError, UsageError
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A classification data set that lives in memory; checked when it is made.
+
+    ``images``: (N, C, H, W) uint8. ``labels``: (N,) int64 in 0…K−1. ``class_names``: K names. ``mean``, ``std``: C
+    values each, for pixels scaled to 0…1. ``digest``: SHA-256 of the content, see content_digest; computed when it is
+    not given, not checked again when it is. ``source``: where the content was obtained; ``path``: the file or folder it
+    was read from; both for people only.
+
+    Raises DataError when a field is not of this form.
+    """
+
+    name: str
+    images: Images
+    labels: Labels
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str = ""
+    source: str = ""
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_images(self.name, self.images)
+        _check_labels(self.name, self.labels, len(self.images), self.class_names)
+        _check_normalisation(self.name, self.mean, self.std, self.images.shape[1])
+        if not self.digest:
+            object.__setattr__(self, "digest", content_digest(self.images, self.labels))
+        if not re.fullmatch("[0-9a-f]{64}", self.digest):
+            raise DataError(f"{self.name}: digest is {self.digest!r}; expected 64 hexadecimal digits (SHA-256)")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """How many images each class has, (K,)."""
+        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+
+    def subset(self, indices: Sequence[int] | npt.NDArray[np.integer], name: str | None = None) -> "Dataset":
+        """The images at ``indices`` (M,), in that order, as a data set of its own with its own digest.
+
+        Raises UsageError for an empty list, for indices that are not integers, and for those out of 0…N−1.
+        """
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
+            raise UsageError(
+                f"indices into {self.name} have shape {chosen.shape} and dtype {chosen.dtype}; "
+                "expected a list of at least one integer"
+            )
+        if chosen.min() < 0 or chosen.max() >= len(self):
+            raise UsageError(
+                f"indices into {self.name} run from {chosen.min()} to {chosen.max()}; expected 0 to {len(self) - 1}"
+            )
+        return Dataset(
+            name=name or f"{self.name}[{len(chosen)}]",
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            class_names=self.class_names,
+            mean=self.mean,
+            std=self.std,
+            source=self.source,
+            path=self.path,
+        )
+
+
+def content_digest(images: Images, labels: Labels) -> str:
+    """SHA-256 (hexadecimal) of shape, pixels and labels: two data sets with equal digests train alike.
+
+    ``images``: (N, C, H, W) uint8; ``labels``: (N,) integers, hashed as little-endian int64 so that machines agree.
+    """
+    hasher = hashlib.sha256(f"uint8 {'x'.join(str(size) for size in images.shape)}\n".encode())
+    hasher.update(np.ascontiguousarray(images).data)
+    hasher.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return hasher.hexdigest()
+
+
+def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Splits off ``count`` images for validation and returns (train, validation), both in the order of ``dataset``.
+
+    Each class gives its share (largest remainders, ties to the lower class), drawn by a generator that depends on
+    ``seed`` alone. Use it to tune: the test set is for the last measurement only.
+    Raises UsageError when ``count`` is not in 1…N−1.
+    """
+    if not 1 <= count < len(dataset):
+        raise UsageError(
+            f"cannot hold out {count} of {len(dataset)} images of {dataset.name}; choose 1 to {len(dataset) - 1}"
+        )
+    generator = np.random.Generator(np.random.PCG64(seed))
+    quotas = _shares(dataset.class_counts(), count)
+    chosen = np.concatenate(
+        [generator.permutation(np.flatnonzero(dataset.labels == label))[:quota] for label, quota in enumerate(quotas)]
+    )
+    held_out = np.zeros(len(dataset), dtype=bool)
+    held_out[chosen] = True
+    return (
+        dataset.subset(np.flatnonzero(~held_out), name=f"{dataset.name}-train-{seed}"),
+        dataset.subset(np.flatnonzero(held_out), name=f"{dataset.name}-validation-{seed}"),
+    )
+
+
+def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
+    """Integers in proportion to ``counts`` (K,) that add up to ``total``: the method of largest remainders."""
+    quotas: npt.NDArray[np.int64] = counts * total // counts.sum()
+    remainders = counts * total % counts.sum()
+    missing = total - int(quotas.sum())
+    quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    return quotas
+
+
+def _check_images(name: str, images: Images) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        raise DataError(
+            f"{name}: images are {_described(images)}; expected a uint8 array of shape (N, C, H, W), pixels 0 to 255"
+        )
+    if 0 in images.shape:
+        raise DataError(f"{name}: images have shape {images.shape}; expected at least one image and one pixel")
+
+
+def _check_labels(name: str, labels: Labels, num_images: int, class_names: tuple[str, ...]) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (num_images,):
+        raise DataError(
+            f"{name}: labels are {_described(labels)}; expected an int64 array of shape ({num_images},), one an image"
+        )
+    if not class_names or len(set(class_names)) != len(class_names):
+        raise DataError(f"{name}: class names are {class_names!r}; expected at least one, no two the same")
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if wrong.size:
+        raise DataError(
+            f"{name}: {wrong.size} labels are out of range, the first is {labels[wrong[0]]} of image {wrong[0]}; "
+            f"expected 0 to {len(class_names) - 1}"
+        )
+
+
+def _check_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+    if len(mean) != channels or len(std) != channels or not all(np.isfinite((*mean, *std))) or min(std) <= 0:
+        raise DataError(
+            f"{name}: mean is {mean} and std {std}; expected {channels} finite values each, std > 0, "
+            "for pixels scaled to 0 to 1"
+        )
+
+
+def _described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a {type(value).__name__}"

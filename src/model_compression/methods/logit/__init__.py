@@ -1,0 +1,1 @@
+"""Methods that compare the logits of student and teacher."""

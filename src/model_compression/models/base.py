@@ -1,0 +1,71 @@
+"""The registry of networks, and what every network of this package has."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from model_compression.errors import UsageError
+from model_compression.models.preprocessing import Preprocessing
+from model_compression.registry import Registry
+
+
+class Network(nn.Sequential):
+    """A chain of named layers from normalised images (B, 3, 32, 32) to logits (B, K).
+
+    ``flatten_shape`` is the (C, H, W) before the first inner product, None for a network without one; importers need it
+    to reorder weights. ``name`` and ``options`` are what `create_model` was called with.
+    """
+
+    name: str = ""
+    options: dict[str, Any]
+    preprocessing: Preprocessing
+    flatten_shape: tuple[int, int, int] | None
+
+    def __init__(self, layers: "OrderedDict[str, nn.Module]", flatten_shape: tuple[int, int, int] | None = None):
+        super().__init__(layers)
+        self.preprocessing = Preprocessing()
+        self.flatten_shape = flatten_shape
+        self.options = {}
+
+    def deployed(self) -> "Network":
+        """The network that is saved and shipped; a training form overrides this."""
+        return self
+
+    def prepare(self, images: torch.Tensor) -> None:
+        """Sets what is computed from the training images (N, 3, H, W), uint8, before training. Nothing by default."""
+
+
+MODELS: Registry[Callable[..., Network]] = Registry("model")
+
+
+def create_model(name: str, *, seed: int | None = None, **options: Any) -> Network:
+    """Builds the network registered under ``name``, with fresh weights.
+
+    Args:
+        name: one of ``MODELS.names()``.
+        seed: of the initial weights; None draws them from torch's global generator.
+        options: of the builder, as ``num_classes``.
+
+    Raises:
+        UnknownNameError: no such model; near matches are listed.
+        UsageError: an option that the builder does not have.
+    """
+    builder = MODELS.get(name)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        try:
+            model = builder(**options)
+        except TypeError as error:
+            raise UsageError(f"model {name!r}: {error}") from None
+    model.name, model.options = name, dict(options)
+    return model
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Raises UsageError below two classes."""
+    if num_classes < 2:
+        raise UsageError(f"num_classes must be at least 2, got {num_classes}")

@@ -1,0 +1,49 @@
+"""What a network wants done to pixels before it sees them. Each model owns its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+CIFAR10_MEAN = (0.49140, 0.48216, 0.44653)
+CIFAR10_STD = (0.24703, 0.24349, 0.26159)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Preprocessing:
+    """(pixels − 255 · mean) / (255 · std), after the channels are put in ``channel_order``.
+
+    ``mean`` and ``std`` are per channel, in units of 1 = white, in ``channel_order``. ``mean_image`` (C, H, W), in
+    units of 0 to 255 and in ``channel_order``, takes the place of ``mean`` where a network was trained so.
+    """
+
+    mean: tuple[float, ...] = CIFAR10_MEAN
+    std: tuple[float, ...] = CIFAR10_STD
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    mean_image: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), channels-last in memory."""
+        pixels = images.flip(1) if self.channel_order == "bgr" else images
+        pixels = pixels.to(torch.float32, memory_format=torch.channels_last)
+        scale = pixels.new_tensor([1 / (255 * s) for s in self.std]).view(1, -1, 1, 1)
+        if self.mean_image is not None:
+            return (pixels - self.mean_image.to(pixels.device)) * scale
+        offset = pixels.new_tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(1, -1, 1, 1)
+        return torch.addcmul(offset, pixels, scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the mean image is a tensor and is stored beside the weights."""
+        return {"mean": list(self.mean), "std": list(self.std), "channel_order": self.channel_order}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], mean_image: Tensor | None = None) -> "Preprocessing":
+        """Inverse of `to_dict`."""
+        return cls(
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            channel_order=values["channel_order"],
+            mean_image=mean_image,
+        )

@@ -1,0 +1,1 @@
+"""What answers for the teacher: the network itself, or its stored answers."""

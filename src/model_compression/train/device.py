@@ -1,0 +1,39 @@
+"""Which device and which precision a run uses."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from model_compression.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of ``--device auto|cpu|cuda|mps``. Raises UsageError when it is not there."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    if name not in available:
+        raise UsageError(f"device must be auto, cpu, cuda or mps, got {name!r}")
+    if not available[name]:
+        raise UsageError(f"device {name!r} is not available here; use --device cpu or auto")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16; "auto" takes bfloat16 where the processor computes in it."""
+    if name == "fp32":
+        return torch.float32
+    if name == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
+    """Mixed precision where ``precision`` is not float32."""
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        yield

@@ -1,0 +1,50 @@
+"""The loss of a step: the label term and the method's terms, weighted."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_compression.config import TrainConfig
+from model_compression.errors import UsageError
+from model_compression.methods import Context, Method, create
+from model_compression.outputs import Outputs
+from model_compression.registry import unknown_name
+
+
+class Objective:
+    """Σ weight · term. Only here are weights applied; methods return plain terms."""
+
+    def __init__(self, config: TrainConfig, num_samples: int, num_classes: int):
+        self.method: Method | None = None
+        self.weights: dict[str, float] = {}
+        self.label_weight, self.label_smoothing = 1.0, config.label_smoothing
+        if config.method is None:
+            return
+        self.method = create(config.method.name, **config.method.params)
+        shapes = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
+        self.method.setup(shapes, num_samples, num_classes)
+        defaults = self.method.default_weights
+        for term in config.method.weights:
+            if term not in defaults:
+                raise UsageError(f"method {config.method.name!r}: {unknown_name('term', term, list(defaults))}")
+        self.weights = {**defaults, **config.method.weights}
+        given = config.method.label_weight
+        self.label_weight = self.method.default_label_weight if given is None else given
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the labels enter the loss."""
+        return self.label_weight > 0
+
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, targets: Tensor, context: Context
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and its unweighted terms by name."""
+        terms: dict[str, Tensor] = {}
+        if self.label_weight:
+            terms["label"] = F.cross_entropy(student.logits, targets, label_smoothing=self.label_smoothing)
+        if self.method is not None:
+            assert teacher is not None
+            terms |= self.method(student, teacher, targets, context)
+        weights = {"label": self.label_weight, **self.weights}
+        loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
+        return loss, terms

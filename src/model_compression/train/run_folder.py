@@ -1,0 +1,104 @@
+"""A run folder: everything about one run, and nothing of another."""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from model_compression._version import __version__
+from model_compression.config import TrainConfig, from_json, to_json
+from model_compression.errors import RunFolderError
+from model_compression.files import write_atomically
+
+
+class RunFolder:
+    """The files of a run.
+
+    config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl, metrics.json (when finished),
+    student.safetensors, predictions.safetensors (test logits of student and teacher), state.safetensors (until finished).
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser()
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.events = self.path / "events.jsonl"
+        self.timing = self.path / "timing.jsonl"
+        self.metrics = self.path / "metrics.json"
+        self.student = self.path / "student.safetensors"
+        self.predictions = self.path / "predictions.safetensors"
+        self.state = self.path / "state.safetensors"
+        self._lock = FileLock(self.path / ".lock")
+
+    def create(self, config: TrainConfig) -> None:
+        """Makes the folder for a new run. Raises RunFolderError when it is taken."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.metrics.exists():
+                remedy = "that run is finished; choose another folder with --out"
+            elif self.config.exists():
+                remedy = f"continue that run with: model-compression resume {self.path}"
+            else:
+                remedy = "it holds something else; choose another folder with --out"
+            raise RunFolderError(f"{self.path} exists and is not empty: {remedy}")
+        write_atomically(self.config, to_json(config).encode())
+        self.write_json(self.environment, environment())
+
+    def lock(self) -> None:
+        """Takes the folder for this process. Raises RunFolderError when another one has it."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderError(f"{self.path} is in use by another process; wait for it or choose another folder") from None
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        self._lock.release()
+        self._lock_path.unlink(missing_ok=True)
+
+    @property
+    def _lock_path(self) -> Path:
+        return Path(self._lock.lock_file)
+
+    def read_config(self) -> TrainConfig:
+        """The run's configuration. Raises RunFolderError when there is no run."""
+        if not self.config.is_file():
+            raise RunFolderError(f"{self.path} is not a run folder: it has no config.json")
+        return from_json(TrainConfig, self.config.read_text(), str(self.config))
+
+    def read_metrics(self) -> dict[str, Any]:
+        """The figures of a finished run. Raises RunFolderError for an unfinished one."""
+        if not self.metrics.is_file():
+            raise RunFolderError(f"{self.path} has no metrics.json: the run is not finished; resume it")
+        metrics: dict[str, Any] = json.loads(self.metrics.read_text())
+        return metrics
+
+    def write_json(self, path: Path, values: Any) -> None:
+        """Writes plain values, indented."""
+        write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware that figures depend on; no name of a machine, user or folder."""
+    return {
+        "model_compression": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

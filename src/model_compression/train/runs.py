@@ -1,0 +1,247 @@
+"""A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save
+
+from model_compression.config import TrainConfig
+from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.loader import ResidentLoader
+from model_compression.data.sources import DATASETS
+from model_compression.errors import Interrupted, RunFolderError, UsageError
+from model_compression.files import write_atomically
+from model_compression.models.base import Network
+from model_compression.models.weights import load_model, save_weights
+from model_compression.teachers.cache import CachedTeacher, fingerprint
+from model_compression.teachers.live import LiveTeacher
+from model_compression.train.checkpoint import State, load_state, save_state
+from model_compression.train.device import choose_device, choose_precision
+from model_compression.train.evaluate import agreement, figures, predict
+from model_compression.train.events import EventLog
+from model_compression.train.run_folder import RunFolder
+from model_compression.train.trainer import Progress, Teacher, Trainer
+
+
+class Observer(Protocol):
+    """Who watches a run."""
+
+    def started(self, trainer: Trainer, eval_set: str) -> None:
+        """Training begins, or goes on."""
+
+    def stepped(self, progress: Progress) -> None:
+        """A step is done; called often."""
+
+    def epoch_done(self, event: dict[str, Any]) -> None:
+        """An epoch is done."""
+
+    def teacher_answered(self, done: int, total: int) -> None:
+        """The teacher's answers are being stored."""
+
+    def message(self, text: str) -> None:
+        """A line for the user."""
+
+
+def start_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
+    """Trains as ``config`` says, into a new ``folder``; returns the run's metrics.
+
+    Raises RunFolderError when the folder is taken, Interrupted after a signal (the state is saved), and what the data,
+    the models and the method raise.
+    """
+    run = RunFolder(folder)
+    prepared = _Prepared(config, observer)  # before the folder is made: a usage error leaves nothing behind
+    run.create(config)
+    run.lock()
+    try:
+        return _train(config, prepared, run, observer, None)
+    finally:
+        run.unlock()
+
+
+def resume_run(folder: str | Path, observer: Observer) -> dict[str, Any]:
+    """Continues an interrupted run to the weights that it would have reached; returns its metrics."""
+    run = RunFolder(folder)
+    config = run.read_config()
+    if run.metrics.exists():
+        raise RunFolderError(f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}")
+    run.lock()
+    try:
+        state = load_state(run.state) if run.state.exists() else None
+        prepared = _Prepared(config, observer)
+        if state is not None and state.progress["data_sha256"] != prepared.train_set.digest:
+            raise RunFolderError(f"the data of {run.path} has changed since its state was saved; start a new run")
+        return _train(config, prepared, run, observer, state)
+    finally:
+        run.unlock()
+
+
+class _Prepared:
+    """Data, networks and trainer of a run, all checked before anything is written."""
+
+    def __init__(self, config: TrainConfig, observer: Observer):
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        load = DATASETS.get(config.data.name)
+        student = load_model(config.student.name, config.student.options, seed=config.seed)
+        teacher = load_model(config.teacher.name, config.teacher.options) if config.teacher else None
+        full_train, test = load(config.data.data_dir, observer.message)
+        self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
+        if config.data.validation:
+            self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
+            self.eval_name = "validation"
+        _check_classes(student, teacher, self.train_set)
+        student.prepare(torch.from_numpy(self.train_set.images))
+        self.teacher_model = teacher
+        self.trainer = Trainer(
+            config, student, self._teacher(config, observer), self.train_set, self.device, self.precision
+        )
+
+    def _teacher(self, config: TrainConfig, observer: Observer) -> Teacher | None:
+        if self.teacher_model is None:
+            return None
+        live = LiveTeacher(self.teacher_model, self.device, self.precision)
+        finite = config.data.views > 0 or config.data.augmentation == "none"
+        if not (config.teacher_cache and finite):
+            return live
+        loader = ResidentLoader(self.train_set, config.data, self.device)
+        identity = fingerprint(self.teacher_model, self.train_set.digest, config.data, self.precision)
+        return CachedTeacher(live, loader, identity, observer.teacher_answered)
+
+
+def _check_classes(student: Network, teacher: Network | None, dataset: Dataset) -> None:
+    """Raises UsageError unless both networks answer with the data set's number of classes."""
+    example = torch.from_numpy(dataset.images[:2])
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is None:
+            continue
+        training = model.training
+        with torch.no_grad():
+            classes = model.eval()(model.preprocessing(example)).shape[1]
+        model.train(training)
+        if classes != dataset.num_classes:
+            raise UsageError(f"the {role} answers with {classes} classes, the data set {dataset.name} has {dataset.num_classes}")
+
+
+def _train(
+    config: TrainConfig, prepared: _Prepared, run: RunFolder, observer: Observer, state: State | None
+) -> dict[str, Any]:
+    trainer = prepared.trainer
+    progress = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
+    if state is not None:
+        trainer.restore(state)
+    events, timing = EventLog(run.events, progress["events"]), EventLog(run.timing, progress["timing"])
+    begun = time.monotonic() - progress["seconds"]
+    board = _tensorboard(run.path) if config.tensorboard else None
+
+    def save() -> None:
+        counts = {"events": events.count, "timing": timing.count, "seconds": time.monotonic() - begun}
+        facts = {"step": trainer.step, "data_sha256": prepared.train_set.digest, **counts}
+        save_state(run.state, State(tensors=trainer.state(), progress=facts))
+
+    with _stop_requests() as stopped:
+
+        def watch(progress: Progress) -> None:
+            observer.stepped(progress)
+            if stopped:
+                save()
+                raise Interrupted(
+                    f"stopped at step {trainer.step} of {trainer.total_steps}, state saved; "
+                    f"continue with: model-compression resume {run.path}",
+                    exit_code=128 + stopped[0],
+                )
+
+        observer.started(trainer, prepared.eval_name)
+        while trainer.step < trainer.total_steps or trainer.step % trainer.steps_per_epoch:
+            epoch_begun = time.monotonic()
+            event = trainer.run_epoch(watch)
+            seconds = time.monotonic() - epoch_begun
+            last = event["epoch"] == config.epochs
+            if config.evaluate_every and (event["epoch"] % config.evaluate_every == 0 or last):
+                event[f"{prepared.eval_name}_accuracy"] = trainer.evaluate(prepared.eval_set)
+            events.append(event)
+            timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
+            if board is not None:
+                _write_board(board, event)
+            observer.epoch_done(event)
+            if config.keep_every and event["epoch"] % config.keep_every == 0:
+                save_weights(run.path / f"student-{event['epoch']}.safetensors", trainer.network)
+            if event["epoch"] % config.checkpoint_every == 0 or last:
+                save()
+    if board is not None:
+        board.close()
+    return _finish(config, prepared, run, time.monotonic() - begun)
+
+
+def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: float) -> dict[str, Any]:
+    """Evaluates the last epoch's network, as it is saved, and writes weights, predictions and metrics."""
+    network = prepared.trainer.network.deployed().to(prepared.device)
+    targets = torch.from_numpy(prepared.eval_set.labels)
+    logits = predict(network, prepared.eval_set, prepared.device, prepared.precision)
+    name = prepared.eval_name
+    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures(logits, targets).items()}
+    tensors = {"student_logits": logits, "targets": targets}
+    tensors["thumbnails"] = torch.from_numpy(prepared.eval_set.images[:100].copy())
+    if prepared.teacher_model is not None:
+        answers = predict(prepared.teacher_model, prepared.eval_set, prepared.device, prepared.precision)
+        tensors["teacher_logits"] = answers
+        metrics[f"teacher_{name}_accuracy"] = figures(answers, targets)["accuracy"]
+        metrics["teacher_agreement"] = agreement(logits, answers)
+    metrics |= {
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "precision": str(prepared.precision).removeprefix("torch."),
+        "device": prepared.device.type,
+        "seconds": round(seconds, 1),
+    }
+    write_atomically(run.predictions, save(tensors))
+    save_weights(run.student, network, facts=metrics)
+    run.write_json(run.metrics, metrics)
+    run.state.unlink(missing_ok=True)
+    return metrics
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second SIGINT ends at once."""
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            with suppress(TypeError):  # a handler that was not set from Python cannot be put back
+                signal.signal(number, handler)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        from model_compression.errors import MissingExtraError
+
+        raise MissingExtraError("tensorboard", "tensorboard", "writing TensorBoard logs") from None
+    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+
+
+def _write_board(board: Any, event: dict[str, Any]) -> None:
+    for name, value in event.items():
+        if isinstance(value, float):
+            board.add_scalar(name, value, event["epoch"])
+    for name, value in event["terms"].items():
+        board.add_scalar(f"terms/{name}", value, event["epoch"])

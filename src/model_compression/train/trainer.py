@@ -1,0 +1,204 @@
+"""The trainer: one loop for labels and for every distillation method, resumable to the bit from any step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model_compression.config import TrainConfig
+from model_compression.counter_random import derived_seed
+from model_compression.data.dataset import Dataset
+from model_compression.data.loader import Batch, ResidentLoader
+from model_compression.errors import NumericalError
+from model_compression.methods import Context
+from model_compression.models.base import Network
+from model_compression.outputs import Outputs
+from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
+from model_compression.train.device import autocast
+from model_compression.train.evaluate import accuracy, predict
+from model_compression.train.objective import Objective
+from model_compression.train.optim import build_optimizer, rate_at, set_rate
+
+_STEP_STREAM = 1  # keeps the numbers of steps apart from those of orders and methods
+
+
+class Teacher(Protocol):
+    """What answers for the teacher."""
+
+    def answer(self, batch: Batch) -> Outputs:
+        """Its outputs for a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is, for whoever watches; reading loss or accuracy waits for the device."""
+
+    epoch: int
+    step: int
+    steps_per_epoch: int
+    sums: Tensor
+
+    @property
+    def loss(self) -> float:
+        """Mean of this epoch so far."""
+        return float(self.sums[0] / self.sums[2].clamp(min=1))
+
+    @property
+    def accuracy(self) -> float:
+        """On this epoch's augmented training images so far, while they were trained on; 0 to 1."""
+        return float(self.sums[1] / self.sums[2].clamp(min=1))
+
+
+class Trainer:
+    """Trains ``student`` as ``config`` says; `state` and `restore` carry everything that the next step depends on."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        student: Network,
+        teacher: Teacher | None,
+        train_set: Dataset,
+        device: torch.device,
+        precision: torch.dtype,
+    ):
+        self.config, self.device, self.precision = config, device, precision
+        self.loader = ResidentLoader(train_set, config.data, device)
+        self.teacher = teacher
+        self.student = student.to(device, memory_format=torch.channels_last)
+        self.objective = Objective(config, len(self.loader), train_set.num_classes)
+        self.modules = torch.nn.ModuleList([self.student])
+        if self.objective.method is not None:
+            self.modules.append(self.objective.method.to(device))
+        self.optimizer = build_optimizer(self.modules, config.optim)
+        self.average = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)
+            self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
+        self.steps_per_epoch = -(-len(self.loader) // config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.step = 0
+        self._sums = self._no_sums()
+        self._terms: dict[str, Tensor] = {}
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def network(self) -> Network:
+        """What is evaluated and saved: the student, or the average of its weights."""
+        if self.average is None:
+            return self.student
+        network: Network = self.average.module
+        return network
+
+    def run_epoch(self, watch: Callable[[Progress], None]) -> dict[str, Any]:
+        """Trains to the end of the current epoch; returns its event. ``watch`` is called after each step."""
+        epoch, first = self.epoch, self.step % self.steps_per_epoch
+        self.student.train()
+        rate = self._rate()
+        batches = self.loader.epoch(
+            epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first
+        )
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for batch in batches:
+                self._train_step(batch, epoch)
+                watch(self._progress(epoch))
+        event = self._epoch_event(epoch, rate)
+        self._sums, self._terms = self._no_sums(), {}
+        return event
+
+    def _train_step(self, batch: Batch, epoch: int) -> None:
+        torch.manual_seed(derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked by the caller
+        set_rate(self.optimizer, self._rate())
+        teacher = self.teacher.answer(batch) if self.teacher is not None else None
+        images = self.student.preprocessing(batch.images)
+        with autocast(self.device, self.precision):
+            logits = self.student(images)
+        student = Outputs(logits=logits.float())  # loss arithmetic is float32 under mixed precision
+        context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
+        loss, terms = self.objective(student, teacher, batch.targets, context)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.student)
+        self.step += 1
+        self._record(loss, terms, student.logits, batch.targets)
+
+    def _record(self, loss: Tensor, terms: dict[str, Tensor], logits: Tensor, targets: Tensor) -> None:
+        """Adds to the sums on the device, without waiting for it."""
+        count = len(targets)
+        correct = (logits.detach().argmax(dim=1) == targets).sum()
+        self._sums += torch.stack(
+            [loss.detach().double() * count, correct.double(), correct.new_full((), count).double()]
+        )
+        for name, term in terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(self._sums[0])) + term.detach().double() * count
+
+    def _epoch_event(self, epoch: int, rate: float) -> dict[str, Any]:
+        progress = self._progress(epoch)
+        count = float(self._sums[2])
+        terms = {name: float(total) / count for name, total in self._terms.items()}
+        self._check_finite(progress.loss, terms)
+        return {
+            "epoch": epoch + 1,
+            "step": self.step,
+            "rate": rate,
+            "train_loss": progress.loss,
+            "train_accuracy": progress.accuracy,
+            "terms": terms,
+        }
+
+    def _check_finite(self, loss: float, terms: dict[str, float]) -> None:
+        bad = [name for name, value in {**terms, "loss": loss}.items() if not abs(value) < float("inf")]
+        if bad:
+            raise NumericalError(
+                f"{bad[0]} became NaN or infinite by step {self.step}; lower the learning rate "
+                f"({self.config.optim.lr} now) or use --precision fp32"
+            )
+
+    def evaluate(self, dataset: Dataset) -> float:
+        """Accuracy of `network` on ``dataset``, 0 to 1."""
+        logits = predict(self.network, dataset, self.device, self.precision)
+        return accuracy(logits, torch.from_numpy(dataset.labels))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes as training goes on."""
+        tensors = {f"modules.{name}": tensor for name, tensor in self.modules.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        tensors |= {f"terms.{name}": tensor for name, tensor in self._terms.items()}
+        return tensors | {"sums": self._sums}
+
+    def restore(self, state: State) -> None:
+        """Continues from a saved state."""
+        parts: dict[str, dict[str, Tensor]] = {"modules": {}, "optimizer": {}, "average": {}, "terms": {}}
+        for name, tensor in state.tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = tensor
+        self.modules.load_state_dict(parts["modules"])
+        restore_optimizer(self.optimizer, parts["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
+        self._sums = state.tensors["sums"].to(self.device)
+        self.step = int(state.progress["step"])
+
+    def _rate(self) -> float:
+        return rate_at(
+            self.config.optim, step=self.step, steps_per_epoch=self.steps_per_epoch, epochs=self.config.epochs
+        )
+
+    def _progress(self, epoch: int) -> Progress:
+        return Progress(epoch=epoch, step=self.step, steps_per_epoch=self.steps_per_epoch, sums=self._sums)
+
+    def _no_sums(self) -> Tensor:
+        kind = torch.float32 if self.device.type == "mps" else torch.float64  # that device has no float64
+        return torch.zeros(3, dtype=kind, device=self.device)
