@@ -58,6 +58,8 @@ class MethodConfig:
     """Weight of the cross-entropy with the labels; None takes the method's default."""
 
     def __post_init__(self) -> None:
+        for term, weight in self.weights.items():
+            _at_least(f"weight of {term}", weight, 0)
         if self.label_weight is not None:
             _at_least("label_weight", self.label_weight, 0)
 
@@ -124,15 +126,19 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
-        _at_least("seed", self.seed, 0)
+        _between("seed", self.seed, 0, 2**63 - 1)
         _between("label_smoothing", self.label_smoothing, 0, 1)
-        _between("ema", self.ema, 0, 1)
+        _at_least("ema", self.ema, 0)
+        if self.ema >= 1:
+            raise UsageError(f"ema must be below 1, got {self.ema}; 0.999 averages about 1,000 steps, 0 none")
         _choice("precision", self.precision, Precision)
         _at_least("evaluate_every", self.evaluate_every, 0)
         _at_least("checkpoint_every", self.checkpoint_every, 1)
         _at_least("keep_every", self.keep_every, 0)
         if (self.teacher is None) != (self.method is None):
-            raise UsageError("a method needs a teacher and a teacher a method: give both, or neither to train on labels")
+            raise UsageError(
+                "a method needs a teacher and a teacher a method: give both, or neither to train on labels"
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -149,7 +155,7 @@ def from_json(kind: type[C], text: str, source: str = "config") -> C:
     """The config of ``kind`` in JSON text. Raises UsageError for bad JSON, unknown keys and impossible values."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{source} is not JSON: {error}") from None
     return from_dict(kind, values, source)
 
@@ -159,15 +165,16 @@ def from_dict(kind: type[C], values: Any, source: str = "config") -> C:
     if not isinstance(values, dict):
         raise UsageError(f"{source}: expected an object with keys, got {type(values).__name__}")
     hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    known = [f.name for f in fields]
     for key in values:
         if key not in known:
             raise UsageError(f"{source}: {unknown_name('key', str(key), known)}")
+    for key in [f.name for f in fields if f.default is dataclasses.MISSING is f.default_factory]:
+        if key not in values:
+            raise UsageError(f"{source}: the key {key!r} is missing")
     arguments = {key: _value(hints[key], value, f"{source}.{key}") for key, value in values.items()}
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        raise UsageError(f"{source}: {error}") from None
+    return kind(**arguments)
 
 
 def _value(hint: Any, value: Any, source: str) -> Any:
@@ -180,7 +187,7 @@ def _value(hint: Any, value: Any, source: str) -> Any:
         return from_dict(typing.cast(type, hint), value, source)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    plain = {Literal: str, dict: dict}.get(get_origin(hint), hint)  # type: ignore[call-overload]
+    plain = {Literal: str, dict: dict}.get(get_origin(hint), hint)
     if isinstance(plain, type) and (not isinstance(value, plain) or (plain is int and isinstance(value, bool))):
         raise UsageError(f"{source} must be {plain.__name__}, got {value!r}")
     return value
@@ -192,15 +199,21 @@ def _choice(name: str, value: str, choices: Any) -> None:
 
 
 def _at_least(name: str, value: float, bound: float) -> None:
-    if not value >= bound:
-        raise UsageError(f"{name} must be at least {bound}, got {value}")
+    if not bound <= _number(name, value) < float("inf"):
+        raise UsageError(f"{name} must be a finite number of at least {bound}, got {value}")
 
 
 def _above(name: str, value: float, bound: float) -> None:
-    if not bound < value < float("inf"):
+    if not bound < _number(name, value) < float("inf"):
         raise UsageError(f"{name} must be a finite number above {bound}, got {value}")
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
+    if not low <= _number(name, value) <= high:
         raise UsageError(f"{name} must lie between {low} and {high}, got {value}")
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} must be a number, got {value!r}")
+    return value

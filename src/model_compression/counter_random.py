@@ -5,7 +5,6 @@ SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number gener
 
 import math
 
-import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1

@@ -24,7 +24,7 @@ def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview) 
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes 0600; a weights file is as readable as any other
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes 0600; a weights file is as readable as any other
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:

@@ -1,6 +1,7 @@
 """One Registry: register, create, names. A duplicate raises, an unknown name lists near matches."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
     """The error for a name that is not known: near matches first, then all names."""
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    return UnknownNameError(f"unknown {kind} {name!r}; {hint}known: {', '.join(sorted(known))}")
+    return UnknownNameError(f"unknown {kind} {name!r}; {hint}known: {', '.join(sorted(known)) or 'none'}")
 
 
 class Registry(Generic[T]):
@@ -41,8 +42,13 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls the builder of ``name``; raises UnknownNameError."""
-        return self.get(name)(*args, **kwargs)
+        """Calls the builder of ``name``; raises UnknownNameError for it or for an option that the builder lacks."""
+        builder = self.get(name)
+        parameters = inspect.signature(builder).parameters
+        for key in kwargs:
+            if key not in parameters:
+                raise unknown_name(f"option of {self.kind} {name!r}:", key, list(parameters))
+        return builder(*args, **kwargs)
 
     def names(self) -> list[str]:
         """All names, sorted."""

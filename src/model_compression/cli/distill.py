@@ -13,12 +13,20 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--teacher", metavar="MODEL", help="a shipped network, a weights file or a run (default: nin-cifar10)")
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help="a shipped network, a weights file or a run (default: nin-cifar10)"
+    )
     parser.add_argument("--method", metavar="NAME", help="kd, logits or noisy_teacher (default: kd)")
-    parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2"
+    )
     parser.add_argument("--variant", metavar="NAME", help="of the method: paper, or historic for the script of 2016")
-    parser.add_argument("--weight", action="append", default=[], metavar="TERM=W", help="weight of a term of the method")
-    parser.add_argument("--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)")
+    parser.add_argument(
+        "--weight", action="append", default=[], metavar="TERM=W", help="weight of a term of the method"
+    )
+    parser.add_argument(
+        "--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)"
+    )
     parser.add_argument("--no-teacher-cache", action="store_true", help="ask the teacher anew in every step")
     add_options(parser)
 
@@ -50,20 +58,9 @@ def with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig
     if args.method and args.method != method.name:
         method = MethodConfig(name=args.method)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
-    weights = {**method.weights, **_numbers(parse_pairs(args.weight, "--weight"))}
+    weights = {**method.weights, **parse_pairs(args.weight, "--weight")}
     label_weight = method.label_weight if args.label_weight is None else args.label_weight
-    method = dataclasses.replace(
-        method, params={**method.params, **params}, weights=weights, label_weight=label_weight
-    )
+    method = dataclasses.replace(method, params={**method.params, **params}, weights=weights, label_weight=label_weight)
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
     cache = config.teacher_cache and not args.no_teacher_cache
     return dataclasses.replace(config, method=method, teacher=teacher, teacher_cache=cache)
-
-
-def _numbers(values: dict[str, object]) -> dict[str, float]:
-    from model_compression.errors import UsageError
-
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise UsageError(f"--weight {key} must be a number of at least 0, got {value!r}")
-    return {key: float(value) for key, value in values.items()}  # type: ignore[arg-type]

@@ -16,7 +16,11 @@ COMMANDS = {
     "distill": ("distill", "train a student on a teacher's answers"),
     "resume": ("resume", "continue an interrupted run"),
     "test": ("test", "measure a network's accuracy"),
+    "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
+    "reproduce": ("reproduce", "repeat the classic experiment and its table"),
     "data": ("data", "bring a data set into the cache, and say what was done"),
+    "import": ("import_weights", "turn Caffe weights into a network of this package"),
+    "export-npy": ("export_npy", "write a network's weights as a caffe-tensorflow .npy file"),
 }
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -56,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, list(COMMANDS), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        print(f"model-compression: error: unknown command {name!r}; {hint}see model-compression --help", file=sys.stderr)
+        print(
+            f"model-compression: error: unknown command {name!r}; {hint}see model-compression --help", file=sys.stderr
+        )
         return EXIT_USAGE
     return run_command(name, rest)
 

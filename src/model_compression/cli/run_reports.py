@@ -35,7 +35,7 @@ class ConsoleObserver:
     """A bar on a terminal, lines elsewhere; all on stderr, so that stdout holds results only."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # a path may hold [brackets]
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -121,6 +121,8 @@ def _print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:
     name = "validation" if "validation_accuracy" in metrics else "test"
     print(f"{name} accuracy   {metrics[f'{name}_accuracy']:.2%}   (last epoch, seed {metrics['seed']})")
     if "teacher_agreement" in metrics:
-        print(f"teacher         {metrics[f'teacher_{name}_accuracy']:.2%}   agreement {metrics['teacher_agreement']:.2%}")
+        print(
+            f"teacher         {metrics[f'teacher_{name}_accuracy']:.2%}   agreement {metrics['teacher_agreement']:.2%}"
+        )
     print(f"run folder      {folder}", file=sys.stdout)
     return 0

@@ -17,7 +17,11 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--shift": (int, "data.shift", "largest shift of flip_shift, in pixels"),
     "--views": (int, "data.views", "augmented views that are shown in turn; 0: a fresh one each epoch"),
     "--view-seed": (int, "data.view_seed", "seed of the augmentation"),
-    "--validation": (int, "data.validation", "training images held out for tuning, as 5000; the test set is not touched"),
+    "--validation": (
+        int,
+        "data.validation",
+        "training images held out for tuning, as 5000; the test set is not touched",
+    ),
     "--epochs": (int, "epochs", "passes over the training images"),
     "--batch-size": (int, "batch_size", "images a step"),
     "--seed": (int, "seed", "of the initial weights and the order of the images"),
@@ -41,7 +45,9 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds what both commands take. Every default is None: what is not given is the recipe's or the config's."""
-    parser.add_argument("--student", metavar="MODEL", help="the network to train, as lenet; a weights file goes on from it")
+    parser.add_argument(
+        "--student", metavar="MODEL", help="the network to train, as lenet; a weights file goes on from it"
+    )
     parser.add_argument("--student-option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
     parser.add_argument("--out", metavar="FOLDER", help="run folder; default: runs/ and a name that says what it is")
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
@@ -118,5 +124,5 @@ def _default(place: str) -> str:
 
     group, _, name = place.rpartition(".")
     kind = {"data": DataConfig, "optim": OptimConfig, "": TrainConfig}[group]
-    value = next(field.default for field in dataclasses.fields(kind) if field.name == name)  # type: ignore[arg-type]
+    value = next(field.default for field in dataclasses.fields(kind) if field.name == name)
     return "" if value is None else f" (default: {value})"

@@ -1,7 +1,7 @@
 """Augmentation in two steps: sample a plan for (view, image), apply it to a whole batch on its device.
 
-A plan is a pure function of (view_seed, view, sample index, operation), drawn by a counter-based generator: the order of
-the images, the batch size, the number of workers and the device change nothing.
+A plan is a pure function of (view_seed, view, sample index, operation), drawn by a counter-based generator: the order
+of the images, the batch size, the number of workers and the device change nothing.
 """
 
 from dataclasses import dataclass

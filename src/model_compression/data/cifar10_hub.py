@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model_compression.data import cifar10_content as content
+from model_compression.data.download import require_reachable
 from model_compression.errors import DataError, FileFormatError, MissingExtraError
 
 REPOSITORY = "uoft-cs/cifar10"
@@ -25,9 +26,10 @@ def fetch_hub(workspace: Path) -> content.Arrays:
     """
     try:
         import pyarrow.parquet  # noqa: F401  # needed below: found missing before anything is downloaded
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
     except ImportError as error:
         raise MissingExtraError(error.name or "huggingface_hub", "hub", "this source") from error
+    require_reachable(constants.ENDPOINT)
     paths = []
     for name in (TRAIN_FILE, TEST_FILE):
         try:
@@ -84,7 +86,7 @@ def _read_file(path: Path, num_rows: int) -> tuple[content.Bytes, content.Bytes]
                     images[row] = _pixels(image["bytes"], f"{path}, row {row}")
                     labels[row] = label
                     row += 1
-    except (pa.ArrowException, OSError, KeyError, TypeError, IndexError, OverflowError) as error:
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, OverflowError, SyntaxError) as error:
         raise FileFormatError(f"{path} is not the hub's file: {error}; fetch it again") from error
     return images, labels
 

@@ -75,6 +75,11 @@ def read_own(path: Path) -> tuple[content.Arrays, Path] | None:
     return None
 
 
+def looks_official(path: Path) -> bool:
+    """Whether the name of ``path`` is one of the official ones, so that it is not meant as a new folder to store in."""
+    return path.name.endswith((".gz", ".tgz", ".tar", ".bin")) or path.name in {form.folder for form in LAYOUTS}
+
+
 def read_archive(path: Path) -> content.Arrays:
     """Reads either official archive by member name. Raises FileFormatError; does not verify the content."""
     members = {f"{form.folder}/{name}{form.ending}": (form, name) for form in LAYOUTS for name in content.BATCHES}

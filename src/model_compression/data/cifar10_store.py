@@ -65,6 +65,8 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise writing_failed(path.with_name(LOCK_NAME), error) from error
     try:
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -73,7 +75,8 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
 def write_store(path: Path, arrays: content.Arrays, source: str) -> None:
     """Writes the file in one atomic step. Raises ModelCompressionError when the disk is full."""
     tensors = {name: np.ascontiguousarray(getattr(arrays, name)) for name in _shapes()}
-    write_atomically(path, save(tensors, metadata={"source": source, "sha256": content.CONTENT_SHA256}))
+    # One entry of metadata only: safetensors writes several in random order, and files would differ from run to run.
+    write_atomically(path, save(tensors, metadata={"source": source}))
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:

@@ -33,7 +33,8 @@ def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
     """
     _require_safe(url)
     resumed = _size(target) > 0
-    _fetch_all(url, target, max_bytes)
+    if not (resumed and _sha256(target) == sha256):
+        _fetch_all(url, target, max_bytes)
     if resumed and _sha256(target) != sha256:  # what was there may have been of another version of the file
         target.unlink()
         _fetch_all(url, target, max_bytes)
@@ -43,8 +44,25 @@ def download(url: str, target: Path, *, sha256: str, max_bytes: int) -> None:
         raise DataError(f"{url} sent a file with SHA-256 {found}, expected {sha256}; it is not the published file")
 
 
+def require_reachable(url: str) -> None:
+    """Asks ``url`` for its headers once; any answer will do. Raises DataError when there is none in time.
+
+    For clients that would try for half a minute to reach a server that is not there.
+    """
+    _require_safe(url)
+    opener = urllib.request.build_opener(_SafeRedirects())
+    request = urllib.request.Request(url, headers={"User-Agent": "model-compression"}, method="HEAD")
+    try:
+        opener.open(request, timeout=TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"{_host(url)} is not reached: {_plain(error)}") from error
+
+
 def _fetch_all(url: str, target: Path, max_bytes: int) -> None:
-    barren = 0
+    """Connects until the file is complete; gives up when the first connection brings nothing, or three in a row do."""
+    received, barren = False, 0
     while True:
         before = _size(target)
         try:
@@ -59,9 +77,12 @@ def _fetch_all(url: str, target: Path, max_bytes: int) -> None:
             raise DataError(f"{url} answered {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             reason = _plain(error)
-        barren = 0 if _size(target) > before else barren + 1
-        if barren >= PATIENCE or _size(target) == 0:
-            raise DataError(f"{_host(url)} is not reached: {reason}" if not before else f"{_host(url)}: {reason}")
+        gained = _size(target) > before
+        received, barren = received or gained, 0 if gained else barren + 1
+        if not received:
+            raise DataError(f"{_host(url)} is not reached: {reason}")
+        if barren >= PATIENCE:
+            raise DataError(f"{_host(url)} fails after {_size(target)} bytes: {reason}; run again to go on from there")
         time.sleep(PAUSE_S)
 
 

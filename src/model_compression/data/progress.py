@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def shown(label: str, total_bytes: int | None = None) -> Iterator[Callable[[int], None]]:
     """Shows ``label`` while the block runs and yields a function that takes how many bytes are done so far.
 
-    Without a total a spinner is shown. On anything but a terminal it shows nothing.
+    Without a total a spinner turns. On anything but a terminal nothing is shown.
     """
     if not sys.stderr.isatty():
         yield lambda done: None
@@ -17,7 +17,12 @@ def shown(label: str, total_bytes: int | None = None) -> Iterator[Callable[[int]
     from rich.console import Console  # here: most runs show no bar
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+    console = Console(stderr=True)
+    if total_bytes is None:
+        with console.status(label):
+            yield lambda done: None
+        return
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(label, total=total_bytes)
         yield lambda done: bar.update(task, completed=done)

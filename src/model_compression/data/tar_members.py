@@ -11,16 +11,17 @@ from typing import IO
 from model_compression.errors import FileFormatError
 
 MAX_MEMBERS = 100
+SLACK_BYTES = 1 << 20  # for headers, padding, and what else an archive holds: read-me files, names of classes
 
 
 class _Bounded(io.RawIOBase):
-    """A seekable stream that refuses to go past ``limit`` bytes, or to hold more than ``limit`` at once.
+    """A seekable stream that refuses to go past ``limit`` bytes, or to read more than ``at_once`` in one call.
 
     tarfile believes the sizes in headers, also those of long names, and would read terabytes of decompressed zeros.
     """
 
-    def __init__(self, stream: IO[bytes], limit: int, source: str):
-        self._stream, self._limit, self._source = stream, limit, source
+    def __init__(self, stream: IO[bytes], limit: int, at_once: int, source: str):
+        self._stream, self._limit, self._at_once, self._source = stream, limit, at_once, source
 
     def readable(self) -> bool:
         return True
@@ -37,14 +38,14 @@ class _Bounded(io.RawIOBase):
         return self._stream.seek(offset)
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0 or self._stream.tell() + size > self._limit + tarfile.RECORDSIZE:
+        if not 0 <= size <= self._at_once or self._stream.tell() + size > self._limit:
             raise self._too_large()
         return self._stream.read(size)
 
     def _too_large(self) -> FileFormatError:
         return FileFormatError(
-            f"{self._source} claims more than {self._limit} bytes when unpacked, which is refused: "
-            "it is not the archive that is expected here; fetch it again"
+            f"{self._source} claims more bytes than an official archive holds ({self._limit} at most, "
+            f"{self._at_once} at once), which is refused; fetch it again"
         )
 
 
@@ -55,15 +56,14 @@ def read_members(path: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, b
     bounded by the sum of the limits. Raises FileFormatError for a corrupt or truncated archive, a member that is larger
     than its limit or is no regular file, and for absurd archives. A member that is not there is not yielded.
     """
-    bound = 2 * sum(limits.values()) + 1024 * 1024
+    bound = sum(limits.values()) + SLACK_BYTES
+    at_once = max(limits.values()) + SLACK_BYTES
     try:
         with open(path, "rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             with gzip.GzipFile(fileobj=raw) if compressed else raw as stream:
-                yield from _walk(_Bounded(stream, bound, str(path)), path, limits)  # type: ignore[arg-type]
-    except FileFormatError:
-        raise
+                yield from _walk(_Bounded(stream, bound, at_once, str(path)), path, limits)  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
         raise FileFormatError(
             f"{path} cannot be read: {error or type(error).__name__}; it is truncated or no tar archive: fetch it again"
@@ -75,7 +75,7 @@ def _walk(stream: _Bounded, path: Path, limits: Mapping[str, int]) -> Iterator[t
         for count, member in enumerate(archive):
             if count >= MAX_MEMBERS:
                 raise FileFormatError(
-                    f"{path} has more than {MAX_MEMBERS} members; it is not the archive expected here"
+                    f"{path} has over {MAX_MEMBERS} members; expected an official archive of CIFAR-10"
                 )
             name = member.name.removeprefix("./")
             if name in limits:

@@ -74,14 +74,14 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
         )
     layers: dict[str, CaffeLayer] = {}
     unreadable = []
-    for name, kind, blobs, transpose in _layers_with_weights(net, source):
+    for name, kind, num_blobs, blobs, transpose in _layers_with_weights(net, source):
         if name in layers:
             raise FileFormatError(f"{source}: two layers with weights are named '{name}'")
-        if kind not in (_CONVOLUTION, _INNER_PRODUCT) or len(blobs) > 2:
-            unreadable.append(f"'{name}' ({kind}, {len(blobs)} blobs)")
+        if kind not in (_CONVOLUTION, _INNER_PRODUCT) or num_blobs > 2:
+            unreadable.append(f"'{name}' ({kind or 'no type'}, {num_blobs} blobs)")
             continue
         weights = _read_blob(blobs[0], f"layer '{name}' weights", source)
-        bias = _read_blob(blobs[1], f"layer '{name}' bias", source) if len(blobs) == 2 else None
+        bias = _read_blob(blobs[1], f"layer '{name}' bias", source) if num_blobs == 2 else None
         layers[name] = _layer(weights, bias, kind, transpose)
     if unreadable:
         raise FileFormatError(
@@ -130,19 +130,19 @@ def _decode(message_name: str, payload: bytes, complaint: str) -> Any:
         raise FileFormatError(f"{complaint}; it is truncated or corrupt") from None
 
 
-def _layers_with_weights(net: Any, source: Path) -> Iterator[tuple[str, str, list[bytes], bool]]:
-    """Name, type, undecoded blobs and whether an inner product is stored transposed, of each layer that has blobs."""
+def _layers_with_weights(net: Any, source: Path) -> Iterator[tuple[str, str, int, list[bytes], bool]]:
+    """Name, type, number of blobs, the first two undecoded, and if transposed; of each layer that has blobs."""
     for message_name, payloads in (("V1LayerParameter", net.layers), ("LayerParameter", net.layer)):
         for index, payload in enumerate(payloads):
             layer = _decode(message_name, payload, f"{source}: layer number {index} cannot be read")
             if not layer.blobs:
                 continue  # data, pooling, losses: nothing to import, and their names go nowhere
             name = checked_name(layer.name.decode("utf-8", errors="replace"), source)
-            kind = layer.type
-            kind = (
-                _LEGACY_TYPES.get(kind, f"type {kind}") if isinstance(kind, int) else ascii(kind.decode("latin1"))[1:-1]
-            )
-            yield name, kind, list(layer.blobs), layer.inner_product_param.transpose
+            if isinstance(layer.type, int):
+                kind = _LEGACY_TYPES.get(layer.type, f"type {layer.type}")
+            else:
+                kind = ascii(layer.type.decode("latin1"))[1:-1]
+            yield name, kind, len(layer.blobs), layer.blobs[:2], layer.inner_product_param.transpose
 
 
 def _read_blob(payload: bytes, what: str, source: Path) -> FloatArray:

@@ -14,7 +14,7 @@ from model_compression.errors import FileFormatError
 FloatArray: TypeAlias = NDArray[np.float32]
 ImageShape: TypeAlias = tuple[int, int, int]  # (C, H, W)
 
-MAX_FILE_BYTES = 2**29  # a network in network with inner products of 4,096 units takes 200 MB
+MAX_FILE_BYTES = 2**28  # a network in network with inner products of 4,096 units takes 200 MB
 MAX_NAME_LENGTH = 200
 
 

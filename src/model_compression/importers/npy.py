@@ -114,7 +114,7 @@ def _read_header(payload: bytes, source: Path) -> tuple[tuple[int, ...], bool, n
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, is_fortran, dtype = read(stream)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as error:
-        detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        detail = ascii(str(error).splitlines()[0])[1:-1][:200] if str(error) else type(error).__name__
         raise FileFormatError(f"{source} is not a readable .npy file: {detail}") from None
     if len(shape) > 32 or any(type(size) is not int or size < 1 for size in shape):
         raise FileFormatError(f"{source} is not a readable .npy file: its header claims an impossible shape")

@@ -1,5 +1,6 @@
 """The contract of a distillation method: a small module of named, unweighted, batch-mean terms."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -32,6 +33,9 @@ class Method(nn.Module):
     default_weights: Mapping[str, float]
     default_label_weight: float
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """Builds what depends on the models or the data, before the optimiser is made; most methods need nothing.
 
@@ -48,17 +52,14 @@ class Method(nn.Module):
 METHODS: Registry[Callable[..., Method]] = Registry("method")
 
 
-def create(name: str, **params: Any) -> Method:
+def create(name: str, /, **params: Any) -> Method:
     """The method registered under ``name``.
 
     Raises:
-        UnknownNameError: no such method; near matches are listed.
-        UsageError: a parameter that the method does not have, or an impossible value.
+        UnknownNameError: no such method, or a parameter that it does not have; near matches are listed.
+        UsageError: an impossible value.
     """
-    try:
-        method: Method = METHODS.create(name, **params)
-    except TypeError as error:
-        raise UsageError(f"method {name!r}: {error}") from None
+    method: Method = METHODS.create(name, **params)
     return method
 
 
@@ -73,6 +74,12 @@ def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     if s.ndim != 2 or s.shape[1] < 2:
         raise UsageError(f"logits must be (batch, classes) with at least 2 classes, got {tuple(s.shape)}")
     return _wide(s), _wide(t)
+
+
+def check_number(name: str, value: Any, expected: str, holds: Callable[[float], bool]) -> None:
+    """Raises UsageError that ``name`` must be ``expected``, unless ``value`` is a finite number for which it holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not holds(value):
+        raise UsageError(f"{name} must be {expected}, got {value!r}")
 
 
 def check_variant(method: str, variant: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +10,8 @@ from torch import nn
 from model_compression.errors import UsageError
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import Registry
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class Network(nn.Sequential):
@@ -41,7 +43,7 @@ class Network(nn.Sequential):
 MODELS: Registry[Callable[..., Network]] = Registry("model")
 
 
-def create_model(name: str, *, seed: int | None = None, **options: Any) -> Network:
+def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Network:
     """Builds the network registered under ``name``, with fresh weights.
 
     Args:
@@ -50,22 +52,26 @@ def create_model(name: str, *, seed: int | None = None, **options: Any) -> Netwo
         options: of the builder, as ``num_classes``.
 
     Raises:
-        UnknownNameError: no such model; near matches are listed.
-        UsageError: an option that the builder does not have.
+        UnknownNameError: no such model, or an option that its builder does not have; near matches are listed.
+        UsageError: an impossible value of an option.
     """
-    builder = MODELS.get(name)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone, which is what is put back
         try:
-            model = builder(**options)
-        except TypeError as error:
-            raise UsageError(f"model {name!r}: {error}") from None
+            model: Network = MODELS.create(name, **options)
+        except TypeError as error:  # a value of a wrong type
+            raise UsageError(f"model {name!r} with options {options}: {error}") from None
     model.name, model.options = name, dict(options)
     return model
 
 
+def placed(model: N, device: torch.device) -> N:
+    """``model`` on ``device`` with channels-last weights, the layout in which convolutions are fastest."""
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def check_num_classes(num_classes: int) -> None:
-    """Raises UsageError below two classes."""
-    if num_classes < 2:
-        raise UsageError(f"num_classes must be at least 2, got {num_classes}")
+    """Raises UsageError unless it is an integer of at least two."""
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise UsageError(f"num_classes must be an integer of at least 2, got {num_classes!r}")

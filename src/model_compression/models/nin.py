@@ -1,10 +1,10 @@
 """Network in network (Lin, Chen & Yan 2013, arXiv 1312.4400) for CIFAR-10, as Caffe's model zoo has it."""
 
 from collections import OrderedDict
-
+from copy import deepcopy
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model_compression.errors import UsageError
@@ -42,6 +42,8 @@ def nin_ip(num_classes: int = 10, hidden: int = 1024, dropout: float = 0.5) -> N
     The importer sizes ``hidden`` by the weights file.
     """
     check_num_classes(num_classes)
+    if not isinstance(hidden, int) or hidden < 1:
+        raise UsageError(f"hidden must be an integer of at least 1, got {hidden!r}")
     layers = _trunk(dropout, batch_norm=False)
     layers["flatten"] = nn.Flatten()  # (B, 192 · 64)
     layers["ip1"] = nn.Linear(192 * 64, hidden)
@@ -53,14 +55,17 @@ def nin_ip(num_classes: int = 10, hidden: int = 1024, dropout: float = 0.5) -> N
 class _BatchNormNIN(Network):
     def deployed(self) -> Network:
         """An equal `nin`: every normalisation is folded into its convolution."""
-        plain = create_model("nin", num_classes=self.get_submodule("cccp6").out_channels)  # type: ignore[arg-type]
+        layers = dict(self.named_children())
+        convolutions = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Conv2d)}
+        plain = create_model("nin", seed=0, num_classes=convolutions["cccp6"].out_channels)
         plain.preprocessing = self.preprocessing
-        state = {}
-        for name, module in self.named_children():
-            if isinstance(module, nn.Conv2d):
-                norm = self.get_submodule(f"bn_{name}")
-                fused = fuse_conv_bn_eval(module.eval(), norm.eval())  # type: ignore[type-var]
-                state |= {f"{name}.weight": fused.weight.detach(), f"{name}.bias": fused.bias.detach()}
+        state: dict[str, Tensor] = {}
+        for name, convolution in convolutions.items():
+            norm = layers[f"bn_{name}"]
+            assert isinstance(norm, nn.BatchNorm2d)
+            fused = fuse_conv_bn_eval(deepcopy(convolution).eval(), deepcopy(norm).eval())
+            assert fused.bias is not None
+            state |= {f"{name}.weight": fused.weight.detach(), f"{name}.bias": fused.bias.detach()}
         plain.load_state_dict(state)
         return plain
 

@@ -1,11 +1,14 @@
 """What a network wants done to pixels before it sees them. Each model owns its own."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from model_compression.errors import UsageError
 
 CIFAR10_MEAN = (0.49140, 0.48216, 0.44653)
 CIFAR10_STD = (0.24703, 0.24349, 0.26159)
@@ -24,12 +27,26 @@ class Preprocessing:
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean_image: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for figures that could not be meant."""
+        figures = (*self.mean, *self.std)
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, figures)) or min(self.std, default=0) <= 0:
+            raise UsageError(f"mean and std must be finite, of one length, std > 0; got {self.mean} and {self.std}")
+        if self.channel_order not in ("rgb", "bgr"):
+            raise UsageError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
+        image = self.mean_image
+        if image is not None and (image.ndim != 3 or len(image) != len(self.std) or not bool(image.isfinite().all())):
+            raise UsageError(f"the mean image must be finite, ({len(self.std)}, H, W), got {tuple(image.shape)}")
+
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), channels-last in memory."""
         pixels = images.flip(1) if self.channel_order == "bgr" else images
         pixels = pixels.to(torch.float32, memory_format=torch.channels_last)
         scale = pixels.new_tensor([1 / (255 * s) for s in self.std]).view(1, -1, 1, 1)
         if self.mean_image is not None:
+            if self.mean_image.shape != pixels.shape[1:]:
+                found, expected = tuple(pixels.shape[1:]), tuple(self.mean_image.shape)
+                raise UsageError(f"images are {found}, but this network's mean image is {expected}")
             return (pixels - self.mean_image.to(pixels.device)) * scale
         offset = pixels.new_tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(1, -1, 1, 1)
         return torch.addcmul(offset, pixels, scale)

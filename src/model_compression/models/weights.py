@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from model_compression.errors import FileFormatError, UsageError, WeightsMismatchError
+from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
 from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.preprocessing import Preprocessing
@@ -29,7 +29,10 @@ def shipped_weights() -> dict[str, Path]:
 def save_weights(
     path: str | Path, model: Network, *, dtype: torch.dtype = torch.float32, facts: dict[str, Any] | None = None
 ) -> None:
-    """Writes the network's deployed form, with what is needed to build it again and ``facts`` about it (plain values)."""
+    """Writes the network's deployed form, what is needed to build it again, and ``facts`` about it (plain values).
+
+    Raises NumericalError, before anything is written, when a weight is NaN or infinite in ``dtype``.
+    """
     model = model.deployed()
     tensors = {
         name: (tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()).cpu().contiguous()
@@ -37,6 +40,11 @@ def save_weights(
     }
     if model.preprocessing.mean_image is not None:
         tensors[_MEAN_IMAGE] = model.preprocessing.mean_image.cpu().contiguous()
+    wrong = not_finite(tensors)
+    if wrong is not None:
+        raise NumericalError(
+            f"{path} is not written: {wrong} holds NaN or infinity as {dtype}; train anew, or use float32"
+        )
     header = {
         "format": FORMAT,
         "model": model.name,
@@ -53,10 +61,16 @@ def load_model(name: str, options: dict[str, Any] | None = None, *, seed: int | 
     Raises UnknownNameError with near matches, FileFormatError and WeightsMismatchError.
     """
     if name in MODELS:
-        return create_model(name, seed=seed, **(options or {}))
+        return _fresh_model(name, options or {}, seed)
     if options:
         raise UsageError(f"options {sorted(options)} are for a model built anew; {name!r} has weights that fix its own")
     return read_model(find_weights(name))
+
+
+def _fresh_model(name: str, options: dict[str, Any], seed: int | None) -> Network:
+    if "seed" in options:
+        raise UsageError(f"model {name!r}: seed is not an option of a network; the run's seed draws its weights")
+    return create_model(name, seed=seed, **options)
 
 
 def find_weights(name: str) -> Path:
@@ -85,13 +99,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise FileFormatError(f"{path} is not a readable safetensors file: {error}") from None
     if header.get("format") != FORMAT:
         found = header.get("format", "none")
-        raise FileFormatError(f"{path}: format is {found!r}, expected {FORMAT!r}; `model-compression import` reads others")
+        raise FileFormatError(
+            f"{path}: format is {found!r}, expected {FORMAT!r}; `model-compression import` reads others"
+        )
     try:
-        return {"model": header["model"]} | {
-            key: json.loads(header[key]) for key in ("options", "preprocessing", "facts")
-        }
-    except (KeyError, json.JSONDecodeError) as error:
+        parts = {key: json.loads(header[key]) for key in ("options", "preprocessing", "facts")}
+    except (KeyError, json.JSONDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: the header is damaged: {error}") from None
+    if "model" not in header or not all(isinstance(part, dict) for part in parts.values()):
+        raise FileFormatError(f"{path}: the header is damaged: it does not say which model this is, or how it is built")
+    return {"model": header["model"], **parts}
 
 
 def read_model(path: str | Path) -> Network:
@@ -100,16 +117,22 @@ def read_model(path: str | Path) -> Network:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     try:
-        model = create_model(header["model"], **header["options"])
+        model = _fresh_model(header["model"], header["options"], None)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
     mean_image = tensors.pop(_MEAN_IMAGE, None)
     try:
         model.preprocessing = Preprocessing.from_dict(header["preprocessing"], mean_image)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the preprocessing in the header is damaged: {error}") from None
     load_tensors(model, tensors, str(path))
     return model
+
+
+def not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or infinity, if one does."""
+    floating = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return next((name for name, tensor in floating if not bool(torch.isfinite(tensor).all())), None)
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -120,15 +143,16 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> N
     """
     state = model.state_dict()
     faults = [f"{name}: missing, expected {tuple(state[name].shape)}" for name in state if name not in tensors]
-    faults += [f"{name}: unknown to the model" for name in tensors if name not in state]
-    faults += [
-        f"{name}: found {tuple(tensors[name].shape)}, expected {tuple(state[name].shape)}"
-        for name in state
-        if name in tensors and tensors[name].shape != state[name].shape
-    ]
+    faults += [f"{name!r}: unknown to the model" for name in tensors if name not in state]
+    for name, expected in state.items():
+        found = tensors.get(name, expected)
+        if found.shape != expected.shape:
+            faults.append(f"{name}: found {tuple(found.shape)}, expected {tuple(expected.shape)}")
+        elif found.is_floating_point() != expected.is_floating_point():
+            faults.append(f"{name}: found {found.dtype}, expected {expected.dtype}")
     if faults:
         raise WeightsMismatchError(f"{source} does not fit the model: " + "; ".join(faults))
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise FileFormatError(f"{source}: {name} holds NaN or infinity; the file is damaged or was saved after one")
+    wrong = not_finite(tensors)
+    if wrong is not None:
+        raise FileFormatError(f"{source}: {wrong} holds NaN or infinity; the file is damaged or was saved after one")
     model.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in tensors.items()})

@@ -33,7 +33,7 @@ def whitening_cnn(num_classes: int = 10, widths: tuple[int, int, int] = (64, 256
     layers["flatten"] = nn.Flatten()
     layers["head"] = _ScaledLinear(channels, num_classes, bias=False)
     model = _WhiteningCNN(layers)
-    model.get_submodule("whiten").weight.requires_grad_(False)  # type: ignore[union-attr]
+    _whitening(model).weight.requires_grad_(False)
     return model
 
 
@@ -41,12 +41,18 @@ class _WhiteningCNN(Network):
     def prepare(self, images: Tensor) -> None:
         """Sets the first convolution to whiten the 2×2 patches of up to 5,000 of the training images."""
         sample = self.preprocessing(images[:: max(1, len(images) // 5000)])
-        self.get_submodule("whiten").weight.data.copy_(whitening_filters(sample))  # type: ignore[operator,union-attr]
+        _whitening(self).weight.data.copy_(whitening_filters(sample))
 
 
 class _ScaledLinear(nn.Linear):
     def forward(self, embedding: Tensor) -> Tensor:
         return super().forward(embedding) * _LOGIT_SCALE
+
+
+def _whitening(model: Network) -> nn.Conv2d:
+    layer = model.get_submodule("whiten")
+    assert isinstance(layer, nn.Conv2d)
+    return layer
 
 
 def whitening_filters(images: Tensor, size: int = 2, eps: float = 5e-4) -> Tensor:

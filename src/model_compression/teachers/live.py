@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from model_compression.data.loader import Batch
-from model_compression.models.base import Network
+from model_compression.models.base import Network, placed
 from model_compression.outputs import Outputs
 
 
@@ -12,7 +12,7 @@ class LiveTeacher:
     """A network in eval mode, without gradient, always."""
 
     def __init__(self, model: Network, device: torch.device, precision: torch.dtype):
-        self.model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.model = placed(model, device).eval().requires_grad_(False)
         self.device, self.precision = device, precision
 
     @torch.no_grad()

@@ -48,7 +48,9 @@ def load_state(path: Path) -> State:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as named tensors, ``NUMBER.KEY``."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{key}": value for number, entry in state.items() for key, value in entry.items() if value is not None}
+    return {
+        f"{number}.{key}": value for number, entry in state.items() for key, value in entry.items() if value is not None
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

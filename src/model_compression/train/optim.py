@@ -21,9 +21,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         (norm_biases, 0.0, config.bias_lr_scale),
     ):
         if parameters:
-            groups.append(
-                {"params": parameters, "weight_decay": decay, "lr": config.lr * scale, "lr_scale": scale}
-            )
+            groups.append({"params": parameters, "weight_decay": decay, "lr": config.lr * scale, "lr_scale": scale})
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)

@@ -19,7 +19,7 @@ class RunFolder:
     """The files of a run.
 
     config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl, metrics.json (when finished),
-    student.safetensors, predictions.safetensors (test logits of student and teacher), state.safetensors (until finished).
+    student.safetensors, predictions.safetensors (test logits of student and teacher), state.safetensors (until then).
     """
 
     def __init__(self, path: str | Path):
@@ -52,7 +52,9 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise RunFolderError(f"{self.path} is in use by another process; wait for it or choose another folder") from None
+            raise RunFolderError(
+                f"{self.path} is in use by another process; wait for it or choose another folder"
+            ) from None
 
     def unlock(self) -> None:
         """Gives the folder back."""

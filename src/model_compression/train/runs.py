@@ -82,6 +82,19 @@ def resume_run(folder: str | Path, observer: Observer) -> dict[str, Any]:
         run.unlock()
 
 
+def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
+    """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for.
+
+    Raises RunFolderError when the folder holds a run of another configuration.
+    """
+    run = RunFolder(folder)
+    if not run.config.exists():
+        return start_run(config, folder, observer)
+    if run.read_config() != config:
+        raise RunFolderError(f"{run.path} holds a run of another configuration; choose another --out, or delete it")
+    return run.read_metrics() if run.metrics.exists() else resume_run(folder, observer)
+
+
 class _Prepared:
     """Data, networks and trainer of a run, all checked before anything is written."""
 
@@ -96,7 +109,9 @@ class _Prepared:
         if config.data.validation:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
-        _check_classes(student, teacher, self.train_set)
+        check_classes("student", student, self.train_set)
+        if teacher is not None:
+            check_classes("teacher", teacher, self.train_set)
         student.prepare(torch.from_numpy(self.train_set.images))
         self.teacher_model = teacher
         self.trainer = Trainer(
@@ -115,25 +130,24 @@ class _Prepared:
         return CachedTeacher(live, loader, identity, observer.teacher_answered)
 
 
-def _check_classes(student: Network, teacher: Network | None, dataset: Dataset) -> None:
-    """Raises UsageError unless both networks answer with the data set's number of classes."""
-    example = torch.from_numpy(dataset.images[:2])
-    for role, model in (("student", student), ("teacher", teacher)):
-        if model is None:
-            continue
-        training = model.training
-        with torch.no_grad():
-            classes = model.eval()(model.preprocessing(example)).shape[1]
-        model.train(training)
-        if classes != dataset.num_classes:
-            raise UsageError(f"the {role} answers with {classes} classes, the data set {dataset.name} has {dataset.num_classes}")
+def check_classes(role: str, model: Network, dataset: Dataset) -> None:
+    """Raises UsageError unless the network answers with the data set's number of classes."""
+    training = model.training
+    with torch.no_grad():
+        classes = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2]))).shape[1]
+    model.train(training)
+    if classes != dataset.num_classes:
+        raise UsageError(
+            f"the {role} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
+            f"choose another {role} or another data set"
+        )
 
 
 def _train(
     config: TrainConfig, prepared: _Prepared, run: RunFolder, observer: Observer, state: State | None
 ) -> dict[str, Any]:
     trainer = prepared.trainer
-    progress = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
+    progress: dict[str, Any] = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
     if state is not None:
         trainer.restore(state)
     events, timing = EventLog(run.events, progress["events"]), EventLog(run.timing, progress["timing"])
@@ -236,7 +250,7 @@ def _tensorboard(folder: Path) -> Any:
         from model_compression.errors import MissingExtraError
 
         raise MissingExtraError("tensorboard", "tensorboard", "writing TensorBoard logs") from None
-    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder / "tensorboard"))
 
 
 def _write_board(board: Any, event: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Batch, ResidentLoader
 from model_compression.errors import NumericalError
 from model_compression.methods import Context
-from model_compression.models.base import Network
+from model_compression.models.base import Network, placed
 from model_compression.outputs import Outputs
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
 from model_compression.train.device import autocast
@@ -67,13 +67,13 @@ class Trainer:
         self.config, self.device, self.precision = config, device, precision
         self.loader = ResidentLoader(train_set, config.data, device)
         self.teacher = teacher
-        self.student = student.to(device, memory_format=torch.channels_last)
+        self.student = placed(student, device)
         self.objective = Objective(config, len(self.loader), train_set.num_classes)
         self.modules = torch.nn.ModuleList([self.student])
         if self.objective.method is not None:
             self.modules.append(self.objective.method.to(device))
         self.optimizer = build_optimizer(self.modules, config.optim)
-        self.average = None
+        self.average: AveragedModel | None = None
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
@@ -93,17 +93,15 @@ class Trainer:
         """What is evaluated and saved: the student, or the average of its weights."""
         if self.average is None:
             return self.student
-        network: Network = self.average.module
-        return network
+        assert isinstance(self.average.module, Network)
+        return self.average.module
 
     def run_epoch(self, watch: Callable[[Progress], None]) -> dict[str, Any]:
         """Trains to the end of the current epoch; returns its event. ``watch`` is called after each step."""
         epoch, first = self.epoch, self.step % self.steps_per_epoch
         self.student.train()
         rate = self._rate()
-        batches = self.loader.epoch(
-            epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first
-        )
+        batches = self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for batch in batches:
                 self._train_step(batch, epoch)

@@ -130,6 +130,10 @@ def test_read_npy_never_executes_a_pickle(tmp_path, place):
         (b"\x80\x02Nr" + struct.pack("<I", 2**31) + b".", "under the number 2147483648"),
         (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.", "not a readable pickle"),
         (b"\x80\x04" + b"]" * 200_000, "not a readable pickle"),
+        (b"\x80\x02cx\x1b[31m\ny\n.", "asks for x.x1b"),
+        (b"\x80\x02cnumpy\ndtype\n(X\x02\x00\x00\x0001tR.", "dtype '01'; expected plain numbers"),
+        (b"\x80\x02cnumpy\ndtype\n(X\x05\x00\x00\x00i4,i4tR.", "dtype 'i4,i4'; expected plain numbers"),
+        (b"\x80\x02co\\d\ny\n.", "which is refused"),
         (pickle.dumps([1]), "a pickled list; expected a dictionary"),
         (b"", "not a readable pickle"),
     ],
@@ -139,6 +143,7 @@ def test_read_npy_refuses_hostile_pickles(tmp_path, payload, complaint):
     with pytest.raises(FileFormatError, match=complaint) as caught:
         read_npy(tmp_path / "net.npy")
     assert "net.npy" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("count", [2**20, 2**40])

@@ -1,10 +1,9 @@
-"""Knowledge distillation (Hinton, Vinyals & Dean 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531)."""
+"""Knowledge distillation (Hinton et al. 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531)."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.errors import UsageError
-from model_compression.methods.base import METHODS, Context, Method, check_variant, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_number, check_variant, logit_pair
 from model_compression.outputs import Outputs
 
 
@@ -45,8 +44,7 @@ class KD(Method):
 
     def __init__(self, temperature: float = 4.0, variant: str = "paper"):
         super().__init__()
-        if not 0 < temperature < float("inf"):
-            raise UsageError(f"kd: temperature must be > 0, got {temperature}; published values lie between 1 and 20")
+        check_number("kd: temperature", temperature, "a number > 0 (published: 1 to 20)", lambda value: value > 0)
         check_variant("kd", variant)
         self.temperature, self.variant = temperature, variant
         if variant == "historic":

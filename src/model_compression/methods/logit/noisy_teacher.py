@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from model_compression import counter_random
-from model_compression.errors import UsageError
-from model_compression.methods.base import METHODS, Context, Method, check_variant, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_number, check_variant, logit_pair
 from model_compression.methods.logit.logits import logit_regression
 from model_compression.outputs import Outputs
 
@@ -31,10 +30,8 @@ class NoisyTeacher(Method):
 
     def __init__(self, alpha: float = 0.5, sigma: float = 0.1, variant: str = "paper"):
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise UsageError(f"noisy_teacher: alpha must lie between 0 and 1, got {alpha}")
-        if not 0 <= sigma < float("inf"):
-            raise UsageError(f"noisy_teacher: sigma must be a finite number of at least 0, got {sigma}")
+        check_number("noisy_teacher: alpha", alpha, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+        check_number("noisy_teacher: sigma", sigma, "a finite number of at least 0", lambda value: value >= 0)
         check_variant("noisy_teacher", variant)
         self.alpha, self.sigma, self.variant = alpha, sigma, variant
 

@@ -1,0 +1,56 @@
+"""The main job in a few minutes: a LeNet learns CIFAR-10 from a network in network, beside one on labels alone.
+
+Fetches the data if need be. An interrupted demo goes on where it stopped; a finished one shows its result again.
+"""
+
+import argparse
+from pathlib import Path
+
+EXAMPLES = """examples:
+  model-compression demo
+  model-compression demo --epochs 10 --out runs/demo-10
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--teacher", default="nin-cifar10", metavar="MODEL", help="default: nin-cifar10")
+    parser.add_argument("--epochs", type=int, default=3, metavar="E", help="of both students (default: 3)")
+    parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains both students and prints what was won; returns the exit code."""
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.config import DataConfig
+    from model_compression.recipes import demo_pair
+    from model_compression.report.curves import plot_curves
+    from model_compression.train.events import read_events
+    from model_compression.train.run_folder import RunFolder
+    from model_compression.train.runs import finish_run
+
+    out = Path(args.out)
+    data = DataConfig(name=args.data, data_dir=args.data_dir)
+    pair = demo_pair(teacher=args.teacher, epochs=args.epochs, data=data)
+    metrics, events = {}, {}
+    for number, (arm, config) in enumerate(pair.items(), start=1):
+        with ConsoleObserver() as observer:
+            what = "labels alone" if config.teacher is None else f"the answers of {args.teacher}"
+            observer.message(f"\n{number} of {len(pair)}: a LeNet learns from {what}")
+            metrics[arm] = finish_run(config, out / arm, observer)
+        events[arm] = [read_events(RunFolder(out / arm).events)]
+    distilled, labels = metrics["distilled"], metrics["labels"]
+    teacher = distilled["teacher_test_accuracy"]
+    plot = out / "curves.png"
+    plot_curves(plot, events, title="A LeNet learns CIFAR-10", levels={args.teacher: teacher})
+    gain = 100 * (distilled["test_accuracy"] - labels["test_accuracy"])
+    print(
+        f"\ntest accuracy after {args.epochs} epochs, one seed\n"
+        f"  teacher {args.teacher:<16} {teacher:.2%}\n"
+        f"  LeNet on labels alone    {labels['test_accuracy']:.2%}\n"
+        f"  LeNet, distilled         {distilled['test_accuracy']:.2%}   ({gain:+.2f} points)\n"
+        f"\nrun folders  {out / 'labels'}\n             {out / 'distilled'}\nplot         {plot}"
+    )
+    return 0

@@ -1,0 +1,63 @@
+"""Measure a network's accuracy on the test images: a shipped network, a weights file or a run folder."""
+
+import argparse
+import json
+
+EXAMPLES = """examples:
+  model-compression test --model nin-cifar10
+  model-compression test --model runs/cifar10-lenet-kd-seed0 --json
+"""
+
+_TOLERANCE = 0.003  # another processor rounds otherwise: a few images of 10,000 change sides
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--model", required=True, metavar="MODEL", help="a shipped network, a weights file or a run")
+    parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--split", choices=("test", "train"), default="test", help="which images (default: test)")
+    parser.add_argument("--precision", default="auto", metavar="STR", help="auto, fp32 or bf16 (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures; returns the exit code."""
+    import time
+
+    import torch
+
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.data.sources import DATASETS
+    from model_compression.models.base import placed
+    from model_compression.models.weights import find_weights, read_header, read_model
+    from model_compression.train.device import choose_device, choose_precision
+    from model_compression.train.evaluate import figures, predict
+    from model_compression.train.runs import check_classes
+
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    path = find_weights(args.model)
+    model = read_model(path)
+    train, test = DATASETS.get(args.data)(args.data_dir, ConsoleObserver().message)
+    dataset = test if args.split == "test" else train
+    check_classes("model", model, dataset)
+    begun = time.monotonic()
+    logits = predict(placed(model, device), dataset, device, precision)
+    seconds = time.monotonic() - begun
+    result = figures(logits, torch.from_numpy(dataset.labels))
+    stated = read_header(path)["facts"].get("test_accuracy") if args.split == "test" else None
+    if args.json:
+        facts = {"model": args.model, "data": args.data, "split": args.split, "images": len(dataset)}
+        print(json.dumps({**facts, **result, "stated_accuracy": stated, "seconds": round(seconds, 2)}))
+        return 0
+    correct = round(result["accuracy"] * len(dataset))
+    print(
+        f"{args.split} accuracy   {result['accuracy']:.2%}   ({correct:,} of {len(dataset):,} images, {seconds:.1f} s)"
+    )
+    print(f"NLL             {result['nll']:.4f}    calibration error {result['ece']:.2%}")
+    if stated is not None and args.data == "cifar10":
+        same = abs(stated - result["accuracy"]) <= _TOLERANCE
+        print(f"stated          {stated:.2%}   {'confirmed' if same else 'NOT confirmed on this machine'}")
+    return 0

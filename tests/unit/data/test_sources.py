@@ -1,0 +1,44 @@
+"""The registry of data sets."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from model_compression.data.cifar10 import load_cifar10
+from model_compression.data.sources import DATASETS
+from model_compression.errors import UnknownNameError
+
+
+def test_datasets_lists_the_names():
+    assert DATASETS.names() == ["cifar10", "synthetic"]
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_every_loader_takes_the_same_arguments(name):
+    assert list(inspect.signature(DATASETS.get(name)).parameters) == list(inspect.signature(load_cifar10).parameters)
+
+
+def test_datasets_create_loads_by_name(tmp_path):
+    train, test = DATASETS.create("synthetic", data_dir=tmp_path, report=pytest.fail, allow_download=False)
+    assert (train.name, test.name) == ("synthetic", "synthetic-test")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_datasets_create_passes_its_arguments_on(tiny, tmp_path):
+    train, _ = DATASETS.create("cifar10", data_dir=tiny.folder(tmp_path / "mine", "bin"), allow_download=False)
+    assert len(train) == 20
+
+
+def test_datasets_hints_at_a_name_that_was_misspelt():
+    with pytest.raises(UnknownNameError, match="did you mean 'cifar10'"):
+        DATASETS.create("cifar-10")
+
+
+def test_the_data_layer_imports_no_torch():
+    code = (
+        "import sys; from model_compression.data import dataset, sources, cifar10, cifar10_npm, synthetic, checks; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
