@@ -1,5 +1,54 @@
-"""Knowledge distillation: a small student learns from a teacher, with evidence."""
+"""Knowledge distillation: a small student learns from a teacher, with evidence.
+
+The names below are imported when they are first used, so that `import model_compression` and the command line's help
+never load torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from model_compression._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+    from model_compression.data.cifar10 import load_cifar10
+    from model_compression.methods import create as create_method
+    from model_compression.models import create_model
+    from model_compression.models.weights import load_model
+    from model_compression.train.runs import resume_run, start_run
+
+_HOMES = {
+    "DataConfig": "config",
+    "MethodConfig": "config",
+    "ModelConfig": "config",
+    "OptimConfig": "config",
+    "TrainConfig": "config",
+    "create_method": "methods:create",
+    "create_model": "models",
+    "load_cifar10": "data.cifar10",
+    "load_model": "models.weights",
+    "resume_run": "train.runs",
+    "start_run": "train.runs",
+}
+
+__all__ = [
+    "DataConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "TrainConfig",
+    "__version__",
+    "create_method",
+    "create_model",
+    "load_cifar10",
+    "load_model",
+    "resume_run",
+    "start_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'model_compression' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"model_compression.{module}"), attribute or name)

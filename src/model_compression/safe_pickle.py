@@ -32,7 +32,7 @@ class _Dtype:
         if not isinstance(name, str):
             raise FileFormatError("a pickled dtype is given by something else than its name")
         if not _PLAIN_DTYPE.fullmatch(name):
-            raise FileFormatError(f"a pickled array has dtype {ascii(name[:40])}; expected plain numbers")
+            raise FileFormatError(f"a pickled array has dtype {name[:40]!a}; expected plain numbers")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "test": ("test", "measure a network's accuracy"),
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
+    "draw": ("draw", "make the picture of a network"),
     "data": ("data", "bring a data set into the cache, and say what was done"),
     "import": ("import_weights", "turn Caffe weights into a network of this package"),
     "export-npy": ("export_npy", "write a network's weights as a caffe-tensorflow .npy file"),

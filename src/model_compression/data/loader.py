@@ -10,6 +10,7 @@ from model_compression.config import DataConfig
 from model_compression.counter_random import derived_seed
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset
+from model_compression.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class ResidentLoader:
     """A data set's images and labels on ``device``, and its batches in any order."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
+        side = min(dataset.image_shape[1:])
+        if config.augmentation == "flip_shift" and config.shift >= side:
+            raise UsageError(f"shift must be below the images' {side} pixels, got {config.shift}; 2 to 4 are usual")
         self.config = config
         self.images = torch.from_numpy(dataset.images).to(device)
         self.targets = torch.from_numpy(dataset.labels).to(device)

@@ -70,7 +70,9 @@ def checked_floats(values: NDArray[Any], what: str, source: Path) -> FloatArray:
         raise FileFormatError(f"{source}: {what} has dtype {values.dtype}; expected floating point numbers")
     if not values.size:
         raise FileFormatError(f"{source}: {what} is empty, of shape {values.shape}")
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is refused with the others
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # a double beyond float32 becomes infinite, and is refused with the others
         floats = np.asarray(values, dtype=np.float32)
     bad = int(floats.size - np.isfinite(floats).sum())
     if bad:

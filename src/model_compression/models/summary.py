@@ -120,7 +120,7 @@ def _texts(kind: str, module: Any, shape: tuple[int, ...]) -> tuple[str, str]:
     if kind == "normalization":
         return "batch norm" if "BatchNorm" in type(module).__name__ else type(module).__name__, "norm"
     if kind == "dropout":
-        return f"dropout {module.p:g}", f"dropout {module.p:g}"
+        return f"dropout {module.p:g}", f"dropout {module.p:g}" if module.p else ""
     if kind == "flatten":
         return f"flatten to {shape[0]:,}", f"flatten to {shape[0]:,}"
     return type(module).__name__, type(module).__name__

@@ -1,7 +1,6 @@
 """A teacher that answers each batch anew."""
 
 import torch
-from torch import nn
 
 from model_compression.data.loader import Batch
 from model_compression.models.base import Network, placed
@@ -18,7 +17,7 @@ class LiveTeacher:
     @torch.no_grad()
     def answer(self, batch: Batch) -> Outputs:
         """Logits (B, K) in float32 for images as the batch shows them."""
-        assert not any(module.training for module in self.model.modules() if isinstance(module, nn.Module))
+        assert not any(module.training for module in self.model.modules())
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             logits = self.model(self.model.preprocessing(batch.images))
         return Outputs(logits=logits.float())

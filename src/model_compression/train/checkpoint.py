@@ -42,7 +42,10 @@ def load_state(path: Path) -> State:
         raise FileFormatError(f"{path} is damaged: {error}") from None
     if header.get("format") != FORMAT:
         raise FileFormatError(f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}")
-    return State(tensors=tensors, progress=json.loads(header["progress"]))
+    try:
+        return State(tensors=tensors, progress=json.loads(header["progress"]))
+    except (KeyError, json.JSONDecodeError) as error:
+        raise FileFormatError(f"{path}: the header is damaged: {error}") from None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -30,11 +30,6 @@ class Objective:
         given = config.method.label_weight
         self.label_weight = self.method.default_label_weight if given is None else given
 
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the labels enter the loss."""
-        return self.label_weight > 0
-
     def __call__(
         self, student: Outputs, teacher: Outputs | None, targets: Tensor, context: Context
     ) -> tuple[Tensor, dict[str, Tensor]]:

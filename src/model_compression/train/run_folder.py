@@ -12,7 +12,9 @@ from filelock import FileLock, Timeout
 from model_compression._version import __version__
 from model_compression.config import TrainConfig, from_json, to_json
 from model_compression.errors import RunFolderError
-from model_compression.files import write_atomically
+from model_compression.files import write_atomically, writing_failed
+
+_LOCK = ".lock"
 
 
 class RunFolder:
@@ -32,20 +34,37 @@ class RunFolder:
         self.student = self.path / "student.safetensors"
         self.predictions = self.path / "predictions.safetensors"
         self.state = self.path / "state.safetensors"
-        self._lock = FileLock(self.path / ".lock")
+        self._lock = FileLock(self.path / _LOCK)
 
     def create(self, config: TrainConfig) -> None:
-        """Makes the folder for a new run. Raises RunFolderError when it is taken."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if self.metrics.exists():
-                remedy = "that run is finished; choose another folder with --out"
-            elif self.config.exists():
-                remedy = f"continue that run with: model-compression resume {self.path}"
-            else:
-                remedy = "it holds something else; choose another folder with --out"
-            raise RunFolderError(f"{self.path} exists and is not empty: {remedy}")
-        write_atomically(self.config, to_json(config).encode())
-        self.write_json(self.environment, environment())
+        """Makes the folder for a new run, and takes it for this process. Raises RunFolderError when it is taken."""
+        self.check_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise writing_failed(self.path, error) from error
+        self.lock()
+        try:
+            self.check_free()  # another process may have been faster
+            write_atomically(self.config, to_json(config).encode())
+            self.write_json(self.environment, environment())
+        except BaseException:
+            self.unlock()
+            raise
+
+    def check_free(self) -> None:
+        """Raises RunFolderError, with the remedy, when the folder holds anything."""
+        if not self.path.exists():
+            return
+        if self.path.is_dir() and all(entry.name == _LOCK for entry in self.path.iterdir()):
+            return
+        if self.metrics.exists():
+            remedy = "that run is finished; choose another folder with --out"
+        elif self.config.exists():
+            remedy = f"continue that run with: model-compression resume {self.path}"
+        else:
+            remedy = "it holds something else; choose another folder with --out"
+        raise RunFolderError(f"{self.path} exists and is not empty: {remedy}")
 
     def lock(self) -> None:
         """Takes the folder for this process. Raises RunFolderError when another one has it."""
@@ -57,13 +76,8 @@ class RunFolder:
             ) from None
 
     def unlock(self) -> None:
-        """Gives the folder back."""
+        """Gives the folder back. The file stays: to unlink it could hand the lock to two processes."""
         self._lock.release()
-        self._lock_path.unlink(missing_ok=True)
-
-    @property
-    def _lock_path(self) -> Path:
-        return Path(self._lock.lock_file)
 
     def read_config(self) -> TrainConfig:
         """The run's configuration. Raises RunFolderError when there is no run."""

@@ -1,10 +1,13 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
+import dataclasses
+import hashlib
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -12,15 +15,15 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import save
 
-from model_compression.config import TrainConfig
+from model_compression.config import TrainConfig, to_json
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.sources import DATASETS
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
-from model_compression.models.base import Network
+from model_compression.models.base import MODELS, Network
 from model_compression.models.weights import load_model, save_weights
-from model_compression.teachers.cache import CachedTeacher, fingerprint
+from model_compression.teachers.cache import CachedTeacher, fingerprint, weights_digest
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.checkpoint import State, load_state, save_state
 from model_compression.train.device import choose_device, choose_precision
@@ -40,7 +43,7 @@ class Observer(Protocol):
         """A step is done; called often."""
 
     def epoch_done(self, event: dict[str, Any]) -> None:
-        """An epoch is done."""
+        """An epoch is done, and its weights are kept if they are to be."""
 
     def teacher_answered(self, done: int, total: int) -> None:
         """The teacher's answers are being stored."""
@@ -56,9 +59,9 @@ def start_run(config: TrainConfig, folder: str | Path, observer: Observer) -> di
     the models and the method raise.
     """
     run = RunFolder(folder)
+    run.check_free()
     prepared = _Prepared(config, observer)  # before the folder is made: a usage error leaves nothing behind
     run.create(config)
-    run.lock()
     try:
         return _train(config, prepared, run, observer, None)
     finally:
@@ -66,7 +69,10 @@ def start_run(config: TrainConfig, folder: str | Path, observer: Observer) -> di
 
 
 def resume_run(folder: str | Path, observer: Observer) -> dict[str, Any]:
-    """Continues an interrupted run to the weights that it would have reached; returns its metrics."""
+    """Continues an interrupted run to the weights that it would have reached; returns its metrics.
+
+    Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's.
+    """
     run = RunFolder(folder)
     config = run.read_config()
     if run.metrics.exists():
@@ -75,8 +81,8 @@ def resume_run(folder: str | Path, observer: Observer) -> dict[str, Any]:
     try:
         state = load_state(run.state) if run.state.exists() else None
         prepared = _Prepared(config, observer)
-        if state is not None and state.progress["data_sha256"] != prepared.train_set.digest:
-            raise RunFolderError(f"the data of {run.path} has changed since its state was saved; start a new run")
+        if state is not None:
+            _check_unchanged(run, prepared.identity, state)
         return _train(config, prepared, run, observer, state)
     finally:
         run.unlock()
@@ -99,6 +105,8 @@ class _Prepared:
     """Data, networks and trainer of a run, all checked before anything is written."""
 
     def __init__(self, config: TrainConfig, observer: Observer):
+        if config.tensorboard:
+            _summary_writer()
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         load = DATASETS.get(config.data.name)
@@ -112,7 +120,8 @@ class _Prepared:
         check_classes("student", student, self.train_set)
         if teacher is not None:
             check_classes("teacher", teacher, self.train_set)
-        student.prepare(torch.from_numpy(self.train_set.images))
+        if config.student.name in MODELS:  # not for a network that comes with its weights
+            student.prepare(torch.from_numpy(self.train_set.images))
         self.teacher_model = teacher
         self.trainer = Trainer(
             config, student, self._teacher(config, observer), self.train_set, self.device, self.precision
@@ -127,7 +136,27 @@ class _Prepared:
             return live
         loader = ResidentLoader(self.train_set, config.data, self.device)
         identity = fingerprint(self.teacher_model, self.train_set.digest, config.data, self.precision)
-        return CachedTeacher(live, loader, identity, observer.teacher_answered)
+        return CachedTeacher(live, loader, identity, observer.teacher_answered, observer.message)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Digests of what a run must find unchanged to be continued; where the data lies may change."""
+        config = self.trainer.config
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=None))
+        digests = {
+            "config_sha256": hashlib.sha256(to_json(config).encode()).hexdigest(),
+            "data_sha256": self.train_set.digest,
+        }
+        return (
+            digests if self.teacher_model is None else digests | {"teacher_sha256": weights_digest(self.teacher_model)}
+        )
+
+
+def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
+    for key, digest in identity.items():
+        if state.progress.get(key, digest) != digest:
+            what = key.removesuffix("_sha256")
+            raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
 
 
 def check_classes(role: str, model: Network, dataset: Dataset) -> None:
@@ -152,27 +181,30 @@ def _train(
         trainer.restore(state)
     events, timing = EventLog(run.events, progress["events"]), EventLog(run.timing, progress["timing"])
     begun = time.monotonic() - progress["seconds"]
-    board = _tensorboard(run.path) if config.tensorboard else None
+    board = _summary_writer()(str(run.path / "tensorboard")) if config.tensorboard else None
 
     def save() -> None:
         counts = {"events": events.count, "timing": timing.count, "seconds": time.monotonic() - begun}
-        facts = {"step": trainer.step, "data_sha256": prepared.train_set.digest, **counts}
+        facts = {"step": trainer.step, **prepared.identity, **counts}
         save_state(run.state, State(tensors=trainer.state(), progress=facts))
 
     with _stop_requests() as stopped:
 
+        def stop() -> None:
+            save()
+            raise Interrupted(
+                f"stopped at step {trainer.step} of {trainer.total_steps}, state saved; "
+                f"continue with: model-compression resume {run.path}",
+                exit_code=128 + stopped[0],
+            )
+
         def watch(progress: Progress) -> None:
             observer.stepped(progress)
-            if stopped:
-                save()
-                raise Interrupted(
-                    f"stopped at step {trainer.step} of {trainer.total_steps}, state saved; "
-                    f"continue with: model-compression resume {run.path}",
-                    exit_code=128 + stopped[0],
-                )
+            if stopped and trainer.step % trainer.steps_per_epoch:  # after its last step an epoch is recorded first
+                stop()
 
         observer.started(trainer, prepared.eval_name)
-        while trainer.step < trainer.total_steps or trainer.step % trainer.steps_per_epoch:
+        while trainer.step < trainer.total_steps:
             epoch_begun = time.monotonic()
             event = trainer.run_epoch(watch)
             seconds = time.monotonic() - epoch_begun
@@ -183,14 +215,16 @@ def _train(
             timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
             if board is not None:
                 _write_board(board, event)
-            observer.epoch_done(event)
             if config.keep_every and event["epoch"] % config.keep_every == 0:
                 save_weights(run.path / f"student-{event['epoch']}.safetensors", trainer.network)
+            observer.epoch_done(event)
+            if stopped:
+                stop()
             if event["epoch"] % config.checkpoint_every == 0 or last:
                 save()
-    if board is not None:
-        board.close()
-    return _finish(config, prepared, run, time.monotonic() - begun)
+        if board is not None:
+            board.close()
+        return _finish(config, prepared, run, time.monotonic() - begun)  # a signal that comes now changes nothing
 
 
 def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: float) -> dict[str, Any]:
@@ -212,10 +246,10 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
         "seed": config.seed,
         "precision": str(prepared.precision).removeprefix("torch."),
         "device": prepared.device.type,
-        "seconds": round(seconds, 1),
     }
     write_atomically(run.predictions, save(tensors))
-    save_weights(run.student, network, facts=metrics)
+    save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
+    metrics["seconds"] = round(seconds, 1)
     run.write_json(run.metrics, metrics)
     run.state.unlink(missing_ok=True)
     return metrics
@@ -243,14 +277,15 @@ def _stop_requests() -> Iterator[list[int]]:
                 signal.signal(number, handler)
 
 
-def _tensorboard(folder: Path) -> Any:
+def _summary_writer() -> Any:
+    """TensorBoard's writer, a class. Raises MissingExtraError."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         from model_compression.errors import MissingExtraError
 
         raise MissingExtraError("tensorboard", "tensorboard", "writing TensorBoard logs") from None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter
 
 
 def _write_board(board: Any, event: dict[str, Any]) -> None:
@@ -259,3 +294,4 @@ def _write_board(board: Any, event: dict[str, Any]) -> None:
             board.add_scalar(name, value, event["epoch"])
     for name, value in event["terms"].items():
         board.add_scalar(f"terms/{name}", value, event["epoch"])
+    board.flush()

@@ -15,6 +15,7 @@ from model_compression.data.loader import Batch, ResidentLoader
 from model_compression.errors import NumericalError
 from model_compression.methods import Context
 from model_compression.models.base import Network, placed
+from model_compression.models.weights import load_tensors, not_finite
 from model_compression.outputs import Outputs
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
 from model_compression.train.device import autocast
@@ -22,6 +23,7 @@ from model_compression.train.evaluate import accuracy, predict
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
 
+_CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
 _STEP_STREAM = 1  # keeps the numbers of steps apart from those of orders and methods
 
 
@@ -100,19 +102,18 @@ class Trainer:
         """Trains to the end of the current epoch; returns its event. ``watch`` is called after each step."""
         epoch, first = self.epoch, self.step % self.steps_per_epoch
         self.student.train()
-        rate = self._rate()
         batches = self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for batch in batches:
                 self._train_step(batch, epoch)
                 watch(self._progress(epoch))
-        event = self._epoch_event(epoch, rate)
+        event = self._epoch_event(epoch)
         self._sums, self._terms = self._no_sums(), {}
         return event
 
     def _train_step(self, batch: Batch, epoch: int) -> None:
         torch.manual_seed(derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked by the caller
-        set_rate(self.optimizer, self._rate())
+        set_rate(self.optimizer, self._rate(self.step))
         teacher = self.teacher.answer(batch) if self.teacher is not None else None
         images = self.student.preprocessing(batch.images)
         with autocast(self.device, self.precision):
@@ -127,36 +128,38 @@ class Trainer:
             self.average.update_parameters(self.student)
         self.step += 1
         self._record(loss, terms, student.logits, batch.targets)
+        if self.device.type == "cpu" or self.step % _CHECK_EVERY == 0:
+            self._check_finite()
 
     def _record(self, loss: Tensor, terms: dict[str, Tensor], logits: Tensor, targets: Tensor) -> None:
         """Adds to the sums on the device, without waiting for it."""
-        count = len(targets)
+        count, kind = len(targets), self._sums.dtype
         correct = (logits.detach().argmax(dim=1) == targets).sum()
-        self._sums += torch.stack(
-            [loss.detach().double() * count, correct.double(), correct.new_full((), count).double()]
-        )
+        self._sums += torch.stack([loss.detach().to(kind) * count, correct.to(kind), self._sums.new_tensor(count)])
         for name, term in terms.items():
-            self._terms[name] = self._terms.get(name, torch.zeros_like(self._sums[0])) + term.detach().double() * count
+            self._terms[name] = self._terms.get(name, self._sums.new_zeros(())) + term.detach().to(kind) * count
 
-    def _epoch_event(self, epoch: int, rate: float) -> dict[str, Any]:
+    def _epoch_event(self, epoch: int) -> dict[str, Any]:
+        self._check_finite()
         progress = self._progress(epoch)
         count = float(self._sums[2])
-        terms = {name: float(total) / count for name, total in self._terms.items()}
-        self._check_finite(progress.loss, terms)
         return {
             "epoch": epoch + 1,
             "step": self.step,
-            "rate": rate,
+            "rate": self._rate(epoch * self.steps_per_epoch),
             "train_loss": progress.loss,
             "train_accuracy": progress.accuracy,
-            "terms": terms,
+            "terms": {name: float(total) / count for name, total in self._terms.items()},
         }
 
-    def _check_finite(self, loss: float, terms: dict[str, float]) -> None:
-        bad = [name for name, value in {**terms, "loss": loss}.items() if not abs(value) < float("inf")]
-        if bad:
+    def _check_finite(self) -> None:
+        """Raises NumericalError that names the term when this epoch's sums hold NaN or infinity."""
+        self._fail_unless_finite(not_finite({**self._terms, "loss": self._sums[0]}))
+
+    def _fail_unless_finite(self, wrong: str | None) -> None:
+        if wrong is not None:
             raise NumericalError(
-                f"{bad[0]} became NaN or infinite by step {self.step}; lower the learning rate "
+                f"{wrong} became NaN or infinite by step {self.step}; lower the learning rate "
                 f"({self.config.optim.lr} now) or use --precision fp32"
             )
 
@@ -166,8 +169,10 @@ class Trainer:
         return accuracy(logits, torch.from_numpy(dataset.labels))
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that changes as training goes on."""
-        tensors = {f"modules.{name}": tensor for name, tensor in self.modules.state_dict().items()}
+        """Everything that changes as training goes on. Raises NumericalError when a weight is not finite."""
+        weights = self.modules.state_dict()
+        self._fail_unless_finite(not_finite(weights))  # a step after the last loss that was looked at
+        tensors = {f"modules.{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -175,24 +180,23 @@ class Trainer:
         return tensors | {"sums": self._sums}
 
     def restore(self, state: State) -> None:
-        """Continues from a saved state."""
+        """Continues from a saved state. Raises WeightsMismatchError when it is of another network."""
         parts: dict[str, dict[str, Tensor]] = {"modules": {}, "optimizer": {}, "average": {}, "terms": {}}
         for name, tensor in state.tensors.items():
             part, _, rest = name.partition(".")
             if part in parts:
                 parts[part][rest] = tensor
-        self.modules.load_state_dict(parts["modules"])
+        load_tensors(self.modules, parts["modules"], "the saved state")
         restore_optimizer(self.optimizer, parts["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(parts["average"])
+            load_tensors(self.average, parts["average"], "the saved state")
         self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
         self._sums = state.tensors["sums"].to(self.device)
         self.step = int(state.progress["step"])
 
-    def _rate(self) -> float:
-        return rate_at(
-            self.config.optim, step=self.step, steps_per_epoch=self.steps_per_epoch, epochs=self.config.epochs
-        )
+    def _rate(self, step: int) -> float:
+        config = self.config
+        return rate_at(config.optim, step=step, steps_per_epoch=self.steps_per_epoch, epochs=config.epochs)
 
     def _progress(self, epoch: int) -> Progress:
         return Progress(epoch=epoch, step=self.step, steps_per_epoch=self.steps_per_epoch, sums=self._sums)

@@ -238,41 +238,52 @@ print(json.dumps([train.digest, train.source]))
 """
 
 
-def start_filler(store: Path, notes: Path):
-    return subprocess.Popen([sys.executable, "-c", FILLER, store, notes], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def start_filler(tmp_path):
+    """Starts FILLER on one and the same store; whatever happens to the test, the processes end with it."""
+    (tmp_path / "notes").mkdir()
+    started = []
+
+    def start():
+        command = [sys.executable, "-c", FILLER, tmp_path / "store", tmp_path / "notes"]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(path: Path, process):
+    """Waits until ``process`` has made ``path``; the limit only keeps a broken program from hanging the tests."""
+    limit = time.monotonic() + 60
     while not path.exists():
         assert process.poll() is None, "the process ended before it came so far"
+        assert time.monotonic() < limit, f"the process does not make {path.name}"
         time.sleep(0.01)
 
 
-def test_load_by_two_processes_at_once_fetches_once(tmp_path):
-    store, notes = tmp_path / "store", tmp_path / "notes"
-    notes.mkdir()
-    with start_filler(store, notes) as first:
-        wait_for(notes / "calls", first)
-        with start_filler(store, notes) as second:
-            wait_for(notes / "waiting", second)
-            (notes / "go").touch()
-            results = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+def test_load_by_two_processes_at_once_fetches_once(tmp_path, start_filler):
+    first = start_filler()
+    wait_for(tmp_path / "notes" / "calls", first)
+    second = start_filler()
+    wait_for(tmp_path / "notes" / "waiting", second)
+    (tmp_path / "notes" / "go").touch()
+    results = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
     assert results[0] == results[1]
     assert results[0][1] == "slow"
-    assert (notes / "calls").read_text().split() == [str(first.pid)]
+    assert (tmp_path / "notes" / "calls").read_text().split() == [str(first.pid)]
 
 
-def test_load_recovers_from_a_process_that_was_killed_while_it_fetched(tmp_path):
-    store, notes = tmp_path / "store", tmp_path / "notes"
-    notes.mkdir()
-    with start_filler(store, notes) as first:
-        wait_for(notes / "calls", first)
-        first.kill()
-    (notes / "go").touch()
-    with start_filler(store, notes) as second:
-        result = json.loads(second.communicate(timeout=60)[0])
+def test_load_recovers_from_a_process_that_was_killed_while_it_fetched(tmp_path, start_filler):
+    first = start_filler()
+    wait_for(tmp_path / "notes" / "calls", first)
+    first.kill()
+    (tmp_path / "notes" / "go").touch()
+    result = json.loads(start_filler().communicate(timeout=60)[0])
     assert result[1] == "slow"
-    assert set(names(store)) - {"cifar10.lock"} == STORE_NAMES
+    assert set(names(tmp_path / "store")) - {"cifar10.lock"} == STORE_NAMES
 
 
 def test_load_removes_what_a_process_that_was_killed_while_it_stored_has_left(arrays, use_sources, tmp_path):

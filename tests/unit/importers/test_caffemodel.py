@@ -101,9 +101,11 @@ def test_read_caffemodel_refuses_numbers_that_are_not_finite(tmp_path, wire, tin
         read(tmp_path, wire.network(tiny_arrays))
 
 
-def test_read_caffemodel_refuses_a_double_beyond_float32(tmp_path, wire):
-    with pytest.raises(FileFormatError, match="NaN or infinite in float32"):
-        read(tmp_path, wire.layer("ip1", "InnerProduct", [wire.blob([[1e300]], double=True)]))
+def test_read_caffemodel_refuses_doubles_that_float32_does_not_have(tmp_path, wire):
+    signalling_nan = np.frombuffer(b"\x01\0\0\0\0\0\xf0\x7f", "<f8")
+    for value in (1e300, signalling_nan[0]):
+        with pytest.raises(FileFormatError, match="NaN or infinite in float32"):
+            read(tmp_path, wire.layer("ip1", "InnerProduct", [wire.blob([[value]], double=True)]))
 
 
 @pytest.mark.parametrize(

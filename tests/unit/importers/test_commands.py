@@ -11,12 +11,6 @@ from model_compression.models import create_model
 from model_compression.models.weights import read_header, read_model, save_weights
 
 
-@pytest.fixture(autouse=True)
-def commands(monkeypatch):
-    added = {"import": ("import_weights", ""), "export-npy": ("export_npy", "")}
-    monkeypatch.setattr(main, "COMMANDS", main.COMMANDS | added)
-
-
 @pytest.fixture
 def saved(tmp_path):
     model = create_model("lenet-caffe", seed=5)

@@ -1,0 +1,75 @@
+# Each target does all its own set-up in .venv; a second run starts at once. `make` alone lists them.
+
+# Any Python of at least 3.11; for another one: make test PYTHON=/path/to/python
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
+PYTEST_OPTIONS ?= -n 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-slow lint format wheel data clean
+
+help:
+	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that learns from labels alone'
+	@echo 'make test       the tests, but for the slow ones'
+	@echo 'make test-slow  the slow tests'
+	@echo 'make lint       ruff and mypy'
+	@echo 'make format     ruff, in place'
+	@echo 'make wheel      the package as a file, in dist/'
+	@echo 'make data       CIFAR-10 into the cache, which demo and test do as well'
+	@echo 'make clean      remove what these made: .venv, build, dist and caches; runs and data stay'
+	@echo
+	@echo 'PYTHON=... is the Python that .venv is made with (at least 3.11; found here: $(or $(PYTHON),none)).'
+	@echo 'PYTEST_OPTIONS=... goes to pytest (default: $(PYTEST_OPTIONS)).'
+
+demo: .venv/stamp-package
+	$(BIN)/model-compression demo
+
+test: .venv/stamp-tools data
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_OPTIONS)
+
+test-slow: .venv/stamp-tools data
+	$(BIN)/python -m pytest -m slow --durations=10
+
+lint: .venv/stamp-tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/stamp-tools
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: .venv/stamp-tools
+	rm -rf build
+	$(BIN)/python -m build --wheel --no-isolation
+
+data: .venv/stamp-package
+	$(BIN)/model-compression data cifar10
+
+# A folder that make did not make is used, and `make clean` leaves it.
+.venv/stamp-python:
+	@$(if $(PYTHON),,echo 'no Python of at least 3.11 was found; name one: make PYTHON=/path/to/python' >&2; exit 1)
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit( \
+		"$(PYTHON) is Python %d.%d, at least 3.11 is needed; name another one: make PYTHON=/path/to/python" \
+		% sys.version_info[:2])'
+	test -x $(BIN)/python || { $(PYTHON) -m venv .venv && touch .venv/made-by-make; }
+	@touch $@
+
+# torch comes first, alone: nothing that is installed after it may bring another build of it.
+.venv/stamp-package: .venv/stamp-python pyproject.toml constraints.txt
+	$(PIP) setuptools $$(grep '^torch==' constraints.txt)
+	$(PIP) --no-build-isolation --editable '.[all]'
+	@touch $@
+
+.venv/stamp-tools: .venv/stamp-package
+	$(PIP) --no-build-isolation --editable '.[all,test,dev]'
+	@touch $@
+
+clean:
+	if [ -e .venv/made-by-make ]; then rm -rf .venv; fi
+	rm -f .venv/stamp-python .venv/stamp-package .venv/stamp-tools
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""Make the picture of a network: its layers as slabs in a row, and below them what each one does, gives, holds and
+costs. The file is SVG, and the same network gives the same bytes."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from model_compression.errors import UsageError
+
+EXAMPLES = """examples:
+  model-compression draw lenet                                    writes lenet.svg
+  model-compression draw nin --out docs/pictures/nin.svg --force  again, over the old one
+  model-compression draw runs/cifar10-lenet-kd-seed0 --out student.svg
+  model-compression draw lenet --json | jq '.layers[] | {name, shape, macs}'
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="a registered or a shipped network, a .safetensors file, or a run folder"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE.svg", type=Path, help="where the picture is written (default: MODEL.svg, here)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--json", action="store_true", help="print the layers and totals as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws; returns the exit code."""
+    title = _title(args.model)
+    out = args.out or Path(f"{title}.svg")
+    if out.suffix.lower() != ".svg":
+        raise UsageError(f"--out must end in .svg, got {out}")
+    if out.exists() and not args.force:
+        raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
+    from model_compression.files import write_atomically
+    from model_compression.models.canvas import count_text
+    from model_compression.models.drawing import draw
+    from model_compression.models.summary import summarize
+    from model_compression.models.weights import load_model
+
+    model = load_model(args.model, seed=0)
+    summary = summarize(model)
+    heading = title if title == model.name else f"{title} ({model.name})"
+    write_atomically(out, draw(summary, heading))
+    if args.json:
+        print(json.dumps({"out": str(out), "model": model.name} | dataclasses.asdict(summary)))
+        return 0
+    parts = f"{len(summary.layers)} layers, {summary.parameters:,} parameters, {count_text(summary.macs)} MACs"
+    print(f"{out}: {heading}, {parts}")
+    return 0
+
+
+def _title(model: str) -> str:
+    """A name as it is; of a file or folder the last part."""
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.suffix == ".safetensors" else path.name

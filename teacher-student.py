@@ -1,0 +1,3 @@
+from model_compression.cli.classic import main
+
+raise SystemExit(main())

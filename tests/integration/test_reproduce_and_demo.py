@@ -1,0 +1,67 @@
+"""The two commands that run several trainings, whole, on the synthetic data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model_compression.cli.main import main
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    """A LeNet trained on the synthetic data for a moment."""
+    folder = tmp_path / "teacher"
+    assert main(["train", "--data", "synthetic", "--student", "lenet-caffe", "--epochs", "3", "--out", str(folder)]) == 0
+    return str(folder / "student.safetensors")
+
+
+def test_reproduce_skips_what_has_a_record_and_goes_on(
+    tmp_path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, runs = tmp_path / "results", tmp_path / "runs"
+    common = ["reproduce", "--data", "synthetic", "--teacher", teacher, "--epochs", "1", "--out", str(out)]
+    assert main([*common, "--runs", str(runs), "--arms", "labels"]) == 0
+    first = (out / "labels-seed0.json").read_bytes()
+    assert main([*common, "--runs", str(runs), "--arms", "labels", "kd"]) == 0
+    assert (out / "labels-seed0.json").read_bytes() == first
+    labels, kd = (json.loads((out / f"{arm}-seed0.json").read_text()) for arm in ("labels", "kd"))
+    assert labels["config"]["student"] == kd["config"]["student"]
+    assert labels["config"]["optim"] == kd["config"]["optim"]
+    assert kd["metrics"]["teacher_test_accuracy"] > 0.2
+    assert len(kd["events"]) == 1
+    table = capsys.readouterr().out
+    assert "labels alone" in table
+    assert "λ 0.3, τ 3" in table
+
+
+def test_reproduce_refuses_a_record_of_another_configuration(
+    tmp_path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["reproduce", "--data", "synthetic", "--teacher", teacher, "--out", str(tmp_path / "results")]
+    common += ["--runs", str(tmp_path / "runs"), "--arms", "labels"]
+    assert main([*common, "--epochs", "1"]) == 0
+    assert main([*common, "--epochs", "2"]) == 1
+    assert "was made with another epochs" in capsys.readouterr().err
+
+
+def test_reproduce_names_near_matches_of_an_arm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "--arms", "label"]) == 2
+    assert "did you mean 'labels'" in capsys.readouterr().err
+
+
+def test_demo_shows_both_students_and_again_without_training(
+    tmp_path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["demo", "--data", "synthetic", "--teacher", teacher, "--epochs", "1", "--out", str(tmp_path / "demo")]
+    assert main(command) == 0
+    first = capsys.readouterr()
+    assert "LeNet on labels alone" in first.out
+    assert "LeNet, distilled" in first.out
+    assert (tmp_path / "demo" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    weights = (tmp_path / "demo" / "distilled" / "student.safetensors").read_bytes()
+    assert main(command) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "epoch" not in second.err
+    assert (tmp_path / "demo" / "distilled" / "student.safetensors").read_bytes() == weights

@@ -1,0 +1,123 @@
+"""The resident loader: orders, views and batches are functions of what they should be, and no image is left out."""
+
+import numpy as np
+import pytest
+import torch
+
+from model_compression.config import DataConfig
+from model_compression.data.augment import apply_plan, sample_plan
+from model_compression.data.dataset import Dataset
+from model_compression.data.loader import ResidentLoader, epoch_order
+from model_compression.errors import UsageError
+
+N = 23
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def dataset():
+    images = np.random.default_rng(0).integers(0, 256, (N, 3, 8, 6), dtype=np.uint8)
+    labels = np.arange(N, dtype=np.int64) % 4
+    return Dataset(name="d", images=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+@pytest.fixture
+def loader(dataset):
+    def built(**options):
+        return ResidentLoader(dataset, DataConfig(**options), CPU)
+
+    return built
+
+
+def test_epoch_order_is_a_permutation_and_a_function_of_seed_and_epoch():
+    orders = {(seed, epoch): epoch_order(500, seed, epoch) for seed in range(3) for epoch in range(3)}
+    for key, order in orders.items():
+        assert sorted(order.tolist()) == list(range(500))
+        assert torch.equal(order, epoch_order(500, *key))
+    assert len({tuple(order.tolist()) for order in orders.values()}) == 9
+
+
+def test_epoch_order_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    epoch_order(10, 0, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loader_epoch_shows_every_image_once_with_its_label(dataset, loader):
+    batches = list(loader().epoch(epoch=2, seed=1, batch_size=5))
+    assert [len(batch.targets) for batch in batches] == [5, 5, 5, 5, 3]  # the last partial batch is kept
+    indices = torch.cat([batch.indices for batch in batches])
+    assert torch.equal(indices, epoch_order(N, 1, 2))
+    for batch in batches:
+        assert batch.images.dtype == torch.uint8
+        np.testing.assert_array_equal(batch.images.numpy(), dataset.images[batch.indices])
+        np.testing.assert_array_equal(batch.targets.numpy(), dataset.labels[batch.indices])
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 4, 5])
+def test_loader_epoch_goes_on_from_any_batch(loader, first):
+    made = loader(augmentation="flip_shift")
+    whole = list(made.epoch(epoch=3, seed=1, batch_size=5))
+    rest = list(made.epoch(epoch=3, seed=1, batch_size=5, first=first))
+    assert len(rest) == 5 - first
+    for expected, found in zip(whole[first:], rest, strict=True):
+        assert torch.equal(expected.indices, found.indices)
+        assert torch.equal(expected.images, found.images)
+
+
+def test_loader_in_order_shows_a_view_in_index_order(loader):
+    made = loader(augmentation="flip_shift", shift=2, view_seed=9)
+    batches = list(made.in_order(view=5, batch_size=10))
+    assert torch.equal(torch.cat([batch.indices for batch in batches]), torch.arange(N))
+    plan = sample_plan("flip_shift", torch.arange(N), view_seed=9, view=5, shift=2)
+    assert torch.equal(torch.cat([batch.images for batch in batches]), apply_plan(made.images, plan))
+    assert {batch.view for batch in batches} == {5}
+
+
+def test_loader_images_depend_on_view_and_index_and_not_on_the_batch(loader):
+    made = loader(augmentation="flip_shift")
+    shuffled = {}
+    for batch in made.epoch(epoch=4, seed=7, batch_size=4):
+        assert batch.view == 4
+        shuffled |= dict(zip(batch.indices.tolist(), batch.images, strict=True))
+    for batch in made.in_order(view=4, batch_size=11):
+        for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+            assert torch.equal(image, shuffled[index])
+
+
+@pytest.mark.parametrize(
+    ("options", "views"),
+    [
+        ({}, [0, 0, 0, 0, 0]),
+        ({"views": 2}, [0, 0, 0, 0, 0]),
+        ({"augmentation": "flip"}, [0, 1, 2, 3, 4]),
+        ({"augmentation": "flip", "views": 2}, [0, 1, 0, 1, 0]),
+        ({"augmentation": "flip_shift", "views": 3}, [0, 1, 2, 0, 1]),
+    ],
+)
+def test_loader_views_follow_the_epochs(loader, options, views):
+    made = loader(**options)
+    assert [made.view_of(epoch) for epoch in range(5)] == views
+    assert [next(made.epoch(epoch=epoch, seed=0, batch_size=9)).view for epoch in range(5)] == views
+
+
+def test_loader_order_does_not_depend_on_the_view_seed_nor_views_on_the_seed(loader):
+    first, second = loader(augmentation="flip"), loader(augmentation="flip", view_seed=1)
+    one, two = (next(made.epoch(epoch=0, seed=0, batch_size=N)) for made in (first, second))
+    assert torch.equal(one.indices, two.indices)
+    assert not torch.equal(one.images, two.images)
+    other = next(first.epoch(epoch=0, seed=1, batch_size=N))
+    assert not torch.equal(one.indices, other.indices)
+    assert torch.equal(one.images[one.indices.argsort()], other.images[other.indices.argsort()])
+
+
+def test_loader_takes_batches_that_are_larger_than_the_data_set(loader):
+    (batch,) = loader().epoch(epoch=0, seed=0, batch_size=1000)
+    assert len(batch.targets) == len(loader()) == N
+
+
+def test_loader_refuses_a_shift_that_no_border_can_reflect(loader):
+    assert loader(augmentation="flip_shift", shift=5)
+    assert loader(augmentation="flip", shift=50)  # has no effect there
+    with pytest.raises(UsageError, match="shift must be below the images' 6 pixels, got 6"):
+        loader(augmentation="flip_shift", shift=6)

@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_compression.errors import FileFormatError
+from model_compression.report.classic_table import classic_table, read_records, write_report
+
+
+def record(arm: str, seed: int, accuracy: float) -> dict[str, Any]:
+    teacher = None if arm == "labels" else {"name": "nin-cifar10"}
+    metrics: dict[str, Any] = {"test_accuracy": accuracy, "seed": seed}
+    if teacher:
+        metrics |= {"teacher_test_accuracy": 0.89, "teacher_agreement": 0.75}
+    events = [{"epoch": e, "train_loss": 2.0 / e, "test_accuracy": accuracy - 0.1 / e} for e in (1, 2, 3)]
+    return {"arm": arm, "config": {"seed": seed, "teacher": teacher}, "metrics": metrics, "events": events}
+
+
+def test_classic_table_pairs_the_gain_by_seed() -> None:
+    records = [
+        record("labels", 0, 0.60),
+        record("labels", 1, 0.62),
+        record("kd", 0, 0.65),
+        record("kd", 1, 0.63),
+        record("kd", 2, 0.99),  # no label-only run of this seed: counts in the mean, not in the gain
+    ]
+    row = next(line for line in classic_table(records).splitlines() if "λ 0.3, τ 3 " in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == "70.96%"
+    assert cells[2].startswith("75.67%")
+    assert cells[4] == "3"
+    assert cells[5] == "+3.00"  # (5 + 1) / 2 points
+    assert cells[6] == "75.00%"
+    assert cells[7] == "65.00%, 63.00%, 99.00%"
+
+
+def test_classic_table_leaves_out_arms_that_were_not_run() -> None:
+    table = classic_table([record("labels", 0, 0.6)])
+    assert "noisy" not in table
+    assert "teacher:" not in table
+
+
+def test_read_records_names_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "kd-seed0.json").write_text('{"arm": "kd"')
+    with pytest.raises(FileFormatError, match=r"kd-seed0\.json is damaged"):
+        read_records(tmp_path)
+
+
+def test_write_report_makes_table_and_plot(tmp_path: Path) -> None:
+    for one in (record("labels", 0, 0.6), record("kd", 0, 0.65)):
+        (tmp_path / f"{one['arm']}-seed0.json").write_text(json.dumps(one))
+    table = write_report(tmp_path, "A title")
+    assert (tmp_path / "table.md").read_text().startswith("# A title\n\n| LeNet")
+    assert table in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
