@@ -55,16 +55,19 @@ data: .venv/stamp-package
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit( \
 		"$(PYTHON) is Python %d.%d, at least 3.11 is needed; name another one: make PYTHON=/path/to/python" \
 		% sys.version_info[:2])'
-	test -x $(BIN)/python || { $(PYTHON) -m venv .venv && touch .venv/made-by-make; }
+	@[ -e .venv ] || { mkdir .venv && touch .venv/made-by-make; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@touch $@
 
 # torch comes first, alone: nothing that is installed after it may bring another build of it.
 .venv/stamp-package: .venv/stamp-python pyproject.toml constraints.txt
+	@echo 'set-up: PyTorch and the package into .venv; this takes minutes, once'
 	$(PIP) setuptools $$(grep '^torch==' constraints.txt)
 	$(PIP) --no-build-isolation --editable '.[all]'
 	@touch $@
 
 .venv/stamp-tools: .venv/stamp-package
+	@echo 'set-up: the tools of the tests and checks into .venv, once'
 	$(PIP) --no-build-isolation --editable '.[all,test,dev]'
 	@touch $@
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from model_compression.errors import UsageError
 from model_compression.models.base import Network
 
 _FLOPS_PER_MAC = 2
@@ -54,6 +55,8 @@ def summarize(model: Network, input_shape: tuple[int, int, int] = (3, 32, 32)) -
     """Runs one blank image through ``model`` in eval mode, and writes down what each layer made of it.
 
     A layer that runs twice is listed twice, with its parameters and MACs at its first run. The model is left as it was.
+
+    Raises UsageError when the network takes no images of that shape.
     """
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
     runs, flops = _dry_run(model, list(names), input_shape)
@@ -87,6 +90,8 @@ def _dry_run(
         model.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(image)
+    except RuntimeError as error:
+        raise UsageError(f"{model.name} takes no images of {input_shape}: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()

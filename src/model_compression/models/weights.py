@@ -17,6 +17,7 @@ from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
 
 FORMAT = "model_compression.weights/1"
+_HEADER = "model_compression"
 _MEAN_IMAGE = "preprocessing.mean_image"
 
 
@@ -48,11 +49,12 @@ def save_weights(
     header = {
         "format": FORMAT,
         "model": model.name,
-        "options": json.dumps(model.options),
-        "preprocessing": json.dumps(model.preprocessing.to_dict()),
-        "facts": json.dumps(facts or {}),
+        "options": model.options,
+        "preprocessing": model.preprocessing.to_dict(),
+        "facts": facts or {},
     }
-    write_atomically(path, save(tensors, header))
+    # One key: safetensors writes several in a random order, and equal networks should have equal files.
+    write_atomically(path, save(tensors, {_HEADER: json.dumps(header)}))
 
 
 def load_model(name: str, options: dict[str, Any] | None = None, *, seed: int | None = None) -> Network:
@@ -94,28 +96,30 @@ def read_header(path: str | Path) -> dict[str, Any]:
     """{"model", "options", "preprocessing", "facts"} of a weights file. Raises FileFormatError."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            text = (file.metadata() or {}).get(_HEADER, "{}")
     except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path} is not a readable safetensors file: {error}") from None
-    if header.get("format") != FORMAT:
-        found = header.get("format", "none")
+    try:
+        header = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise FileFormatError(f"{path}: the header is damaged: {error}") from None
+    found = header.get("format", "none") if isinstance(header, dict) else "none"
+    if found != FORMAT:
         raise FileFormatError(
             f"{path}: format is {found!r}, expected {FORMAT!r}; `model-compression import` reads others"
         )
-    try:
-        parts = {key: json.loads(header[key]) for key in ("options", "preprocessing", "facts")}
-    except (KeyError, json.JSONDecodeError, RecursionError) as error:
-        raise FileFormatError(f"{path}: the header is damaged: {error}") from None
-    if "model" not in header or not all(isinstance(part, dict) for part in parts.values()):
+    parts = {key: header.get(key) for key in ("model", "options", "preprocessing", "facts")}
+    if not isinstance(parts["model"], str) or not all(isinstance(parts[k], dict) for k in parts if k != "model"):
         raise FileFormatError(f"{path}: the header is damaged: it does not say which model this is, or how it is built")
-    return {"model": header["model"], **parts}
+    return parts
 
 
 def read_model(path: str | Path) -> Network:
     """Builds the network that a weights file names, with its weights in float32 and its preprocessing."""
     header = read_header(path)
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        # Copies: what safetensors gives is a view of the file, and the mean image stays.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
     try:
         model = _fresh_model(header["model"], header["options"], None)
     except UsageError as error:

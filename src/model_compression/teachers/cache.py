@@ -141,7 +141,7 @@ def _read(path: Path) -> Tensor:
     """Logits (N, K) as they were written. Raises FileFormatError."""
     try:
         with safe_open(path, framework="pt") as file:
-            header, answers = file.metadata() or {}, file.get_tensor("logits")
+            header, answers = file.metadata() or {}, file.get_tensor("logits").clone()  # not a view of the file
     except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
     if header.get("format") != FORMAT or header.get("sha256") != _digest(answers):

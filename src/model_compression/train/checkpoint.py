@@ -27,7 +27,7 @@ class State:
 def save_state(path: Path, state: State) -> None:
     """Writes the state atomically: the old one stays whole until the new one is."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-    write_atomically(path, save(tensors, {"format": FORMAT, "progress": json.dumps(state.progress)}))
+    write_atomically(path, save(tensors, {FORMAT: json.dumps(state.progress)}))
 
 
 def load_state(path: Path) -> State:
@@ -37,14 +37,15 @@ def load_state(path: Path) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            # Copies: what safetensors gives is a view of the file, which the next save replaces.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
-    if header.get("format") != FORMAT:
-        raise FileFormatError(f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}")
+    if FORMAT not in header:
+        raise FileFormatError(f"{path}: format is {next(iter(header), 'none')!r}, expected {FORMAT!r}")
     try:
-        return State(tensors=tensors, progress=json.loads(header["progress"]))
-    except (KeyError, json.JSONDecodeError) as error:
+        return State(tensors=tensors, progress=json.loads(header[FORMAT]))
+    except json.JSONDecodeError as error:
         raise FileFormatError(f"{path}: the header is damaged: {error}") from None
 
 

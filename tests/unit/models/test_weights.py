@@ -33,12 +33,13 @@ def saved(tmp_path, model):
 def rewritten(saved):
     """Function of changes to tensors and header that writes the file again and returns it."""
 
-    def rewrite(tensors=(), **header):
+    def rewrite(tensors=(), text=None, **header):
         with safe_open(saved, framework="pt") as file:
-            values = {**file.metadata(), **header}
+            values = {**json.loads(file.metadata()["model_compression"]), **header}
         content = {**load_file(saved), **dict(tensors)}
         content = {name: tensor.contiguous() for name, tensor in content.items() if tensor is not None}
-        save_file(content, saved, {key: value for key, value in values.items() if value is not None})
+        values = {key: value for key, value in values.items() if value is not None}
+        save_file(content, saved, {"model_compression": json.dumps(values) if text is None else text})
         return saved
 
     return rewrite
@@ -140,19 +141,21 @@ def test_weights_of_other_formats_are_refused_by_name(tmp_path, rewritten):
 @pytest.mark.parametrize(
     "header",
     [
-        {"options": "[1]"},
-        {"options": "{"},
+        {"options": [1]},
         {"options": None},
-        {"options": '{"seed": 3}'},
-        {"options": '{"num_classes": "x"}'},
-        {"options": '{"colour": 1}'},
+        {"options": {"seed": 3}},
+        {"options": {"num_classes": "x"}},
+        {"options": {"colour": 1}},
         {"model": None},
         {"model": "resnet"},
-        {"preprocessing": "{}"},
-        {"preprocessing": "3"},
-        {"preprocessing": json.dumps({"mean": [0, 0], "std": [1, 1, 1], "channel_order": "rgb"})},
-        {"preprocessing": json.dumps({"mean": [0], "std": ["a"], "channel_order": "rgb"})},
-        {"facts": "[" * 20_000},
+        {"preprocessing": {}},
+        {"preprocessing": 3},
+        {"preprocessing": {"mean": [0, 0], "std": [1, 1, 1], "channel_order": "rgb"}},
+        {"preprocessing": {"mean": [0], "std": ["a"], "channel_order": "rgb"}},
+        {"facts": 3},
+        {"text": "{"},
+        {"text": "3"},
+        {"text": "[" * 20_000},
     ],
     ids=str,
 )
