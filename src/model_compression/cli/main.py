@@ -16,6 +16,7 @@ COMMANDS = {
     "distill": ("distill", "train a student on a teacher's answers"),
     "resume": ("resume", "continue an interrupted run"),
     "test": ("test", "measure a network's accuracy"),
+    "pack": ("pack", "write a run's network as a small file, with its accuracy"),
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
     "draw": ("draw", "make the picture of a network"),

@@ -1,0 +1,66 @@
+"""Write a run's network as a half-precision weights file, a few megabytes, with the accuracy that the file itself has.
+
+This is how the networks inside this package were made: a recipe's run, then `pack`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+EXAMPLES = """examples:
+  model-compression train --recipe nin-cifar10 --out runs/nin
+  model-compression pack runs/nin --out nin-cifar10.safetensors
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("run", metavar="RUN", help="a finished run's folder")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes and measures; returns the exit code."""
+    import torch
+
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.config import to_dict
+    from model_compression.data.sources import DATASETS
+    from model_compression.errors import UsageError
+    from model_compression.models.base import placed
+    from model_compression.models.weights import read_model, save_weights
+    from model_compression.train.device import choose_device, choose_precision
+    from model_compression.train.evaluate import figures, predict
+    from model_compression.train.run_folder import RunFolder
+
+    out = Path(args.out)
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out must end in .safetensors, got {out}")
+    if out.exists() and not args.force:
+        raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
+    folder = RunFolder(args.run)
+    config, metrics = folder.read_config(), folder.read_metrics()
+    network = read_model(folder.student)
+    for parameter in network.state_dict().values():
+        parameter.copy_(parameter.half())  # what is measured is what the file holds
+    device = choose_device("auto")
+    precision = choose_precision("auto", device)
+    test = DATASETS.get(config.data.name)(config.data.data_dir, ConsoleObserver().message)[1]
+    logits = predict(placed(network, device), test, device, precision)
+    measured = figures(logits, torch.from_numpy(test.labels))
+    facts = {
+        **{f"test_{key}": value for key, value in measured.items()},
+        "precision": str(precision).removeprefix("torch."),
+        "config": to_dict(config),
+        "environment": json.loads(folder.environment.read_text()),
+        "training_seconds": metrics["seconds"],
+    }
+    save_weights(out, network, dtype=torch.float16, facts=facts)
+    result = {"out": str(out), "bytes": out.stat().st_size, "test_accuracy": measured["accuracy"]}
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"{out}: {result['bytes'] / 1e6:.2f} MB, test accuracy {measured['accuracy']:.2%} from half precision")
+    return 0
