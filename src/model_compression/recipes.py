@@ -32,7 +32,7 @@ def nin_cifar10() -> Recipe:
             epochs=9,
             batch_size=64,
         ),
-        expect="at least 88 % test accuracy",
+        expect="88.7 % test accuracy (seed 0)",
     )
 
 
@@ -52,7 +52,7 @@ def whitening_cnn_cifar10() -> Recipe:
                 schedule="one_cycle",
                 warmup=0.23,
             ),
-            epochs=22,
+            epochs=20,
             batch_size=256,
         ),
         expect="at least 94 % test accuracy, from one view",

@@ -12,7 +12,9 @@ from model_compression.cli.main import main
 def teacher(tmp_path: Path) -> str:
     """A LeNet trained on the synthetic data for a moment."""
     folder = tmp_path / "teacher"
-    assert main(["train", "--data", "synthetic", "--student", "lenet-caffe", "--epochs", "3", "--out", str(folder)]) == 0
+    assert (
+        main(["train", "--data", "synthetic", "--student", "lenet-caffe", "--epochs", "3", "--out", str(folder)]) == 0
+    )
     return str(folder / "student.safetensors")
 
 

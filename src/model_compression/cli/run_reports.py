@@ -49,7 +49,7 @@ class ConsoleObserver:
         self._teacher_task: TaskID | None = None
         self._batch_size = self._epochs = self._total_steps = 0
         self._last_time, self._last_step = 0.0, 0
-        self._rate = 0.0
+        self._epoch_time, self._epoch_step = 0.0, 0
         self._eval_name = "test"
 
     def __enter__(self) -> "ConsoleObserver":
@@ -76,16 +76,17 @@ class ConsoleObserver:
         self._total_steps = trainer.total_steps
         self._task = self.progress.add_task("", total=trainer.total_steps, completed=trainer.step, note="")
         self._last_time, self._last_step = time.monotonic(), trainer.step
+        self._epoch_time, self._epoch_step = self._last_time, trainer.step
 
     def stepped(self, progress: Training) -> None:
         """Refreshes the bar twice a second: reading the loss waits for the device."""
         now = time.monotonic()
         if self._task is None or now - self._last_time < _REFRESH_S:
             return
-        self._rate = (progress.step - self._last_step) * self._batch_size / (now - self._last_time)
+        rate = (progress.step - self._last_step) * self._batch_size / (now - self._last_time)
         self._last_time, self._last_step = now, progress.step
         if self.console.is_terminal:
-            note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {self._rate:,.0f} img/s"
+            note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {rate:,.0f} img/s"
             self.progress.update(
                 self._task,
                 completed=progress.step,
@@ -94,14 +95,17 @@ class ConsoleObserver:
             )
 
     def epoch_done(self, event: dict[str, Any]) -> None:
-        """A line for the epoch."""
+        """A line for the epoch, with its mean rate."""
+        now = time.monotonic()
+        rate = (event["step"] - self._epoch_step) * self._batch_size / (now - self._epoch_time)
+        self._epoch_time, self._epoch_step = now, event["step"]
         line = (
             f"epoch {event['epoch']:>3}/{self._epochs}  loss {event['train_loss']:.4f}  "
             f"train {event['train_accuracy']:.2%}"
         )
         if f"{self._eval_name}_accuracy" in event:
             line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
-        self.message(f"{line}  {self._rate:,.0f} img/s")
+        self.message(f"{line}  {rate:,.0f} img/s")
 
     def teacher_answered(self, done: int, total: int) -> None:
         """Shows how far the teacher's answers are."""

@@ -54,7 +54,7 @@ class Summary:
 def summarize(model: Network, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Summary:
     """Runs one blank image through ``model`` in eval mode, and writes down what each layer made of it.
 
-    A layer that runs twice is listed twice, with its parameters and MACs at its first run. The model is left as it was.
+    A layer that runs twice is listed twice, with all its parameters and MACs at the first. The model is left as it was.
 
     Raises UsageError when the network takes no images of that shape.
     """
@@ -69,7 +69,7 @@ def summarize(model: Network, input_shape: tuple[int, int, int] = (3, 32, 32)) -
         input_shape=input_shape,
         layers=tuple(layers),
         parameters=_parameters(model),
-        macs=flops["Global"] // _FLOPS_PER_MAC,
+        macs=flops.get("Global", 0) // _FLOPS_PER_MAC,
     )
 
 

@@ -100,7 +100,7 @@ class CachedTeacher:
             self._progress(sum(map(len, answers)), len(self._loader))
         logits = torch.cat(answers)
         write_atomically(self.folder / "fingerprint.json", json.dumps(self._fingerprint, indent=2).encode())
-        write_atomically(path, save({"logits": logits}, {"format": FORMAT, "sha256": _digest(logits)}))
+        write_atomically(path, save({"logits": logits}, {FORMAT: _digest(logits)}))
 
 
 def fingerprint(model: Network, data_digest: str, config: DataConfig, precision: torch.dtype) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _read(path: Path) -> Tensor:
             header, answers = file.metadata() or {}, file.get_tensor("logits").clone()  # not a view of the file
     except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
-    if header.get("format") != FORMAT or header.get("sha256") != _digest(answers):
+    if header.get(FORMAT) != _digest(answers):
         raise FileFormatError(f"{path} is damaged: its digest is another")
     assert isinstance(answers, Tensor)
     return answers

@@ -133,7 +133,7 @@ def damaged_answers(path, kind):
         path.write_bytes(content[:-9] + bytes([content[-9] ^ 16]) + content[-8:])
     else:
         logits = {"fewer": logits[:-1], "permuted": logits.roll(5, dims=0), "NaN": logits * torch.nan}[kind].contiguous()
-        save_file({"logits": logits}, path, {"format": FORMAT, "sha256": cache._digest(logits)})
+        save_file({"logits": logits}, path, {FORMAT: cache._digest(logits)})
 
 
 @pytest.mark.parametrize("kind", ["cut", "empty", "a bit flipped", "fewer", "permuted", "NaN"])

@@ -1,0 +1,44 @@
+"""Devices and precisions by name."""
+
+import pytest
+import torch
+
+from model_compression.errors import UsageError
+from model_compression.train.device import autocast, choose_device, choose_precision
+
+CPU = torch.device("cpu")
+
+
+def test_device_is_what_is_asked_for_or_the_best_there_is():
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type in ("cuda", "mps", "cpu")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_device_that_is_not_there_is_refused(kind, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(UsageError, match=f"device '{kind}' is not available here; use --device cpu or auto"):
+        choose_device(kind)
+
+
+def test_device_of_an_unknown_name_is_refused():
+    with pytest.raises(UsageError, match="device must be auto, cpu, cuda or mps, got 'gpu'"):
+        choose_device("gpu")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_precision_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, fast):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    assert choose_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
+    assert choose_precision("fp32", CPU) == torch.float32
+    assert choose_precision("bf16", CPU) == torch.bfloat16
+
+
+def test_autocast_is_off_in_float32():
+    weights = torch.ones(2, 2)
+    for kind in (torch.float32, torch.bfloat16):
+        with autocast(CPU, kind):
+            assert (weights @ weights).dtype == kind
+    assert (weights @ weights).dtype == torch.float32

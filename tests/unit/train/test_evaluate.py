@@ -1,0 +1,92 @@
+"""Figures of an evaluation against NumPy, and predictions that do not depend on how they are batched."""
+
+import numpy as np
+import pytest
+import torch
+
+from model_compression.models import create_model
+from model_compression.train import evaluate
+from model_compression.train.evaluate import agreement, calibration_error, evaluating, figures, predict
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[(1, 2), (50, 3), (2000, 10)], ids=str)
+def answers(request):
+    rng = np.random.default_rng(1)
+    count, classes = request.param
+    logits = (rng.normal(size=(count, classes)) * 3).astype(np.float32)
+    return logits, np.where(rng.uniform(size=count) < 0.6, logits.argmax(axis=1), rng.integers(0, classes, count))
+
+
+def reference(logits, targets, bins=15):
+    logits = logits.astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    error = 0.0
+    for number in range(bins):
+        inside = (confidence > number / bins) & (confidence <= (number + 1) / bins)
+        if inside.any():
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return {
+        "accuracy": correct.mean(),
+        "nll": -np.log(probabilities[np.arange(len(targets)), targets]).mean(),
+        "ece": error,
+    }
+
+
+def test_figures_are_those_of_numpy(answers):
+    logits, targets = answers
+    found = figures(torch.from_numpy(logits), torch.from_numpy(targets))
+    assert found == {key: pytest.approx(value, rel=1e-6, abs=1e-9) for key, value in reference(*answers).items()}
+    assert all(type(value) is float for value in found.values())
+
+
+def test_calibration_error_of_a_certain_network_is_its_error():
+    logits = torch.tensor([[100.0, 0, 0]] * 4)
+    assert calibration_error(logits, torch.tensor([0, 0, 0, 1])) == pytest.approx(0.25)
+    assert calibration_error(logits, torch.tensor([0, 0, 0, 0])) == pytest.approx(0)
+
+
+def test_calibration_error_bins_are_closed_above():
+    half = torch.zeros(2, 2)  # a confidence of exactly 1/2: with two bins, the lower one
+    surer = torch.tensor([[1.0, 0], [1.0, 0]])
+    logits, targets = torch.cat([half, surer]), torch.tensor([0, 0, 1, 1])
+    confidence = 1 / (1 + np.exp(-1))
+    assert calibration_error(logits, targets, bins=2) == pytest.approx((2 * (1 - 0.5) + 2 * confidence) / 4)
+
+
+def test_agreement_is_the_share_of_equal_choices():
+    first = torch.tensor([[1.0, 0], [0, 1.0], [3.0, 2.0], [0, 5.0]])
+    second = torch.tensor([[9.0, 0], [1.0, 0], [3.0, 2.0], [0, 0.1]])
+    assert agreement(first, second) == 0.75
+
+
+def test_predict_answers_in_index_order_in_eval_mode_without_augmentation(tiny, monkeypatch):
+    monkeypatch.setattr(evaluate, "_BATCH", 5)
+    _, test = tiny.data()
+    model = create_model("tiny", seed=0).train()
+    found = predict(model, test, CPU, torch.float32)
+    assert model.training
+    assert all(module.training for module in model.modules())
+    model.eval()
+    expected = torch.cat([model(model.preprocessing(torch.from_numpy(image)[None])) for image in test.images])
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+    assert not found.requires_grad
+
+
+def test_predict_does_not_change_the_network(tiny):
+    model = create_model("tiny", seed=0).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    predict(model, tiny.data()[1], CPU, torch.bfloat16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_puts_the_mode_back_after_an_error(training):
+    model = create_model("tiny", seed=0).train(training)
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not model.training
+        raise ZeroDivisionError
+    assert model.training is training

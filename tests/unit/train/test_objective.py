@@ -1,0 +1,83 @@
+"""The objective: weights are applied here and only here."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from model_compression.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.errors import UnknownNameError
+from model_compression.methods import Context
+from model_compression.outputs import Outputs
+from model_compression.train.objective import Objective
+
+LABELS = TrainConfig(student=ModelConfig(name="lenet"))
+CONTEXT = Context(indices=torch.arange(6), epoch=0, step=0, seed=0)
+
+
+def distilled(name, **options):
+    return dataclasses.replace(LABELS, teacher=ModelConfig(name="nin"), method=MethodConfig(name=name, **options))
+
+
+def answered(config):
+    """(loss, terms, student's logits, teacher's, targets) of random logits."""
+    rng = np.random.default_rng(0)
+    student, teacher = (torch.tensor(logits, requires_grad=True) for logits in rng.normal(size=(2, 6, 4)))
+    targets = torch.tensor([0, 3, 1, 2, 2, 0])
+    outputs = None if config.method is None else Outputs(logits=teacher)
+    loss, terms = Objective(config, 100, 4)(Outputs(logits=student), outputs, targets, CONTEXT)
+    return loss, {name: term.item() for name, term in terms.items()}, student, teacher, targets
+
+
+def cross_entropy(student, targets, smoothing=0.0):
+    logits = student.detach().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    wanted = np.eye(4)[targets] * (1 - smoothing) + smoothing / 4
+    return -(wanted * log_p).sum(axis=1).mean()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_objective_on_labels_is_cross_entropy(smoothing):
+    loss, terms, student, _, targets = answered(dataclasses.replace(LABELS, label_smoothing=smoothing))
+    assert terms == {"label": pytest.approx(cross_entropy(student, targets, smoothing))}
+    assert loss.item() == terms["label"]
+
+
+def test_objective_applies_the_default_weights_of_the_method():
+    loss, terms, student, _, targets = answered(distilled("kd"))
+    assert terms["label"] == pytest.approx(cross_entropy(student, targets))
+    assert loss.item() == pytest.approx(0.1 * terms["label"] + 0.9 * terms["kd"])
+
+
+def test_objective_applies_given_weights_to_unweighted_terms():
+    _, plain, *_ = answered(distilled("kd"))
+    loss, terms, *_ = answered(distilled("kd", weights={"kd": 3.0}, label_weight=0.5))
+    assert terms == plain
+    assert loss.item() == pytest.approx(0.5 * terms["label"] + 3 * terms["kd"])
+
+
+def test_objective_leaves_the_labels_out_where_their_weight_is_zero():
+    for config in (distilled("logits"), distilled("kd", label_weight=0)):
+        loss, terms, *_ = answered(config)
+        assert "label" not in terms
+        (term,) = terms.values()
+        assert loss.item() == pytest.approx((0.9 if "kd" in terms else 1) * term)
+
+
+def test_objective_of_2016_has_labels_of_its_own():
+    loss, terms, *_ = answered(distilled("kd", params={"variant": "historic", "temperature": 3.0}))
+    assert list(terms) == ["kd", "sigmoid_labels"]
+    assert loss.item() == pytest.approx(0.7 * terms["kd"] + 0.3 * terms["sigmoid_labels"])
+
+
+def test_objective_gives_no_gradient_to_the_teacher():
+    loss, _, student, teacher, _ = answered(distilled("kd"))
+    loss.backward()
+    assert student.grad.any()
+    assert teacher.grad is None
+
+
+def test_objective_refuses_weights_of_terms_that_the_method_lacks():
+    with pytest.raises(UnknownNameError, match="unknown term 'kl'; did you mean 'kd'"):
+        Objective(distilled("kd", weights={"kl": 1.0}), 100, 4)
