@@ -115,7 +115,7 @@ def tiny(tmp_path_factory):
             student=settings.pop("student", ModelConfig(name="tiny")),
             teacher=teacher,
             method=method,
-            data=DataConfig(name="tiny", **{"shift": 2, **dict(data)}),
+            data=DataConfig(**{"name": "tiny", "shift": 2, **dict(data)}),
             optim=OptimConfig(**dict(optim)),
             **settings,
         )

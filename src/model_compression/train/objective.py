@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.config import TrainConfig
-from model_compression.errors import UsageError
 from model_compression.methods import Context, Method, create
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
@@ -25,7 +24,7 @@ class Objective:
         defaults = self.method.default_weights
         for term in config.method.weights:
             if term not in defaults:
-                raise UsageError(f"method {config.method.name!r}: {unknown_name('term', term, list(defaults))}")
+                raise unknown_name(f"term of method {config.method.name!r}:", term, list(defaults))
         self.weights = {**defaults, **config.method.weights}
         given = config.method.label_weight
         self.label_weight = self.method.default_label_weight if given is None else given

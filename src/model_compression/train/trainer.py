@@ -149,7 +149,7 @@ class Trainer:
             "rate": self._rate(epoch * self.steps_per_epoch),
             "train_loss": progress.loss,
             "train_accuracy": progress.accuracy,
-            "terms": {name: float(total) / count for name, total in self._terms.items()},
+            "terms": {name: float(self._terms[name]) / count for name in sorted(self._terms)},  # as after a restore
         }
 
     def _check_finite(self) -> None:

@@ -1,7 +1,5 @@
 """The resumable state: exact, never half-written, refused when it is damaged."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -61,11 +59,11 @@ def test_state_of_another_format_or_without_progress_is_refused(tmp_path):
     with pytest.raises(FileFormatError, match="does not exist: there is nothing to continue from"):
         load_state(path)
     newer = FORMAT.replace("/1", "/2")
-    for header in ({"format": newer, "progress": "{}"}, {"format": "pt"}, {"a": "b"}, {"format": FORMAT}, None):
+    for header in ({newer: "{}"}, {"format": "pt"}, None):
         save_file({"a": torch.ones(1)}, path, header)
-        with pytest.raises(FileFormatError, match=r"state.safetensors: (format is .*, expected|the header is damaged)"):
+        with pytest.raises(FileFormatError, match=r"state.safetensors: format is .*, expected 'model_compression.state"):
             load_state(path)
-    save_file({"a": torch.ones(1)}, path, {"format": FORMAT, "progress": "{"})
+    save_file({"a": torch.ones(1)}, path, {FORMAT: "{"})
     with pytest.raises(FileFormatError, match="the header is damaged"):
         load_state(path)
 
@@ -120,10 +118,3 @@ def test_optimizer_goes_on_to_the_bit(tmp_path, kind):
     assert torch.equal(again.bias, whole.bias)
     expected = "" if "without" in kind else {"sgd": "momentum_buffer"}.get(kind, "exp_avg")
     assert all(f"{number}.{expected}" in optimizer_tensors(other) for number in (0, 1) if expected)
-
-
-def test_state_header_is_plain_json(path):
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        assert json.loads(file.metadata()["progress"]) == {"step": 7, "seconds": 0.1 + 0.2}

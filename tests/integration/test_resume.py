@@ -1,0 +1,241 @@
+"""A run that was interrupted, anywhere, once or more often, ends as if it had not been: to the bit."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from model_compression.config import MethodConfig, ModelConfig
+from model_compression.data.sources import DATASETS
+from model_compression.data.synthetic import load_synthetic
+from model_compression.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
+from model_compression.train.runs import resume_run, start_run
+
+FLIP = {"augmentation": "flip_shift"}
+SGD = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-3, "bias_lr_scale": 4.0, "schedule": "one_cycle"}
+STEP = {"optimizer": "adam", "lr": 1e-2, "schedule": "step", "step_at": 0.5}
+ADAMW = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.1, "schedule": "one_cycle"}
+
+KINDS = {
+    "labels, sgd, one cycle, averaged": {"data": FLIP, "optim": SGD, "ema": 0.9, "evaluate_every": 1},
+    "labels, adam, step": {"optim": STEP, "evaluate_every": 2, "keep_every": 2},
+    "labels, adamw, smoothed": {"optim": ADAMW, "label_smoothing": 0.1, "data": {**FLIP, "views": 2}},
+    "kd, cached teacher": {"method": "kd", "optim": STEP, "data": {**FLIP, "views": 2}, "evaluate_every": 1},
+    "kd, live teacher, averaged": {"method": "kd", "optim": ADAMW, "data": FLIP, "ema": 0.8},
+    "noisy teacher": {"method": "noisy_teacher", "optim": SGD, "data": FLIP},
+    "kd of 2016, validation": {
+        "method": MethodConfig(name="kd", params={"variant": "historic"}),
+        "data": {"validation": 4},
+        "evaluate_every": 1,
+        "batch_size": 4,
+    },
+    "bfloat16, rare saves": {"precision": "bf16", "data": FLIP, "checkpoint_every": 3, "ema": 0.5},
+}
+INTERRUPTIONS = [(3,), (5,), (1, 14), (2, 5, 6, 15)]  # the first, the middle and the last steps of epochs of five
+
+
+def finished(folder):
+    """Everything that a run left, without times."""
+    assert not (folder / "state.safetensors").exists()
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics.pop("seconds") >= 0
+    timing = [json.loads(line)["epoch"] for line in (folder / "timing.jsonl").read_text().splitlines()]
+    files = sorted(path.name for path in folder.iterdir())
+    contents = {
+        name: (folder / name).read_bytes() for name in files if name.endswith(("safetensors", "jsonl")) and name != "timing.jsonl"
+    }
+    return files, metrics, timing, contents
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory, watcher):
+    """Function of a kind of run → (config, the uninterrupted run's folder contents, its last trainer's state)."""
+    done = {}
+
+    def run(kind):
+        if kind not in done:
+            options = dict(KINDS[kind])
+            config = tiny.config(options.pop("method", None), **options)
+            folder, seen = tmp_path_factory.mktemp("whole") / "run", watcher()
+            start_run(config, folder, seen)
+            done[kind] = config, finished(folder), seen.trainer.state()
+        return done[kind]
+
+    return run
+
+
+def interrupted(config, folder, watcher, steps):
+    """Runs into ``folder``, stopped by a signal after each of ``steps``; returns the last observer."""
+    seen = watcher([steps[0]])
+    for number, step in enumerate(steps):
+        with pytest.raises(Interrupted, match=f"stopped at step {step} of 15, state saved; continue with: .* resume"):
+            start_run(config, folder, seen) if number == 0 else resume_run(folder, seen)
+        assert not (folder / "metrics.json").exists()
+        seen = watcher(steps[number + 1 : number + 2])
+    resume_run(folder, seen)
+    return seen
+
+
+@pytest.mark.parametrize("steps", INTERRUPTIONS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, whole, watcher, kind, steps):
+    config, expected, state = whole(kind)
+    seen = interrupted(config, tmp_path / "run", watcher, steps)
+    files, metrics, timing, contents = finished(tmp_path / "run")
+    assert files == expected[0]
+    assert metrics == expected[1]
+    assert timing == expected[2] == [1, 2, 3]
+    for name, content in expected[3].items():
+        assert contents[name] == content, name
+    found = seen.trainer.state()
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():  # weights, optimiser, averages, sums
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_resumes_from_every_step(tmp_path, whole, watcher, kind):
+    config, expected, _ = whole(kind)
+    for step in range(1, 16):
+        interrupted(config, tmp_path / str(step), watcher, (step,))
+        assert finished(tmp_path / str(step)) == expected
+
+
+def test_network_in_network_resumes_to_the_bit(tmp_path, tiny, watcher, monkeypatch):
+    few = load_synthetic()[0].subset(range(8)), load_synthetic()[1].subset(range(4))
+    monkeypatch.setitem(DATASETS._entries, "few", lambda data_dir, report: few)
+    config = tiny.config(
+        student=ModelConfig(name="nin-bn", options={"dropout": 0.3}),
+        data={"name": "few", "augmentation": "flip_shift"},
+        optim=SGD,
+        ema=0.5,
+        batch_size=3,
+        epochs=2,
+    )
+    states = []
+    for stops in ((), (1, 3), (4,)):
+        folder, seen = tmp_path / str(stops), watcher(stops)
+        for attempt in range(len(stops) + 1):
+            try:
+                start_run(config, folder, seen) if attempt == 0 else resume_run(folder, seen)
+            except Interrupted:
+                seen = watcher([stop for stop in stops if stop > seen.trainer.step])
+        states.append((seen.trainer.state(), (folder / "student.safetensors").read_bytes()))
+    for state, student in states[1:]:
+        assert student == states[0][1]
+        assert all(torch.equal(tensor, states[0][0][name]) for name, tensor in state.items())
+
+
+class Crash(Exception):
+    """Stands for the power going out."""
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 8, 15])
+@pytest.mark.parametrize("kind", ["labels, sgd, one cycle, averaged", "bfloat16, rare saves"])
+def test_crashed_run_goes_on_from_its_last_saved_state(tmp_path, whole, watcher, kind, step):
+    config, expected, _ = whole(kind)
+
+    class Crashing(watcher):
+        def stepped(self, progress):
+            if progress.step == step:
+                raise Crash
+
+    folder = tmp_path / "run"
+    with pytest.raises(Crash):
+        start_run(config, folder, Crashing())
+    assert (folder / "state.safetensors").exists() == (step > 5 * config.checkpoint_every)
+    with (folder / "events.jsonl").open("a") as file:
+        file.write('{"epoch": 9, "half a li')
+    seen = watcher()
+    resume_run(folder, seen)
+    assert finished(folder) == expected
+    assert seen.steps[0] == (step - 1) // (5 * config.checkpoint_every) * 5 * config.checkpoint_every + 1
+
+
+def test_run_that_diverged_keeps_the_last_good_state(tmp_path, tiny, watcher):
+    config = tiny.config(optim={"optimizer": "sgd", "lr": 1e-3})
+    folder = tmp_path / "run"
+
+    class Poisoning(watcher):
+        def stepped(self, progress):
+            super().stepped(progress)
+            if progress.step == 12:
+                self.trainer.student.ip1.weight.data.fill_(float("nan"))
+
+    for stop in ((), (12,)):  # with and without a signal in the very step
+        with pytest.raises(NumericalError, match="became NaN or infinite by step 1[23]; lower the learning rate"):
+            start_run(config, folder, Poisoning(stop))
+        tensors = load((folder / "state.safetensors").read_bytes())
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+        assert not (folder / "student.safetensors").exists()
+        seen = watcher()
+        resume_run(folder, seen)
+        assert seen.steps[0] == 11
+        folder = tmp_path / "again"
+
+
+def changed_config(folder, tiny):
+    config = json.loads((folder / "config.json").read_text())
+    config["optim"]["lr"] = 0.5
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def changed_data(folder, tiny):
+    path = folder / "state.safetensors"
+    train, _ = tiny.data()
+    content = path.read_bytes()
+    assert train.digest.encode() in content
+    path.write_bytes(content.replace(train.digest.encode(), b"0" * 64))
+
+
+def changed_teacher(folder, tiny):
+    from model_compression.models import create_model
+    from model_compression.models.weights import save_weights
+
+    save_weights(json.loads((folder / "config.json").read_text())["teacher"]["name"], create_model("tiny-teacher", seed=8))
+
+
+@pytest.mark.parametrize(("what", "change"), [("config", changed_config), ("data", changed_data), ("teacher", changed_teacher)])
+def test_run_is_not_resumed_with_another_config_data_or_teacher(tmp_path, tiny, watcher, what, change):
+    config = tiny.config("kd")
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(tiny.teacher.read_bytes())
+    config = dataclasses.replace(config, teacher=ModelConfig(name=str(teacher)))
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", watcher([7]))
+    change(tmp_path / "run", tiny)
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+    with pytest.raises(RunFolderError, match=f"the {what} of .* has changed since its state was saved; start a new run"):
+        resume_run(tmp_path / "run", watcher())
+    assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
+
+
+def test_run_is_not_resumed_from_a_damaged_state_or_log(tmp_path, tiny, watcher):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start_run(tiny.config(), folder, watcher([12]))
+    state, events = folder / "state.safetensors", folder / "events.jsonl"
+    content = state.read_bytes()
+    state.write_bytes(content[:1000])
+    with pytest.raises(FileFormatError, match="state.safetensors is damaged"):
+        resume_run(folder, watcher())
+    state.write_bytes(content)
+    lines = events.read_text()
+    events.write_text(lines.splitlines()[0] + "\n")
+    with pytest.raises(FileFormatError, match="holds 1 of the 2 lines"):
+        resume_run(folder, watcher())
+    events.write_text(lines)
+    assert resume_run(folder, watcher())["epochs"] == 3
+
+
+def test_finished_and_missing_runs_are_not_resumed(tmp_path, tiny, watcher):
+    start_run(tiny.config(epochs=1), tmp_path / "run", watcher())
+    with pytest.raises(RunFolderError, match="is finished: there is nothing to resume"):
+        resume_run(tmp_path / "run", watcher())
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        resume_run(tmp_path / "elsewhere", watcher())
+    assert not (tmp_path / "elsewhere").exists()
