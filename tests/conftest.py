@@ -1,5 +1,6 @@
-"""What all tests share: no test reaches the user's cache of teacher answers, and tiny networks that train in moments."""
+"""What all tests share: the user's cache of teacher answers stays out of reach, and tiny networks train in moments."""
 
+import itertools
 import os
 import signal
 from collections import OrderedDict
@@ -7,6 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+_TESTS = itertools.count()
 
 
 def pytest_configure(config):
@@ -16,10 +19,18 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
+def _not_the_users_cache(tmp_path_factory):
+    """For fixtures that many tests share."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MODEL_COMPRESSION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MODEL_COMPRESSION_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Each test finds no teacher answers but its own."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_TESTS)}"  # made by the one who writes there
+    monkeypatch.setenv("MODEL_COMPRESSION_CACHE", str(folder))
 
 
 class Watcher:
@@ -93,14 +104,16 @@ def tiny_teacher(num_classes=3):
 
     from model_compression.models.base import Network
 
-    return Network(OrderedDict(conv1=nn.Conv2d(3, 5, 5), pool=nn.MaxPool2d(4), flatten=nn.Flatten(), ip1=nn.Linear(5, num_classes)))
+    return Network(
+        OrderedDict(conv1=nn.Conv2d(3, 5, 5), pool=nn.MaxPool2d(4), flatten=nn.Flatten(), ip1=nn.Linear(5, num_classes))
+    )
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Data set "tiny" (22 and 13 images of 3 × 8 × 8, 3 classes) and the networks "tiny" and "tiny-teacher".
 
-    ``data`` makes the sets, ``teacher`` is a weights file, ``config`` builds a TrainConfig of three epochs of five steps.
+    ``data`` makes the sets, ``teacher`` is a weights file, ``config`` makes a TrainConfig of 3 epochs of 5 steps.
     """
     from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
     from model_compression.data.sources import DATASETS

@@ -36,6 +36,7 @@ class DataConfig:
         _choice("augmentation", self.augmentation, Augmentation)
         _at_least("shift", self.shift, 0)
         _at_least("views", self.views, 0)
+        _between("view_seed", self.view_seed, 0, 2**63 - 1)
         _at_least("validation", self.validation, 0)
 
 
@@ -155,7 +156,7 @@ def from_json(kind: type[C], text: str, source: str = "config") -> C:
     """The config of ``kind`` in JSON text. Raises UsageError for bad JSON, unknown keys and impossible values."""
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of an integer of thousands of digits
         raise UsageError(f"{source} is not JSON: {error}") from None
     return from_dict(kind, values, source)
 
@@ -186,7 +187,7 @@ def _value(hint: Any, value: Any, source: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, source)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(_number(source, value))
     plain = {Literal: str, dict: dict}.get(get_origin(hint), hint)
     if isinstance(plain, type) and (not isinstance(value, plain) or (plain is int and isinstance(value, bool))):
         raise UsageError(f"{source} must be {plain.__name__}, got {value!r}")
@@ -216,4 +217,8 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{name} must be a number, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:  # an integer, which has no largest
+        raise UsageError(f"{name} must be a number below 1e308, got a larger one") from None
     return value

@@ -116,5 +116,5 @@ def demo_pair(*, teacher: str, epochs: int, data: DataConfig) -> dict[str, Train
     )
     return {
         "labels": labels,
-        "distilled": dataclasses.replace(labels, teacher=ModelConfig(name=teacher), method=MethodConfig(name="logits")),
+        "distilled": dataclasses.replace(labels, teacher=ModelConfig(name=teacher), method=MethodConfig(name="kd")),
     }

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from model_compression.config import MethodConfig, ModelConfig
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
+from model_compression.teachers import cache
 from model_compression.train.runs import resume_run, start_run
 
 FLIP = {"augmentation": "flip_shift"}
@@ -45,7 +48,9 @@ def finished(folder):
     timing = [json.loads(line)["epoch"] for line in (folder / "timing.jsonl").read_text().splitlines()]
     files = sorted(path.name for path in folder.iterdir())
     contents = {
-        name: (folder / name).read_bytes() for name in files if name.endswith(("safetensors", "jsonl")) and name != "timing.jsonl"
+        name: (folder / name).read_bytes()
+        for name in files
+        if name.endswith(("safetensors", "jsonl")) and name != "timing.jsonl"
     }
     return files, metrics, timing, contents
 
@@ -130,6 +135,33 @@ def test_network_in_network_resumes_to_the_bit(tmp_path, tiny, watcher, monkeypa
         assert all(torch.equal(tensor, states[0][0][name]) for name, tensor in state.items())
 
 
+@pytest.mark.parametrize("answered", [0, 3, 4, 7])
+def test_run_that_is_stopped_while_answers_are_stored_goes_on_to_the_bit(
+    tmp_path, tiny, watcher, monkeypatch, answered
+):
+    monkeypatch.setattr(cache, "_BLOCK", 7)  # a view in four blocks
+    config = tiny.config("kd", data={**FLIP, "views": 2}, optim=STEP)
+
+    class Stopping(watcher):
+        def teacher_answered(self, done, total):
+            super().teacher_answered(done, total)
+            if len(self.answered) == answered + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    states = []
+    for kind in (watcher, Stopping):
+        monkeypatch.setenv("MODEL_COMPRESSION_CACHE", str(tmp_path / f"cache of {kind.__name__}"))
+        folder, seen = tmp_path / kind.__name__, kind()
+        if kind is Stopping:
+            with pytest.raises(Interrupted, match=f"stopped at step {0 if answered < 4 else 5} of 15, state saved"):
+                start_run(config, folder, seen)
+            resume_run(folder, seen := watcher())
+        else:
+            start_run(config, folder, seen)
+        states.append(finished(folder))
+    assert states[0] == states[1]
+
+
 class Crash(Exception):
     """Stands for the power going out."""
 
@@ -167,7 +199,7 @@ def test_run_that_diverged_keeps_the_last_good_state(tmp_path, tiny, watcher):
                 self.trainer.student.ip1.weight.data.fill_(float("nan"))
 
     for stop in ((), (12,)):  # with and without a signal in the very step
-        with pytest.raises(NumericalError, match="became NaN or infinite by step 1[23]; lower the learning rate"):
+        with pytest.raises(NumericalError, match=r"became NaN or infinite by step 1[23]; lower the learning rate"):
             start_run(config, folder, Poisoning(stop))
         tensors = load((folder / "state.safetensors").read_bytes())
         assert all(tensor.isfinite().all() for tensor in tensors.values())
@@ -196,10 +228,14 @@ def changed_teacher(folder, tiny):
     from model_compression.models import create_model
     from model_compression.models.weights import save_weights
 
-    save_weights(json.loads((folder / "config.json").read_text())["teacher"]["name"], create_model("tiny-teacher", seed=8))
+    save_weights(
+        json.loads((folder / "config.json").read_text())["teacher"]["name"], create_model("tiny-teacher", seed=8)
+    )
 
 
-@pytest.mark.parametrize(("what", "change"), [("config", changed_config), ("data", changed_data), ("teacher", changed_teacher)])
+@pytest.mark.parametrize(
+    ("what", "change"), [("config", changed_config), ("data", changed_data), ("teacher", changed_teacher)]
+)
 def test_run_is_not_resumed_with_another_config_data_or_teacher(tmp_path, tiny, watcher, what, change):
     config = tiny.config("kd")
     teacher = tmp_path / "teacher.safetensors"
@@ -209,7 +245,9 @@ def test_run_is_not_resumed_with_another_config_data_or_teacher(tmp_path, tiny, 
         start_run(config, tmp_path / "run", watcher([7]))
     change(tmp_path / "run", tiny)
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
-    with pytest.raises(RunFolderError, match=f"the {what} of .* has changed since its state was saved; start a new run"):
+    with pytest.raises(
+        RunFolderError, match=f"the {what} of .* has changed since its state was saved; start a new run"
+    ):
         resume_run(tmp_path / "run", watcher())
     assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
 
@@ -221,7 +259,7 @@ def test_run_is_not_resumed_from_a_damaged_state_or_log(tmp_path, tiny, watcher)
     state, events = folder / "state.safetensors", folder / "events.jsonl"
     content = state.read_bytes()
     state.write_bytes(content[:1000])
-    with pytest.raises(FileFormatError, match="state.safetensors is damaged"):
+    with pytest.raises(FileFormatError, match=r"state.safetensors is damaged"):
         resume_run(folder, watcher())
     state.write_bytes(content)
     lines = events.read_text()

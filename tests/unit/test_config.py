@@ -71,6 +71,7 @@ def test_config_takes_an_integer_where_a_float_is_meant():
         ({**PLAIN, "epochs": True}, r"config.epochs must be int, got True"),
         ({**PLAIN, "epochs": None}, r"config.epochs must be int, got None"),
         ({**PLAIN, "ema": "0.9"}, r"config.ema must be float, got '0.9'"),
+        ({**PLAIN, "ema": 10**400}, r"config.ema must be a number below 1e308"),
         ({**PLAIN, "ema": True}, r"config.ema must be float, got True"),
         ({**PLAIN, "tensorboard": 1}, r"config.tensorboard must be bool, got 1"),
         ({**PLAIN, "precision": 16}, r"config.precision must be str, got 16"),
@@ -85,9 +86,9 @@ def test_config_says_which_key_is_wrong(values, message):
         from_dict(TrainConfig, values)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "nonsense", "[" * 100_000, "1" * 5000])
 def test_config_refuses_text_that_is_not_json(text):
-    with pytest.raises(UsageError, match="run.json is not JSON"):
+    with pytest.raises(UsageError, match=r"run.json is not JSON"):
         from_json(TrainConfig, text, "run.json")
 
 
@@ -107,8 +108,9 @@ NAN, INFINITY = float("nan"), float("inf")
         (TrainConfig, "keep_every", [-1]),
         (DataConfig, "shift", [-1]),
         (DataConfig, "views", [-1]),
+        (DataConfig, "view_seed", [-1, 2**63]),
         (DataConfig, "validation", [-5]),
-        (OptimConfig, "lr", [0, -1e-3, NAN, INFINITY, "fast", True, None]),
+        (OptimConfig, "lr", [0, -1e-3, 10**400, NAN, INFINITY, "fast", True, None]),
         (OptimConfig, "weight_decay", [-1e-4, NAN, INFINITY]),
         (OptimConfig, "momentum", [-0.1, 1.5, NAN]),
         (OptimConfig, "bias_lr_scale", [0, INFINITY]),

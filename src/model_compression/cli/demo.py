@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains both students and prints what was won; returns the exit code."""
     from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import DataConfig
+    from model_compression.models.weights import find_weights
     from model_compression.recipes import demo_pair
     from model_compression.report.curves import plot_curves
     from model_compression.train.events import read_events
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out)
     data = DataConfig(name=args.data, data_dir=args.data_dir)
+    find_weights(args.teacher)  # before minutes go into the student that needs none
     pair = demo_pair(teacher=args.teacher, epochs=args.epochs, data=data)
     metrics, events = {}, {}
     for number, (arm, config) in enumerate(pair.items(), start=1):

@@ -3,7 +3,10 @@
 import argparse
 import difflib
 import importlib
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -51,7 +54,18 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a closed pipe can be answered; not when the interpreter ends
+    except BrokenPipeError:  # whoever reads, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if arguments else EXIT_USAGE
@@ -74,12 +88,16 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         module = importlib.import_module(f"model_compression.cli.{COMMANDS[name][0]}")
-        parser = Parser(prog=f"model-compression {name}", description=module.__doc__, epilog=module.EXAMPLES)
+        parser = Parser(
+            prog=f"model-compression {name}", description=_wrapped(module.__doc__ or ""), epilog=module.EXAMPLES
+        )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         module.configure(parser)
         return int(module.run(parser.parse_args(arguments)) or 0)
     except KeyboardInterrupt:
         return _failed(name, "interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except (ModelCompressionError, OSError, MemoryError) as error:
         if debug:
             raise
@@ -92,6 +110,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def _failed(name: str, message: str, code: int) -> int:
     print(f"model-compression {name}: error: {message}", file=sys.stderr)
     return code
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs at the width of the terminal, as argparse wraps the options."""
+    width = max(40, shutil.get_terminal_size().columns - 2)
+    return "\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in text.split("\n\n"))
 
 
 def _overview() -> str:

@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
         "training_seconds": metrics["seconds"],
     }
     save_weights(out, network, dtype=torch.float16, facts=facts)
-    result = {"out": str(out), "bytes": out.stat().st_size, "test_accuracy": measured["accuracy"]}
+    num_bytes = out.stat().st_size
     if args.json:
-        print(json.dumps(result))
+        print(json.dumps({"out": str(out), "bytes": num_bytes, "test_accuracy": measured["accuracy"]}))
     else:
-        print(f"{out}: {result['bytes'] / 1e6:.2f} MB, test accuracy {measured['accuracy']:.2%} from half precision")
+        print(f"{out}: {num_bytes / 1e6:.2f} MB, test accuracy {measured['accuracy']:.2%} from half precision")
     return 0

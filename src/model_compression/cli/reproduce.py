@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.config import DataConfig, to_dict
     from model_compression.errors import UsageError
     from model_compression.files import write_atomically
+    from model_compression.models.weights import find_weights
     from model_compression.recipes import classic_protocol
     from model_compression.registry import unknown_name
     from model_compression.report.classic_table import ARMS, write_report
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     for arm in arms:
         if arm not in ARMS:
             raise unknown_name("arm", arm, list(ARMS))
+    if arms != ["labels"]:
+        find_weights(args.teacher)  # before an hour goes into the students that need none
     out = Path(args.out or f"results/classic-{args.epochs}-epochs")
     data = DataConfig(name=args.data, data_dir=args.data_dir)
     title = f"The classic experiment, {args.epochs} epochs"
@@ -71,11 +74,14 @@ def _recorded(path: Path, config: object) -> bool:
     import json
 
     from model_compression.config import to_dict
-    from model_compression.errors import RunFolderError
+    from model_compression.errors import FileFormatError, RunFolderError
 
     if not path.exists():
         return False
-    recorded, wanted = json.loads(path.read_text())["config"], to_dict(config)
+    try:
+        recorded, wanted = json.loads(path.read_text())["config"], to_dict(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
     differing = [key for key in wanted if key != "data" and recorded.get(key) != wanted[key]]
     if differing:
         raise RunFolderError(f"{path} was made with another {', '.join(differing)}; choose another --out")

@@ -47,7 +47,7 @@ class ConsoleObserver:
         )
         self._task: TaskID | None = None
         self._teacher_task: TaskID | None = None
-        self._batch_size = self._epochs = self._total_steps = 0
+        self._batch_size = self._epochs = self._num_images = self._steps_per_epoch = 0
         self._last_time, self._last_step = 0.0, 0
         self._epoch_time, self._epoch_step = 0.0, 0
         self._eval_name = "test"
@@ -58,7 +58,8 @@ class ConsoleObserver:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
+        if self.console.is_terminal:  # elsewhere it was not started, and would end with an empty line
+            self.progress.stop()
 
     def message(self, text: str) -> None:
         """A line of its own."""
@@ -73,7 +74,7 @@ class ConsoleObserver:
             f"{trainer.steps_per_epoch} steps, {precision} on {trainer.device.type}"
         )
         self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
-        self._total_steps = trainer.total_steps
+        self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch
         self._task = self.progress.add_task("", total=trainer.total_steps, completed=trainer.step, note="")
         self._last_time, self._last_step = time.monotonic(), trainer.step
         self._epoch_time, self._epoch_step = self._last_time, trainer.step
@@ -83,7 +84,7 @@ class ConsoleObserver:
         now = time.monotonic()
         if self._task is None or now - self._last_time < _REFRESH_S:
             return
-        rate = (progress.step - self._last_step) * self._batch_size / (now - self._last_time)
+        rate = (self._images(progress.step) - self._images(self._last_step)) / (now - self._last_time)
         self._last_time, self._last_step = now, progress.step
         if self.console.is_terminal:
             note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {rate:,.0f} img/s"
@@ -97,7 +98,7 @@ class ConsoleObserver:
     def epoch_done(self, event: dict[str, Any]) -> None:
         """A line for the epoch, with its mean rate."""
         now = time.monotonic()
-        rate = (event["step"] - self._epoch_step) * self._batch_size / (now - self._epoch_time)
+        rate = (self._images(event["step"]) - self._images(self._epoch_step)) / (now - self._epoch_time)
         self._epoch_time, self._epoch_step = now, event["step"]
         line = (
             f"epoch {event['epoch']:>3}/{self._epochs}  loss {event['train_loss']:.4f}  "
@@ -106,6 +107,11 @@ class ConsoleObserver:
         if f"{self._eval_name}_accuracy" in event:
             line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
         self.message(f"{line}  {rate:,.0f} img/s")
+
+    def _images(self, step: int) -> int:
+        """How many images were shown by ``step``: the last batch of an epoch may have fewer than the others."""
+        epochs, steps = divmod(step, self._steps_per_epoch)
+        return epochs * self._num_images + min(steps * self._batch_size, self._num_images)
 
     def teacher_answered(self, done: int, total: int) -> None:
         """Shows how far the teacher's answers are."""

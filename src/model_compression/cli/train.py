@@ -13,6 +13,8 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
+    for option in ("--teacher", "--method"):  # of distill; hidden, to say so
+        parser.add_argument(option, help=argparse.SUPPRESS)
     add_options(parser)
 
 
@@ -22,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.config import ModelConfig, TrainConfig
     from model_compression.errors import UsageError
 
+    if args.teacher or args.method:
+        raise UsageError("train learns from labels alone; to learn from a teacher: model-compression distill")
     config = with_options(base_config(args, TrainConfig(student=ModelConfig(name="lenet"))), args)
     if config.method is not None:
         raise UsageError("this configuration has a teacher; run it with: model-compression distill")

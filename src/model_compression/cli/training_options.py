@@ -98,7 +98,7 @@ def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
             raise UsageError(f"{option} must be KEY=VALUE, got {pair!r}")
         try:
             values[key] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or an integer of thousands of digits, or nested too deep
             values[key] = text
     return values
 

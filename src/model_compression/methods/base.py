@@ -78,7 +78,11 @@ def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
 
 def check_number(name: str, value: Any, expected: str, holds: Callable[[float], bool]) -> None:
     """Raises UsageError that ``name`` must be ``expected``, unless ``value`` is a finite number for which it holds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not holds(value):
+    try:
+        good = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value) and holds(value)
+    except OverflowError:  # an integer, which has no largest
+        good = False
+    if not good:
         raise UsageError(f"{name} must be {expected}, got {value!r}")
 
 

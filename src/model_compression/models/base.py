@@ -60,8 +60,11 @@ def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Ne
             torch.default_generator.manual_seed(seed)  # the CPU's alone, which is what is put back
         try:
             model: Network = MODELS.create(name, **options)
-        except TypeError as error:  # a value of a wrong type
-            raise UsageError(f"model {name!r} with options {options}: {error}") from None
+        except UsageError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:  # a value of a wrong type, or more memory than there is
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"model {name!r} cannot be built with options {options}: {reason}") from None
     model.name, model.options = name, dict(options)
     return model
 

@@ -89,7 +89,17 @@ def find_weights(name: str) -> Path:
         return path
     if path.suffix or len(path.parts) > 1:
         raise FileFormatError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
+    if name in MODELS:
+        raise no_weights(name)
     raise unknown_name("model", name, [*MODELS, *shipped])
+
+
+def no_weights(name: str) -> UsageError:
+    """The error for a registered network where a trained one is meant: with fresh weights it answers at random."""
+    shipped = ", ".join(shipped_weights()) or "none"
+    return UsageError(
+        f"network {name!r} has no weights; give a weights file, a run folder or a shipped one ({shipped})"
+    )
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

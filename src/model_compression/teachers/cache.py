@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model_compression.config import DataConfig, to_dict
 from model_compression.data.loader import Batch, ResidentLoader
-from model_compression.errors import FileFormatError
+from model_compression.errors import FileFormatError, ModelCompressionError
 from model_compression.files import write_atomically, writing_failed
 from model_compression.models.base import Network
 from model_compression.outputs import Outputs
@@ -71,7 +71,8 @@ class CachedTeacher:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise writing_failed(self.folder, error) from error
+            remedy = "name another cache with MODEL_COMPRESSION_CACHE, or give --no-teacher-cache"
+            raise ModelCompressionError(f"{writing_failed(self.folder, error)}; {remedy}") from error
         with FileLock(self.folder / ".lock"):
             try:
                 if path.exists():

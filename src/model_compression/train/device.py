@@ -26,6 +26,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.float32
     if name == "bf16":
         return torch.bfloat16
+    if name != "auto":
+        raise UsageError(f"precision must be auto, fp32 or bf16, got {name!r}")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
@@ -37,3 +39,12 @@ def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
     """Mixed precision where ``precision`` is not float32."""
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         yield
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seeds the generators that computations on ``device`` draw from, and no other's, as torch.manual_seed would."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

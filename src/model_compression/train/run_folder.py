@@ -83,13 +83,19 @@ class RunFolder:
         """The run's configuration. Raises RunFolderError when there is no run."""
         if not self.config.is_file():
             raise RunFolderError(f"{self.path} is not a run folder: it has no config.json")
-        return from_json(TrainConfig, self.config.read_text(), str(self.config))
+        try:
+            return from_json(TrainConfig, self.config.read_text(), str(self.config))
+        except UnicodeDecodeError as error:
+            raise RunFolderError(f"{self.config} is damaged: {error}; start a new run") from None
 
     def read_metrics(self) -> dict[str, Any]:
         """The figures of a finished run. Raises RunFolderError for an unfinished one."""
         if not self.metrics.is_file():
             raise RunFolderError(f"{self.path} has no metrics.json: the run is not finished; resume it")
-        metrics: dict[str, Any] = json.loads(self.metrics.read_text())
+        try:
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text())
+        except ValueError as error:  # of JSON or UTF-8
+            raise RunFolderError(f"{self.metrics} is damaged: {error}; start a new run") from None
         return metrics
 
     def write_json(self, path: Path, values: Any) -> None:

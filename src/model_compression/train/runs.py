@@ -5,7 +5,7 @@ import hashlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from model_compression.data.sources import DATASETS
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import load_model, save_weights
+from model_compression.models.weights import load_model, no_weights, save_weights
 from model_compression.teachers.cache import CachedTeacher, fingerprint, weights_digest
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.checkpoint import State, load_state, save_state
@@ -52,7 +52,26 @@ class Observer(Protocol):
         """A line for the user."""
 
 
-def start_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
+class Silent:
+    """Watches a run and says nothing: what a run that is started from Python has unless it gives another observer."""
+
+    def started(self, trainer: Trainer, eval_set: str) -> None:
+        """Nothing."""
+
+    def stepped(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def epoch_done(self, event: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def teacher_answered(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+
+def start_run(config: TrainConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Trains as ``config`` says, into a new ``folder``; returns the run's metrics.
 
     Raises RunFolderError when the folder is taken, Interrupted after a signal (the state is saved), and what the data,
@@ -60,6 +79,7 @@ def start_run(config: TrainConfig, folder: str | Path, observer: Observer) -> di
     """
     run = RunFolder(folder)
     run.check_free()
+    observer = observer or Silent()
     prepared = _Prepared(config, observer)  # before the folder is made: a usage error leaves nothing behind
     run.create(config)
     try:
@@ -68,17 +88,19 @@ def start_run(config: TrainConfig, folder: str | Path, observer: Observer) -> di
         run.unlock()
 
 
-def resume_run(folder: str | Path, observer: Observer) -> dict[str, Any]:
+def resume_run(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Continues an interrupted run to the weights that it would have reached; returns its metrics.
 
     Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's.
     """
     run = RunFolder(folder)
-    config = run.read_config()
-    if run.metrics.exists():
-        raise RunFolderError(f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}")
+    observer, config = observer or Silent(), run.read_config()
     run.lock()
     try:
+        if run.metrics.exists():  # seen under the lock: another process may just have finished it
+            raise RunFolderError(
+                f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}"
+            )
         state = load_state(run.state) if run.state.exists() else None
         prepared = _Prepared(config, observer)
         if state is not None:
@@ -123,9 +145,12 @@ class _Prepared:
         if config.student.name in MODELS:  # not for a network that comes with its weights
             student.prepare(torch.from_numpy(self.train_set.images))
         self.teacher_model = teacher
+        self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.trainer = Trainer(
             config, student, self._teacher(config, observer), self.train_set, self.device, self.precision
         )
+        if config.teacher is not None and config.teacher.name in MODELS:
+            raise no_weights(config.teacher.name)  # fresh ones would answer at random, and otherwise after a resume
 
     def _teacher(self, config: TrainConfig, observer: Observer) -> Teacher | None:
         if self.teacher_model is None:
@@ -136,7 +161,12 @@ class _Prepared:
             return live
         loader = ResidentLoader(self.train_set, config.data, self.device)
         identity = fingerprint(self.teacher_model, self.train_set.digest, config.data, self.precision)
-        return CachedTeacher(live, loader, identity, observer.teacher_answered, observer.message)
+
+        def progress(done: int, total: int) -> None:
+            observer.teacher_answered(done, total)
+            self.between_answers()
+
+        return CachedTeacher(live, loader, identity, progress, observer.message)
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -203,6 +233,11 @@ def _train(
             if stopped and trainer.step % trainer.steps_per_epoch:  # after its last step an epoch is recorded first
                 stop()
 
+        def watch_answers() -> None:
+            if stopped:
+                stop()
+
+        prepared.between_answers = watch_answers
         observer.started(trainer, prepared.eval_name)
         while trainer.step < trainer.total_steps:
             epoch_begun = time.monotonic()

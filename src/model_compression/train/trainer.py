@@ -18,7 +18,7 @@ from model_compression.models.base import Network, placed
 from model_compression.models.weights import load_tensors, not_finite
 from model_compression.outputs import Outputs
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
-from model_compression.train.device import autocast
+from model_compression.train.device import autocast, seed_device
 from model_compression.train.evaluate import accuracy, predict
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
@@ -112,7 +112,7 @@ class Trainer:
         return event
 
     def _train_step(self, batch: Batch, epoch: int) -> None:
-        torch.manual_seed(derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked by the caller
+        seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked above
         set_rate(self.optimizer, self._rate(self.step))
         teacher = self.teacher.answer(batch) if self.teacher is not None else None
         images = self.student.preprocessing(batch.images)

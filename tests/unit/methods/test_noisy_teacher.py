@@ -93,7 +93,9 @@ def test_noisy_teacher_takes_extreme_logits(evaluate, context):
     assert 1e8 < values["logits"] < 1e9
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"alpha": 1.1}, {"alpha": "x"}, {"sigma": -1}, {"sigma": float("inf")}])
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": -0.1}, {"alpha": 1.1}, {"alpha": "x"}, {"sigma": -1}, {"sigma": float("inf")}]
+)
 def test_noisy_teacher_refuses_impossible_values(wrong):
     (name,) = wrong
     with pytest.raises(UsageError, match=f"noisy_teacher: {name} must be a .*number .*, got"):

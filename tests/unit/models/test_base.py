@@ -50,7 +50,7 @@ def test_create_model_lists_near_matches():
 
 
 def test_create_model_names_model_and_options_when_a_type_is_wrong():
-    with pytest.raises(UsageError, match=r"model 'nin' with options {'dropout': 'half'}: "):
+    with pytest.raises(UsageError, match=r"model 'nin' cannot be built with options {'dropout': 'half'}: "):
         create_model("nin", dropout="half")
 
 

@@ -25,11 +25,17 @@ def convolved(image, weight, bias):
 def pooled(image, reduce):
     """3 × 3 windows every 2 pixels; the last one is cut off at the border, as Caffe's are."""
     _, height, width = image.shape
-    rows, columns = ([slice(start, min(start + 3, size)) for start in range(0, size - 1, 2)] for size in (height, width))
-    return np.stack([[reduce(image[:, row, column], axis=(1, 2)) for column in columns] for row in rows]).transpose(2, 0, 1)
+    rows, columns = (
+        [slice(start, min(start + 3, size)) for start in range(0, size - 1, 2)] for size in (height, width)
+    )
+    return np.stack([[reduce(image[:, row, column], axis=(1, 2)) for column in columns] for row in rows]).transpose(
+        2, 0, 1
+    )
 
 
-@pytest.mark.parametrize(("name", "parameters", "macs"), [("nin", 966_986, 222.5e6), ("nin-bn", 966_986 + 1418, 222.5e6)])
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"), [("nin", 966_986, 222.5e6), ("nin-bn", 966_986 + 1418, 222.5e6)]
+)
 def test_nin_has_the_reference_size(name, parameters, macs):
     model = create_model(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters

@@ -87,7 +87,11 @@ def test_weights_mismatches_are_all_named_and_nothing_is_loaded(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wrong = {name: tensor + 1 for name, tensor in before.items()}
     del wrong["conv1.bias"]
-    wrong |= {"ip2.weight": torch.zeros(7, 500), "ip1.bias": torch.zeros(500, dtype=torch.int32), "a\x1b[2J": torch.ones(1)}
+    wrong |= {
+        "ip2.weight": torch.zeros(7, 500),
+        "ip1.bias": torch.zeros(500, dtype=torch.int32),
+        "a\x1b[2J": torch.ones(1),
+    }
     with pytest.raises(WeightsMismatchError) as caught:
         load_tensors(model, wrong, "x.safetensors")
     message = str(caught.value)
@@ -125,7 +129,7 @@ def test_weights_cut_anywhere_are_refused(saved):
     whole = saved.read_bytes()
     for length in (0, 1, 7, 8, 50, 400, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:length])
-        with pytest.raises(FileFormatError, match="net.safetensors"):
+        with pytest.raises(FileFormatError, match=r"net.safetensors"):
             read_model(saved)
 
 
@@ -134,7 +138,7 @@ def test_weights_of_other_formats_are_refused_by_name(tmp_path, rewritten):
         with pytest.raises(FileFormatError, match=f"format is '{found}', expected '{FORMAT}'; .*import"):
             read_model(rewritten(format=found))
     save_file({"a": torch.ones(1)}, tmp_path / "bare.safetensors")
-    with pytest.raises(FileFormatError, match="bare.safetensors: format is 'none'"):
+    with pytest.raises(FileFormatError, match=r"bare.safetensors: format is 'none'"):
         read_model(tmp_path / "bare.safetensors")
 
 
@@ -160,7 +164,7 @@ def test_weights_of_other_formats_are_refused_by_name(tmp_path, rewritten):
     ids=str,
 )
 def test_weights_with_a_damaged_header_are_refused(rewritten, header):
-    with pytest.raises(FileFormatError, match="net.safetensors"):
+    with pytest.raises(FileFormatError, match=r"net.safetensors"):
         read_model(rewritten(**header))
 
 

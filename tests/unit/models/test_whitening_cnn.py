@@ -41,10 +41,14 @@ def test_whitening_filters_are_damped_by_eps_and_sorted_by_variance():
     images = textured(50)
     plain, damped = (whitening_filters(torch.from_numpy(images), eps=eps).numpy() for eps in (0.0, 1.0))
     patches = np.lib.stride_tricks.sliding_window_view(images, (2, 2), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)
-    values = np.linalg.eigvalsh(np.cov(patches.reshape(-1, 12).T, bias=True) + np.outer(*[patches.mean((0, 1, 2)).ravel()] * 2))
+    values = np.linalg.eigvalsh(
+        np.cov(patches.reshape(-1, 12).T, bias=True) + np.outer(*[patches.mean((0, 1, 2)).ravel()] * 2)
+    )
     norms = np.linalg.norm(plain[:12].reshape(12, -1), axis=1)
     np.testing.assert_allclose(norms, 1 / np.sqrt(values[::-1]), rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(damped[:12].reshape(12, -1), axis=1), 1 / np.sqrt(values[::-1] + 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(damped[:12].reshape(12, -1), axis=1), 1 / np.sqrt(values[::-1] + 1), rtol=1e-6
+    )
 
 
 def test_whitening_cnn_prepare_sets_frozen_filters_from_a_sample_of_the_images():

@@ -132,7 +132,9 @@ def damaged_answers(path, kind):
     elif kind == "a bit flipped":
         path.write_bytes(content[:-9] + bytes([content[-9] ^ 16]) + content[-8:])
     else:
-        logits = {"fewer": logits[:-1], "permuted": logits.roll(5, dims=0), "NaN": logits * torch.nan}[kind].contiguous()
+        logits = {"fewer": logits[:-1], "permuted": logits.roll(5, dims=0), "NaN": logits * torch.nan}[
+            kind
+        ].contiguous()
         save_file({"logits": logits}, path, {FORMAT: cache._digest(logits)})
 
 
@@ -208,5 +210,5 @@ def test_cache_folder_is_the_users_or_the_one_that_is_named(monkeypatch, tmp_pat
 def test_cache_in_a_place_that_cannot_be_written_is_one_clear_error(made, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MODEL_COMPRESSION_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelCompressionError, match="cannot write .*: a part of the path is a file"):
+    with pytest.raises(ModelCompressionError, match=r"cannot write .*: a part of the path is a file"):
         made().view(0)

@@ -34,7 +34,10 @@ def test_live_teacher_answers_in_eval_mode_without_gradient(loader):
 @pytest.mark.usefixtures("tiny")
 def test_live_teacher_answers_in_float32_under_mixed_precision(loader):
     batch = loader.batch(torch.arange(22), view=1)
-    answers = [LiveTeacher(create_model("tiny", seed=0), CPU, kind).answer(batch).logits for kind in (torch.float32, torch.bfloat16)]
+    answers = [
+        LiveTeacher(create_model("tiny", seed=0), CPU, kind).answer(batch).logits
+        for kind in (torch.float32, torch.bfloat16)
+    ]
     assert answers[1].dtype == torch.float32
     assert not torch.equal(*answers)
     assert (answers[0] - answers[1]).abs().max() < 0.02 * (answers[0].max() - answers[0].min())

@@ -50,7 +50,7 @@ def test_state_cut_anywhere_is_refused(path):
     whole = path.read_bytes()
     for length in (0, 5, 8, 60, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(FileFormatError, match="state.safetensors is damaged"):
+        with pytest.raises(FileFormatError, match=r"state.safetensors is damaged"):
             load_state(path)
 
 
@@ -61,7 +61,9 @@ def test_state_of_another_format_or_without_progress_is_refused(tmp_path):
     newer = FORMAT.replace("/1", "/2")
     for header in ({newer: "{}"}, {"format": "pt"}, None):
         save_file({"a": torch.ones(1)}, path, header)
-        with pytest.raises(FileFormatError, match=r"state.safetensors: format is .*, expected 'model_compression.state"):
+        with pytest.raises(
+            FileFormatError, match=r"state.safetensors: format is .*, expected 'model_compression.state"
+        ):
             load_state(path)
     save_file({"a": torch.ones(1)}, path, {FORMAT: "{"})
     with pytest.raises(FileFormatError, match="the header is damaged"):

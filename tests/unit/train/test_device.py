@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model_compression.errors import UsageError
-from model_compression.train.device import autocast, choose_device, choose_precision
+from model_compression.train.device import autocast, choose_device, choose_precision, seed_device
 
 CPU = torch.device("cpu")
 
@@ -42,3 +42,10 @@ def test_autocast_is_off_in_float32():
         with autocast(CPU, kind):
             assert (weights @ weights).dtype == kind
     assert (weights @ weights).dtype == torch.float32
+
+
+def test_seed_device_is_manual_seed_for_the_cpu():
+    seed_device(CPU, 2**62 + 3)
+    found = torch.rand(4)
+    torch.manual_seed(2**62 + 3)
+    assert torch.equal(found, torch.rand(4))

@@ -86,7 +86,12 @@ def test_predict_does_not_change_the_network(tiny):
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluating_puts_the_mode_back_after_an_error(training):
     model = create_model("tiny", seed=0).train(training)
-    with pytest.raises(ZeroDivisionError), evaluating(model):
-        assert not model.training
-        raise ZeroDivisionError
+
+    def failing():
+        with evaluating(model):
+            assert not model.training
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
     assert model.training is training

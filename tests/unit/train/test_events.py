@@ -53,7 +53,7 @@ def test_a_line_that_a_crash_cut_is_left_out(path):
 
 def test_fewer_lines_than_the_state_counts_are_an_error(path):
     EventLog(path).append({"epoch": 0})
-    with pytest.raises(FileFormatError, match="events.jsonl holds 1 of the 2 lines that the saved state counts"):
+    with pytest.raises(FileFormatError, match=r"events.jsonl holds 1 of the 2 lines that the saved state counts"):
         EventLog(path, 2)
     path.unlink()
     with pytest.raises(FileFormatError, match="holds 0 of the 2 lines"):
@@ -63,7 +63,7 @@ def test_fewer_lines_than_the_state_counts_are_an_error(path):
 @pytest.mark.parametrize("content", [b"{nonsense}\n", b"\xff\xfe\n", b'{"a": 1}\n\n{"a": 2}\n'])
 def test_damaged_lines_are_an_error(path, content):
     path.write_bytes(content)
-    with pytest.raises(FileFormatError, match="events.jsonl is damaged"):
+    with pytest.raises(FileFormatError, match=r"events.jsonl is damaged"):
         read_events(path)
 
 

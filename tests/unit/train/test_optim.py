@@ -23,7 +23,9 @@ def test_rate_is_constant():
     assert rates(3, 4, lr=0.1) == [0.1] * 12
 
 
-@pytest.mark.parametrize(("epochs", "step_at", "high"), [(10, 0.8, 8), (100, 0.8, 80), (7, 0.8, 5), (3, 0.5, 1), (2, 1.0, 2)])
+@pytest.mark.parametrize(
+    ("epochs", "step_at", "high"), [(10, 0.8, 8), (100, 0.8, 80), (7, 0.8, 5), (3, 0.5, 1), (2, 1.0, 2)]
+)
 def test_step_schedule_falls_after_the_integer_part_of_its_share(epochs, step_at, high):
     found = rates(epochs, 3, lr=1.0, schedule="step", step_at=step_at, step_factor=0.1)
     assert found == [1.0] * (3 * high) + [0.1] * (3 * (epochs - high))
@@ -40,7 +42,9 @@ def test_one_cycle_rises_and_falls_in_straight_lines(epochs, steps_per_epoch, wa
     found = rates(epochs, steps_per_epoch, lr=2.0, schedule="one_cycle", warmup=warmup)
     for step, rate in enumerate(found):
         share = (step + 0.5) / total
-        expected = 2.0 * min(share / warmup if warmup else math.inf, (1 - share) / (1 - warmup) if warmup < 1 else math.inf)
+        expected = 2.0 * min(
+            share / warmup if warmup else math.inf, (1 - share) / (1 - warmup) if warmup < 1 else math.inf
+        )
         assert rate == pytest.approx(expected, rel=1e-12)
         assert 0 < rate <= 2.0
     if total > 100:

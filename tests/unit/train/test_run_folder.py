@@ -55,7 +55,7 @@ def test_run_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="it holds something else"):
         RunFolder(tmp_path / "file").create(CONFIG)
-    with pytest.raises(ModelCompressionError, match="cannot write .*: a part of the path is a file"):
+    with pytest.raises(ModelCompressionError, match=r"cannot write .*: a part of the path is a file"):
         RunFolder(tmp_path / "file" / "below").create(CONFIG)
 
 

@@ -26,9 +26,9 @@ def built(tiny):
     return build
 
 
-def trained(trainer, epochs=3):
+def trained(trainer, epochs=3, watch=lambda progress: None):
     """The trainer's events after ``epochs`` more."""
-    return [trainer.run_epoch(lambda progress: None) for _ in range(epochs)]
+    return [trainer.run_epoch(watch) for _ in range(epochs)]
 
 
 def no_dropout():
@@ -87,8 +87,7 @@ def test_trainer_never_changes_the_teacher(tiny, built, method):
 def test_moving_average_is_that_of_float64_with_its_batch_norm_statistics(tiny, built):
     decay, trainer = 0.8, built(tiny.config(ema=0.8, optim={"lr": 0.05}))
     seen = []
-    for _ in range(3):
-        trainer.run_epoch(lambda progress: seen.append({k: v.clone() for k, v in trainer.student.state_dict().items()}))
+    trained(trainer, watch=lambda _: seen.append({k: v.clone() for k, v in trainer.student.state_dict().items()}))
     expected = {name: tensor.double() for name, tensor in seen[0].items()}
     for state in seen[1:]:
         expected = {name: decay * expected[name] + (1 - decay) * state[name].double() for name in expected}
@@ -131,8 +130,7 @@ def test_trainer_stops_at_the_step_in_which_a_term_became_nan(tiny, built, metho
     seen = []
     term = "(label|kd)" if method == "kd" else method or "label"
     with pytest.raises(NumericalError, match=rf"^{term} became NaN or infinite by step \d+; lower the learning rate"):
-        for _ in range(3):
-            trainer.run_epoch(lambda progress: seen.append(progress.loss))
+        trained(trainer, watch=lambda progress: seen.append(progress.loss))
     assert steps <= len(seen) == trainer.step - 1 < 15  # the very step, not the epoch's end
     assert all(abs(loss) < float("inf") for loss in seen)
 

@@ -1,0 +1,244 @@
+"""Runs: repeatable, in a folder of their own, checked before anything is written, honest about what was measured."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model_compression.config import ModelConfig, TrainConfig, from_json
+from model_compression.data.dataset import hold_out
+from model_compression.errors import MissingExtraError, ModelCompressionError, RunFolderError, UsageError
+from model_compression.models import create_model
+from model_compression.models.weights import read_header, read_model, save_weights
+from model_compression.train import runs
+from model_compression.train.evaluate import figures, predict
+from model_compression.train.runs import finish_run, start_run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(tmp_path, watcher):
+    """Function that runs a config into a folder of its own and returns (folder, metrics, observer)."""
+
+    def start(config, name="run"):
+        seen = watcher()
+        return tmp_path / name, start_run(config, tmp_path / name, seen), seen
+
+    return start
+
+
+def test_run_leaves_what_its_folder_promises(tiny, run):
+    config = tiny.config("kd", evaluate_every=2)
+    folder, metrics, seen = run(config)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock", "config.json", "environment.json", "events.jsonl", "metrics.json", "predictions.safetensors",
+        "student.safetensors", "timing.jsonl",
+    ]  # fmt: skip
+    assert from_json(TrainConfig, (folder / "config.json").read_text()) == config
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert events == seen.events
+    assert ["test_accuracy" in event for event in events] == [False, True, True]
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert seen.steps == list(range(1, 16))
+
+
+def test_run_reports_the_network_that_it_saved(tiny, run):
+    folder, metrics, _ = run(tiny.config("kd", ema=0.9))
+    _, test = tiny.data()
+    tensors = load_file(folder / "predictions.safetensors")
+    logits = predict(read_model(folder / "student.safetensors"), test, CPU, torch.float32)
+    answers = predict(read_model(tiny.teacher), test, CPU, torch.float32)
+    torch.testing.assert_close(tensors["student_logits"], logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(tensors["teacher_logits"], answers, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(tensors["targets"], test.labels)
+    np.testing.assert_array_equal(tensors["thumbnails"], test.images[:100])
+    expected = figures(logits, torch.from_numpy(test.labels))
+    assert {key: metrics[f"test_{key}"] for key in expected} == pytest.approx(expected)
+    assert metrics["teacher_test_accuracy"] == (answers.argmax(1).numpy() == test.labels).mean()
+    assert metrics["teacher_agreement"] == (answers.argmax(1) == logits.argmax(1)).double().mean()
+    facts = read_header(folder / "student.safetensors")["facts"]
+    assert facts == {key: value for key, value in metrics.items() if key != "seconds"}
+
+
+def test_run_is_repeated_to_the_byte_and_another_seed_differs(tiny, run):
+    config = tiny.config("noisy_teacher", data={"augmentation": "flip_shift"})
+    first, second = run(config, "a")[0], run(config, "b")[0]
+    other = run(dataclasses.replace(config, seed=1), "c")[0]
+    for name in ("student.safetensors", "predictions.safetensors", "events.jsonl"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert (first / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_cached_and_live_teachers_train_alike(tiny, run):
+    config = tiny.config("kd", data={"augmentation": "flip_shift", "views": 2})
+    cached, _, seen = run(config, "cached")
+    live, _, other = run(dataclasses.replace(config, teacher_cache=False), "live")
+    assert seen.answered == [(22, 22), (22, 22)]
+    assert other.answered == []
+    first, second = (load_file(folder / "predictions.safetensors")["student_logits"] for folder in (cached, live))
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+
+
+def test_teacher_is_asked_live_where_views_have_no_end(tiny, run):
+    _, _, seen = run(tiny.config("kd", data={"augmentation": "flip"}))
+    assert seen.answered == []
+
+
+def test_validation_trains_on_the_rest_and_never_looks_at_the_test_set(tiny, run, monkeypatch):
+    looked = []
+    original = runs.predict
+    monkeypatch.setattr(
+        runs, "predict", lambda model, dataset, *rest: looked.append(dataset) or original(model, dataset, *rest)
+    )
+    monkeypatch.setattr(
+        "model_compression.train.trainer.predict",
+        lambda model, dataset, *rest: looked.append(dataset) or original(model, dataset, *rest),
+    )
+    folder, metrics, seen = run(tiny.config("kd", data={"validation": 6}, evaluate_every=1))
+    train, test = tiny.data()
+    rest, held_out = hold_out(train, 6, seed=0)
+    assert len(looked) == 5  # three epochs, then student and teacher
+    assert {dataset.digest for dataset in looked} == {held_out.digest}
+    np.testing.assert_array_equal(seen.trainer.loader.images, rest.images)
+    assert not {image.tobytes() for image in rest.images} & {image.tobytes() for image in held_out.images}
+    assert "validation_accuracy" in metrics
+    assert not any(key.startswith("test") for key in metrics)
+    assert all("validation_accuracy" in event and "test_accuracy" not in event for event in seen.events)
+    assert len(load_file(folder / "predictions.safetensors")["targets"]) == 6
+    assert test.digest not in {dataset.digest for dataset in looked}
+
+
+def test_final_run_trains_on_all_images(tiny, run):
+    _, metrics, seen = run(tiny.config(epochs=1))
+    assert len(seen.trainer.loader) == 22
+    assert "test_accuracy" in metrics
+
+
+def test_kept_weights_are_those_of_their_epoch(tiny, run):
+    folder, _, _ = run(tiny.config(keep_every=1))
+    for epoch in (1, 2, 3):
+        assert read_model(folder / f"student-{epoch}.safetensors").name == "tiny"
+    last = read_model(folder / "student.safetensors").state_dict()
+    kept = read_model(folder / "student-3.safetensors").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in last.items())
+
+
+def test_run_goes_on_from_a_weights_file_as_it_is(tiny, run, tmp_path):
+    model = create_model("whitening-cnn", seed=3, widths=[24, 24, 24], num_classes=10)
+    save_weights(tmp_path / "start.safetensors", model)
+    config = tiny.config(
+        student=ModelConfig(name=str(tmp_path / "start.safetensors")),
+        data={"name": "synthetic", "validation": 990},
+        optim={"optimizer": "sgd", "lr": 1e-9, "momentum": 0.0},
+        epochs=1,
+    )
+    folder, _, _ = run(config)
+    found = read_model(folder / "student.safetensors").state_dict()
+    for name, tensor in model.state_dict().items():  # the whitening filters too: they belong to the other weights
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student": ModelConfig(name="tniy")}, "unknown model 'tniy'; did you mean 'tiny'"),
+        ({"student": ModelConfig(name="tiny", options={"drop": 1})}, "unknown option of model 'tiny': 'drop'"),
+        (
+            {"student": ModelConfig(name="tiny", options={"num_classes": 7})},
+            "the student answers with 7 classes, but tiny has 3",
+        ),
+        ({"data": {"name": "tinny"}}, "unknown data set 'tinny'; did you mean 'tiny'"),
+        ({"data": {"validation": 22}}, "cannot hold out 22 of 22 images"),
+        ({"data": {"augmentation": "flip_shift", "shift": 8}}, "shift must be below the images' 8 pixels"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or mps"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_leaves_nothing_behind(tiny, run, tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        run(tiny.config(**change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_method_leaves_nothing_behind(tiny, run, tmp_path):
+    config = tiny.config("kd")
+    wrongs = (
+        ({"name": "kdd"}, "unknown method 'kdd'"),
+        ({"params": {"temperature": -1}}, "kd: temperature must be"),
+        ({"weights": {"kl": 1.0}}, "unknown term of method 'kd': 'kl'"),
+    )
+    for change, message in wrongs:
+        method = dataclasses.replace(config.method, **change)
+        with pytest.raises(UsageError, match=message):
+            run(dataclasses.replace(config, method=method))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_without_tensorboard_installed_leaves_nothing_behind(tiny, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'model-compression\[tensorboard\]'"):
+        run(tiny.config(tensorboard=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_into_a_taken_folder_is_refused_before_any_work(tiny, run, monkeypatch):
+    folder, _, _ = run(tiny.config(epochs=1))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(runs, "_Prepared", None)
+    with pytest.raises(RunFolderError, match="that run is finished; choose another folder with --out"):
+        run(tiny.config(epochs=1))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_finish_run_returns_or_refuses_what_is_there(tiny, run, watcher):
+    config = tiny.config(epochs=1)
+    folder, metrics, _ = run(config)
+    assert finish_run(config, folder, watcher()) == metrics
+    with pytest.raises(RunFolderError, match="holds a run of another configuration"):
+        finish_run(dataclasses.replace(config, seed=9), folder, watcher())
+
+
+def test_disk_that_fills_during_a_run_is_one_clear_error(tiny, run, tmp_path, monkeypatch):
+    import model_compression.files as files
+
+    original, writes = files.os.fsync, []
+
+    def fsync(descriptor):
+        writes.append(descriptor)
+        if len(writes) > 12:
+            raise OSError(28, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with pytest.raises(ModelCompressionError, match=r"cannot write .*run/.*: the disk is full; free some space"):
+        run(tiny.config())
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+    monkeypatch.undo()
+
+
+LIMITED = """
+import resource, sys
+from model_compression.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.exit(main(["train", "--student", "lenet-caffe", "--data", "synthetic", "--epochs", "1", "--out", sys.argv[1]]))
+"""
+
+
+@pytest.mark.slow
+def test_file_size_limit_is_one_clear_line(tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"model-compression train: error: cannot write {tmp_path / 'run' / 'state.safetensors'}: ")
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")]
