@@ -15,19 +15,17 @@ pytestmark = pytest.mark.slow
 
 PROGRAM = [sys.executable, "-m", "model_compression.cli.main"]
 OPTIONS = [
-    "--student", "lenet-caffe", "--data", "synthetic", "--augmentation", "flip_shift", "--views", "2", "--epochs", "4",
+    "--student", "lenet-caffe", "--data", "synthetic", "--augmentation", "flip_shift", "--views", "2", "--epochs", "3",
     "--batch-size", "16", "--precision", "fp32", "--device", "cpu", "--evaluate-every", "1", "--ema", "0.9",
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["train", "distill"])
-def uninterrupted(request, tmp_path_factory):
-    """(arguments of the command, the folder of a run that was left alone)."""
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """(arguments of a command, the folder of its run that was left alone)."""
     folder = tmp_path_factory.mktemp("whole")
-    arguments = [request.param, *OPTIONS]
-    if request.param == "distill":
-        save_weights(folder / "teacher.safetensors", create_model("lenet-caffe", seed=9))
-        arguments += ["--teacher", str(folder / "teacher.safetensors"), "--method", "noisy_teacher"]
+    save_weights(folder / "teacher.safetensors", create_model("lenet-caffe", seed=9))
+    arguments = ["distill", *OPTIONS, "--teacher", str(folder / "teacher.safetensors"), "--method", "noisy_teacher"]
     subprocess.run([*PROGRAM, *arguments, "--out", str(folder / "run")], check=True, capture_output=True, timeout=300)
     return arguments, folder / "run"
 

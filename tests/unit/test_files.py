@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,27 @@ def test_write_atomically_names_a_folder_in_the_way(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-def test_write_atomically_names_a_read_only_folder(tmp_path):
-    tmp_path.chmod(0o555)
+@pytest.fixture
+def unprivileged():
+    """Nothing is read-only to root: root acts as another user here, and is root again afterwards."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
     try:
-        with pytest.raises(ModelCompressionError, match="the folder is not writable; choose another"):
-            write_atomically(tmp_path / "file", b"x")
+        yield
     finally:
-        tmp_path.chmod(0o755)
+        os.seteuid(before)
+
+
+def test_write_atomically_names_a_read_only_folder(request):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        Path(folder).chmod(0o555)
+        request.getfixturevalue("unprivileged")
+        with pytest.raises(ModelCompressionError, match="the folder is not writable; choose another"):
+            write_atomically(Path(folder) / "file", b"x")
+        os.seteuid(os.getuid())
+        Path(folder).chmod(0o755)
+        assert not list(Path(folder).iterdir())
 
 
 WRITER = """

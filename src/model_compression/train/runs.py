@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -29,46 +29,9 @@ from model_compression.train.checkpoint import State, load_state, save_state
 from model_compression.train.device import choose_device, choose_precision
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
+from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.trainer import Progress, Teacher, Trainer
-
-
-class Observer(Protocol):
-    """Who watches a run."""
-
-    def started(self, trainer: Trainer, eval_set: str) -> None:
-        """Training begins, or goes on."""
-
-    def stepped(self, progress: Progress) -> None:
-        """A step is done; called often."""
-
-    def epoch_done(self, event: dict[str, Any]) -> None:
-        """An epoch is done, and its weights are kept if they are to be."""
-
-    def teacher_answered(self, done: int, total: int) -> None:
-        """The teacher's answers are being stored."""
-
-    def message(self, text: str) -> None:
-        """A line for the user."""
-
-
-class Silent:
-    """Watches a run and says nothing: what a run that is started from Python has unless it gives another observer."""
-
-    def started(self, trainer: Trainer, eval_set: str) -> None:
-        """Nothing."""
-
-    def stepped(self, progress: Progress) -> None:
-        """Nothing."""
-
-    def epoch_done(self, event: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def teacher_answered(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
 
 
 def start_run(config: TrainConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
@@ -190,10 +153,15 @@ def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> 
 
 
 def check_classes(role: str, model: Network, dataset: Dataset) -> None:
-    """Raises UsageError unless the network answers with the data set's number of classes."""
+    """Raises UsageError unless the network takes the data set's images and answers with its number of classes."""
     training = model.training
-    with torch.no_grad():
-        classes = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2]))).shape[1]
+    try:
+        with torch.no_grad():
+            classes = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2]))).shape[1]
+    except RuntimeError as error:
+        raise UsageError(
+            f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}"
+        ) from None
     model.train(training)
     if classes != dataset.num_classes:
         raise UsageError(

@@ -13,8 +13,8 @@ from model_compression.train import runs
 
 FAST = ["--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 TRAIN = ["train", "--student", "tiny", *FAST]
-TAUGHT = ["distill", "--teacher", "TEACHER", "--student", "tiny"]
 DISTILL = ["distill", "--student", "tiny", *FAST]
+TAUGHT = [*DISTILL, "--teacher", "TEACHER"]
 
 
 @pytest.fixture

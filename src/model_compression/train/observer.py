@@ -1,0 +1,43 @@
+"""Who watches a run: a person at a terminal, a log, or no one."""
+
+from typing import Any, Protocol
+
+from model_compression.train.trainer import Progress, Trainer
+
+
+class Observer(Protocol):
+    """Who watches a run."""
+
+    def started(self, trainer: Trainer, eval_set: str) -> None:
+        """Training begins, or goes on."""
+
+    def stepped(self, progress: Progress) -> None:
+        """A step is done; called often."""
+
+    def epoch_done(self, event: dict[str, Any]) -> None:
+        """An epoch is done, and its weights are kept if they are to be."""
+
+    def teacher_answered(self, done: int, total: int) -> None:
+        """The teacher's answers are being stored."""
+
+    def message(self, text: str) -> None:
+        """A line for the user."""
+
+
+class Silent:
+    """Watches a run and says nothing: what a run that is started from Python has unless it gives another observer."""
+
+    def started(self, trainer: Trainer, eval_set: str) -> None:
+        """Nothing."""
+
+    def stepped(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def epoch_done(self, event: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def teacher_answered(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
