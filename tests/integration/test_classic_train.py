@@ -184,7 +184,7 @@ def test_train_interrupted_says_how_to_go_on_and_resumes_to_the_same_weights(pla
         ("--task test --model broken", "broken is not a readable safetensors file"),
         ("--task train --model out --KD --tau 0", "temperature must be"),
         ("--task train --model out --noisy --noisy_ratio 2", "alpha must"),
-        ("--task train --model broken", "broken exists and is not empty: it holds something else"),
+        ("--task train --model broken", "broken is a file, not a folder; choose another folder with --model"),
     ],
 )
 def test_failures_are_one_line_and_leave_nothing(line, message, place, capsys):

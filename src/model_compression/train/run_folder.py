@@ -58,10 +58,17 @@ class RunFolder:
             return
         if self.path.is_dir() and all(entry.name == _LOCK for entry in self.path.iterdir()):
             return
+        if not self.path.is_dir():
+            raise RunFolderError(f"{self.path} is a file, not a folder; choose another folder with --out")
         if self.metrics.exists():
             remedy = "that run is finished; choose another folder with --out"
-        elif self.config.exists():
+        elif self.state.exists():
             remedy = f"continue that run with: model-compression resume {self.path}"
+        elif self.config.exists():
+            remedy = (
+                "that run stopped before its first save; choose another folder with --out, or start it again with: "
+                f"model-compression resume {self.path}"
+            )
         else:
             remedy = "it holds something else; choose another folder with --out"
         raise RunFolderError(f"{self.path} exists and is not empty: {remedy}")

@@ -2,14 +2,10 @@
 
 import dataclasses
 import hashlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,12 +21,14 @@ from model_compression.models.base import MODELS, Network
 from model_compression.models.weights import load_model, no_weights, save_weights
 from model_compression.teachers.cache import CachedTeacher, fingerprint, weights_digest
 from model_compression.teachers.live import LiveTeacher
+from model_compression.train.board import open_board, summary_writer, write_event
 from model_compression.train.checkpoint import State, load_state, save_state
 from model_compression.train.device import choose_device, choose_precision
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
+from model_compression.train.stop_requests import stop_requests
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
 
@@ -91,7 +89,7 @@ class _Prepared:
 
     def __init__(self, config: TrainConfig, observer: Observer):
         if config.tensorboard:
-            _summary_writer()
+            summary_writer()
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         load = DATASETS.get(config.data.name)
@@ -179,14 +177,14 @@ def _train(
         trainer.restore(state)
     events, timing = EventLog(run.events, progress["events"]), EventLog(run.timing, progress["timing"])
     begun = time.monotonic() - progress["seconds"]
-    board = _summary_writer()(str(run.path / "tensorboard")) if config.tensorboard else None
+    board = open_board(run.path, trainer.epoch + 1) if config.tensorboard else None
 
     def save() -> None:
         counts = {"events": events.count, "timing": timing.count, "seconds": time.monotonic() - begun}
         facts = {"step": trainer.step, **prepared.identity, **counts}
         save_state(run.state, State(tensors=trainer.state(), progress=facts))
 
-    with _stop_requests() as stopped:
+    with stop_requests() as stopped:
 
         def stop() -> None:
             save()
@@ -217,7 +215,7 @@ def _train(
             events.append(event)
             timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
             if board is not None:
-                _write_board(board, event)
+                write_event(board, event)
             if config.keep_every and event["epoch"] % config.keep_every == 0:
                 save_weights(run.path / f"student-{event['epoch']}.safetensors", trainer.network)
             observer.epoch_done(event)
@@ -256,45 +254,3 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
     run.write_json(run.metrics, metrics)
     run.state.unlink(missing_ok=True)
     return metrics
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second SIGINT ends at once."""
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may set handlers
-        return
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            with suppress(TypeError):  # a handler that was not set from Python cannot be put back
-                signal.signal(number, handler)
-
-
-def _summary_writer() -> Any:
-    """TensorBoard's writer, a class. Raises MissingExtraError."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        from model_compression.errors import MissingExtraError
-
-        raise MissingExtraError("tensorboard", "tensorboard", "writing TensorBoard logs") from None
-    return SummaryWriter
-
-
-def _write_board(board: Any, event: dict[str, Any]) -> None:
-    for name, value in event.items():
-        if isinstance(value, float):
-            board.add_scalar(name, value, event["epoch"])
-    for name, value in event["terms"].items():
-        board.add_scalar(f"terms/{name}", value, event["epoch"])
-    board.flush()

@@ -130,7 +130,7 @@ def damaged_answers(path, kind):
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "a bit flipped":
-        path.write_bytes(content[:-9] + bytes([content[-9] ^ 16]) + content[-8:])
+        path.write_bytes(content[:-14] + bytes([content[-14] ^ 1]) + content[-13:])  # of an image that is no sample
     else:
         logits = {"fewer": logits[:-1], "permuted": logits.roll(5, dims=0), "NaN": logits * torch.nan}[
             kind

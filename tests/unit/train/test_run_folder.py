@@ -35,7 +35,12 @@ def test_run_folder_may_exist_when_it_is_empty(run):
 @pytest.mark.parametrize(
     ("names", "remedy"),
     [
-        (["config.json"], "continue that run with: model-compression resume {path}"),
+        (["config.json", "state.safetensors"], "continue that run with: model-compression resume {path}"),
+        (
+            ["config.json"],
+            "that run stopped before its first save; choose another folder with --out, or start it again with: "
+            "model-compression resume {path}",
+        ),
         (["config.json", "metrics.json"], "that run is finished; choose another folder with --out"),
         (["photo.jpg"], "it holds something else; choose another folder with --out"),
     ],
@@ -53,7 +58,7 @@ def test_run_folder_that_is_taken_is_refused_with_the_remedy(run, names, remedy)
 
 def test_run_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="it holds something else"):
+    with pytest.raises(RunFolderError, match="is a file, not a folder"):
         RunFolder(tmp_path / "file").create(CONFIG)
     with pytest.raises(ModelCompressionError, match=r"cannot write .*: a part of the path is a file"):
         RunFolder(tmp_path / "file" / "below").create(CONFIG)
@@ -90,7 +95,7 @@ def test_run_folder_is_not_overwritten_by_one_who_looked_at_the_same_time(run):
         RunFolder.check_free(run)
 
     run.check_free = look
-    with pytest.raises(RunFolderError, match="continue that run"):
+    with pytest.raises(RunFolderError, match="start it again"):
         run.create(TrainConfig(student=ModelConfig(name="nin")))
     assert run.read_config() == CONFIG
     other.lock()  # and the lock was given back
