@@ -94,7 +94,9 @@ def test_second_sigterm_during_the_save_does_not_spoil_it(tmp_path, uninterrupte
         process.send_signal(signal.SIGTERM)
         time.sleep(0.002)
     out, err = process.communicate(timeout=200)
-    assert (process.returncode, out) == (143, ""), err
+    # One more signal may end the process between its last line and its exit: a shell shows 143 for either.
+    assert process.returncode in (143, -signal.SIGTERM), err
+    assert (out, (folder / "state.safetensors").exists()) == ("", True), err
     subprocess.run([*PROGRAM, "resume", folder], capture_output=True, timeout=300, check=True)
     assert (folder / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
 
