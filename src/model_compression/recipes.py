@@ -55,7 +55,7 @@ def whitening_cnn_cifar10() -> Recipe:
             epochs=20,
             batch_size=256,
         ),
-        expect="at least 94 % test accuracy, from one view",
+        expect="94 % test accuracy from one view, which is not measured yet",
     )
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         method=MethodConfig(name="kd"),
     )
     config = with_method(with_options(base_config(args, default), args), args)
-    return run_and_report(config, run_folder(args, config), as_json=args.json)
+    return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
 
 
 def with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821

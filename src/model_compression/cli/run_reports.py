@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.config import TrainConfig
+from model_compression.recipes import RECIPES
 from model_compression.train import runs
 from model_compression.train.trainer import Progress as Training
 from model_compression.train.trainer import Trainer
@@ -17,9 +18,11 @@ from model_compression.train.trainer import Trainer
 _REFRESH_S = 0.5
 
 
-def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool) -> int:
+def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: str | None = None) -> int:
     """Trains into ``folder`` and prints the result; returns the exit code."""
     with ConsoleObserver() as observer:
+        if recipe:
+            observer.message(f"recipe {recipe} is to give: {RECIPES.create(recipe).expect}")
         metrics = runs.start_run(config, folder, observer)
     return _print_result(metrics, folder, as_json)
 

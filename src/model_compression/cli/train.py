@@ -29,4 +29,4 @@ def run(args: argparse.Namespace) -> int:
     config = with_options(base_config(args, TrainConfig(student=ModelConfig(name="lenet"))), args)
     if config.method is not None:
         raise UsageError("this configuration has a teacher; run it with: model-compression distill")
-    return run_and_report(config, run_folder(args, config), as_json=args.json)
+    return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)

@@ -60,13 +60,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
     """The configuration to start from: of ``--config``, of ``--recipe``, or ``default``."""
-    from model_compression.recipes import RECIPES
+    from model_compression.recipes import RECIPES, Recipe
 
     if args.config and args.recipe:
         raise UsageError("--config and --recipe both say where to start from; give one of them")
     if args.recipe:
-        config: TrainConfig = RECIPES.create(args.recipe).config
-        return config
+        recipe: Recipe = RECIPES.create(args.recipe)
+        return recipe.config
     if args.config:
         try:
             return from_json(TrainConfig, Path(args.config).read_text(), args.config)

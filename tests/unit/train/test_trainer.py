@@ -124,6 +124,29 @@ def test_trainer_is_deterministic_for_a_seed_whatever_was_drawn_before(tiny, bui
     assert not torch.equal(states[0][0]["modules.0.ip1.weight"], states[2][0]["modules.0.ip1.weight"])
 
 
+class Drawing(torch.nn.Module):
+    """Draws a number in each step, as dropout draws its mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def forward(self, maps):
+        self.drawn.append(torch.rand(()).item())
+        return maps
+
+
+def test_trainer_draws_other_numbers_in_each_step_and_for_each_seed(tiny, built):
+    drawn = []
+    for seed in (0, 0, 1):
+        trainer = built(tiny.config(seed=seed))
+        trainer.student.drop1 = Drawing()
+        trained(trainer)
+        drawn.append(trainer.student.drop1.drawn)
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 30
+
+
 @pytest.mark.parametrize(("method", "rate", "steps"), [("kd", 1e30, 1), ("logits", 30.0, 4), (None, 1e38, 1)])
 def test_trainer_stops_at_the_step_in_which_a_term_became_nan(tiny, built, method, rate, steps):
     trainer = built(tiny.config(method, optim={"optimizer": "sgd", "lr": rate}))
