@@ -277,3 +277,19 @@ def test_finished_and_missing_runs_are_not_resumed(tmp_path, tiny, watcher):
     with pytest.raises(RunFolderError, match="is not a run folder"):
         resume_run(tmp_path / "elsewhere", watcher())
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_tensorboard_curves_of_a_resumed_run_have_each_epoch_once(tmp_path, tiny, watcher):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny.config(tensorboard=True, checkpoint_every=2, evaluate_every=1)
+    seen = watcher([7])
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", seen)
+    seen = watcher()
+    resume_run(tmp_path / "run", seen)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    for name in ("train_loss", "test_accuracy"):
+        expected = [(event["epoch"], pytest.approx(event[name])) for event in events]
+        assert [(point.step, point.value) for point in curves.Scalars(name)] == expected

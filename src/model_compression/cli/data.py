@@ -12,11 +12,11 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.sources import DATASETS
 
 EXAMPLES = """examples:
-  model-compression data cifar10                                   fetch it, or check what is stored
-  model-compression data cifar10 --data-dir ~/cifar-10-batches-py  check a copy of your own; archives do as well
-  model-compression data cifar10 --json | jq .train.digest         for scripts: one JSON object on stdout
+  model-compression data cifar10           fetch it, or check what is stored
+  model-compression data cifar10 --data-dir ~/cifar-10-batches-py    your own copy
+  model-compression data cifar10 --json | jq .train.digest           for scripts
 
-The environment variable MODEL_COMPRESSION_DATA stands for --data-dir in all commands."""
+MODEL_COMPRESSION_DATA in the environment stands for --data-dir everywhere."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,9 @@ import argparse
 from model_compression.cli.training_options import add_options, base_config, parse_pairs, run_folder, with_options
 
 EXAMPLES = """examples:
-  model-compression distill --teacher nin-cifar10 --student lenet --method kd --epochs 10
-  model-compression distill --method kd --param temperature=2 --label-weight 0.3 --weight kd=0.7
-  model-compression distill --method noisy_teacher --param sigma=0.2 --augmentation flip_shift --views 4
+  model-compression distill --teacher nin-cifar10 --student lenet --method kd
+  model-compression distill --method kd --param temperature=2 --label-weight 0.3
+  model-compression distill --augmentation flip_shift --views 4 --epochs 60
 """
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from model_compression.errors import UsageError
 
 EXAMPLES = """examples:
-  model-compression draw lenet                                    writes lenet.svg
-  model-compression draw nin --out docs/pictures/nin.svg --force  again, over the old one
+  model-compression draw lenet                            writes lenet.svg
+  model-compression draw nin --out docs/nin.svg --force  over the old one
   model-compression draw runs/cifar10-lenet-kd-seed0 --out student.svg
   model-compression draw lenet --json | jq '.layers[] | {name, shape, macs}'
 """

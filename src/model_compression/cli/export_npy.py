@@ -12,7 +12,7 @@ from model_compression.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression export-npy nin-cifar10 --out teacher.npy
-  model-compression export-npy student.safetensors --out student.npy --channel-order rgb
+  model-compression export-npy a.safetensors --out a.npy --channel-order rgb
 """
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from model_compression.errors import UsageError
 
 EXAMPLES = """examples:
-  model-compression import nin.caffemodel --model nin --mean mean.binaryproto --out nin.safetensors
-  model-compression import teacher.npy --model nin-ip --mean mean.npy --out teacher.safetensors
-  model-compression import net.npy --model lenet --scale 0.00390625 --channel-order rgb --out l.safetensors
+  model-compression import nin.caffemodel --model nin --out nin.safetensors
+  model-compression import a.npy --model nin-ip --mean mean.npy --out a.safetensors
+  model-compression import b.npy --model lenet --scale 0.0039 --out b.safetensors
   model-compression test --model nin.safetensors
 """
 

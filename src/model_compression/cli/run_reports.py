@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class ConsoleObserver:
             transient=True,
         )
         self._task: TaskID | None = None
-        self._teacher_task: TaskID | None = None
+        self._teacher_counter: Callable[[int], None] | None = None
         self._batch_size = self._epochs = self._num_images = self._steps_per_epoch = 0
         self._last_time, self._last_step = 0.0, 0
         self._epoch_time, self._epoch_step = 0.0, 0
@@ -118,13 +119,23 @@ class ConsoleObserver:
 
     def teacher_answered(self, done: int, total: int) -> None:
         """Shows how far the teacher's answers are."""
-        if self._teacher_task is None:
+        if self._teacher_counter is None:
             self.message("storing the teacher's answers; later runs read them")
-            self._teacher_task = self.progress.add_task("teacher", total=total, note="")
-        self.progress.update(self._teacher_task, completed=done, note=f"{done:,} of {total:,} images")
+            self._teacher_counter = self.counter("teacher", total)
+        self._teacher_counter(done)
         if done == total:
-            self.progress.remove_task(self._teacher_task)
-            self._teacher_task = None
+            self._teacher_counter = None
+
+    def counter(self, name: str, total: int) -> Callable[[int], None]:
+        """A bar of its own for images that are only answered; it is told how many are done, and goes when all are."""
+        task = self.progress.add_task(name, total=total, note="")
+
+        def count(done: int) -> None:
+            self.progress.update(task, completed=done, note=f"{done:,} of {total:,} images")
+            if done == total:
+                self.progress.remove_task(task)
+
+        return count
 
 
 def _print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:

@@ -40,12 +40,13 @@ def run(args: argparse.Namespace) -> int:
     precision = choose_precision(args.precision, device)
     path = find_weights(args.model)
     model = read_model(path)
-    train, test = DATASETS.get(args.data)(args.data_dir, ConsoleObserver().message)
-    dataset = test if args.split == "test" else train
-    check_classes("model", model, dataset)
-    begun = time.monotonic()
-    logits = predict(placed(model, device), dataset, device, precision)
-    seconds = time.monotonic() - begun
+    with ConsoleObserver() as observer:
+        train, test = DATASETS.get(args.data)(args.data_dir, observer.message)
+        dataset = test if args.split == "test" else train
+        check_classes("model", model, dataset)
+        begun = time.monotonic()
+        logits = predict(placed(model, device), dataset, device, precision, observer.counter(args.split, len(dataset)))
+        seconds = time.monotonic() - begun
     result = figures(logits, torch.from_numpy(dataset.labels))
     stated = read_header(path)["facts"].get("test_accuracy") if args.split == "test" else None
     if args.json:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--evaluate-every": (int, "evaluate_every", "epochs between points of the accuracy curve; 0: the last epoch only"),
     "--checkpoint-every": (int, "checkpoint_every", "epochs between saves of the resumable state"),
     "--keep-every": (int, "keep_every", "epochs between weights files that are kept"),
+}
+
+# option → (what it needs, whether a configuration has that); without it the option would do nothing
+_NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
+    "--shift": ("--augmentation flip_shift", lambda config: config.data.augmentation == "flip_shift"),
+    "--views": ("--augmentation flip or flip_shift", lambda config: config.data.augmentation != "none"),
+    "--view-seed": ("--augmentation flip or flip_shift", lambda config: config.data.augmentation != "none"),
+    "--momentum": ("--optimizer sgd", lambda config: config.optim.optimizer == "sgd"),
+    "--step-at": ("--schedule step", lambda config: config.optim.schedule == "step"),
+    "--step-factor": ("--schedule step", lambda config: config.optim.schedule == "step"),
+    "--warmup": ("--schedule one_cycle", lambda config: config.optim.schedule == "one_cycle"),
 }
 
 
@@ -81,6 +93,9 @@ def with_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
         value = getattr(args, option[2:].replace("-", "_"))
         if value is not None:
             config = _replaced(config, place, value)
+    for option, (needed, is_met) in _NEEDS.items():
+        if getattr(args, option[2:].replace("-", "_")) is not None and not is_met(config):
+            raise UsageError(f"{option} has no effect here: it needs {needed}")
     if args.student:
         config = _replaced(config, "student.name", args.student)
         config = _replaced(config, "student.options", {})

@@ -50,6 +50,11 @@ class CachedTeacher:
         self._fingerprint = fingerprint
         self._live, self._loader, self._progress, self._report = live, loader, progress, report
         self._views: dict[int, Tensor] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # now, before a run's folder is made
+        except OSError as error:
+            remedy = "name another cache with MODEL_COMPRESSION_CACHE, or give --no-teacher-cache"
+            raise ModelCompressionError(f"{writing_failed(self.folder, error)}; {remedy}") from error
 
     def answer(self, batch: Batch) -> Outputs:
         """Logits (B, K) in float32 for images as the batch shows them."""
@@ -68,11 +73,6 @@ class CachedTeacher:
                 return self._stored(path, view)
         except FileFormatError:
             pass  # looked at again, and said, by the one who fills
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            remedy = "name another cache with MODEL_COMPRESSION_CACHE, or give --no-teacher-cache"
-            raise ModelCompressionError(f"{writing_failed(self.folder, error)}; {remedy}") from error
         with FileLock(self.folder / ".lock"):
             try:
                 if path.exists():

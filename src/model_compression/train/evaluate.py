@@ -1,6 +1,6 @@
 """What a network answers on a whole data set, and the figures that follow from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,12 +17,25 @@ _BATCH = 500
 
 
 @torch.no_grad()
-def predict(model: Network, dataset: Dataset, device: torch.device, precision: torch.dtype) -> Tensor:
-    """Logits (N, K) float32, on the CPU, of every image in index order, without augmentation, in eval mode."""
+def predict(
+    model: Network,
+    dataset: Dataset,
+    device: torch.device,
+    precision: torch.dtype,
+    watch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Logits (N, K) float32, on the CPU, of every image in index order, without augmentation, in eval mode.
+
+    ``watch`` is told how many images are done.
+    """
     loader = ResidentLoader(dataset, DataConfig(name=dataset.name), device)
     with evaluating(model), autocast(device, precision):
-        batches = loader.in_order(view=0, batch_size=_BATCH)
-        return torch.cat([model(model.preprocessing(batch.images)).float().cpu() for batch in batches])
+        logits: list[Tensor] = []
+        for batch in loader.in_order(view=0, batch_size=_BATCH):
+            logits.append(model(model.preprocessing(batch.images)).float().cpu())
+            if watch is not None:
+                watch(sum(map(len, logits)))
+        return torch.cat(logits)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.config import TrainConfig
+from model_compression.errors import UsageError
 from model_compression.methods import Context, Method, create
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
@@ -28,6 +29,11 @@ class Objective:
         self.weights = {**defaults, **config.method.weights}
         given = config.method.label_weight
         self.label_weight = self.method.default_label_weight if given is None else given
+        if self.label_smoothing and not self.label_weight:
+            raise UsageError(
+                f"label_smoothing {self.label_smoothing} has no effect: method {config.method.name!r} gives the label "
+                "loss the weight 0 here; leave it out, or give a label_weight above 0"
+            )
 
     def __call__(
         self, student: Outputs, teacher: Outputs | None, targets: Tensor, context: Context
