@@ -1,11 +1,15 @@
 """Which device and which precision a run uses."""
 
 import contextlib
+import ctypes
+import platform
 from collections.abc import Iterator
 
 import torch
 
 from model_compression.errors import UsageError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def choose_device(name: str) -> torch.device:
@@ -48,3 +52,16 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Makes glibc keep what the tensors of a step leave for those of the next one.
+
+    By default it gives tensors of 32 MB and more back to the kernel, which clears their pages anew in every step: an
+    eighth of the time of NIN's. The process keeps the memory of its largest step until it ends. Does nothing where
+    there is no glibc, or where a GPU trains.
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

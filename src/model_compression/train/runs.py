@@ -23,7 +23,7 @@ from model_compression.teachers.cache import CachedTeacher, fingerprint, weights
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.board import open_board, summary_writer, write_event
 from model_compression.train.checkpoint import State, load_state, save_state
-from model_compression.train.device import choose_device, choose_precision
+from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
 from model_compression.train.observer import Observer, Silent
@@ -91,6 +91,7 @@ class _Prepared:
         if config.tensorboard:
             summary_writer()
         self.device = choose_device(config.device)
+        keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)
         load = DATASETS.get(config.data.name)
         student = load_model(config.student.name, config.student.options, seed=config.seed)

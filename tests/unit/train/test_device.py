@@ -1,5 +1,8 @@
 """Devices and precisions by name."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -49,3 +52,31 @@ def test_seed_device_is_manual_seed_for_the_cpu():
     found = torch.rand(4)
     torch.manual_seed(2**62 + 3)
     assert torch.equal(found, torch.rand(4))
+
+
+_FAULTS = """
+import ctypes, resource, sys, torch
+from model_compression.train.device import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory(torch.device("cpu"))
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = ctypes.c_void_p(libc.malloc(64 << 20))
+    libc.memset(block, 1, 64 << 20)
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+pages(), pages()
+print(max(pages() for _ in range(5)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_one():
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", _FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("kept", "given_back")
+    }
+    assert faults["given_back"] > 1000  # 16,384 pages of 4 kB, some of them cleared several at once
+    assert faults["kept"] < 20
