@@ -15,7 +15,10 @@ C = TypeVar("C")
 Augmentation = Literal["none", "flip", "flip_shift"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "step", "one_cycle"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
+CacheDtype = Literal["fp16", "fp32"]
+TeacherTta = Literal["none", "flip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class DataConfig:
     augmentation: Augmentation = "none"
     shift: int = 4
     """Largest shift in pixels, each way, of ``flip_shift``."""
+    cutout: int = 0
+    """Side in pixels of a hole in each augmented image; 0: none."""
     views: int = 0
     """Epoch e shows view e mod ``views``; 0 shows a fresh view each epoch."""
     view_seed: int = 0
@@ -35,6 +40,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _choice("augmentation", self.augmentation, Augmentation)
         _at_least("shift", self.shift, 0)
+        _at_least("cutout", self.cutout, 0)
+        if self.cutout and self.augmentation == "none":
+            raise UsageError(f"cutout {self.cutout} needs augmentation flip or flip_shift, got none")
         _at_least("views", self.views, 0)
         _between("view_seed", self.view_seed, 0, 2**63 - 1)
         _at_least("validation", self.validation, 0)
@@ -113,6 +121,8 @@ class TrainConfig:
     ema: float = 0.0
     """Decay per step of the average of the weights that is evaluated and saved; 0 keeps the weights themselves."""
     precision: Precision = "auto"
+    compile: Compile = "auto"
+    """Whether the student's training step is compiled; "auto" where that has been seen to pay."""
     device: str = "auto"
     evaluate_every: int = 0
     """Epochs between records of the accuracy for the curve; 0 evaluates the last epoch only."""
@@ -120,8 +130,11 @@ class TrainConfig:
     """Epochs between saves of the resumable state."""
     keep_every: int = 0
     """Epochs between weights files that are kept, student-N.safetensors; 0 keeps the last only."""
-    teacher_cache: bool = True
-    """Whether a teacher's answers for a finite number of views are computed once and stored."""
+    teacher_cache: str = "auto"
+    """Where a teacher's answers are stored, each computed once: "auto" in the user's cache, "off" nowhere, a folder."""
+    teacher_cache_dtype: CacheDtype = "fp16"
+    teacher_tta: TeacherTta = "none"
+    """``flip``: the teacher's answer is the mean of those to the image and to its mirror image."""
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -133,6 +146,9 @@ class TrainConfig:
         if self.ema >= 1:
             raise UsageError(f"ema must be below 1, got {self.ema}; 0.999 averages about 1,000 steps, 0 none")
         _choice("precision", self.precision, Precision)
+        _choice("compile", self.compile, Compile)
+        _choice("teacher_cache_dtype", self.teacher_cache_dtype, CacheDtype)
+        _choice("teacher_tta", self.teacher_tta, TeacherTta)
         _at_least("evaluate_every", self.evaluate_every, 0)
         _at_least("checkpoint_every", self.checkpoint_every, 1)
         _at_least("keep_every", self.keep_every, 0)
@@ -145,6 +161,17 @@ class TrainConfig:
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values of a config, nested."""
     return dataclasses.asdict(config)
+
+
+def given_values(config: Any) -> dict[str, Any]:
+    """Plain values of a config, nested, without the defaults: an option that is added later changes nothing."""
+    values = {}
+    for entry in dataclasses.fields(config):
+        value, factory = getattr(config, entry.name), entry.default_factory
+        default = entry.default if factory is dataclasses.MISSING else factory()
+        if value != default:
+            values[entry.name] = given_values(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def to_json(config: Any) -> str:

@@ -25,6 +25,10 @@ class WeightsMismatchError(FileFormatError):
     """Weights do not fit the model: the message names every layer with what was found and what was expected."""
 
 
+class CacheMismatchError(ModelCompressionError):
+    """A cache holds answers of another teacher, or to other data; the message says what differs."""
+
+
 class RunFolderError(ModelCompressionError):
     """A run folder is taken, incomplete, or belongs to another configuration."""
 

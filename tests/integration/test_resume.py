@@ -26,7 +26,14 @@ KINDS = {
     "labels, adam, step": {"optim": STEP, "evaluate_every": 2, "keep_every": 2},
     "labels, adamw, smoothed": {"optim": ADAMW, "label_smoothing": 0.1, "data": {**FLIP, "views": 2}},
     "kd, cached teacher": {"method": "kd", "optim": STEP, "data": {**FLIP, "views": 2}, "evaluate_every": 1},
-    "kd, live teacher, averaged": {"method": "kd", "optim": ADAMW, "data": FLIP, "ema": 0.8},
+    "kd, live teacher, averaged": {
+        "method": "kd",
+        "optim": ADAMW,
+        "data": FLIP,
+        "ema": 0.8,
+        "teacher_cache": "off",
+        "teacher_tta": "flip",
+    },
     "noisy teacher": {"method": "noisy_teacher", "optim": SGD, "data": FLIP},
     "kd of 2016, validation": {
         "method": MethodConfig(name="kd", params={"variant": "historic"}),
@@ -34,6 +41,7 @@ KINDS = {
         "evaluate_every": 1,
         "batch_size": 4,
     },
+    "float16": {"precision": "fp16", "data": FLIP, "optim": ADAMW},
     "bfloat16, rare saves": {"precision": "bf16", "data": FLIP, "checkpoint_every": 3, "ema": 0.5},
 }
 INTERRUPTIONS = [(3,), (5,), (1, 14), (2, 5, 6, 15)]  # the first, the middle and the last steps of epochs of five

@@ -13,6 +13,7 @@ from model_compression.config import (
     TrainConfig,
     from_dict,
     from_json,
+    given_values,
     to_dict,
     to_json,
 )
@@ -139,7 +140,7 @@ def test_config_refuses_impossible_weights_of_terms(weight):
         (DataConfig, "augmentation", "flip-shift", "flip_shift"),
         (OptimConfig, "optimizer", "adamW", "adamw"),
         (OptimConfig, "schedule", "onecycle", "one_cycle"),
-        (TrainConfig, "precision", "fp16", "bf16"),
+        (TrainConfig, "precision", "fp17", "fp16"),
     ],
 )
 def test_config_lists_near_matches_of_unknown_choices(kind, name, value, near):
@@ -165,3 +166,9 @@ def test_config_is_checked_again_when_a_part_is_replaced():
         config.epochs = 5
     with pytest.raises(TypeError):
         TrainConfig(ModelConfig(name="lenet"))
+
+
+def test_given_values_are_what_is_not_default():
+    config = TrainConfig(student=ModelConfig(name="lenet"), data=DataConfig(shift=2), optim=OptimConfig(), epochs=5)
+    assert given_values(config) == {"student": {"name": "lenet"}, "data": {"shift": 2}, "epochs": 5}
+    assert from_dict(TrainConfig, given_values(config)) == config

@@ -13,7 +13,8 @@ from model_compression.importers.convert import ChannelOrder, import_model
 from model_compression.importers.npy import read_npy
 from model_compression.models import Network
 from model_compression.models.weights import save_weights
-from model_compression.teachers.cache import cache_folder, weights_digest
+from model_compression.teachers.fingerprint import weights_digest
+from model_compression.teachers.store import cache_folder
 
 TEACHER_FILE, STUDENT_FILE = "teacher.npy", "student.npy"
 CHANNEL_ORDER: ChannelOrder = "bgr"  # of the images that both files' networks were trained on

@@ -14,7 +14,9 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument(
-        "--teacher", metavar="MODEL", help="a shipped network, a weights file or a run (default: nin-cifar10)"
+        "--teacher",
+        metavar="MODEL",
+        help="a shipped network, a weights file or a run; a,b averages two (default: nin-cifar10)",
     )
     parser.add_argument("--method", metavar="NAME", help="kd, logits or noisy_teacher (default: kd)")
     parser.add_argument(
@@ -27,13 +29,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)"
     )
-    parser.add_argument("--no-teacher-cache", action="store_true", help="ask the teacher anew in every step")
+    parser.add_argument(
+        "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
+    )
+    parser.add_argument(
+        "--teacher-cache",
+        metavar="WHERE",
+        help="the answers: auto (the user's cache), off, or a folder (default: auto)",
+    )
+    parser.add_argument("--teacher-cache-dtype", metavar="STR", help="of stored answers: fp16 or fp32 (default: fp16)")
     add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Distils; returns the exit code."""
     from model_compression.cli.run_reports import run_and_report
+
+    config = distill_config(args)
+    return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
+
+
+def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
+    """The configuration that the command line asks for."""
     from model_compression.config import MethodConfig, ModelConfig, TrainConfig
 
     default = TrainConfig(
@@ -41,11 +58,10 @@ def run(args: argparse.Namespace) -> int:
         teacher=ModelConfig(name="nin-cifar10"),
         method=MethodConfig(name="kd"),
     )
-    config = with_method(with_options(base_config(args, default), args), args)
-    return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
+    return _with_method(with_options(base_config(args, default), args), args)
 
 
-def with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
+def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
     """``config`` with the command line's teacher and method in their place."""
     import dataclasses
 
@@ -62,5 +78,6 @@ def with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig
     label_weight = method.label_weight if args.label_weight is None else args.label_weight
     method = dataclasses.replace(method, params={**method.params, **params}, weights=weights, label_weight=label_weight)
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
-    cache = config.teacher_cache and not args.no_teacher_cache
-    return dataclasses.replace(config, method=method, teacher=teacher, teacher_cache=cache)
+    given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(config, method=method, teacher=teacher, **given)

@@ -24,6 +24,7 @@ COMMANDS = {
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
     "draw": ("draw", "make the picture of a network"),
     "data": ("data", "bring a data set into the cache, and say what was done"),
+    "cache": ("cache", "fill, show, check or delete stored teacher answers"),
     "import": ("import_weights", "turn Caffe weights into a network of this package"),
     "export-npy": ("export_npy", "write a network's weights as a caffe-tensorflow .npy file"),
 }

@@ -82,7 +82,9 @@ def _recorded(path: Path, config: object) -> bool:
         recorded, wanted = json.loads(path.read_text())["config"], to_dict(config)
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
-    differing = [key for key in wanted if key != "data" and recorded.get(key) != wanted[key]]
+    # Where things lie is of no matter, nor is an option that there was not when the record was made.
+    compared = [key for key in wanted if key in recorded and key not in ("data", "teacher_cache")]
+    differing = [key for key in compared if recorded[key] != wanted[key]]
     if differing:
         raise RunFolderError(f"{path} was made with another {', '.join(differing)}; choose another --out")
     return True

@@ -76,6 +76,7 @@ class ConsoleObserver:
         self.message(
             f"{config.student.name}: {len(trainer.loader)} images, {config.epochs} epochs of "
             f"{trainer.steps_per_epoch} steps, {precision} on {trainer.device.type}"
+            + (", compiled" if trainer.compiled else "")
         )
         self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
         self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch
@@ -126,12 +127,12 @@ class ConsoleObserver:
         if done == total:
             self._teacher_counter = None
 
-    def counter(self, name: str, total: int) -> Callable[[int], None]:
-        """A bar of its own for images that are only answered; it is told how many are done, and goes when all are."""
+    def counter(self, name: str, total: int, unit: str = "images") -> Callable[[int], None]:
+        """A bar of its own for what is no training; it is told how many are done, and goes when all are."""
         task = self.progress.add_task(name, total=total, note="")
 
         def count(done: int) -> None:
-            self.progress.update(task, completed=done, note=f"{done:,} of {total:,} images")
+            self.progress.update(task, completed=done, note=f"{done:,} of {total:,} {unit}")
             if done == total:
                 self.progress.remove_task(task)
 

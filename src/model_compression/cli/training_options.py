@@ -16,6 +16,7 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--data-dir": (str, "data.data_dir", "where the data set is, or is to be stored"),
     "--augmentation": (str, "data.augmentation", "none, flip or flip_shift"),
     "--shift": (int, "data.shift", "largest shift of flip_shift, in pixels"),
+    "--cutout": (int, "data.cutout", "side of a hole in each augmented image, in pixels, as 8; 0: none"),
     "--views": (int, "data.views", "augmented views that are shown in turn; 0: a fresh one each epoch"),
     "--view-seed": (int, "data.view_seed", "seed of the augmentation"),
     "--validation": (
@@ -36,7 +37,8 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--warmup": (float, "optim.warmup", "one_cycle: share of the steps in which the rate rises"),
     "--label-smoothing": (float, "label_smoothing", "of the label loss, 0 to 1; harmful in a teacher"),
     "--ema": (float, "ema", "decay a step of the averaged weights that are evaluated and saved, as 0.999; 0: none"),
-    "--precision": (str, "precision", "auto, fp32 or bf16"),
+    "--precision": (str, "precision", "auto, fp32, bf16 or fp16"),
+    "--compile": (str, "compile", "auto, on or off: compile the student's step"),
     "--device": (str, "device", "auto, cpu, cuda or mps"),
     "--evaluate-every": (int, "evaluate_every", "epochs between points of the accuracy curve; 0: the last epoch only"),
     "--checkpoint-every": (int, "checkpoint_every", "epochs between saves of the resumable state"),

@@ -12,35 +12,50 @@ from torch import Tensor
 from model_compression.counter_random import random_bits
 
 # One number per random operation; a new operation takes a new one, so that old plans stay as they are.
-_FLIP, _SHIFT_Y, _SHIFT_X = 1, 2, 3
+_FLIP, _SHIFT_Y, _SHIFT_X, _HOLE_Y, _HOLE_X = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is done to each image of a batch: flip (B,) bool, shift (B, 2) in pixels, down and to the right."""
+    """What is done to each image of a batch: flip (B,) bool, shift (B, 2) in pixels, down and to the right.
+
+    Where ``cutout`` is not 0, a square hole of that side: its middle is ``hole`` (B, 2), in shares of height and width.
+    """
 
     flip: Tensor
     shift: Tensor
+    hole: Tensor | None = None
+    cutout: int = 0
 
 
-def sample_plan(augmentation: str, indices: Tensor, *, view_seed: int, view: int, shift: int) -> Plan | None:
+def sample_plan(
+    augmentation: str, indices: Tensor, *, view_seed: int, view: int, shift: int, cutout: int = 0
+) -> Plan | None:
     """The plan for the images at ``indices`` (B,) in ``view``; None where ``augmentation`` is "none".
 
     Flips follow Jordan 2024 (arXiv 2404.00498): random in even views, the other side in the view that follows, so that
-    two views show both sides.
+    two views show both sides. ``cutout`` is the side of a hole whose middle is anywhere in the image (DeVries 2017,
+    arXiv 1708.04552), 0 for none.
     """
     if augmentation == "none":
         return None
     flip = (random_bits(indices, view_seed, view // 2, _FLIP) & 1 == 1) ^ (view % 2 == 1)
-    if augmentation == "flip":
-        return Plan(flip=flip, shift=torch.zeros(len(indices), 2, dtype=torch.int64, device=indices.device))
-    choices = 2 * shift + 1
-    shifts = [random_bits(indices, view_seed, view, axis) % choices - shift for axis in (_SHIFT_Y, _SHIFT_X)]
-    return Plan(flip=flip, shift=torch.stack(shifts, dim=1))
+    shifts = torch.zeros(len(indices), 2, dtype=torch.int64, device=indices.device)
+    if augmentation == "flip_shift":
+        axes = [random_bits(indices, view_seed, view, axis) % (2 * shift + 1) for axis in (_SHIFT_Y, _SHIFT_X)]
+        shifts = torch.stack(axes, dim=1) - shift
+    hole = None
+    if cutout:
+        axes = [random_bits(indices, view_seed, view, axis) & 0xFFFF for axis in (_HOLE_Y, _HOLE_X)]
+        hole = torch.stack(axes, dim=1) / 2**16
+    return Plan(flip=flip, shift=shifts, hole=hole, cutout=cutout)
 
 
-def apply_plan(images: Tensor, plan: Plan | None) -> Tensor:
-    """Flips and shifts a batch (B, C, H, W) of any dtype; pixels from outside are reflected at the border."""
+def apply_plan(images: Tensor, plan: Plan | None, fill: Tensor | None = None) -> Tensor:
+    """Flips and shifts a batch (B, C, H, W) of any dtype, then makes the holes; pixels from outside are reflected.
+
+    ``fill`` (C,), of the same dtype, is what is in a hole; 0 without it.
+    """
     if plan is None:
         return images
     _, channels, height, width = images.shape
@@ -49,7 +64,22 @@ def apply_plan(images: Tensor, plan: Plan | None) -> Tensor:
     columns = torch.where(plan.flip[:, None], width - 1 - columns, columns)
     source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H · W)
     gathered = images.flatten(2).gather(2, source[:, None].expand(-1, channels, -1))
-    return gathered.view_as(images)
+    moved = gathered.view_as(images)
+    if plan.hole is None:
+        return moved
+    in_hole = (
+        _within(plan.hole[:, :1], plan.cutout, height)[:, :, None]
+        & _within(plan.hole[:, 1:], plan.cutout, width)[:, None, :]
+    )  # (B, H, W)
+    fill = moved.new_zeros(channels) if fill is None else fill
+    return torch.where(in_hole[:, None], fill.view(1, -1, 1, 1), moved)
+
+
+def _within(middle: Tensor, side: int, size: int) -> Tensor:
+    """(B, size) bool: which of the positions 0..size−1 are in holes of ``side`` around the share ``middle`` (B, 1)."""
+    first = (middle * size).long() - side // 2
+    position = torch.arange(size, device=middle.device)
+    return (position >= first) & (position < first + side)
 
 
 def _reflected(position: Tensor, size: int) -> Tensor:

@@ -30,9 +30,15 @@ class ResidentLoader:
         side = min(dataset.image_shape[1:])
         if config.augmentation == "flip_shift" and config.shift >= side:
             raise UsageError(f"shift must be below the images' {side} pixels, got {config.shift}; 2 to 4 are usual")
+        if config.cutout > side:
+            raise UsageError(
+                f"cutout must be at most the images' {side} pixels, got {config.cutout}; 8 to 16 are usual"
+            )
         self.config = config
         self.images = torch.from_numpy(dataset.images).to(device)
         self.targets = torch.from_numpy(dataset.labels).to(device)
+        some = self.images[:: max(1, len(self.images) // 1000)]
+        self._mean = some.float().mean(dim=(0, 2, 3)).round().to(some.dtype)  # (C,), what is in a hole
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -57,8 +63,15 @@ class ResidentLoader:
     def batch(self, indices: Tensor, view: int) -> Batch:
         """The images at ``indices`` (B,) as ``view`` shows them."""
         config = self.config
-        plan = sample_plan(config.augmentation, indices, view_seed=config.view_seed, view=view, shift=config.shift)
-        images = apply_plan(self.images[indices], plan)
+        plan = sample_plan(
+            config.augmentation,
+            indices,
+            view_seed=config.view_seed,
+            view=view,
+            shift=config.shift,
+            cutout=config.cutout,
+        )
+        images = apply_plan(self.images[indices], plan, self._mean)
         return Batch(images=images, targets=self.targets[indices], indices=indices, view=view)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -10,16 +11,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
-from model_compression.config import TrainConfig, to_json
+from model_compression.config import DataConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.sources import DATASETS
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import load_model, no_weights, save_weights
-from model_compression.teachers.cache import CachedTeacher, fingerprint, weights_digest
+from model_compression.models.weights import load_model, save_weights
+from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.board import open_board, summary_writer, write_event
 from model_compression.train.checkpoint import State, load_state, save_state
@@ -29,6 +31,7 @@ from model_compression.train.events import EventLog
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
+from model_compression.train.teachers import cached_teacher, load_teachers
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
 
@@ -95,53 +98,53 @@ class _Prepared:
         self.precision = choose_precision(config.precision, self.device)
         load = DATASETS.get(config.data.name)
         student = load_model(config.student.name, config.student.options, seed=config.seed)
-        teacher = load_model(config.teacher.name, config.teacher.options) if config.teacher else None
+        teachers = load_teachers(config.teacher) if config.teacher else []
         full_train, test = load(config.data.data_dir, observer.message)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
         check_classes("student", student, self.train_set)
-        if teacher is not None:
+        for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
         if config.student.name in MODELS:  # not for a network that comes with its weights
             student.prepare(torch.from_numpy(self.train_set.images))
-        self.teacher_model = teacher
+        self.live: LiveTeacher | None = None
+        if teachers:
+            self.live = LiveTeacher(teachers, self.device, self.precision, config.teacher_tta)
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.trainer = Trainer(
             config, student, self._teacher(config, observer), self.train_set, self.device, self.precision
         )
-        if config.teacher is not None and config.teacher.name in MODELS:
-            raise no_weights(config.teacher.name)  # fresh ones would answer at random, and otherwise after a resume
 
     def _teacher(self, config: TrainConfig, observer: Observer) -> Teacher | None:
-        if self.teacher_model is None:
-            return None
-        live = LiveTeacher(self.teacher_model, self.device, self.precision)
-        finite = config.data.views > 0 or config.data.augmentation == "none"
-        if not (config.teacher_cache and finite):
-            return live
-        loader = ResidentLoader(self.train_set, config.data, self.device)
-        identity = fingerprint(self.teacher_model, self.train_set.digest, config.data, self.precision)
+        if self.live is None or config.teacher_cache == "off":
+            return self.live
 
         def progress(done: int, total: int) -> None:
             observer.teacher_answered(done, total)
             self.between_answers()
 
-        return CachedTeacher(live, loader, identity, progress, observer.message)
+        return cached_teacher(config, self.live, self.train_set, progress, observer.message) or self.live
 
     @cached_property
     def identity(self) -> dict[str, str]:
         """Digests of what a run must find unchanged to be continued; where the data lies may change."""
         config = self.trainer.config
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=None))
+        data = dataclasses.replace(config.data, data_dir=None)
+        config = dataclasses.replace(config, data=data, teacher_cache="auto")
         digests = {
-            "config_sha256": hashlib.sha256(to_json(config).encode()).hexdigest(),
+            "config_sha256": hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest(),
             "data_sha256": self.train_set.digest,
         }
-        return (
-            digests if self.teacher_model is None else digests | {"teacher_sha256": weights_digest(self.teacher_model)}
-        )
+        return digests if self.live is None else digests | {"teacher_sha256": digest_of(self.live.models)}
+
+    def teacher_answers(self) -> Tensor:
+        """The teacher's logits (N, K) for the images that the student is evaluated on, on the CPU."""
+        assert self.live is not None
+        loader = ResidentLoader(self.eval_set, DataConfig(name=self.eval_set.name), self.device)
+        batches = loader.in_order(view=0, batch_size=500)
+        return torch.cat([self.live.answer(batch).logits.cpu() for batch in batches])
 
 
 def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
@@ -238,8 +241,8 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
     metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures(logits, targets).items()}
     tensors = {"student_logits": logits, "targets": targets}
     tensors["thumbnails"] = torch.from_numpy(prepared.eval_set.images[:100].copy())
-    if prepared.teacher_model is not None:
-        answers = predict(prepared.teacher_model, prepared.eval_set, prepared.device, prepared.precision)
+    if prepared.live is not None:
+        answers = prepared.teacher_answers()
         tensors["teacher_logits"] = answers
         metrics[f"teacher_{name}_accuracy"] = figures(answers, targets)["accuracy"]
         metrics["teacher_agreement"] = agreement(logits, answers)
@@ -248,6 +251,7 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
         "seed": config.seed,
         "precision": str(prepared.precision).removeprefix("torch."),
         "device": prepared.device.type,
+        "compiled": prepared.trainer.compiled,
     }
     write_atomically(run.predictions, save(tensors))
     save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file

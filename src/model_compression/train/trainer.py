@@ -18,7 +18,7 @@ from model_compression.models.base import Network, placed
 from model_compression.models.weights import load_tensors, not_finite
 from model_compression.outputs import Outputs
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
-from model_compression.train.device import autocast, seed_device
+from model_compression.train.device import autocast, choose_compile, seed_device
 from model_compression.train.evaluate import accuracy, predict
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
@@ -70,6 +70,7 @@ class Trainer:
         self.loader = ResidentLoader(train_set, config.data, device)
         self.teacher = teacher
         self.student = placed(student, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.objective = Objective(config, len(self.loader), train_set.num_classes)
         self.modules = torch.nn.ModuleList([self.student])
         if self.objective.method is not None:
@@ -82,6 +83,9 @@ class Trainer:
         self.steps_per_epoch = -(-len(self.loader) // config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.step = 0
+        self.compiled = choose_compile(config.compile, device, self.total_steps)
+        # Two shapes at most, the last batch of an epoch being smaller: each is compiled for itself.
+        self._forward = torch.compile(self.student, dynamic=False) if self.compiled else self.student
         self._sums = self._no_sums()
         self._terms: dict[str, Tensor] = {}
 
@@ -117,13 +121,14 @@ class Trainer:
         teacher = self.teacher.answer(batch) if self.teacher is not None else None
         images = self.student.preprocessing(batch.images)
         with autocast(self.device, self.precision):
-            logits = self.student(images)
+            logits = self._forward(images)
         student = Outputs(logits=logits.float())  # loss arithmetic is float32 under mixed precision
         context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
         loss, terms = self.objective(student, teacher, batch.targets, context)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.student)
         self.step += 1
@@ -177,6 +182,9 @@ class Trainer:
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         tensors |= {f"terms.{name}": tensor for name, tensor in self._terms.items()}
+        if self.scaler.is_enabled():
+            scale = self.scaler.state_dict()
+            tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
         return tensors | {"sums": self._sums}
 
     def restore(self, state: State) -> None:
@@ -192,6 +200,9 @@ class Trainer:
             load_tensors(self.average, parts["average"], "the saved state")
         self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
         self._sums = state.tensors["sums"].to(self.device)
+        if self.scaler.is_enabled():
+            scale, tracker = state.tensors["scaler"].tolist()
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
         self.step = int(state.progress["step"])
 
     def _rate(self, step: int) -> float:

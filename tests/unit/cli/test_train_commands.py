@@ -107,20 +107,21 @@ def test_config_file_repeats_a_run_to_the_byte(command, tmp_path):
 def test_options_reach_the_config(config_of):
     config, folder = config_of(
         "train", "--student", "nin", "--student-option", "dropout=0.25", "--data", "synthetic", "--data-dir", "d",
-        "--augmentation", "flip_shift", "--shift", 1, "--views", 8, "--view-seed", 3, "--validation", 10, "--epochs", 4,
+        "--augmentation", "flip_shift", "--shift", 1, "--cutout", 6, "--views", 8,
+        "--view-seed", 3, "--validation", 10, "--epochs", 4,
         "--batch-size", 32, "--seed", 7, "--optimizer", "sgd", "--lr", "1e-2", "--weight-decay", "5e-4", "--momentum",
         0.8, "--schedule", "step", "--step-at", 0.5, "--step-factor", 0.2, "--label-smoothing", 0.1,
-        "--ema", 0.99, "--precision", "bf16", "--device", "cpu", "--evaluate-every", 2, "--checkpoint-every", 3,
-        "--keep-every", 1,
+        "--ema", 0.99, "--precision", "bf16", "--compile", "off", "--device", "cpu", "--evaluate-every", 2,
+        "--checkpoint-every", 3, "--keep-every", 1,
     )  # fmt: skip
     assert (config.student.name, config.student.options) == ("nin", {"dropout": 0.25})
     data, optim = config.data, config.optim
     assert (data.name, data.data_dir, data.augmentation, data.shift) == ("synthetic", "d", "flip_shift", 1)
-    assert (data.views, data.view_seed, data.validation) == (8, 3, 10)
+    assert (data.cutout, data.views, data.view_seed, data.validation) == (6, 8, 3, 10)
     assert (optim.optimizer, optim.lr, optim.weight_decay, optim.momentum) == ("sgd", 0.01, 5e-4, 0.8)
     assert (optim.schedule, optim.step_at, optim.step_factor) == ("step", 0.5, 0.2)
     assert (config.epochs, config.batch_size, config.seed, config.label_smoothing) == (4, 32, 7, 0.1)
-    assert (config.ema, config.precision, config.device) == (0.99, "bf16", "cpu")
+    assert (config.ema, config.precision, config.compile, config.device) == (0.99, "bf16", "off", "cpu")
     assert (config.evaluate_every, config.checkpoint_every, config.keep_every) == (2, 3, 1)
     assert str(folder) == "runs/synthetic-nin-labels-seed7"
     config, _ = config_of("train", "--schedule", "one_cycle", "--warmup", 0.1)
@@ -130,12 +131,13 @@ def test_options_reach_the_config(config_of):
 def test_method_options_reach_the_config(config_of):
     config, _ = config_of(
         *DISTILL, "--teacher", "nin", "--method", "kd", "--variant", "historic", "--param", "temperature=3", "--weight",
-        "kd=0.7", "--label-weight", 0.3, "--no-teacher-cache",
+        "kd=0.7", "--label-weight", 0.3, "--teacher-cache", "off", "--teacher-cache-dtype", "fp32", "--teacher-tta",
+        "flip",
     )  # fmt: skip
     assert config.teacher.name == "nin"
     assert config.method.params == {"temperature": 3, "variant": "historic"}
     assert (config.method.weights, config.method.label_weight) == ({"kd": 0.7}, 0.3)
-    assert not config.teacher_cache
+    assert (config.teacher_cache, config.teacher_cache_dtype, config.teacher_tta) == ("off", "fp32", "flip")
 
 
 @pytest.mark.parametrize("name", RECIPES.names())
@@ -162,6 +164,8 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TRAIN, "--optimizer", "adamz"], "unknown optimizer 'adamz'; did you mean 'adam"),
         ([*TRAIN, "--views", 4], "--views has no effect here: it needs --augmentation flip or flip_shift"),
         ([*TRAIN, "--augmentation", "flip", "--shift", 4], "--shift has no effect here: it needs --augmentation flip_"),
+        ([*TRAIN, "--cutout", 3], "cutout 3 needs augmentation flip or flip_shift, got none"),
+        ([*TRAIN, "--augmentation", "flip", "--cutout", 9], "cutout must be at most the images' 8 pixels, got 9"),
         ([*TRAIN, "--momentum", 0.5], "--momentum has no effect here: it needs --optimizer sgd"),
         ([*TRAIN, "--step-at", 0.5], "--step-at has no effect here: it needs --schedule step"),
         ([*TRAIN, "--schedule", "step", "--warmup", 0.5], "--warmup has no effect here: it needs --schedule one_cycle"),

@@ -9,8 +9,8 @@ from model_compression.data.augment import Plan, apply_plan, sample_plan
 INDICES = torch.arange(2000)
 
 
-def plan_of(augmentation="flip_shift", indices=INDICES, view=0, seed=0, shift=4):
-    return sample_plan(augmentation, indices, view_seed=seed, view=view, shift=shift)
+def plan_of(augmentation="flip_shift", indices=INDICES, view=0, seed=0, shift=4, cutout=0):
+    return sample_plan(augmentation, indices, view_seed=seed, view=view, shift=shift, cutout=cutout)
 
 
 def moved(image, flip, down, right):
@@ -29,11 +29,15 @@ def test_plan_does_not_depend_on_batch_or_order():
         part = plan_of(view=3, indices=indices)
         assert torch.equal(part.flip, whole.flip[indices])
         assert torch.equal(part.shift, whole.shift[indices])
+        assert torch.equal(plan_of(view=3, indices=indices, cutout=3).hole, plan_of(view=3, cutout=3).hole[indices])
 
 
 def test_plan_is_fixed_for_all_time():
     plan = plan_of(indices=torch.arange(6), view=4, seed=1)  # stored teacher answers belong to these very plans
     assert plan.flip.tolist() == [True, True, False, True, True, False]
+    assert plan.hole is None
+    hole = plan_of(indices=torch.arange(1), view=4, seed=1, cutout=8).hole
+    assert (hole * 2**16).tolist() == [[36942, 10977]]
     assert plan.shift.tolist() == [[-3, 2], [-3, 3], [3, 4], [-2, 3], [1, -4], [3, -2]]
 
 
@@ -97,3 +101,27 @@ def test_apply_plan_does_not_change_its_input():
     before = images.clone()
     apply_plan(images, plan_of(indices=torch.arange(10)))
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("side", [1, 4, 7, 9])
+def test_holes_are_squares_around_a_pixel_cut_off_at_the_borders(side):
+    images = np.random.default_rng(0).integers(1, 256, (500, 3, 7, 9), dtype=np.uint8)
+    plan = plan_of("flip", indices=torch.arange(500), cutout=side)
+    fill = torch.tensor([10, 20, 30], dtype=torch.uint8)
+    found = apply_plan(torch.from_numpy(images), plan, fill).numpy()
+    middles = set()
+    for image, answer, flip, (down, right) in zip(images, found, plan.flip.tolist(), plan.hole.tolist(), strict=True):
+        row, column = int(down * 7), int(right * 9)
+        middles.add((row, column))
+        expected = moved(image, flip, 0, 0).copy()
+        top, left = row - side // 2, column - side // 2
+        for channel, value in enumerate((10, 20, 30)):
+            expected[channel, max(0, top) : top + side, max(0, left) : left + side] = value
+        np.testing.assert_array_equal(answer, expected)
+    assert len(middles) == 63  # each pixel is the middle of some
+
+
+def test_holes_change_neither_flips_nor_shifts():
+    with_hole, without = plan_of(cutout=5), plan_of()
+    assert torch.equal(with_hole.flip, without.flip)
+    assert torch.equal(with_hole.shift, without.shift)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model_compression.errors import UsageError
-from model_compression.train.device import autocast, choose_device, choose_precision, seed_device
+from model_compression.train.device import autocast, choose_compile, choose_device, choose_precision, seed_device
 
 CPU = torch.device("cpu")
 
@@ -37,6 +37,7 @@ def test_precision_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, f
     assert choose_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
     assert choose_precision("fp32", CPU) == torch.float32
     assert choose_precision("bf16", CPU) == torch.bfloat16
+    assert choose_precision("fp16", CPU) == torch.float16
 
 
 def test_autocast_is_off_in_float32():
@@ -70,6 +71,20 @@ def pages():
 pages(), pages()
 print(max(pages() for _ in range(5)))
 """
+
+
+def test_compiling_is_for_long_runs_on_a_gpu_or_when_it_is_asked_for(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setenv("CXX", sys.executable)  # any program that is there
+    assert not choose_compile("auto", CPU, 10**6)
+    assert not choose_compile("auto", cuda, 100)
+    assert choose_compile("auto", cuda, 10**6)
+    assert choose_compile("on", CPU, 1)
+    assert not choose_compile("off", cuda, 10**6)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not choose_compile("auto", cuda, 10**6)
+    with pytest.raises(UsageError, match=r"needs a C\+\+ compiler, and none was found"):
+        choose_compile("on", CPU, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")

@@ -78,16 +78,39 @@ def test_run_is_repeated_to_the_byte_and_another_seed_differs(tiny, run):
 def test_cached_and_live_teachers_train_alike(tiny, run):
     config = tiny.config("kd", data={"augmentation": "flip_shift", "views": 2})
     cached, _, seen = run(config, "cached")
-    live, _, other = run(dataclasses.replace(config, teacher_cache=False), "live")
+    live, _, other = run(dataclasses.replace(config, teacher_cache="off"), "live")
     assert seen.answered == [(22, 22), (22, 22)]
     assert other.answered == []
     first, second = (load_file(folder / "predictions.safetensors")["student_logits"] for folder in (cached, live))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
-def test_teacher_is_asked_live_where_views_have_no_end(tiny, run):
-    _, _, seen = run(tiny.config("kd", data={"augmentation": "flip"}))
+def test_answers_that_are_too_many_are_asked_live_and_it_is_said(tiny, run, monkeypatch):
+    config = tiny.config("kd", data={"augmentation": "flip"})
+    _, _, seen = run(config, "stored")
+    assert seen.answered == [(22, 22)] * 3  # a view an epoch
+    monkeypatch.setattr("model_compression.train.teachers._AUTO_BYTES", 3 * 22 * 3 * 2 - 1)
+    monkeypatch.setattr("model_compression.train.teachers.store_for", None)
+    _, _, seen = run(config, "live")
     assert seen.answered == []
+    assert "the answers to 3 views would take 0.0 GiB: the teacher answers live; name a folder" in seen.messages[0]
+
+
+def test_teachers_with_a_comma_answer_together(tiny, run, tmp_path):
+    save_weights(tmp_path / "b.safetensors", create_model("tiny-teacher", seed=3))
+    config = tiny.config("kd", teacher_tta="flip")
+    both = f"{tiny.teacher}, {tmp_path / 'b.safetensors'}"
+    folder, _, _ = run(dataclasses.replace(config, teacher=ModelConfig(name=both)))
+    _, test = tiny.data()
+    images = torch.from_numpy(test.images)
+    with torch.no_grad():
+        answers = [
+            model.eval()(model.preprocessing(shown))
+            for model in (read_model(tiny.teacher), read_model(tmp_path / "b.safetensors"))
+            for shown in (images, images.flip(3))
+        ]
+    found = load_file(folder / "predictions.safetensors")["teacher_logits"]
+    torch.testing.assert_close(found, sum(answers) / 4, rtol=1e-5, atol=1e-6)
 
 
 def test_validation_trains_on_the_rest_and_never_looks_at_the_test_set(tiny, run, monkeypatch):
@@ -103,7 +126,9 @@ def test_validation_trains_on_the_rest_and_never_looks_at_the_test_set(tiny, run
     folder, metrics, seen = run(tiny.config("kd", data={"validation": 6}, evaluate_every=1))
     train, test = tiny.data()
     rest, held_out = hold_out(train, 6, seed=0)
-    assert len(looked) == 5  # three epochs, then student and teacher
+    assert len(looked) == 4  # three epochs, then the student
+    answers = predict(read_model(tiny.teacher), held_out, CPU, torch.float32)
+    torch.testing.assert_close(load_file(folder / "predictions.safetensors")["teacher_logits"], answers)
     assert {dataset.digest for dataset in looked} == {held_out.digest}
     np.testing.assert_array_equal(seen.trainer.loader.images, rest.images)
     assert not {image.tobytes() for image in rest.images} & {image.tobytes() for image in held_out.images}

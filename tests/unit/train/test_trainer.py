@@ -18,10 +18,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def built(tiny):
-    def build(config, student=None):
-        teacher = LiveTeacher(read_model(tiny.teacher), CPU, torch.float32) if config.teacher else None
+    def build(config, student=None, precision=torch.float32):
+        teacher = LiveTeacher([read_model(tiny.teacher)], CPU, torch.float32) if config.teacher else None
         student = student or create_model("tiny", seed=config.seed)
-        return Trainer(config, student, teacher, tiny.data()[0], CPU, torch.float32)
+        return Trainer(config, student, teacher, tiny.data()[0], CPU, precision)
 
     return build
 
@@ -74,7 +74,7 @@ def test_trainer_distils_with_teacher_and_label_terms(tiny, built):
 @pytest.mark.parametrize("method", ["kd", "logits", "noisy_teacher"])
 def test_trainer_never_changes_the_teacher(tiny, built, method):
     trainer = built(tiny.config(method))
-    model = trainer.teacher.model
+    (model,) = trainer.teacher.models
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained(trainer)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -187,3 +187,31 @@ def test_trainer_computes_losses_in_float32_under_mixed_precision(tiny):
         assert all(parameter.dtype == torch.float32 for parameter in trainer.student.parameters())
     assert kinds[0] != kinds[1]
     assert kinds[1] == pytest.approx(kinds[0], rel=1e-2)
+
+
+def test_half_precision_scales_the_loss_and_skips_steps_that_overflow(tiny, built):
+    trainer = built(tiny.config(precision="fp16"), precision=torch.float16)
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**40})
+    before = {name: tensor.clone() for name, tensor in trainer.student.named_parameters()}
+    scales = []
+    trainer.run_epoch(lambda progress: scales.append(trainer.scaler.get_scale()))
+    assert scales == [2.0 ** (39 - number) for number in range(5)]  # each step overflowed, and halved the scale
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.student.named_parameters())
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 2.0**10})
+    trained(trainer)
+    assert trainer.scaler.get_scale() == 2.0**10
+    exact = built(tiny.config())
+    trained(exact)
+    assert trainer.evaluate(tiny.data()[1]) == pytest.approx(exact.evaluate(tiny.data()[1]), abs=0.3)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_plain_training(tiny, built):
+    plain, compiled = (built(tiny.config(compile=how, epochs=1)) for how in ("off", "on"))
+    assert (plain.compiled, compiled.compiled) == (False, True)
+    for trainer in (plain, compiled):
+        trainer.student.drop1.p = 0.0  # compiled code draws other numbers
+        trained(trainer)
+    weights = compiled.student.state_dict()
+    for name, tensor in plain.student.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,172 @@
+"""Stored teacher answers: fill them before training, look at them, check them, delete them.
+
+`distill` fills what it needs by itself; `build` does so beforehand, for the same options as `distill`."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  model-compression cache build --teacher nin-cifar10
+  model-compression cache build --augmentation flip_shift --views 4
+  model-compression cache info
+  model-compression cache check
+  model-compression cache clear --all
+
+MODEL_COMPRESSION_CACHE in the environment is where they lie, else the user's cache.
+"""
+
+_CHECKED = 500  # answers of each view that `check` computes again
+_TOLERANCES = {
+    "float32": 1e-3,
+    "bfloat16": 0.05,
+    "float16": 5e-3,
+}  # of the logits' range: another batch, another device
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the actions and their options."""
+    from model_compression.cli import distill
+
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="fill the views that `distill` with these options reads")
+    distill.configure(build)
+    for name, text in (
+        ("info", "what is stored: teacher, views, size, how often it served"),
+        ("check", "compute a sample of the stored answers again and compare"),
+        ("clear", "delete stored answers"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="one store (default: all)")
+        action.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        if name == "clear":
+            action.add_argument("--all", action="store_true", help="all stores of the user's cache")
+        if name == "check":
+            action.add_argument(
+                "--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)"
+            )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the action says; returns the exit code."""
+    return {"build": _build, "info": _info, "check": _check, "clear": _clear}[args.action](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from model_compression.cli.distill import distill_config
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.train.teachers import fill_cache
+
+    begun = time.monotonic()
+    with ConsoleObserver() as observer:
+        teacher = fill_cache(distill_config(args), observer)
+    facts = {**_facts(teacher.store), "seconds": round(time.monotonic() - begun, 1)}
+    print(json.dumps(facts) if args.json else _text(facts))
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from model_compression.teachers.store import cache_folder
+
+    found = [_facts(store) for store in _stores(args.folder)]
+    if args.json:
+        print(json.dumps({"folder": str(args.folder or cache_folder()), "stores": found}))
+        return 0
+    print("\n\n".join(map(_text, found)) or f"no answers are stored in {args.folder or cache_folder()}")
+    if len(found) > 1:
+        print(f"\n{len(found)} stores, {_size(sum(facts['size_bytes'] for facts in found))}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.errors import ModelCompressionError
+    from model_compression.train.teachers import reopened
+
+    results = []
+    for store in _stores(args.folder):
+        precision = store.fingerprint["precision"]
+        try:
+            with ConsoleObserver() as observer:
+                teacher = reopened(store, args.device, observer.message)
+                views = store.views()
+                count = observer.counter("check", len(views), "views")
+                largest = 0.0
+                for number, view in enumerate(views, start=1):
+                    largest = max(largest, teacher.difference(store.read(view), view, _CHECKED))
+                    count(number)
+            good, reason = largest <= _TOLERANCES[precision], f"largest difference {largest:.1e} of the logits' range"
+        except ModelCompressionError as error:
+            good, reason = False, str(error)
+        results.append({"folder": str(store.folder), "good": good, "result": reason})
+    if args.json:
+        print(json.dumps({"stores": results}))
+    else:
+        for result in results:
+            print(f"{'good' if result['good'] else 'BAD '}  {result['folder']}\n      {result['result']}")
+        if not results:
+            print("nothing is stored: nothing to check")
+    return 0 if all(result["good"] for result in results) else 1
+
+
+def _clear(args: argparse.Namespace) -> int:
+    from model_compression.errors import UsageError
+
+    if (args.folder is None) != args.all:
+        raise UsageError("say what to delete: a FOLDER, as `cache info` prints them, or --all")
+    freed = {str(store.folder): store.clear() for store in _stores(args.folder)}
+    if args.json:
+        print(json.dumps({"freed_bytes": sum(freed.values()), "folders": list(freed)}))
+    else:
+        print(f"{len(freed)} stores deleted, {_size(sum(freed.values()))} freed")
+    return 0
+
+
+def _stores(folder: Path | None) -> list[Any]:
+    """The stores that are meant. Raises UsageError when ``folder`` is none and has none."""
+    from model_compression.errors import UsageError
+    from model_compression.teachers.store import cache_folder, stores
+
+    if folder is not None and not folder.exists() and (cache_folder() / folder).exists():
+        folder = cache_folder() / folder
+    found = stores(folder)
+    if folder is not None and not found:
+        raise UsageError(f"{folder} holds no stored answers; `model-compression cache info` lists those there are")
+    return found
+
+
+def _facts(store: Any) -> dict[str, Any]:
+    usage, print_, views = store.usage, store.fingerprint, store.views()
+    return {
+        "folder": str(store.folder),
+        "teacher": store.origin["teacher"],
+        "tta": print_["tta"],
+        "data": store.origin["data"]["name"],
+        "augmentation": print_["augmentation"],
+        "precision": print_["precision"],
+        "dtype": print_["dtype"],
+        "views": len(views),
+        "size_bytes": store.size_bytes(),
+        "found": usage.found,
+        "filled": usage.filled,
+        "hit_rate": usage.hit_rate,
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
+    asked = facts["found"] + facts["filled"]
+    lines = [
+        facts["folder"],
+        f"  teacher   {facts['teacher']}{tta}, in {facts['precision']}",
+        f"  data      {facts['data']}, augmentation {facts['augmentation']}",
+        f"  stored    {facts['views']} views as {facts['dtype']}, {_size(facts['size_bytes'])}",
+        f"  served    {facts['found']} of {asked} requests for a view were there ({facts['hit_rate']:.0%})",
+    ]
+    return "\n".join(lines)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"

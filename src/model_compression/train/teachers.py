@@ -1,0 +1,112 @@
+"""What answers for the teacher that a configuration names: live networks, or their stored answers."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict
+from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.loader import ResidentLoader
+from model_compression.data.sources import DATASETS
+from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.models.base import MODELS, Network
+from model_compression.models.weights import load_model, no_weights
+from model_compression.teachers.cache import CachedTeacher, size_estimate
+from model_compression.teachers.fingerprint import fingerprint
+from model_compression.teachers.live import LiveTeacher
+from model_compression.teachers.store import AnswerStore, store_for
+from model_compression.train.device import choose_device, choose_precision
+from model_compression.train.observer import Observer
+
+_AUTO_BYTES = 8 * 2**30  # what "auto" stores at most for one run
+
+
+def load_teachers(config: ModelConfig) -> list[Network]:
+    """The networks that ``config`` names, with commas between several. Raises UsageError for one without weights."""
+    names = [config.name] if Path(config.name).exists() else [name.strip() for name in config.name.split(",")]
+    for name in names:
+        if name in MODELS:
+            raise no_weights(name)  # fresh ones would answer at random, and otherwise after a resume
+    return [load_model(name, config.options) for name in names]
+
+
+def num_views(config: TrainConfig) -> int:
+    """How many views a run shows."""
+    if config.data.augmentation == "none":
+        return 1
+    return min(config.data.views or config.epochs, config.epochs)
+
+
+def cached_teacher(
+    config: TrainConfig,
+    live: LiveTeacher,
+    train_set: Dataset,
+    progress: Callable[[int, int], None],
+    report: Callable[[str], None],
+) -> CachedTeacher | None:
+    """What stores the teacher's answers as ``config`` says; None where "auto" finds them too many, which is said.
+
+    Raises CacheMismatchError when the folder that is named holds other answers.
+    """
+    assert config.teacher is not None
+    dtype = config.teacher_cache_dtype
+    identity = fingerprint(live, train_set.digest, config.data, dtype)
+    if config.teacher_cache == "auto":
+        views = num_views(config)
+        size = size_estimate(images=len(train_set), classes=train_set.num_classes, views=views, dtype=dtype)
+        if size > _AUTO_BYTES:
+            report(
+                f"the answers to {views} views would take {size / 2**30:.1f} GiB: the teacher answers live; name a "
+                "folder with --teacher-cache to store them, or show fewer --views"
+            )
+            return None
+        store = store_for(identity)
+    else:
+        store = AnswerStore(Path(config.teacher_cache).expanduser())
+    store.claim(identity, {"teacher": config.teacher.name, "data": dataclasses.asdict(config.data)})
+    return CachedTeacher(live, ResidentLoader(train_set, config.data, live.device), store, progress, report)
+
+
+def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
+    """Stores all answers that a run of ``config`` reads, and returns what serves them.
+
+    Raises UsageError when ``config`` stores none, and what the data and the networks raise.
+    """
+    if config.teacher is None or config.teacher_cache == "off":
+        raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
+    device = choose_device(config.device)
+    teachers = load_teachers(config.teacher)
+    live = LiveTeacher(teachers, device, choose_precision(config.precision, device), config.teacher_tta)
+    train_set = _train_set(config.data, observer.message)
+    teacher = cached_teacher(config, live, train_set, observer.teacher_answered, observer.message)
+    if teacher is None:
+        raise UsageError("these are more answers than --teacher-cache auto stores; name a folder")
+    for view in range(num_views(config)):
+        teacher.view(view)
+    return teacher
+
+
+def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> CachedTeacher:
+    """What served the answers in ``store``, built again from where it came.
+
+    Raises ModelCompressionError when teacher or data are gone, CacheMismatchError when they are no longer the same.
+    """
+    origin, stored = store.origin, store.fingerprint
+    try:
+        data = from_dict(DataConfig, origin["data"], str(store.folder))
+        teachers = load_teachers(ModelConfig(name=origin["teacher"]))
+        precision = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
+        live = LiveTeacher(teachers, choose_device(device), precision[stored["precision"]], stored["tta"])
+    except (KeyError, TypeError) as error:
+        raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
+    train_set = _train_set(data, report)
+    store.claim(fingerprint(live, train_set.digest, data, stored["dtype"]), origin)
+    return CachedTeacher(live, ResidentLoader(train_set, data, live.device), store, lambda done, total: None, report)
+
+
+def _train_set(data: DataConfig, report: Callable[[str], None]) -> Dataset:
+    """The images that a run with ``data`` trains on."""
+    train, _ = DATASETS.get(data.name)(data.data_dir, report)
+    return hold_out(train, data.validation, seed=0)[0] if data.validation else train

@@ -1,0 +1,119 @@
+"""The cache command: what it fills, `distill` reads; what it shows is true; what is damaged or stale, it says."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from model_compression.cli.main import main
+from model_compression.models import create_model
+from model_compression.models.weights import save_weights
+from model_compression.teachers import store
+
+OPTIONS = ["--data", "tiny", "--student", "tiny", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
+FLIP = ["--augmentation", "flip", "--epochs", "3"]
+
+
+@pytest.fixture
+def command(tiny, tmp_path, monkeypatch, capsys):
+    """Function that runs a command and returns (exit code, stdout, stderr); the teacher is teacher.safetensors."""
+    monkeypatch.chdir(tmp_path)
+    save_weights("teacher.safetensors", create_model("tiny-teacher", seed=7))
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def build(command):
+    """Function that fills a cache for options and returns what is said of it."""
+
+    def run(*options):
+        code, out, err = command("cache", "build", *OPTIONS, "--teacher", "teacher.safetensors", *options, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+@pytest.mark.parametrize(("views", "count"), [(0, 3), (2, 2), (8, 3)])
+def test_built_cache_is_what_distill_with_the_same_options_reads(command, build, views, count):
+    facts = build(*FLIP, "--views", views)
+    assert (facts["views"], facts["found"], facts["filled"]) == (count, 0, count)
+    assert count * 22 * 3 * 2 < facts["size_bytes"] < count * 22 * 3 * 2 + 5000  # half precision, and headers
+    code, _, err = command("distill", *OPTIONS, "--teacher", "teacher.safetensors", *FLIP, "--views", views)
+    assert code == 0
+    assert "storing" not in err
+    _, out, _ = command("cache", "info", "--json")
+    (facts,) = json.loads(out)["stores"]
+    assert (facts["found"], facts["filled"], facts["hit_rate"]) == (count, count, 0.5)
+
+
+def test_info_shows_each_store(command, build):
+    assert "no answers are stored in " in command("cache", "info")[1]
+    build(*FLIP)
+    build("--teacher-tta", "flip")
+    code, out, _ = command("cache", "info")
+    assert code == 0
+    for text in ("3 views as fp16", "1 views as fp16", "averaged with those to mirror images", "2 stores, 0.0 MB"):
+        assert text in out
+
+
+def test_check_passes_what_is_good_and_names_what_is_not(command, build):
+    folder = build(*FLIP)["folder"]
+    build()
+    code, out, _ = command("cache", "check")
+    assert (code, out.count("good  ")) == (0, 2)
+    path = f"{folder}/view-1.safetensors"
+    answers = load_file(path)["logits"]
+    answers[::7] += 0.05 * (answers.max() - answers.min())
+    save_file({"logits": answers}, path, {store.FORMAT: store._digest(answers)})
+    code, out, _ = command("cache", "check", "--json")
+    results = {result["folder"]: result["good"] for result in json.loads(out)["stores"]}
+    assert (code, sorted(results.values()), results[folder]) == (1, [False, True], False)
+
+
+def test_check_says_what_differs_when_the_teacher_is_another_by_now(command, build):
+    build()
+    save_weights("teacher.safetensors", create_model("tiny-teacher", seed=8))
+    code, out, _ = command("cache", "check")
+    assert code == 1
+    assert "holds answers of something else: networks.0.weights_sha256 is " in out
+
+
+def test_clear_needs_to_be_told_what_and_frees_it(command, build, tmp_path):
+    folder = build()["folder"]
+    build(*FLIP)
+    code, _, err = command("cache", "clear")
+    assert (code, err) == (
+        2,
+        "model-compression cache: error: say what to delete: a FOLDER, as `cache info` prints them, or --all\n",
+    )
+    assert command("cache", "clear", folder)[1].startswith("1 stores deleted, ")
+    assert len(json.loads(command("cache", "info", "--json")[1])["stores"]) == 1
+    assert json.loads(command("cache", "clear", "--all", "--json")[1])["freed_bytes"] > 132
+    assert "no answers are stored" in command("cache", "info")[1]
+    assert command("cache", "clear", tmp_path)[0] == 2
+
+
+def test_named_folder_is_used_and_refused_for_anything_else(command, build, tmp_path):
+    facts = build(*FLIP, "--teacher-cache", "answers")
+    assert facts["folder"] == "answers"
+    assert "no answers are stored" in command("cache", "info")[1]  # in the user's cache
+    run = ["distill", *OPTIONS, "--teacher", "teacher.safetensors", *FLIP, "--teacher-cache", "answers"]
+    assert command(*run, "--out", "a")[0] == 0
+    code, _, err = command(*run, "--view-seed", 1, "--out", "b")
+    assert code == 1
+    assert "answers holds answers of something else: view_seed is 0 there, 1 here; name another folder" in err
+    assert not (tmp_path / "b").exists()
+
+
+def test_nothing_to_store_is_wrong_usage(command):
+    code, _, err = command("cache", "build", *OPTIONS, "--teacher", "teacher.safetensors", "--teacher-cache", "off")
+    assert code == 2
+    assert "there is nothing to store" in err
+    with pytest.raises(SystemExit, match="2"):
+        command("cache", "fill")
