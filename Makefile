@@ -9,12 +9,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint format wheel data clean
+.PHONY: help demo test test-slow bench lint format wheel data clean
 
 help:
 	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that learns from labels alone'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
+	@echo 'make bench      the benchmarks, an hour of an idle machine; results/benchmarks/'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make format     ruff, in place'
 	@echo 'make wheel      the package as a file, in dist/'
@@ -32,6 +33,12 @@ test: .venv/stamp-tools data
 
 test-slow: .venv/stamp-tools data
 	$(BIN)/python -m pytest -m slow --durations=10
+
+bench: .venv/stamp-bench data
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed --student nin-bn --batch-size 64 --ways cached bare peak
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.time_to_accuracy
 
 lint: .venv/stamp-tools
 	$(BIN)/ruff check .
@@ -71,8 +78,13 @@ data: .venv/stamp-package
 	$(PIP) --no-build-isolation --editable '.[all,test,dev]'
 	@touch $@
 
+.venv/stamp-bench: .venv/stamp-package
+	@echo 'set-up: what the benchmarks compare with into .venv, once'
+	$(PIP) --no-build-isolation --editable '.[all,bench]'
+	@touch $@
+
 clean:
 	if [ -e .venv/made-by-make ]; then rm -rf .venv; fi
-	rm -f .venv/stamp-python .venv/stamp-package .venv/stamp-tools
+	rm -f .venv/stamp-python .venv/stamp-package .venv/stamp-tools .venv/stamp-bench
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
