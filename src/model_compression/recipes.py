@@ -106,6 +106,26 @@ def classic_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig |
     }
 
 
+def views_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | None = None) -> dict[str, TrainConfig]:
+    """How many views of an image a teacher should answer: one, a few shown in turn, or a fresh one each epoch."""
+    data = dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=4)
+    labels = TrainConfig(
+        student=ModelConfig(name="lenet", options={"init": "default"}),
+        data=data,
+        optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
+        epochs=epochs,
+        seed=seed,
+        evaluate_every=max(1, epochs // 10),
+    )
+    fresh = dataclasses.replace(labels, teacher=ModelConfig(name=teacher), method=MethodConfig(name="kd"))
+    arms = {
+        f"views_{views}": dataclasses.replace(fresh, data=dataclasses.replace(data, views=views))
+        for views in (1, 4, 16)
+    }
+    exact = dataclasses.replace(fresh, teacher_cache_dtype="fp32")
+    return {"labels": labels, **arms, "fresh": fresh, "fresh_fp32": exact}
+
+
 def demo_pair(*, teacher: str, epochs: int, data: DataConfig) -> dict[str, TrainConfig]:
     """A LeNet on labels alone and one that learns from the teacher, with the same short schedule."""
     labels = TrainConfig(

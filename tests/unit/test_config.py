@@ -18,7 +18,7 @@ from model_compression.config import (
     to_json,
 )
 from model_compression.errors import UnknownNameError, UsageError
-from model_compression.recipes import RECIPES, classic_protocol, demo_pair
+from model_compression.recipes import RECIPES, classic_protocol, demo_pair, views_protocol
 
 PLAIN = {"student": {"name": "lenet"}}
 
@@ -26,6 +26,7 @@ PLAIN = {"student": {"name": "lenet"}}
 def all_recipes():
     configs = {name: RECIPES.create(name).config for name in RECIPES}
     configs |= classic_protocol(teacher="nin-cifar10", epochs=100, seed=3)
+    configs |= {f"views-{arm}": c for arm, c in views_protocol(teacher="nin", epochs=20, seed=1).items()}
     configs |= {f"demo-{arm}": c for arm, c in demo_pair(teacher="nin", epochs=2, data=DataConfig()).items()}
     return configs
 

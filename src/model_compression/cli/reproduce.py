@@ -1,4 +1,5 @@
-"""Repeat the classic experiment of 2016: a LeNet on labels alone and with three ways to learn from the teacher.
+"""Repeat an experiment: `classic`, a LeNet on labels alone and with the three ways of 2016 to learn from a teacher; or
+`views`, how many augmented views of each image the teacher should answer.
 
 Each finished run leaves a record in the results folder; what has a record is not run again, and what was interrupted
 goes on where it stopped: give the same command again.
@@ -9,21 +10,25 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   model-compression reproduce
-  model-compression reproduce --seeds 3 --epochs 100 --teacher nin-cifar10
+  model-compression reproduce classic --seeds 3 --epochs 100
+  model-compression reproduce views --seeds 3 --arms views_4 fresh
   model-compression reproduce --epochs 2 --arms labels kd --out results/trial
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
+    parser.add_argument(
+        "experiment", nargs="?", default="classic", metavar="EXPERIMENT", help="classic or views (default: classic)"
+    )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each arm (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="the first seed (default: 0)")
-    parser.add_argument("--epochs", type=int, default=100, metavar="E", help="of each run (default: 100)")
-    parser.add_argument("--teacher", default="nin-cifar10", metavar="MODEL", help="default: nin-cifar10")
+    parser.add_argument("--epochs", type=int, metavar="E", help="of each run (default: classic 100, views 20)")
+    parser.add_argument("--teacher", metavar="MODEL", help="default: classic nin-cifar10, views whitening-cnn-cifar10")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="some of the arms only (default: all)")
     parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
-    parser.add_argument("--out", metavar="FOLDER", help="results folder (default: results/classic-E-epochs)")
+    parser.add_argument("--out", metavar="FOLDER", help="results folder (default: results/EXPERIMENT-E-epochs)")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders go (default: runs)")
 
 
@@ -34,25 +39,33 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.errors import UsageError
     from model_compression.files import write_atomically
     from model_compression.models.weights import find_weights
-    from model_compression.recipes import classic_protocol
+    from model_compression.recipes import classic_protocol, views_protocol
     from model_compression.registry import unknown_name
-    from model_compression.report.classic_table import ARMS, write_report
+    from model_compression.report.experiment_table import LAYOUTS, write_report
     from model_compression.train.runs import finish_run
 
     if args.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
-    arms = args.arms or list(ARMS)
+    if args.experiment not in LAYOUTS:
+        raise unknown_name("experiment", args.experiment, list(LAYOUTS))
+    layout = LAYOUTS[args.experiment]
+    protocol, epochs, teacher, title = {
+        "classic": (classic_protocol, 100, "nin-cifar10", "The classic experiment"),
+        "views": (views_protocol, 20, "whitening-cnn-cifar10", "How many views the teacher should answer"),
+    }[args.experiment]
+    epochs, teacher = epochs if args.epochs is None else args.epochs, args.teacher or teacher
+    arms = args.arms or list(layout.arms)
     for arm in arms:
-        if arm not in ARMS:
-            raise unknown_name("arm", arm, list(ARMS))
+        if arm not in layout.arms:
+            raise unknown_name("arm", arm, list(layout.arms))
     if arms != ["labels"]:
-        find_weights(args.teacher)  # before an hour goes into the students that need none
-    out = Path(args.out or f"results/classic-{args.epochs}-epochs")
+        find_weights(teacher)  # before an hour goes into the students that need none
+    out = Path(args.out or f"results/{args.experiment}-{epochs}-epochs")
     data = DataConfig(name=args.data, data_dir=args.data_dir)
-    title = f"The classic experiment, {args.epochs} epochs"
+    title = f"{title}, {epochs} epochs"
     table = ""
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        configs = classic_protocol(teacher=args.teacher, epochs=args.epochs, seed=seed, data=data)
+        configs = protocol(teacher=teacher, epochs=epochs, seed=seed, data=data)
         for arm in arms:
             record = out / f"{arm}-seed{seed}.json"
             if _recorded(record, configs[arm]):
@@ -63,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
                 metrics = finish_run(configs[arm], folder, observer)
             content = {"arm": arm, "config": to_dict(configs[arm]), "metrics": metrics, **_logs(folder)}
             write_atomically(record, _json(content))
-            table = write_report(out, title)
-    table = table or write_report(out, title)
+            table = write_report(out, title, layout)
+    table = table or write_report(out, title, layout)
     print(f"{table}\n{out / 'table.md'}\n{out / 'curves.png'}")
     return 0
 

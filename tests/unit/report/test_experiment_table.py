@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from model_compression.errors import FileFormatError
-from model_compression.report.classic_table import classic_table, read_records, write_report
+from model_compression.report.experiment_table import LAYOUTS, experiment_table, read_records, write_report
+
+CLASSIC = LAYOUTS["classic"]
 
 
 def record(arm: str, seed: int, accuracy: float) -> dict[str, Any]:
@@ -17,7 +19,7 @@ def record(arm: str, seed: int, accuracy: float) -> dict[str, Any]:
     return {"arm": arm, "config": {"seed": seed, "teacher": teacher}, "metrics": metrics, "events": events}
 
 
-def test_classic_table_pairs_the_gain_by_seed() -> None:
+def test_experiment_table_pairs_the_gain_by_seed() -> None:
     records = [
         record("labels", 0, 0.60),
         record("labels", 1, 0.62),
@@ -25,7 +27,7 @@ def test_classic_table_pairs_the_gain_by_seed() -> None:
         record("kd", 1, 0.63),
         record("kd", 2, 0.99),  # no label-only run of this seed: counts in the mean, not in the gain
     ]
-    row = next(line for line in classic_table(records).splitlines() if "λ 0.3, τ 3 " in line)
+    row = next(line for line in experiment_table(records, CLASSIC).splitlines() if "λ 0.3, τ 3 " in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1] == "70.96%"
     assert cells[2].startswith("75.67%")
@@ -35,8 +37,8 @@ def test_classic_table_pairs_the_gain_by_seed() -> None:
     assert cells[7] == "65.00%, 63.00%, 99.00%"
 
 
-def test_classic_table_leaves_out_arms_that_were_not_run() -> None:
-    table = classic_table([record("labels", 0, 0.6)])
+def test_experiment_table_leaves_out_arms_that_were_not_run() -> None:
+    table = experiment_table([record("labels", 0, 0.6)], CLASSIC)
     assert "noisy" not in table
     assert "teacher:" not in table
 
@@ -44,13 +46,28 @@ def test_classic_table_leaves_out_arms_that_were_not_run() -> None:
 def test_read_records_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "kd-seed0.json").write_text('{"arm": "kd"')
     with pytest.raises(FileFormatError, match=r"kd-seed0\.json is damaged"):
-        read_records(tmp_path)
+        read_records(tmp_path, CLASSIC)
 
 
 def test_write_report_makes_table_and_plot(tmp_path: Path) -> None:
     for one in (record("labels", 0, 0.6), record("kd", 0, 0.65)):
         (tmp_path / f"{one['arm']}-seed0.json").write_text(json.dumps(one))
-    table = write_report(tmp_path, "A title")
+    table = write_report(tmp_path, "A title", CLASSIC)
     assert (tmp_path / "table.md").read_text().startswith("# A title\n\n| LeNet")
     assert table in (tmp_path / "table.md").read_text()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_experiment_table_without_published_figures_has_no_column_for_them() -> None:
+    records = [record("labels", 0, 0.80), record("views_4", 0, 0.82)]
+    lines = experiment_table(records, LAYOUTS["views"]).splitlines()
+    assert lines[0].startswith("| LeNet, trained on | mean ± 95 % | sd | n | gain over labels |")
+    assert lines[3].startswith("| KD, 4 views in turn | 82.00% |  | 1 | +2.00 |")
+    assert lines[4].startswith("| *teacher: nin-cifar10* | 89.00% |")
+    assert {line.count("|") for line in lines} == {8}
+
+
+def test_records_of_another_experiment_are_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / "kd-seed0.json").write_text(json.dumps(record("kd", 0, 0.65)))
+    with pytest.raises(FileFormatError, match=r"is of another experiment \(arm 'kd'\); name another --out"):
+        read_records(tmp_path, LAYOUTS["views"])

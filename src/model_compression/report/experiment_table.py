@@ -1,0 +1,130 @@
+"""An experiment's table, from records of runs: what each arm reached, beside what was published if anything was."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model_compression.errors import FileFormatError
+from model_compression.report.curves import plot_curves
+from model_compression.report.statistics import Summary, summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How an experiment is shown: its arms in order, with what the table calls them; gains are over ``baseline``.
+
+    ``published`` has accuracies that were published, of an arm or of the "teacher", in the year ``year``.
+    """
+
+    heading: str
+    arms: Mapping[str, str]
+    baseline: str
+    published: Mapping[str, float]
+    year: str = ""
+
+
+LAYOUTS = {
+    "classic": Layout(
+        heading="LeNet, trained on",
+        arms={
+            "labels": "labels alone",
+            "logits": "logits (Ba & Caruana 2014)",
+            "noisy_teacher": "noisy teacher, α 0.5, σ 0.1 (Sau & Balasubramanian 2016)",
+            "kd": "KD, λ 0.3, τ 3 (Hinton et al. 2015)",
+            "kd_tau_0.3": "KD, λ 0.3, τ 0.3",
+        },
+        baseline="labels",
+        published={"labels": 0.6615, "logits": 0.7197, "noisy_teacher": 0.7063, "kd": 0.7096, "teacher": 0.781},
+        year="2016",
+    ),
+    "views": Layout(
+        heading="LeNet, trained on",
+        arms={
+            "labels": "labels alone, a fresh view each epoch",
+            "views_1": "KD, 1 view",
+            "views_4": "KD, 4 views in turn",
+            "views_16": "KD, 16 views in turn",
+            "fresh": "KD, a fresh view each epoch",
+            "fresh_fp32": "the same, answers stored in float32",
+        },
+        baseline="labels",
+        published={},
+    ),
+}
+
+
+def read_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
+    """The records in a results folder, a JSON file each, by arm and seed. Raises FileFormatError for a damaged one."""
+    records = []
+    for path in sorted(folder.glob("*-seed*.json")):
+        try:
+            record = json.loads(path.read_text())
+            record["config"]["seed"], record["metrics"], record["events"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
+        if record["arm"] not in layout.arms:
+            raise FileFormatError(f"{path} is of another experiment (arm {record['arm']!r}); name another --out")
+        records.append(record)
+    return sorted(records, key=lambda record: (list(layout.arms).index(record["arm"]), record["config"]["seed"]))
+
+
+def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> str:
+    """Markdown, a row for each arm: published figure, mean ± 95 % interval, sd, n, gain over the baseline of its seed."""
+    year = [layout.year] if layout.published else []
+    head = [layout.heading, *year, "now, mean ± 95 %" if year else "mean ± 95 %", "sd", "n"]
+    head += [f"gain over {layout.baseline}", "agrees with teacher", "each seed"]
+    rules = ["---", *["---:"] * (len(head) - 2), "---"]
+    rows = [head, rules]
+    baseline = _by_seed(records, layout.baseline)
+    for arm in layout.arms:
+        found = _by_seed(records, arm)
+        if found:
+            rows.append(_row(arm, layout, found, baseline))
+    answered = [record for record in records if "teacher_test_accuracy" in record["metrics"]]
+    if answered:
+        metrics, name = answered[0]["metrics"], answered[0]["config"]["teacher"]["name"]
+        published = [f"{layout.published['teacher']:.1%}"] if layout.published else []
+        cells = [f"*teacher: {name}*", *published, f"{metrics['teacher_test_accuracy']:.2%}"]
+        rows.append(cells + [""] * (len(head) - len(cells)))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def write_report(folder: Path, title: str, layout: Layout) -> str:
+    """Writes table.md and curves.png from the records in ``folder``; returns the table."""
+    from model_compression.files import write_atomically
+
+    records = read_records(folder, layout)
+    table = experiment_table(records, layout)
+    write_atomically(folder / "table.md", f"# {title}\n\n{table}\n![curves](curves.png)\n".encode())
+    curves = {arm: [r["events"] for r in records if r["arm"] == arm] for arm in layout.arms}
+    plot_curves(folder / "curves.png", {arm: runs for arm, runs in curves.items() if runs}, title=title)
+    return table
+
+
+def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[int, Any]) -> list[str]:
+    values = [metrics["test_accuracy"] for metrics in found.values()]
+    summary = summarise(values)
+    paired = [found[seed]["test_accuracy"] - baseline[seed]["test_accuracy"] for seed in found if seed in baseline]
+    agrees = [metrics["teacher_agreement"] for metrics in found.values() if "teacher_agreement" in metrics]
+    published = [f"{layout.published[arm]:.2%}" if arm in layout.published else ""] if layout.published else []
+    return [
+        layout.arms[arm],
+        *published,
+        _mean(summary),
+        "" if summary.sd is None else f"{100 * summary.sd:.2f}",
+        str(summary.n),
+        "" if arm == layout.baseline or not paired else f"{100 * summarise(paired).mean:+.2f}",
+        f"{summarise(agrees).mean:.2%}" if agrees else "",
+        ", ".join(f"{value:.2%}" for value in values),
+    ]
+
+
+def _mean(summary: Summary) -> str:
+    text = f"{summary.mean:.2%}"
+    return text if summary.half_width is None else f"{text} ± {100 * summary.half_width:.2f}"
+
+
+def _by_seed(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, Any]:
+    return {r["config"]["seed"]: r["metrics"] for r in records if r["arm"] == arm}
