@@ -71,7 +71,7 @@ def read_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
 
 
 def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> str:
-    """Markdown, a row for each arm: published figure, mean ± 95 % interval, sd, n, gain over the baseline of its seed."""
+    """Markdown, a row an arm: published figure, mean ± 95 % interval, sd, n, gain over the baseline of its seed."""
     year = [layout.year] if layout.published else []
     head = [layout.heading, *year, "now, mean ± 95 %" if year else "mean ± 95 %", "sd", "n"]
     head += [f"gain over {layout.baseline}", "agrees with teacher", "each seed"]
