@@ -1,63 +1,132 @@
 """What every registered method keeps to; a new one is picked up by itself."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from model_compression.methods import METHODS, Context, Method, create
 from model_compression.outputs import Outputs
 
-pytestmark = pytest.mark.parametrize("name", METHODS.names())
+NAMES = pytest.mark.parametrize("name", METHODS.names())
 NUM_CLASSES, NUM_SAMPLES = 10, 50
+# Maps of other widths and sizes on the two sides, and tokens: what a pair of real networks brings.
+CONVOLUTIONAL = (
+    {"logits": (1, NUM_CLASSES), "embedding": (1, 12), "features": {"a": (1, 4, 8, 8), "b": (1, 6, 4, 4)}},
+    {"logits": (1, NUM_CLASSES), "embedding": (1, 20), "features": {"c": (1, 5, 8, 8), "d": (1, 9, 2, 2)}},
+)
+TOKENS = (
+    {"logits": (1, NUM_CLASSES), "embedding": (1, 12), "features": {"a": (1, 17, 8), "b": (1, 17, 8)}},
+    {"logits": (1, NUM_CLASSES), "embedding": (1, 16), "features": {"c": (1, 16, 16), "d": (1, 5, 16)}},
+)
+NETWORKS = pytest.mark.parametrize("networks", [CONVOLUTIONAL, TOKENS], ids=["convolutional", "tokens"])
 
 
-def built(name):
-    """The method, ready for models with logits only; a method that needs more is for its own tests."""
+def built(name, networks=CONVOLUTIONAL):
+    """The method, ready for a pair of networks; its random initialisation is always the same."""
     method = create(name)
-    if not method.needs <= {"logits"}:
-        pytest.skip(f"{name} needs {sorted(method.needs)}")
-    method.setup({side: {"logits": (1, NUM_CLASSES)} for side in ("student", "teacher")}, NUM_SAMPLES, NUM_CLASSES)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        method.setup(dict(zip(("student", "teacher"), networks, strict=True)), NUM_SAMPLES, NUM_CLASSES)
     return method
 
 
-def answered(method, batch):
-    """(student's logits, teacher's, terms) for a batch."""
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(batch, NUM_CLASSES, generator=generator).requires_grad_() for _ in range(2))
-    targets = torch.randint(0, NUM_CLASSES, (batch,), generator=generator)
-    context = Context(indices=torch.arange(batch), epoch=1, step=7, seed=0)
-    return student, teacher, method(Outputs(logits=student), Outputs(logits=teacher), targets, context)
+def outputs(shapes, batch, seed):
+    """Random answers (B, …) of a network; tensors that want a gradient, logits first."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensor(shape):
+        return torch.randn(batch, *shape[1:], generator=generator).requires_grad_()
+
+    return Outputs(
+        logits=tensor(shapes["logits"]),
+        embedding=tensor(shapes["embedding"]),
+        features={name: tensor(shape) for name, shape in shapes["features"].items()},
+    )
 
 
+def tensors(answers):
+    return [answers.logits, answers.embedding, *answers.features.values()]
+
+
+def answered(method, batch, networks=CONVOLUTIONAL, epoch=1):
+    """Student's and teacher's outputs and the method's terms for a batch."""
+    student, teacher = (outputs(shapes, batch, seed) for seed, shapes in enumerate(networks))
+    targets = torch.arange(batch) % NUM_CLASSES
+    context = Context(indices=torch.arange(batch), epoch=epoch, step=7, seed=0)
+    terms = method(student, teacher, targets, context)
+    return SimpleNamespace(student=student, teacher=teacher, terms=terms)
+
+
+@NAMES
 def test_method_states_its_weights_and_needs(name):
     method = create(name)
     assert isinstance(method, Method)
     assert method.needs <= {"logits", "embedding", "features"}
+    assert method.needs
     assert method.default_weights
     assert all(weight > 0 for weight in method.default_weights.values())
     assert method.default_label_weight >= 0
 
 
+@NAMES
+@NETWORKS
 @pytest.mark.parametrize("batch", [1, 2, 13, NUM_SAMPLES])
-def test_method_returns_finite_scalars_under_the_names_of_its_weights(name, batch):
+def test_method_returns_finite_scalars_under_the_names_of_its_weights(name, networks, batch):
+    found = answered(built(name, networks), batch, networks)
+    assert found.terms.keys() == dict(create(name).default_weights).keys()
+    assert all(term.shape == () and term.dtype == torch.float32 for term in found.terms.values())
+    assert all(term.isfinite() and term.requires_grad for term in found.terms.values())
+    sum(found.terms.values()).backward()
+    gradients = [tensor.grad for tensor in tensors(found.student) if tensor.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    if batch > 2:  # a relation within a batch of one is zero
+        assert any(gradient.any() for gradient in gradients)
+    assert all(tensor.grad is None for tensor in tensors(found.teacher))
+
+
+@NAMES
+def test_method_trains_all_its_parameters(name):
     method = built(name)
-    student, teacher, terms = answered(method, batch)
-    assert terms.keys() == method.default_weights.keys()
-    assert all(term.shape == () and term.dtype == torch.float32 and term.isfinite() for term in terms.values())
-    sum(terms.values()).backward()
-    assert student.grad is not None
-    assert student.grad.isfinite().all()
-    assert student.grad.any()
-    assert teacher.grad is None
+    found = answered(method, 13)
+    loss = sum(found.terms.values())
+    first = method.first_stage(found.teacher)
+    (loss if first is None else loss + first).backward()
+    unused = [key for key, parameter in method.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert not unused
 
 
+@NAMES
+def test_method_computes_in_float32_under_autocast(name):
+    exact = answered(built(name), 13).terms
+    method = built(name)
+    student, teacher = (outputs(shapes, 13, seed) for seed, shapes in enumerate(CONVOLUTIONAL))
+    context = Context(indices=torch.arange(13), epoch=1, step=7, seed=0)
+
+    def half(answers):
+        return Outputs(
+            logits=answers.logits.bfloat16(),
+            embedding=answers.embedding.bfloat16(),
+            features={key: value.bfloat16() for key, value in answers.features.items()},
+        )
+
+    terms = method(half(student), half(teacher), torch.arange(13) % NUM_CLASSES, context)
+    for key, term in terms.items():
+        assert term.dtype == torch.float32
+        assert term.item() == pytest.approx(exact[key].item(), rel=3e-2, abs=1e-3)
+
+
+@NAMES
 def test_method_state_is_saved_and_restored(name):
     method, other = built(name), built(name)
+    answered(method, 7)  # a memory, if there is one, is no longer what it was
     other.load_state_dict(method.state_dict())
-    _, _, terms = answered(method, 5)
-    _, _, again = answered(other, 5)
-    assert {key: value.item() for key, value in terms.items()} == {key: value.item() for key, value in again.items()}
+    expected = {key: value.item() for key, value in answered(method, 5).terms.items()}
+    assert {key: value.item() for key, value in answered(other, 5).terms.items()} == expected
 
 
+@NAMES
 def test_method_does_not_touch_the_global_generator(name):
     method = built(name)
     before = torch.get_rng_state()
@@ -65,5 +134,6 @@ def test_method_does_not_touch_the_global_generator(name):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@NAMES
 def test_method_documents_its_parameters(name):
     assert METHODS.get(name).__doc__

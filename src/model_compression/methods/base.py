@@ -1,10 +1,12 @@
 """The contract of a distillation method: a small module of named, unweighted, batch-mean terms."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.errors import UsageError
@@ -26,10 +28,12 @@ class Method(nn.Module):
     """A distillation loss; `forward` returns its terms, and only the trainer applies weights and adds the label loss.
 
     Subclasses declare ``needs`` (of "logits", "embedding", "features"), ``default_weights`` {term: weight} and
-    ``default_label_weight``, the weight of the cross-entropy with the labels beside them.
+    ``default_label_weight``, the weight of the cross-entropy with the labels beside them. Features come in pairs: the
+    student's first belongs to the teacher's first, and so on; ``min_pairs`` is how many a method needs.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    min_pairs: ClassVar[int] = 1
     default_weights: Mapping[str, float]
     default_label_weight: float
 
@@ -39,8 +43,13 @@ class Method(nn.Module):
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """Builds what depends on the models or the data, before the optimiser is made; most methods need nothing.
 
-        ``shapes`` maps "student" and "teacher" to their outputs' shapes, of a batch of one.
+        ``shapes`` maps "student" and "teacher" to their outputs' shapes, of a batch of one: {"logits": (1, K),
+        "embedding": (1, D), "features": {name: (1, C, H, W) or (1, L, D)}}, as far as the method needs them.
         """
+
+    def first_stage(self, teacher: Outputs) -> Tensor | None:
+        """Loss of a stage before training, of the method's own parameters on the teacher's answers; None: no such stage."""
+        return None
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
@@ -74,6 +83,59 @@ def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     if s.ndim != 2 or s.shape[1] < 2:
         raise UsageError(f"logits must be (batch, classes) with at least 2 classes, got {tuple(s.shape)}")
     return _wide(s), _wide(t)
+
+
+def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, D) of both, which may differ in D, in float32 or wider, the teacher's without gradient."""
+    assert student.embedding is not None
+    assert teacher.embedding is not None
+    return _wide(student.embedding), _wide(teacher.embedding.detach())
+
+
+def feature_pairs(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+    """The pairs of maps (B, C, H, W), in float32 or wider, the teacher's without gradient; tokens become maps."""
+    features = zip(student.features.values(), teacher.features.values(), strict=True)
+    return [(as_map(_wide(s)), as_map(_wide(t.detach()))) for s, t in features]
+
+
+def as_map(features: Tensor) -> Tensor:
+    """(B, C, H, W) as it is; tokens (B, L, D) as (B, D, √L, √L), without a class token before them, else (B, D, L, 1).
+
+    Raises UsageError for another number of dimensions.
+    """
+    if features.ndim == 4:
+        return features
+    if features.ndim != 3:
+        raise UsageError(
+            f"features must be (batch, channels, height, width) or tokens (batch, length, width), "
+            f"got {tuple(features.shape)}; tap another layer"
+        )
+    length = features.shape[1]
+    for skipped in (0, 1, 2):  # class and distillation tokens come first
+        side = math.isqrt(max(0, length - skipped))
+        if side > 1 and side**2 == length - skipped:
+            return features[:, skipped:].transpose(1, 2).reshape(len(features), -1, side, side)
+    return features.transpose(1, 2).unsqueeze(3)
+
+
+def map_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) of the map that `as_map` makes of features of this shape."""
+    channels, height, width = as_map(torch.empty(*shape, device="meta")).shape[1:]
+    return channels, height, width
+
+
+def pair_shapes(shapes: Mapping[str, Any]) -> list[tuple[tuple[int, int, int], tuple[int, int, int]]]:
+    """(C, H, W) of the student's and the teacher's map of each pair, from what `Method.setup` is given."""
+    sides = [[map_shape(shape) for shape in shapes[side]["features"].values()] for side in ("student", "teacher")]
+    return list(zip(*sides, strict=True))
+
+
+def to_smaller(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the smaller one's height and width, by average pooling."""
+    size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
+    return (s if s.shape[2:] == size else F.adaptive_avg_pool2d(s, size)), (
+        t if t.shape[2:] == size else F.adaptive_avg_pool2d(t, size)
+    )
 
 
 def check_number(name: str, value: Any, expected: str, holds: Callable[[float], bool]) -> None:
