@@ -48,7 +48,7 @@ class Method(nn.Module):
         """
 
     def first_stage(self, teacher: Outputs) -> Tensor | None:
-        """Loss of a stage before training, of the method's own parameters on the teacher's answers; None: no such stage."""
+        """Loss of a stage before training, of the method's own parameters on the teacher's answers; None: no stage."""
         return None
 
     def forward(
