@@ -26,7 +26,10 @@ class DataConfig:
     """What is trained on: ``validation`` training images are held out for tuning; 0 trains on all of them."""
 
     name: str = "cifar10"
+    """A registered data set, or folder:PATH, a folder of class folders."""
     data_dir: str | None = None
+    image_size: int = 0
+    """Of folder:PATH: the side to which images are scaled and cropped; 0 takes them as they are."""
     augmentation: Augmentation = "none"
     shift: int = 4
     """Largest shift in pixels, each way, of ``flip_shift``."""
@@ -39,6 +42,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _choice("augmentation", self.augmentation, Augmentation)
+        _at_least("image_size", self.image_size, 0)
         _at_least("shift", self.shift, 0)
         _at_least("cutout", self.cutout, 0)
         if self.cutout and self.augmentation == "none":
@@ -63,12 +67,17 @@ class MethodConfig:
     name: str
     params: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    pairs: dict[str, str] = field(default_factory=dict)
+    """Layers that are compared, student's → teacher's, for methods that need features; empty: chosen by stage."""
+    first_stage_epochs: int = 1
+    """Epochs of the stage before training, in which a method that has one trains its own part on the teacher alone."""
     label_weight: float | None = None
     """Weight of the cross-entropy with the labels; None takes the method's default."""
 
     def __post_init__(self) -> None:
         for term, weight in self.weights.items():
             _at_least(f"weight of {term}", weight, 0)
+        _at_least("first_stage_epochs", self.first_stage_epochs, 1)
         if self.label_weight is not None:
             _at_least("label_weight", self.label_weight, 0)
 

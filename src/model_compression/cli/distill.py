@@ -18,9 +18,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a shipped network, a weights file or a run; a,b averages two (default: nin-cifar10)",
     )
-    parser.add_argument("--method", metavar="NAME", help="kd, logits or noisy_teacher (default: kd)")
+    parser.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a,b adds two (default: kd)")
     parser.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="S=T,...",
+        help="layers that are compared, student's = teacher's, for methods that need features (default: by stage)",
     )
     parser.add_argument("--variant", metavar="NAME", help="of the method: paper, or historic for the script of 2016")
     parser.add_argument(
@@ -76,7 +81,12 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
     weights = {**method.weights, **parse_pairs(args.weight, "--weight")}
     label_weight = method.label_weight if args.label_weight is None else args.label_weight
-    method = dataclasses.replace(method, params={**method.params, **params}, weights=weights, label_weight=label_weight)
+    pairs = (
+        {s: str(t) for s, t in parse_pairs(args.pairs.split(","), "--pairs").items()} if args.pairs else method.pairs
+    )
+    method = dataclasses.replace(
+        method, params={**method.params, **params}, weights=weights, label_weight=label_weight, pairs=pairs
+    )
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
     given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
     given = {name: value for name, value in given.items() if value is not None}

@@ -22,6 +22,8 @@ COMMANDS = {
     "pack": ("pack", "write a run's network as a small file, with its accuracy"),
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
+    "methods": ("methods", "list the distillation methods, or explain one"),
+    "features": ("features", "list the layers of a network that methods can compare"),
     "draw": ("draw", "make the picture of a network"),
     "data": ("data", "bring a data set into the cache, and say what was done"),
     "cache": ("cache", "fill, show, check or delete stored teacher answers"),

@@ -12,8 +12,9 @@ from model_compression.errors import FileFormatError, UsageError
 
 # option → (type, place in the configuration, help)
 _OPTIONS: dict[str, tuple[Any, str, str]] = {
-    "--data": (str, "data.name", "data set: cifar10, or synthetic for a quick trial"),
+    "--data": (str, "data.name", "data set: cifar10, folder:PATH, or synthetic for a quick trial"),
     "--data-dir": (str, "data.data_dir", "where the data set is, or is to be stored"),
+    "--image-size": (int, "data.image_size", "of folder:PATH: the side that images are scaled to"),
     "--augmentation": (str, "data.augmentation", "none, flip or flip_shift"),
     "--shift": (int, "data.shift", "largest shift of flip_shift, in pixels"),
     "--cutout": (int, "data.cutout", "side of a hole in each augmented image, in pixels, as 8; 0: none"),

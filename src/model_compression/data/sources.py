@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 from model_compression.data.dataset import Dataset
+from model_compression.errors import UsageError
 from model_compression.registry import Registry
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
@@ -31,3 +32,28 @@ def synthetic(
     from model_compression.data.synthetic import load_synthetic
 
     return load_synthetic(data_dir, report, allow_download)
+
+
+FOLDER = "folder:"
+
+
+def load_dataset(
+    name: str,
+    data_dir: PathLike | None = None,
+    report: Callable[[str], None] | None = None,
+    image_size: int = 0,
+) -> tuple[Dataset, Dataset]:
+    """(training set, test set) of a registered data set, or of a folder of class folders, "folder:PATH".
+
+    Raises UnknownNameError with near matches, UsageError for options that the data set has no use for, DataError.
+    """
+    if name.startswith(FOLDER):
+        from model_compression.data.folder import load_folder
+
+        if data_dir is not None:
+            raise UsageError(f"--data-dir has no effect with {name}, which says where the images are")
+        return load_folder(name.removeprefix(FOLDER), image_size, report)
+    loader = DATASETS.get(name)
+    if image_size:
+        raise UsageError(f"--image-size is for folder:PATH; the images of {name} have a size of their own")
+    return loader(data_dir, report)

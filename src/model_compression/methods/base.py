@@ -61,17 +61,6 @@ class Method(nn.Module):
 METHODS: Registry[Callable[..., Method]] = Registry("method")
 
 
-def create(name: str, /, **params: Any) -> Method:
-    """The method registered under ``name``.
-
-    Raises:
-        UnknownNameError: no such method, or a parameter that it does not have; near matches are listed.
-        UsageError: an impossible value.
-    """
-    method: Method = METHODS.create(name, **params)
-    return method
-
-
 def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """Logits (B, K) of both in float32 or wider, the teacher's without gradient.
 

@@ -1,5 +1,7 @@
 """The loss of a step: the label term and the method's terms, weighted."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,15 +15,18 @@ from model_compression.registry import unknown_name
 class Objective:
     """Σ weight · term. Only here are weights applied; methods return plain terms."""
 
-    def __init__(self, config: TrainConfig, num_samples: int, num_classes: int):
+    def __init__(
+        self, config: TrainConfig, num_samples: int, num_classes: int, shapes: dict[str, dict[str, Any]] | None = None
+    ):
+        """``shapes`` of what student and teacher answer, as `Method.setup` takes them; None: logits alone."""
         self.method: Method | None = None
         self.weights: dict[str, float] = {}
         self.label_weight, self.label_smoothing = 1.0, config.label_smoothing
         if config.method is None:
             return
         self.method = create(config.method.name, **config.method.params)
-        shapes = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
-        self.method.setup(shapes, num_samples, num_classes)
+        logits = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
+        self.method.setup(shapes or logits, num_samples, num_classes)
         defaults = self.method.default_weights
         for term in config.method.weights:
             if term not in defaults:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable
@@ -13,13 +14,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from model_compression.config import DataConfig, TrainConfig, given_values
+from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
-from model_compression.data.sources import DATASETS
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
+from model_compression.methods import create
 from model_compression.models.base import MODELS, Network
+from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_model, save_weights
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
@@ -31,7 +33,8 @@ from model_compression.train.events import EventLog
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
-from model_compression.train.teachers import cached_teacher, load_teachers
+from model_compression.train.taps import NO_TAPS, Taps, choose_taps
+from model_compression.train.teachers import cached_teacher, load_data, load_teachers
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
 
@@ -96,29 +99,47 @@ class _Prepared:
         self.device = choose_device(config.device)
         keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)
-        load = DATASETS.get(config.data.name)
         student = load_model(config.student.name, config.student.options, seed=config.seed)
         teachers = load_teachers(config.teacher) if config.teacher else []
-        full_train, test = load(config.data.data_dir, observer.message)
+        full_train, test = load_data(config.data, observer.message)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
+        student = _fitted(student, config, self.train_set)
         check_classes("student", student, self.train_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
         if config.student.name in MODELS:  # not for a network that comes with its weights
             student.prepare(torch.from_numpy(self.train_set.images))
+        taps = NO_TAPS
         self.live: LiveTeacher | None = None
-        if teachers:
-            self.live = LiveTeacher(teachers, self.device, self.precision, config.teacher_tta)
+        if config.method is not None:
+            taps = self._taps(config.method, student, teachers, observer)
+            self.live = LiveTeacher(
+                teachers,
+                self.device,
+                self.precision,
+                config.teacher_tta,
+                features=taps.teacher,
+                embedding=taps.embedding,
+            )
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
-        self.trainer = Trainer(
-            config, student, self._teacher(config, observer), self.train_set, self.device, self.precision
-        )
+        answers = self._teacher(config, taps, observer)
+        self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
 
-    def _teacher(self, config: TrainConfig, observer: Observer) -> Teacher | None:
+    def _taps(self, config: MethodConfig, student: Network, teachers: list[Network], observer: Observer) -> Taps:
+        method = create(config.name, **config.params)
+        taps = choose_taps(config, method, student, teachers[0], torch.from_numpy(self.train_set.images[:2]))
+        if taps.student:
+            observer.message(f"features that are compared, student = teacher: {taps}")
+        return taps
+
+    def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
         if self.live is None or config.teacher_cache == "off":
+            return self.live
+        if taps:
+            observer.message("features and embeddings are not stored: the teacher answers live")
             return self.live
 
         def progress(done: int, total: int) -> None:
@@ -145,6 +166,18 @@ class _Prepared:
         loader = ResidentLoader(self.eval_set, DataConfig(name=self.eval_set.name), self.device)
         batches = loader.in_order(view=0, batch_size=500)
         return torch.cat([self.live.answer(batch).logits.cpu() for batch in batches])
+
+
+def _fitted(student: Network, config: TrainConfig, train_set: Dataset) -> Network:
+    """A fresh student with the data set's number of classes, mean and deviation; another one as it is."""
+    name, options = config.student.name, config.student.options
+    if name not in MODELS:
+        return student
+    classes = inspect.signature(MODELS.get(name)).parameters.get("num_classes")
+    if classes is not None and "num_classes" not in options and classes.default != train_set.num_classes:
+        student = load_model(name, {**options, "num_classes": train_set.num_classes}, seed=config.seed)
+    student.preprocessing = Preprocessing(mean=train_set.mean, std=train_set.std)
+    return student
 
 
 def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
@@ -207,8 +240,16 @@ def _train(
             if stopped:
                 stop()
 
+        def watch_first_stage() -> None:
+            if stopped:  # nothing is saved: the stage is short, and begins anew
+                raise Interrupted(
+                    f"stopped before the first step; continue with: model-compression resume {run.path}",
+                    exit_code=128 + stopped[0],
+                )
+
         prepared.between_answers = watch_answers
         observer.started(trainer, prepared.eval_name)
+        trainer.run_first_stage(watch_first_stage)
         while trainer.step < trainer.total_steps:
             epoch_begun = time.monotonic()
             event = trainer.run_epoch(watch)

@@ -9,7 +9,7 @@ import torch
 from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
-from model_compression.data.sources import DATASETS
+from model_compression.data.sources import load_dataset
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.weights import load_model, no_weights
@@ -30,6 +30,11 @@ def load_teachers(config: ModelConfig) -> list[Network]:
         if name in MODELS:
             raise no_weights(name)  # fresh ones would answer at random, and otherwise after a resume
     return [load_model(name, config.options) for name in names]
+
+
+def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
+    """(training set, test set) that ``config`` names."""
+    return load_dataset(config.name, config.data_dir, report, config.image_size)
 
 
 def num_views(config: TrainConfig) -> int:
@@ -108,5 +113,5 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
 
 def _train_set(data: DataConfig, report: Callable[[str], None]) -> Dataset:
     """The images that a run with ``data`` trains on."""
-    train, _ = DATASETS.get(data.name)(data.data_dir, report)
+    train, _ = load_data(data, report)
     return hold_out(train, data.validation, seed=0)[0] if data.validation else train

@@ -1,5 +1,6 @@
 """The trainer: one loop for labels and for every distillation method, resumable to the bit from any step."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,19 +13,22 @@ from model_compression.config import TrainConfig
 from model_compression.counter_random import derived_seed
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Batch, ResidentLoader
-from model_compression.errors import NumericalError
+from model_compression.errors import NumericalError, UsageError
 from model_compression.methods import Context
 from model_compression.models.base import Network, placed
+from model_compression.models.features import Tapped
 from model_compression.models.weights import load_tensors, not_finite
 from model_compression.outputs import Outputs
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
 from model_compression.train.device import autocast, choose_compile, seed_device
-from model_compression.train.evaluate import accuracy, predict
+from model_compression.train.evaluate import accuracy, evaluating, predict
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
+from model_compression.train.taps import NO_TAPS, Taps, shapes_of
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
-_STEP_STREAM = 1  # keeps the numbers of steps apart from those of orders and methods
+_STEP_STREAM, _METHOD_STREAM = 1, 2  # keep the numbers of steps and of methods apart from those of orders
+_FIRST_STAGE_LR = 1e-3
 
 
 class Teacher(Protocol):
@@ -65,25 +69,31 @@ class Trainer:
         train_set: Dataset,
         device: torch.device,
         precision: torch.dtype,
+        taps: Taps = NO_TAPS,
     ):
         self.config, self.device, self.precision = config, device, precision
         self.loader = ResidentLoader(train_set, config.data, device)
         self.teacher = teacher
         self.student = placed(student, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-        self.objective = Objective(config, len(self.loader), train_set.num_classes)
-        self.modules = torch.nn.ModuleList([self.student])
-        if self.objective.method is not None:
-            self.modules.append(self.objective.method.to(device))
-        self.optimizer = build_optimizer(self.modules, config.optim)
         self.average: AveragedModel | None = None
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
+        self._tapped = Tapped(self.student, taps.student, embedding=taps.embedding) if taps else None
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
+            self.objective = Objective(config, len(self.loader), train_set.num_classes, self._shapes())
+        self.modules = torch.nn.ModuleList([self.student])
+        if self.objective.method is not None:
+            self.modules.append(self.objective.method.to(device))
+        self.optimizer = build_optimizer(self.modules, config.optim)
         self.steps_per_epoch = -(-len(self.loader) // config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.step = 0
-        self.compiled = choose_compile(config.compile, device, self.total_steps)
+        self.compiled = choose_compile(config.compile, device, self.total_steps) and self._tapped is None
+        if config.compile == "on" and self._tapped is not None:
+            raise UsageError("--compile on serves methods that need logits only; use --compile off with this one")
         # Two shapes at most, the last batch of an epoch being smaller: each is compiled for itself.
         self._forward = torch.compile(self.student, dynamic=False) if self.compiled else self.student
         self._sums = self._no_sums()
@@ -115,14 +125,44 @@ class Trainer:
         self._sums, self._terms = self._no_sums(), {}
         return event
 
+    def _shapes(self) -> dict[str, dict[str, Any]] | None:
+        """What student and teacher answer to one image, where a method needs more than logits."""
+        if self._tapped is None:
+            return None
+        assert self.teacher is not None
+        batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
+        with evaluating(self.student), torch.no_grad():
+            student = self._tapped(self.student.preprocessing(batch.images))
+        return {"student": shapes_of(student), "teacher": shapes_of(self.teacher.answer(batch))}
+
+    def run_first_stage(self, watch: Callable[[], None]) -> None:
+        """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
+        method, teacher = self.objective.method, self.teacher
+        if self.step or method is None or teacher is None:
+            return
+        first = method.first_stage(teacher.answer(self.loader.batch(torch.arange(2, device=self.device), view=0)))
+        if first is None:
+            return
+        assert self.config.method is not None
+        optimizer = torch.optim.Adam(method.parameters(), lr=_FIRST_STAGE_LR)
+        for epoch in range(self.config.method.first_stage_epochs):
+            for batch in self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size):
+                loss = method.first_stage(teacher.answer(batch))
+                assert loss is not None
+                self._fail_unless_finite(not_finite({"the loss of the first stage": loss}))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                watch()
+
     def _train_step(self, batch: Batch, epoch: int) -> None:
         seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked above
         set_rate(self.optimizer, self._rate(self.step))
         teacher = self.teacher.answer(batch) if self.teacher is not None else None
         images = self.student.preprocessing(batch.images)
         with autocast(self.device, self.precision):
-            logits = self._forward(images)
-        student = Outputs(logits=logits.float())  # loss arithmetic is float32 under mixed precision
+            answer = Outputs(logits=self._forward(images)) if self._tapped is None else self._tapped(images)
+        student = dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
         context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
         loss, terms = self.objective(student, teacher, batch.targets, context)
         self.optimizer.zero_grad(set_to_none=True)

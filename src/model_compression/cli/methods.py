@@ -1,0 +1,78 @@
+"""List the distillation methods, or show one: its paper, what it needs, its terms and weights, its parameters."""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from typing import Any
+
+EXAMPLES = """examples:
+  model-compression methods
+  model-compression methods kd
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one method, in full (default: a line for each)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the list or the method; returns the exit code."""
+    from model_compression.methods import METHODS
+
+    if args.name is not None:
+        METHODS.get(args.name)  # raises, with near matches
+    facts = [_facts(name) for name in ([args.name] if args.name else METHODS.names())]
+    if args.json:
+        print(json.dumps(facts[0] if args.name else {"methods": facts}))
+    elif args.name:
+        print(_text(facts[0]))
+    else:
+        width = max(len(fact["name"]) for fact in facts)
+        for fact in facts:
+            print(f"{fact['name']:<{width}}  {'+'.join(fact['needs']):<18}  {_short(fact['paper'])}")
+        print("\nmodel-compression methods NAME shows one in full; --method a,b adds two.")
+    return 0
+
+
+def _facts(name: str) -> dict[str, Any]:
+    from model_compression.methods import METHODS, create
+
+    kind, method = METHODS.get(name), create(name)
+    module = inspect.getdoc(sys.modules[kind.__module__]) or ""
+    parameters = inspect.signature(kind).parameters.values()
+    return {
+        "name": name,
+        "paper": module.partition("\n")[0],
+        "needs": sorted(method.needs),
+        "weights": dict(method.default_weights),
+        "label_weight": method.default_label_weight,
+        "parameters": {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD},
+        "description": inspect.getdoc(kind) or "",
+        "terms": inspect.getdoc(kind.forward) or "",  # type: ignore[attr-defined]
+    }
+
+
+def _short(paper: str) -> str:
+    """As "Knowledge distillation (Hinton et al. 2015)"."""
+    found = re.match(r"[^(]*\([^)]*?\b\d{4}", paper)
+    return f"{found.group()})" if found else paper
+
+
+def _text(fact: dict[str, Any]) -> str:
+    weights = ", ".join(f"{term} {weight:g}" for term, weight in fact["weights"].items())
+    parameters = ", ".join(f"{name}={value!r}" for name, value in fact["parameters"].items()) or "none"
+    lines = [
+        f"{fact['name']}: {fact['paper']}",
+        "",
+        fact["description"],
+        "",
+        f"terms       {fact['terms']}",
+        f"weights     {weights}; labels {fact['label_weight']:g}",
+        f"needs       {', '.join(fact['needs'])}",
+        f"parameters  {parameters}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""What a network computes on its way: layers tapped by name, with hooks, without a change to the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_compression.errors import UsageError
+from model_compression.outputs import Outputs
+from model_compression.registry import unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer that can be tapped: its name in the network, its class, and its output's shape for a batch of one."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it answers with maps (B, C, H, W) of more than one pixel."""
+        return len(self.shape) == 4 and self.shape[2] * self.shape[3] > 1
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether it answers with tokens (B, L, D)."""
+        return len(self.shape) == 3 and self.shape[1] > 1
+
+
+class Tapped(nn.Module):
+    """Calls ``model`` and answers with its logits and what passed through the tapped layers.
+
+    ``features`` are names of layers, in the order of the answer; a name may come twice. ``embedding`` asks for the
+    input of the last layer with weights, averaged over pixels where it is a map. The network itself stays as it is.
+
+    Raises UsageError for a layer that is not there (near matches listed), that does not answer with one tensor, or
+    whose answer a later layer changes in place.
+    """
+
+    def __init__(self, model: nn.Module, features: Sequence[str] = (), *, embedding: bool = False):
+        super().__init__()
+        self.model = model
+        self._names = list(features)
+        self._caught: dict[str, tuple[Tensor, int]] = {}
+        self._embedding = embedding
+        self._last_input: Tensor | None = None
+        modules = dict(model.named_modules())
+        for name in dict.fromkeys(self._names):
+            if name not in modules or not name:
+                raise unknown_name("layer", name, [known for known in modules if known])
+            modules[name].register_forward_hook(self._catcher(name))
+        if embedding:
+            for module in modules.values():
+                if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                    module.register_forward_pre_hook(self._remember_input)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Logits (B, K), embedding (B, D) and features, as far as they were asked for."""
+        self._caught.clear()
+        self._last_input = None
+        logits = logits_of(self.model(images))
+        features: dict[str, Tensor] = {}
+        for name in self._names:
+            features[name if name not in features else f"{name}#{len(features)}"] = self._unchanged(name)
+        embedding = self._pooled() if self._embedding else None
+        self._caught.clear()
+        self._last_input = None
+        return Outputs(logits=logits, embedding=embedding, features=features)
+
+    def _catcher(self, name: str) -> Any:
+        def catch(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise UsageError(f"layer {name!r} answers with {type(output).__name__}, not a tensor; tap another")
+            self._caught[name] = (output, output._version)
+
+        return catch
+
+    def _unchanged(self, name: str) -> Tensor:
+        if name not in self._caught:
+            raise UsageError(f"layer {name!r} was not used in the forward pass; tap another")
+        tensor, version = self._caught[name]
+        if tensor._version != version:
+            raise UsageError(
+                f"what layer {name!r} answers is changed in place by a later layer; tap that one, or build the network "
+                "with inplace=False"
+            )
+        return tensor
+
+    def _remember_input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._last_input = inputs[0]
+
+    def _pooled(self) -> Tensor:
+        last = self._last_input
+        if last is None:
+            raise UsageError("the network has no layer with weights, so no embedding before it")
+        if last.ndim == 4:
+            return last.mean(dim=(2, 3))
+        return last if last.ndim == 2 else last.mean(dim=1)
+
+
+def logits_of(answer: Any) -> Tensor:
+    """The logits in what a network answers: a tensor, or an object or mapping with ``logits``. Raises UsageError."""
+    if isinstance(answer, Tensor):
+        return answer
+    logits = answer.get("logits") if isinstance(answer, dict) else getattr(answer, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"the network answers with {type(answer).__name__}; expected logits (batch, classes) or an object with them"
+        )
+    return logits
+
+
+@torch.no_grad()
+def layers(model: nn.Module, images: Tensor) -> list[Layer]:
+    """The layers of ``model`` that answer with one tensor of maps or tokens, in the order in which they answer.
+
+    ``images`` (B, C, H, W) are passed through once, in eval mode; the network is left as it was.
+    """
+    found: list[Layer] = []
+
+    def note(name: str, module: nn.Module) -> Any:
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim in (3, 4):
+                found.append(Layer(name=name, kind=type(module).__name__, shape=(1, *output.shape[1:])))
+
+        return module.register_forward_hook(hook)
+
+    handles = [note(name, module) for name, module in model.named_modules() if name]
+    training = model.training
+    try:
+        model.eval()(images)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return list({layer.name: layer for layer in found}.values())
+
+
+def stages(candidates: Sequence[Layer]) -> list[Layer]:
+    """One layer for each stage: the last that answers at a resolution before it changes; a quarter of the blocks each
+    in a transformer, whose resolution does not change."""
+    maps = [layer for layer in candidates if layer.is_map]
+    if maps:
+        return list({layer.shape[2:]: layer for layer in maps}.values())
+    blocks = _blocks([layer for layer in candidates if layer.is_tokens])
+    return [blocks[-(-len(blocks) * quarter // 4) - 1] for quarter in (1, 2, 3, 4)] if len(blocks) >= 4 else blocks
+
+
+def choose_pairs(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tuple[str, str]]:
+    """Pairs of layer names (student's, teacher's), stage by stage: of equal resolution, else counted from the end.
+
+    Raises UsageError when one of them has no maps and no tokens.
+    """
+    s, t = stages(student), stages(teacher)
+    if not (s and t):
+        which = "student" if not s else "teacher"
+        raise UsageError(f"the {which} has no layer with maps or tokens to tap; choose a method that needs logits only")
+    sizes = {layer.shape[2:]: layer for layer in t if layer.is_map}
+    equal = [(layer.name, sizes[layer.shape[2:]].name) for layer in s if layer.is_map and layer.shape[2:] in sizes]
+    if equal:
+        return equal
+    count = min(len(s), len(t))
+    return [(a.name, b.name) for a, b in zip(s[-count:], t[-count:], strict=True)]
+
+
+def _blocks(tokens: Sequence[Layer]) -> list[Layer]:
+    """The repeated blocks among the layers with tokens: those of the outermost class that comes several times."""
+    depth = min((layer.name.count(".") for layer in tokens if _repeats(layer, tokens)), default=None)
+    return [layer for layer in tokens if layer.name.count(".") == depth and _repeats(layer, tokens)]
+
+
+def _repeats(layer: Layer, tokens: Sequence[Layer]) -> bool:
+    """Whether it is one of several of its class in a numbered list, as ``blocks.3``."""
+    parent, _, number = layer.name.rpartition(".")
+    return number.isdigit() and sum(other.name.rpartition(".")[0] == parent for other in tokens) > 1

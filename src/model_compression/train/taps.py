@@ -1,0 +1,68 @@
+"""Which layers of student and teacher a run taps, for a method that needs more than logits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model_compression.config import MethodConfig
+from model_compression.errors import UsageError
+from model_compression.methods import Method
+from model_compression.models.base import Network
+from model_compression.models.features import choose_pairs, layers
+from model_compression.outputs import Outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taps:
+    """Layer names, the student's first belonging to the teacher's first; and whether embeddings are tapped."""
+
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+    embedding: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether anything is tapped."""
+        return bool(self.student) or self.embedding
+
+    def __str__(self) -> str:
+        """For people, as "block1 = stage1, block2 = stage2"."""
+        pairs = [f"{s} = {t}" for s, t in zip(self.student, self.teacher, strict=True)]
+        return ", ".join(pairs + ["the embeddings"] * self.embedding)
+
+
+NO_TAPS = Taps()
+
+
+def choose_taps(config: MethodConfig, method: Method, student: Network, teacher: Network, images: Tensor) -> Taps:
+    """The layers that ``config`` names, or those chosen by stage from a dry run with ``images`` (B, C, H, W) uint8.
+
+    Raises UsageError when pairs are given to a method without use for them, or are fewer than it needs.
+    """
+    embedding = "embedding" in method.needs
+    if "features" not in method.needs:
+        if config.pairs:
+            raise UsageError(
+                f"method {config.name!r} compares no features: leave the pairs out, or choose another method"
+            )
+        return Taps(embedding=embedding)
+    pairs = list(config.pairs.items())
+    if not pairs:
+        with torch.no_grad():
+            pairs = choose_pairs(*(layers(model, model.preprocessing(images)) for model in (student, teacher)))
+    if len(pairs) < method.min_pairs:
+        raise UsageError(
+            f"method {config.name!r} needs at least {method.min_pairs} pairs of layers, and there are {len(pairs)}; "
+            "name them with --pairs (`model-compression features MODEL` lists the layers)"
+        )
+    return Taps(student=tuple(s for s, _ in pairs), teacher=tuple(t for _, t in pairs), embedding=embedding)
+
+
+def shapes_of(answer: Outputs) -> dict[str, Any]:
+    """Shapes for a batch of one, as `Method.setup` takes them."""
+    shapes: dict[str, Any] = {"logits": (1, *answer.logits.shape[1:])}
+    shapes["features"] = {name: (1, *tensor.shape[1:]) for name, tensor in answer.features.items()}
+    if answer.embedding is not None:
+        shapes["embedding"] = (1, *answer.embedding.shape[1:])
+    return shapes

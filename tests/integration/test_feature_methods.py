@@ -1,0 +1,120 @@
+"""Methods that need more than logits, in a whole run: taps, projectors, a first stage, pairs, resuming."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from model_compression.config import MethodConfig
+from model_compression.errors import Interrupted, UsageError
+from model_compression.methods import METHODS
+from model_compression.methods.base import Method, embedding_pair, feature_pairs, pair_shapes, to_smaller
+from model_compression.models.weights import read_model
+from model_compression.train.runs import resume_run, start_run
+
+
+class Toy(Method):
+    """A projector for each pair, one for the embeddings, and a first stage for the latter."""
+
+    needs = frozenset({"features", "embedding", "logits"})
+    default_weights = {"maps": 1.0, "embeddings": 0.5}
+    default_label_weight = 1.0
+
+    def setup(self, shapes, num_samples, num_classes):
+        self.maps = nn.ModuleList(nn.Conv2d(s[0], t[0], 1) for s, t in pair_shapes(shapes))
+        self.embedding = nn.Linear(shapes["student"]["embedding"][1], shapes["teacher"]["embedding"][1])
+        self.decoder = nn.Linear(shapes["teacher"]["embedding"][1], num_classes)
+
+    def first_stage(self, teacher):
+        return (self.decoder(teacher.embedding) - teacher.logits).square().mean()
+
+    def forward(self, student, teacher, targets, context=None):
+        distances = []
+        for project, (s, t) in zip(self.maps, feature_pairs(student, teacher), strict=True):
+            s, t = to_smaller(project(s), t)
+            distances.append((s - t).square().mean())
+        s, t = embedding_pair(student, teacher)
+        return {"maps": sum(distances), "embeddings": (self.decoder(self.embedding(s)) - self.decoder(t)).abs().mean()}
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+    monkeypatch.setitem(METHODS._entries, "toy", Toy)
+
+
+def test_run_with_features_prints_its_pairs_and_saves_the_student_alone(tiny, tmp_path, watcher):
+    seen = watcher()
+    metrics = start_run(tiny.config("toy", ema=0.9), tmp_path / "run", seen)
+    assert seen.messages == [
+        "features that are compared, student = teacher: drop1 = conv1, the embeddings",
+        "features and embeddings are not stored: the teacher answers live",
+    ]
+    assert set(seen.events[0]["terms"]) == {"label", "maps", "embeddings"}
+    assert seen.events[-1]["terms"]["maps"] < seen.events[0]["terms"]["maps"]
+    assert metrics["teacher_agreement"] > 0
+    names = read_model(tmp_path / "run" / "student.safetensors").state_dict()
+    assert not [name for name in names if "maps" in name or "decoder" in name]
+
+
+def test_first_stage_trains_the_methods_own_part_before_the_first_step(tiny, tmp_path, watcher, monkeypatch):
+    losses = []
+
+    class Watched(Toy):
+        def first_stage(self, teacher):
+            loss = super().first_stage(teacher)
+            losses.append(loss.item())
+            return loss
+
+    monkeypatch.setitem(METHODS._entries, "toy", Watched)
+    method = MethodConfig(name="toy", first_stage_epochs=40)
+    start_run(tiny.config(method), tmp_path / "run", watcher())
+    assert len(losses) == 1 + 40 * 5  # one to see whether there is a stage
+    assert sum(losses[-5:]) < sum(losses[1:6])  # epochs of five steps
+
+
+def test_named_pairs_are_used_and_wrong_ones_are_errors(tiny, tmp_path, watcher):
+    config = tiny.config(MethodConfig(name="toy", pairs={"bn1": "pool", "conv1": "conv1"}))
+    seen = watcher()
+    start_run(config, tmp_path / "run", seen)
+    assert seen.messages[0].endswith("bn1 = pool, conv1 = conv1, the embeddings")
+    for pairs, message in (
+        ({"bn2": "pool"}, "unknown layer 'bn2'; did you mean 'bn1'"),
+        ({"ip1": "pool"}, "features mu"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            start_run(tiny.config(MethodConfig(name="toy", pairs=pairs)), tmp_path / "other", watcher())
+    with pytest.raises(UsageError, match="method 'kd' compares no features: leave the pairs out"):
+        start_run(tiny.config(MethodConfig(name="kd", pairs={"bn1": "pool"})), tmp_path / "other", watcher())
+    assert not (tmp_path / "other").exists()
+
+
+def test_averaged_teachers_cannot_be_tapped_and_too_few_pairs_are_said(tiny, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="features and embeddings of several teachers, or of mirror images, cannot be"):
+        start_run(tiny.config("toy", teacher_tta="flip"), tmp_path / "run")
+    monkeypatch.setattr(Toy, "min_pairs", 2)
+    with pytest.raises(UsageError, match="method 'toy' needs at least 2 pairs of layers, and there are 1"):
+        start_run(tiny.config("toy"), tmp_path / "run")
+    config = tiny.config(MethodConfig(name="toy", pairs={"bn1": "pool", "conv1": "conv1"}))
+    with pytest.raises(UsageError, match="--compile on serves methods that need logits only"):
+        start_run(dataclasses.replace(config, compile="on"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", [2, 5, 11])
+def test_run_with_features_resumes_to_the_bit(tiny, tmp_path, watcher, step):
+    config = tiny.config("toy", optim={"optimizer": "sgd", "lr": 0.05}, ema=0.8)
+    start_run(config, tmp_path / "whole", watcher())
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "part", watcher([step]))
+    resume_run(tmp_path / "part", watcher())
+    for name in ("student.safetensors", "predictions.safetensors", "events.jsonl"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_method_with_features_is_repeated_whatever_the_global_generator_holds(tiny, tmp_path, watcher):
+    for name, seed in (("a", 1), ("b", 2)):
+        torch.manual_seed(seed)
+        start_run(tiny.config("toy"), tmp_path / name, watcher())
+    events = [json.loads((tmp_path / name / "events.jsonl").read_text().splitlines()[0]) for name in ("a", "b")]
+    assert events[0] == events[1]

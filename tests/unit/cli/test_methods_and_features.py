@@ -1,0 +1,65 @@
+"""methods and features: what they print of the networks and the methods of this package."""
+
+import json
+
+import pytest
+
+from model_compression.cli.main import main
+from model_compression.methods import METHODS, create
+
+
+@pytest.fixture
+def command(capsys):
+    """Function that runs a command and returns (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = main(list(arguments))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_methods_lists_every_method_with_its_paper(command):
+    code, out, _ = command("methods")
+    assert code == 0
+    for name in METHODS.names():
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
+        assert any(year in line for year in map(str, range(2014, 2027)))
+    listed = json.loads(command("methods", "--json")[1])["methods"]
+    assert [method["name"] for method in listed] == METHODS.names()
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_methods_explains_one(command, name):
+    out = command("methods", name)[1]
+    method = create(name)
+    for term, weight in method.default_weights.items():
+        assert f"{term} {weight:g}" in out
+    fact = json.loads(command("methods", name, "--json")[1])
+    assert (fact["needs"], fact["label_weight"]) == (sorted(method.needs), method.default_label_weight)
+    assert max(map(len, out.splitlines()[2:])) <= 120
+
+
+def test_methods_names_near_matches(command):
+    code, _, err = command("methods", "kdd")
+    assert code == 2
+    assert "unknown method 'kdd'; did you mean 'kd'" in err
+
+
+def test_features_lists_layers_and_marks_the_stages(command):
+    code, out, _ = command("features", "lenet")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("* ") and "×" in line and "Conv2d" in line] == [
+        "conv1",
+        "conv2",
+    ]
+    layers = json.loads(command("features", "lenet", "--json")[1])["layers"]
+    assert {layer["name"]: layer["shape"] for layer in layers if layer["stage"]} == {
+        "conv1": [64, 28, 28], "pool1": [64, 14, 14], "conv2": [128, 10, 10], "pool2": [128, 5, 5],
+    }  # fmt: skip
+
+
+def test_features_of_a_size_that_the_network_does_not_take_is_wrong_usage(command):
+    code, _, err = command("features", "lenet", "--size", "7")
+    assert code == 2
+    assert "lenet cannot take images of 7 pixels" in err

@@ -1,0 +1,120 @@
+"""Folders of images: what is read is what was written, splits are what they are said to be, and faults are named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_compression.data.folder import load_folder
+from model_compression.data.sources import load_dataset
+from model_compression.errors import DataError, UnknownNameError, UsageError
+
+
+def picture(seed, size=(8, 8)):
+    """(H, W, 3) of random pixels."""
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+def fill(root, classes, count, seed=0, size=(8, 8)):
+    """PNG files in class folders; returns {path: pixels}."""
+    written = {}
+    for label, name in enumerate(classes):
+        for number in range(count):
+            path = root / name / f"{number:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written[path] = picture((seed, label, number), size)
+            Image.fromarray(written[path]).save(path)
+    return written
+
+
+def test_folder_with_train_and_test_is_read_to_the_pixel(tmp_path):
+    train_files = fill(tmp_path / "train", ("cat", "ape"), 3)
+    test_files = fill(tmp_path / "test", ("ape", "cat"), 2, seed=1)
+    train, test = load_folder(tmp_path)
+    assert train.class_names == test.class_names == ("ape", "cat")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert test.labels.tolist() == [0, 0, 1, 1]
+    for dataset, files in ((train, train_files), (test, test_files)):
+        ordered = [files[path] for path in sorted(files, key=lambda path: (path.parent.name, path.name))]
+        np.testing.assert_array_equal(dataset.images, np.stack(ordered).transpose(0, 3, 1, 2))
+    pixels = np.stack(list(train_files.values())) / 255
+    assert train.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)), abs=1e-5)
+    assert test.std == train.std == pytest.approx(pixels.std(axis=(0, 1, 2)), abs=1e-5)
+
+
+def test_folder_without_a_test_holds_out_a_fifth_of_each_class_always_the_same(tmp_path):
+    fill(tmp_path, ("a", "b"), 10)
+    said = []
+    train, test = load_folder(tmp_path, report=said.append)
+    assert said == [f"{tmp_path} has no test/ or val/: 4 of 20 images are held out for the test"]
+    assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([8, 8], [2, 2])
+    assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+    assert load_folder(tmp_path)[1].digest == test.digest
+
+
+def test_folder_with_test_and_val_says_which_it_uses(tmp_path):
+    for split in ("train", "val", "test"):
+        fill(tmp_path / split, ("a", "b"), 1)
+    said = []
+    assert load_folder(tmp_path, report=said.append)[1].path == tmp_path / "test"
+    assert said == [f"{tmp_path}: the test is on test/; val/ is not used"]
+
+
+def test_images_are_scaled_cropped_turned_and_made_rgb(tmp_path):
+    fill(tmp_path, ("a", "b"), 4, size=(12, 9))
+    Image.fromarray(picture(5, (20, 10))[:, :, 0]).save(tmp_path / "a" / "grey.PNG")
+    turned = Image.fromarray(np.full((10, 20, 3), 200, dtype=np.uint8))
+    turned.paste((0, 0, 0), (0, 0, 10, 10))  # the left half is black
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise: black comes to the top
+    turned.save(tmp_path / "b" / "turned.png", exif=exif)
+    (tmp_path / "b" / "notes.txt").write_text("no image")
+    with pytest.raises(
+        DataError, match=r"images differ in size: .*000\.png is 12 × 9 pixels, .* give a side .*-size 64"
+    ):
+        load_folder(tmp_path)
+    train, test = load_folder(tmp_path, 6)
+    assert train.image_shape == (3, 6, 6)
+    assert len(train) + len(test) == 10
+    images = np.concatenate([train.images, test.images])
+    (black_on_top,) = [image for image in images if image[:, 0].max() < 60 and image[:, -1].min() > 150]
+    assert black_on_top[:, 0].max() < 60
+    assert any((image[0] == image[1]).all() and (image[1] == image[2]).all() and image.std() > 20 for image in images)
+
+
+def test_what_is_wrong_with_a_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="is not a folder"):
+        load_folder(tmp_path / "missing")
+    with pytest.raises(
+        DataError, match="holds no folders; expected a folder of images for each of at least two classes"
+    ):
+        load_folder(tmp_path)
+    fill(tmp_path / "test", ("a", "b"), 1)
+    with pytest.raises(DataError, match="has test/ but no train/"):
+        load_folder(tmp_path)
+    fill(tmp_path / "train", ("a", "c"), 1)
+    with pytest.raises(DataError, match="the classes differ: .*test lacks c; .*train lacks b"):
+        load_folder(tmp_path)
+    (tmp_path / "train" / "b").mkdir()
+    (tmp_path / "test" / "c").mkdir()
+    with pytest.raises(DataError, match=r"b holds no images"):
+        load_folder(tmp_path)
+
+
+def test_image_that_cannot_be_read_is_named(tmp_path):
+    fill(tmp_path, ("a", "b"), 3)
+    path = tmp_path / "b" / "001.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"b/001\.png cannot be read as an image: .*; repair or delete it"):
+        load_folder(tmp_path)
+
+
+def test_load_dataset_knows_folders_and_registered_names(tmp_path):
+    fill(tmp_path, ("a", "b"), 5)
+    assert load_dataset(f"folder:{tmp_path}", image_size=4)[0].image_shape == (3, 4, 4)
+    assert len(load_dataset("synthetic")[0]) == 1000
+    with pytest.raises(UnknownNameError, match="unknown data set 'cifar'"):
+        load_dataset("cifar")
+    with pytest.raises(UsageError, match="--image-size is for folder:PATH; the images of synthetic have a size"):
+        load_dataset("synthetic", image_size=64)
+    with pytest.raises(UsageError, match="--data-dir has no effect with folder:"):
+        load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
