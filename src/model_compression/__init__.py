@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from model_compression.methods import create as create_method
     from model_compression.models import create_model
     from model_compression.models.weights import load_model
+    from model_compression.train.distill import distill
     from model_compression.train.runs import resume_run, start_run
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "TrainConfig": "config",
     "create_method": "methods:create",
     "create_model": "models",
+    "distill": "train.distill",
     "load_cifar10": "data.cifar10",
     "load_model": "models.weights",
     "resume_run": "train.runs",
@@ -40,6 +42,7 @@ __all__ = [
     "__version__",
     "create_method",
     "create_model",
+    "distill",
     "load_cifar10",
     "load_model",
     "resume_run",

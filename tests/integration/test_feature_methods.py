@@ -90,6 +90,16 @@ def test_named_pairs_are_used_and_wrong_ones_are_errors(tiny, tmp_path, watcher)
     assert not (tmp_path / "other").exists()
 
 
+def test_method_that_wants_few_pairs_is_given_the_last(tiny, tmp_path, watcher, monkeypatch):
+    stages = [("conv1", "conv1"), ("drop1", "pool")]
+    monkeypatch.setattr("model_compression.train.taps.choose_pairs", lambda student, teacher: stages)
+    for wanted, said in ((None, "conv1 = conv1, drop1 = pool, the"), (1, "teacher: drop1 = pool, the")):
+        monkeypatch.setattr(Toy, "default_pairs", wanted)
+        seen = watcher()
+        start_run(tiny.config("toy", epochs=1), tmp_path / f"run-{wanted}", seen)
+        assert said in seen.messages[0]
+
+
 def test_averaged_teachers_cannot_be_tapped_and_too_few_pairs_are_said(tiny, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="features and embeddings of several teachers, or of mirror images, cannot be"):
         start_run(tiny.config("toy", teacher_tta="flip"), tmp_path / "run")

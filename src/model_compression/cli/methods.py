@@ -12,10 +12,13 @@ EXAMPLES = """examples:
   model-compression methods kd
 """
 
+_FAMILIES = ("logit", "feature", "relation")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="one method, in full (default: a line for each)")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/methods.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -28,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     facts = [_facts(name) for name in ([args.name] if args.name else METHODS.names())]
     if args.json:
         print(json.dumps(facts[0] if args.name else {"methods": facts}))
+    elif args.markdown:
+        print(_markdown(facts))
     elif args.name:
         print(_text(facts[0]))
     else:
@@ -46,6 +51,7 @@ def _facts(name: str) -> dict[str, Any]:
     parameters = inspect.signature(kind).parameters.values()
     return {
         "name": name,
+        "family": kind.__module__.split(".")[-2],
         "paper": module.partition("\n")[0],
         "needs": sorted(method.needs),
         "weights": dict(method.default_weights),
@@ -56,6 +62,26 @@ def _facts(name: str) -> dict[str, Any]:
     }
 
 
+def _markdown(facts: list[dict[str, Any]]) -> str:
+    lines = ["| method | what it does | paper | needs | weights; labels |", "|---|---|---|---|---|"]
+    for fact in sorted(facts, key=lambda fact: (_FAMILIES.index(fact["family"]), fact["name"])):
+        authors = re.match(r"[^(]*\(([^)]*?\b\d{4})", fact["paper"])
+        number = re.search(r"arXiv (\d+\.\d+)", fact["paper"])
+        paper = authors.group(1) if authors else fact["paper"]
+        if number:
+            paper = f"[{paper}](https://arxiv.org/abs/{number.group(1)})"
+        what = " ".join(fact["description"].partition("\n\n")[0].split())
+        lines.append(
+            f"| `{fact['name']}` | {what} | {paper} | {', '.join(fact['needs'])} "
+            f"| {_weights(fact)}; {fact['label_weight']:g} |"
+        )
+    return "\n".join(lines)
+
+
+def _weights(fact: dict[str, Any]) -> str:
+    return ", ".join(f"{term} {weight:g}" for term, weight in fact["weights"].items())
+
+
 def _short(paper: str) -> str:
     """As "Knowledge distillation (Hinton et al. 2015)"."""
     found = re.match(r"[^(]*\([^)]*?\b\d{4}", paper)
@@ -63,7 +89,6 @@ def _short(paper: str) -> str:
 
 
 def _text(fact: dict[str, Any]) -> str:
-    weights = ", ".join(f"{term} {weight:g}" for term, weight in fact["weights"].items())
     parameters = ", ".join(f"{name}={value!r}" for name, value in fact["parameters"].items()) or "none"
     lines = [
         f"{fact['name']}: {fact['paper']}",
@@ -71,7 +96,7 @@ def _text(fact: dict[str, Any]) -> str:
         fact["description"],
         "",
         f"terms       {fact['terms']}",
-        f"weights     {weights}; labels {fact['label_weight']:g}",
+        f"weights     {_weights(fact)}; labels {fact['label_weight']:g}",
         f"needs       {', '.join(fact['needs'])}",
         f"parameters  {parameters}",
     ]

@@ -34,6 +34,8 @@ class Method(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     min_pairs: ClassVar[int] = 1
+    default_pairs: ClassVar[int | None] = None
+    """How many of the pairs that are chosen by stage, the last ones, are compared; None: all."""
     default_weights: Mapping[str, float]
     default_label_weight: float
 

@@ -1,7 +1,31 @@
 """Networks, one family per file, built by name."""
 
-from model_compression.models import lenet, nin, whitening_cnn
+from model_compression.models import (
+    lenet,
+    mobilenet_v2,
+    nin,
+    resnet_cifar,
+    shufflenet_v1,
+    shufflenet_v2,
+    vgg_cifar,
+    whitening_cnn,
+    wide_resnet,
+)
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.preprocessing import Preprocessing
 
-__all__ = ["MODELS", "Network", "Preprocessing", "create_model", "lenet", "nin", "whitening_cnn"]
+__all__ = [
+    "MODELS",
+    "Network",
+    "Preprocessing",
+    "create_model",
+    "lenet",
+    "mobilenet_v2",
+    "nin",
+    "resnet_cifar",
+    "shufflenet_v1",
+    "shufflenet_v2",
+    "vgg_cifar",
+    "whitening_cnn",
+    "wide_resnet",
+]

@@ -36,6 +36,11 @@ class Network(nn.Sequential):
         """The network that is saved and shipped; a training form overrides this."""
         return self
 
+    @property
+    def body(self) -> nn.Module:
+        """What layers are tapped in: the network itself."""
+        return self
+
     def prepare(self, images: torch.Tensor) -> None:
         """Sets what is computed from the training images (N, 3, H, W), uint8, before training. Nothing by default."""
 

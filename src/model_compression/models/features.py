@@ -141,9 +141,15 @@ def layers(model: nn.Module, images: Tensor) -> list[Layer]:
 
 
 def stages(candidates: Sequence[Layer]) -> list[Layer]:
-    """One layer for each stage: the last that answers at a resolution before it changes; a quarter of the blocks each
-    in a transformer, whose resolution does not change."""
+    """One layer for each stage: the last that answers at a resolution before it changes.
+
+    Layers of the network itself come before layers within its layers, where they have several resolutions. In a
+    transformer, whose resolution does not change, a stage is a quarter of the blocks.
+    """
     maps = [layer for layer in candidates if layer.is_map]
+    outermost = [layer for layer in maps if "." not in layer.name]
+    if len({layer.shape[2:] for layer in outermost}) > 1:
+        maps = outermost
     if maps:
         return list({layer.shape[2:]: layer for layer in maps}.values())
     blocks = _blocks([layer for layer in candidates if layer.is_tokens])

@@ -36,7 +36,7 @@ class LiveTeacher:
         if features or embedding:
             if len(models) > 1 or tta != "none":
                 raise UsageError("features and embeddings of several teachers, or of mirror images, cannot be averaged")
-            self._tapped = Tapped(self.models[0], features, embedding=embedding)
+            self._tapped = Tapped(self.models[0].body, features, embedding=embedding)
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Outputs:

@@ -6,13 +6,14 @@ import inspect
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
@@ -21,6 +22,7 @@ from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.methods import create
 from model_compression.models.base import MODELS, Network
+from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_model, save_weights
 from model_compression.teachers.fingerprint import digest_of
@@ -38,8 +40,26 @@ from model_compression.train.teachers import cached_teacher, load_data, load_tea
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
 
-def start_run(config: TrainConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What is given as objects in the place of what a configuration names."""
+
+    student: nn.Module | None = None
+    teacher: nn.Module | None = None
+    data: tuple[Dataset, Dataset] | None = None
+
+
+def start_run(
+    config: TrainConfig,
+    folder: str | Path,
+    observer: Observer | None = None,
+    *,
+    parts: Parts | None = None,
+    finished: Callable[[Network], None] = lambda network: None,
+) -> dict[str, Any]:
     """Trains as ``config`` says, into a new ``folder``; returns the run's metrics.
+
+    ``parts`` take the place of what ``config`` names; ``finished`` is given the trained network.
 
     Raises RunFolderError when the folder is taken, Interrupted after a signal (the state is saved), and what the data,
     the models and the method raise.
@@ -47,16 +67,20 @@ def start_run(config: TrainConfig, folder: str | Path, observer: Observer | None
     run = RunFolder(folder)
     run.check_free()
     observer = observer or Silent()
-    prepared = _Prepared(config, observer)  # before the folder is made: a usage error leaves nothing behind
+    prepared = _Prepared(config, observer, parts or Parts())  # before the folder: a usage error leaves nothing behind
     run.create(config)
     try:
-        return _train(config, prepared, run, observer, None)
+        metrics = _train(config, prepared, run, observer, None)
+        finished(prepared.trainer.network.deployed())
+        return metrics
     finally:
         run.unlock()
 
 
-def resume_run(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
+def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: Parts | None = None) -> dict[str, Any]:
     """Continues an interrupted run to the weights that it would have reached; returns its metrics.
+
+    ``parts`` are those that it was started with.
 
     Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's.
     """
@@ -69,7 +93,7 @@ def resume_run(folder: str | Path, observer: Observer | None = None) -> dict[str
                 f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}"
             )
         state = load_state(run.state) if run.state.exists() else None
-        prepared = _Prepared(config, observer)
+        prepared = _Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
         return _train(config, prepared, run, observer, state)
@@ -93,24 +117,31 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
 class _Prepared:
     """Data, networks and trainer of a run, all checked before anything is written."""
 
-    def __init__(self, config: TrainConfig, observer: Observer):
+    def __init__(self, config: TrainConfig, observer: Observer, parts: Parts):
         if config.tensorboard:
             summary_writer()
         self.device = choose_device(config.device)
         keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)
-        student = load_model(config.student.name, config.student.options, seed=config.seed)
-        teachers = load_teachers(config.teacher) if config.teacher else []
-        full_train, test = load_data(config.data, observer.message)
+        if parts.student is None:
+            student = load_model(config.student.name, config.student.options, seed=config.seed)
+        teachers = load_teachers(config.teacher) if config.teacher and parts.teacher is None else []
+        full_train, test = parts.data or load_data(config.data, observer.message)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
-        student = _fitted(student, config, self.train_set)
+        normalised = Preprocessing(mean=full_train.mean, std=full_train.std)
+        if parts.teacher is not None:
+            teachers = [External(parts.teacher, normalised)]
+        if parts.student is not None:
+            student = External(parts.student, normalised)
+        else:
+            student = _fitted(student, config, self.train_set)
         check_classes("student", student, self.train_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
-        if config.student.name in MODELS:  # not for a network that comes with its weights
+        if parts.student is None and config.student.name in MODELS:  # not for a network that comes with its weights
             student.prepare(torch.from_numpy(self.train_set.images))
         taps = NO_TAPS
         self.live: LiveTeacher | None = None

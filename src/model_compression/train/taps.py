@@ -50,7 +50,8 @@ def choose_taps(config: MethodConfig, method: Method, student: Network, teacher:
     pairs = list(config.pairs.items())
     if not pairs:
         with torch.no_grad():
-            pairs = choose_pairs(*(layers(model, model.preprocessing(images)) for model in (student, teacher)))
+            chosen = choose_pairs(*(layers(model.body, model.preprocessing(images)) for model in (student, teacher)))
+        pairs = chosen if method.default_pairs is None else chosen[-method.default_pairs :]
     if len(pairs) < method.min_pairs:
         raise UsageError(
             f"method {config.name!r} needs at least {method.min_pairs} pairs of layers, and there are {len(pairs)}; "

@@ -80,7 +80,7 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
-        self._tapped = Tapped(self.student, taps.student, embedding=taps.embedding) if taps else None
+        self._tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding) if taps else None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
             self.objective = Objective(config, len(self.loader), train_set.num_classes, self._shapes())

@@ -1,6 +1,7 @@
 """methods and features: what they print of the networks and the methods of this package."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,11 @@ def test_methods_explains_one(command, name):
     assert max(map(len, out.splitlines()[2:])) <= 120
 
 
+def test_table_in_the_docs_is_that_of_the_command(command):
+    table = command("methods", "--markdown")[1].strip()
+    assert table in (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
+
+
 def test_methods_names_near_matches(command):
     code, _, err = command("methods", "kdd")
     assert code == 2
@@ -49,7 +55,9 @@ def test_methods_names_near_matches(command):
 def test_features_lists_layers_and_marks_the_stages(command):
     code, out, _ = command("features", "lenet")
     assert code == 0
-    assert [line.split()[1] for line in out.splitlines() if line.startswith("* ") and "×" in line and "Conv2d" in line] == [
+    assert [
+        line.split()[1] for line in out.splitlines() if line.startswith("* ") and "×" in line and "Conv2d" in line
+    ] == [
         "conv1",
         "conv2",
     ]

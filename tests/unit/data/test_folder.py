@@ -92,7 +92,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="has test/ but no train/"):
         load_folder(tmp_path)
     fill(tmp_path / "train", ("a", "c"), 1)
-    with pytest.raises(DataError, match="the classes differ: .*test lacks c; .*train lacks b"):
+    with pytest.raises(DataError, match=r"the classes differ: .*test lacks c; .*train lacks b"):
         load_folder(tmp_path)
     (tmp_path / "train" / "b").mkdir()
     (tmp_path / "test" / "c").mkdir()

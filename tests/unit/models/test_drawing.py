@@ -13,6 +13,9 @@ from model_compression.models.drawing import draw
 from model_compression.models.slabs import Stage, rows_of, stages_of
 from model_compression.models.summary import Layer, summarize
 
+# Deeper siblings of networks that are drawn.
+DEEP = {"resnet14", "resnet32", "resnet44", "resnet56", "resnet110", "resnet32x4", "wrn_16_2", "wrn_40_1", "wrn_40_2"}
+
 
 def words_of(picture):
     """All texts in an SVG file, which must be well-formed XML."""
@@ -21,7 +24,7 @@ def words_of(picture):
     return [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", [name for name in MODELS.names() if name not in DEEP])
 def test_drawing_names_every_layer_with_its_shape(name):
     summary = summarize(create_model(name, seed=0))
     words = words_of(draw(summary, name))

@@ -84,6 +84,17 @@ def test_pairs_are_of_equal_resolution_and_the_last_layer_before_it_changes():
     assert [t for _, t in choose_pairs(student, teacher)] == ["relu_cccp2", "relu_cccp4", "relu_cccp6"]
 
 
+def test_stages_are_the_networks_own_layers_where_it_has_some():
+    images = torch.zeros(1, 3, 32, 32)
+    chosen = {
+        name: [layer.name for layer in stages(layers(create_model(name, seed=0), images))]
+        for name in ("resnet8", "wrn_16_1", "whitening-cnn")
+    }
+    assert chosen["resnet8"] == ["stage1", "stage2", "stage3"]
+    assert chosen["wrn_16_1"] == ["stage1", "stage2", "relu"]
+    assert chosen["whitening-cnn"] == ["gelu", "block1", "block2", "block3"]
+
+
 def test_pairs_without_equal_resolutions_are_counted_from_the_end():
     def stack(*sizes):
         return [Layer(name=f"l{size}", kind="Conv2d", shape=(1, 4, size, size)) for size in sizes]

@@ -1,0 +1,1 @@
+"""Methods that compare the relations between samples: distances, angles, similarities."""

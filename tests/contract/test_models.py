@@ -1,0 +1,57 @@
+"""What every registered network must do, whatever its architecture."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model_compression.models import MODELS, create_model
+from model_compression.models.weights import read_model, save_weights
+
+DEEP = ("resnet56", "resnet110", "resnet32x4", "wrn_40_1", "wrn_40_2")  # siblings of smaller ones
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in MODELS.names()]
+
+
+def images(count):
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_gives_every_trained_parameter_a_gradient(name):
+    model = create_model(name, seed=0, num_classes=7).train()
+    torch.manual_seed(0)  # dropout
+    F.cross_entropy(model(images(2)), torch.tensor([0, 6])).backward()
+    for key, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+        assert parameter.grad is None or bool(parameter.grad.isfinite().all()), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_answers_for_each_image_alone(name):
+    model, batch = create_model(name, seed=0, num_classes=7).double().eval(), images(2).double()
+    with torch.no_grad():
+        together, alone = model(batch), torch.cat([model(batch[:1]), model(batch[1:])])
+    assert together.shape == (2, 7)
+    assert together.dtype == torch.float64
+    assert not torch.equal(together[0], together[1])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_survives_a_weights_file(name, tmp_path):
+    model = create_model(name, seed=0, num_classes=3)
+    with torch.no_grad():
+        model(images(2))  # moves the statistics of normalisations
+    model.eval()
+    save_weights(tmp_path / "w.safetensors", model)
+    again = read_model(tmp_path / "w.safetensors").eval()
+    state = model.deployed().state_dict()
+    assert again.name == model.deployed().name
+    assert state.keys() == again.state_dict().keys()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in again.state_dict().items())
+    with torch.no_grad():
+        torch.testing.assert_close(again(images(2)), model(images(2)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_changes_no_tensor_in_place(name):
+    assert not any(getattr(module, "inplace", False) for module in create_model(name, seed=0).modules())

@@ -1,0 +1,91 @@
+"""distill(): modules and arrays in the place of names, with the same result as the long way."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import model_compression as mc
+from model_compression.config import ModelConfig, OptimConfig, TrainConfig
+from model_compression.errors import UsageError
+from model_compression.models.weights import read_model
+
+CONFIG = TrainConfig(
+    student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)
+)
+
+
+class Own(nn.Module):
+    """A network of someone's own: branches, and a dictionary as its answer."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.branch = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, images):
+        maps = self.stem(images).relu()
+        maps = maps + self.branch(maps)
+        return {"logits": self.head(maps.mean(dim=(2, 3)))}
+
+
+@pytest.fixture
+def arrays():
+    """Pictures of three colours: training images and labels, test images and labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    images = rng.integers(0, 120, (90, 3, 8, 8), dtype=np.uint8)
+    images[np.arange(90), labels] += 100
+    return images[:60], labels[:60], images[60:], labels[60:]
+
+
+def own(seed, width=4):
+    torch.manual_seed(seed)
+    return Own(width)
+
+
+def test_distill_of_own_modules_on_arrays_learns_and_leaves_them_as_they_are(arrays, tmp_path):
+    teacher, student = own(0, 6).train(), own(1)
+    before = [tensor.clone() for model in (teacher, student) for tensor in model.state_dict().values()]
+    result = mc.distill(teacher, student, arrays, method="kd", params={"temperature": 2.0}, epochs=12, config=CONFIG)
+    after = [tensor for model in (teacher, student) for tensor in model.state_dict().values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert teacher.training
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
+    assert type(result.student) is Own
+    assert not torch.equal(result.student.head.weight, student.head.weight)
+    assert result.metrics["test_accuracy"] > 0.5  # though the teacher knows nothing, the labels count a tenth
+    images, labels = torch.from_numpy(arrays[2]).float() / 255, torch.from_numpy(arrays[3])
+    pixels = torch.from_numpy(arrays[0]).double() / 255
+    mean, std = (getattr(pixels, name)(dim=(0, 2, 3)).float().view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        answers = result.student((images - mean) / std)["logits"].argmax(dim=1)
+    assert result.metrics["test_accuracy"] == pytest.approx((answers == labels).double().mean().item())
+    assert (result.run_dir / "metrics.json").exists()
+
+
+def test_distill_compares_features_by_the_modules_own_names(arrays, watcher):
+    seen = watcher()
+    mc.distill(own(0, 6), own(1), arrays, method="fitnet", epochs=1, config=CONFIG, observer=seen)
+    assert seen.messages[0] == "features that are compared, student = teacher: branch = branch"
+
+
+def test_distill_by_names_is_the_run_of_the_command_line(tiny, tmp_path, watcher):
+    config = tiny.config("kd")
+    mc.start_run(config, tmp_path / "long")
+    result = mc.distill(str(tiny.teacher), "tiny", "tiny", epochs=3, run_dir=tmp_path / "short", config=config)
+    for name in ("student.safetensors", "events.jsonl"):
+        assert (tmp_path / "long" / name).read_bytes() == (tmp_path / "short" / name).read_bytes()
+    expected = read_model(tmp_path / "long" / "student.safetensors").state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in result.student.state_dict().items())
+
+
+def test_distill_says_what_it_cannot_take(arrays, tmp_path):
+    with pytest.raises(UsageError, match=r"a network must be a name or a torch.nn.Module, got a dict"):
+        mc.distill({}, "lenet", arrays)
+    with pytest.raises(UsageError, match="data has 3 parts; expected a name, "):
+        mc.distill(own(0), own(1), arrays[:3])
+    with pytest.raises(UsageError, match="the student answers with 3 classes, but arrays has 4"):
+        mc.distill(own(0), own(1), (*arrays[:3], arrays[3] + 1), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
