@@ -42,11 +42,15 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls the builder of ``name``; raises UnknownNameError for it or for an option that the builder lacks."""
+        """Calls the builder of ``name``; raises UnknownNameError for it or for an option that the builder lacks.
+
+        A builder with **options is left to check those itself.
+        """
         builder = self.get(name)
         parameters = inspect.signature(builder).parameters
+        free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         for key in kwargs:
-            if key not in parameters:
+            if key not in parameters and not free:
                 raise unknown_name(f"option of {self.kind} {name!r}:", key, list(parameters))
         return builder(*args, **kwargs)
 

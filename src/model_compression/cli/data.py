@@ -9,7 +9,7 @@ from typing import Any
 
 from model_compression.data.checks import oddities
 from model_compression.data.dataset import Dataset
-from model_compression.data.sources import DATASETS
+from model_compression.data.sources import DATASETS, load_dataset
 
 EXAMPLES = """examples:
   model-compression data cifar10           fetch it, or check what is stored
@@ -22,10 +22,17 @@ MODEL_COMPRESSION_DATA in the environment stands for --data-dir everywhere."""
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
     parser.add_argument(
-        "name", nargs="?", default="cifar10", metavar="NAME", help=f"{' or '.join(DATASETS)} (default: cifar10)"
+        "name",
+        nargs="?",
+        default="cifar10",
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)} or folder:PATH (default: cifar10)",
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="an official folder or archive, or where to store (default: the user's cache)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=0, metavar="INT", help="of folder:PATH: the side that images are scaled to"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object; messages go to stderr")
 
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print(message, file=sys.stderr, flush=True)
 
     start = time.monotonic()
-    train, test = DATASETS.create(args.name, data_dir=args.data_dir, report=report)
+    train, test = load_dataset(args.name, args.data_dir, report, args.image_size)
     seconds = time.monotonic() - start
     facts = _facts(args.name, train, test) | {"seconds": round(seconds, 3), "messages": messages}
     print(json.dumps(facts) if args.json else _text(facts))

@@ -27,13 +27,13 @@ def run(args: argparse.Namespace) -> int:
 
     from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import to_dict
-    from model_compression.data.sources import DATASETS
     from model_compression.errors import UsageError
     from model_compression.models.base import placed
     from model_compression.models.weights import read_model, save_weights
     from model_compression.train.device import choose_device, choose_precision
     from model_compression.train.evaluate import figures, predict
     from model_compression.train.run_folder import RunFolder
+    from model_compression.train.teachers import load_data
 
     out = Path(args.out)
     if out.suffix != ".safetensors":
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         parameter.copy_(parameter.half())  # what is measured is what the file holds
     device = choose_device("auto")
     precision = choose_precision("auto", device)
-    test = DATASETS.get(config.data.name)(config.data.data_dir, ConsoleObserver().message)[1]
+    _, test = load_data(config.data, ConsoleObserver().message)
     logits = predict(placed(network, device), test, device, precision)
     measured = figures(logits, torch.from_numpy(test.labels))
     facts = {

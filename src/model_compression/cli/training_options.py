@@ -127,7 +127,8 @@ def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
         return Path(args.out)
     method = config.method.name if config.method else "labels"
     student = Path(config.student.name).stem
-    return Path("runs") / f"{config.data.name}-{student}-{method}-seed{config.seed}"
+    data = Path(config.data.name.partition(":")[2] or config.data.name).name  # of folder:PATH the last part
+    return Path("runs") / f"{data}-{student}-{method}-seed{config.seed}"
 
 
 def _replaced(config: Any, place: str, value: Any) -> Any:

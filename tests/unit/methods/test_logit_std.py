@@ -143,7 +143,7 @@ def test_logit_std_refuses_a_base_that_needs_features(monkeypatch):
     ("options", "message"),
     [
         ({"base": "kdd"}, "unknown method 'kdd'; did you mean 'kd'"),
-        ({"base": "dkd", "alfa": 1}, "unknown option of method 'logit_std': 'alfa'; did you mean 'alpha'"),
+        ({"base": "dkd", "alfa": 1}, "unknown option of method 'dkd': 'alfa'; did you mean 'alpha'"),
         ({"base": "kd", "alpha": 1}, "unknown option of method 'kd': 'alpha'"),
         ({"base": "mlkd", "temperature": 3}, "unknown option of method 'mlkd': 'temperature'"),
     ],

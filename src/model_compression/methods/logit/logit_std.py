@@ -18,20 +18,6 @@ def standardised(logits: Tensor) -> Tensor:
     return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + _EPS)
 
 
-def _parameters(method: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(METHODS.get(method)).parameters
-
-
-class _OptionsOfAll:
-    """What the registry checks options by: our own, and in the place of **options those of all methods, by name."""
-
-    def __get__(self, instance: object, owner: object) -> inspect.Signature:
-        own = list(inspect.signature(LogitStd.__init__).parameters.values())[1:-1]  # without self and **options
-        names = {option for name in METHODS if METHODS.get(name) is not LogitStd for option in _parameters(name)}
-        free = [inspect.Parameter(name, inspect.Parameter.VAR_KEYWORD) for name in sorted(names - {"temperature"})]
-        return inspect.Signature([*own, *free])
-
-
 @METHODS.register("logit_std")
 class LogitStd(Method):
     """Another logit method on z-scores, so that the student need not match the size of the teacher's logits.
@@ -49,15 +35,13 @@ class LogitStd(Method):
     A student whose logits are all equal, as with a last layer that starts at zero, gets gradients of the order of 1e7.
     """
 
-    __signature__ = _OptionsOfAll()
-
     def __init__(self, base: str = "kd", temperature: float = _TEMPERATURE, **options: Any):
         super().__init__()
         check_number("logit_std: temperature", temperature, "a number > 0 (published: 2)", lambda value: value > 0)
         if base == "logit_std":
             raise UsageError("logit_std: base must be another method, got 'logit_std'")
         # A base without a temperature refuses the parameter, by name, when it is not the default.
-        if "temperature" in _parameters(base) or temperature != _TEMPERATURE:
+        if "temperature" in inspect.signature(METHODS.get(base)).parameters or temperature != _TEMPERATURE:
             options["temperature"] = temperature
         method: Method = METHODS.create(base, **options)
         if method.needs != {"logits"}:

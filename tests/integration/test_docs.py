@@ -1,0 +1,65 @@
+"""The tutorials run: their commands as they are printed, on small data and for an epoch."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from model_compression.cli.main import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page, language):
+    """The code blocks of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+
+
+def commands(page):
+    """The commands of a page, each a list of arguments, with one epoch in the place of more."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines() if line.strip()]
+    return [shlex.split(re.sub(r"--epochs \d+", "--epochs 1", line), comments=True) for line in lines]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, with photos/apple and photos/pear of different sizes."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("apple", "pear")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 120, (36 + number, 48, 3), dtype=np.uint8)
+            pixels[:, :, label] += 100
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_own_images_from_the_folder_to_the_small_model(place, capsys):
+    for command in commands("own-images.md"):
+        assert command[0] == "model-compression"
+        assert main(command[1:]) == 0, capsys.readouterr().err
+        last = capsys.readouterr().out
+    assert last.startswith("student.safetensors: ")
+    assert (place / "student.safetensors").stat().st_size < 300_000
+
+
+@pytest.mark.usefixtures("place")
+def test_own_module_and_arrays_as_the_page_has_it(capsys):
+    (block,) = blocks("own-images.md", "python")
+    script = Path("script.py")
+    script.write_text(block.replace("epochs=30", "epochs=1"))
+    images, labels = np.zeros((30, 3, 8, 8), dtype=np.uint8), np.arange(30) % 2
+    images[labels == 1] = 200
+    torch.manual_seed(0)
+    modules = {name: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)) for name in ("my_teacher", "my_student")}
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    found = runpy.run_path(str(script), init_globals={**modules, **arrays})
+    assert isinstance(found["result"].student, nn.Sequential)
+    assert str(found["result"].run_dir) in capsys.readouterr().out
