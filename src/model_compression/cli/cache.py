@@ -87,8 +87,8 @@ def _check(args: argparse.Namespace) -> int:
 
     results = []
     for store in _stores(args.folder):
-        precision = store.fingerprint["precision"]
         try:
+            precision = store.fingerprint["precision"]
             with ConsoleObserver() as observer:
                 teacher = reopened(store, args.device, observer.message)
                 views = store.views()
@@ -138,17 +138,22 @@ def _stores(folder: Path | None) -> list[Any]:
 
 
 def _facts(store: Any) -> dict[str, Any]:
-    usage, print_, views = store.usage, store.fingerprint, store.views()
+    from model_compression.errors import FileFormatError
+
+    usage, views = store.usage, store.views()
+    found = {"folder": str(store.folder), "views": len(views), "size_bytes": store.size_bytes()}
+    try:
+        print_, origin = store.fingerprint, store.origin
+    except FileFormatError as error:  # or of another version of this package
+        return {**found, "damaged": str(error)}
     return {
-        "folder": str(store.folder),
-        "teacher": store.origin["teacher"],
+        **found,
+        "teacher": origin["teacher"],
         "tta": print_["tta"],
-        "data": store.origin["data"]["name"],
+        "data": origin["data"]["name"],
         "augmentation": print_["augmentation"],
         "precision": print_["precision"],
         "dtype": print_["dtype"],
-        "views": len(views),
-        "size_bytes": store.size_bytes(),
         "found": usage.found,
         "filled": usage.filled,
         "hit_rate": usage.hit_rate,
@@ -156,6 +161,9 @@ def _facts(store: Any) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
+    if "damaged" in facts:
+        name = Path(facts["folder"]).name
+        return f"{facts['folder']}\n  damaged, or of another version; model-compression cache clear {name} deletes it"
     tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
     asked = facts["found"] + facts["filled"]
     lines = [

@@ -153,9 +153,10 @@ class AnswerStore:
     def clear(self) -> int:
         """Deletes the answers and then what describes them; returns the bytes that were freed.
 
-        Raises FileFormatError, and deletes nothing, when the folder holds no answers of a teacher.
+        Raises FileFormatError, and deletes nothing, when the folder is none of a teacher's answers.
         """
-        self._header()
+        if not (self.folder / _FINGERPRINT).is_file():
+            raise FileFormatError(f"{self.folder} holds no answers of a teacher; nothing is deleted")
         freed = self.size_bytes()
         with self.lock():
             names = [_USAGE, _FINGERPRINT, ".lock"]

@@ -1,6 +1,7 @@
 """The cache command: what it fills, `distill` reads; what it shows is true; what is damaged or stale, it says."""
 
 import json
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -82,6 +83,21 @@ def test_check_says_what_differs_when_the_teacher_is_another_by_now(command, bui
     code, out, _ = command("cache", "check")
     assert code == 1
     assert "holds answers of something else: networks.0.weights_sha256 is " in out
+
+
+def test_store_that_cannot_be_read_is_shown_beside_the_others_and_can_be_cleared(command, build, tmp_path):
+    folder = Path(build()["folder"])
+    build(*FLIP)
+    (folder / "fingerprint.json").write_text('{"format": "of another time"}')
+    code, out, _ = command("cache", "info")
+    assert code == 0
+    assert f"{folder}\n  damaged, or of another version; model-compression cache clear {folder.name} deletes it" in out
+    assert "3 views as fp16" in out
+    assert sorted("damaged" in store for store in json.loads(command("cache", "info", "--json")[1])["stores"]) == [0, 1]
+    assert command("cache", "check")[0] == 1
+    assert command("cache", "clear", folder.name)[0] == 0
+    assert not folder.exists()
+    assert command("cache", "check")[0] == 0
 
 
 def test_clear_needs_to_be_told_what_and_frees_it(command, build, tmp_path):
