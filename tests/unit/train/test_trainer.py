@@ -206,6 +206,9 @@ def test_half_precision_scales_the_loss_and_skips_steps_that_overflow(tiny, buil
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning"
+)  # torch's own, as it imports its compiler
 def test_compiled_training_is_plain_training(tiny, built):
     plain, compiled = (built(tiny.config(compile=how, epochs=1)) for how in ("off", "on"))
     assert (plain.compiled, compiled.compiled) == (False, True)
