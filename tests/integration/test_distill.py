@@ -7,7 +7,7 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.config import ModelConfig, OptimConfig, TrainConfig
-from model_compression.errors import UsageError
+from model_compression.errors import NumericalError, UsageError
 from model_compression.models.weights import read_model
 
 CONFIG = TrainConfig(
@@ -88,4 +88,38 @@ def test_distill_says_what_it_cannot_take(arrays, tmp_path):
         mc.distill(own(0), own(1), arrays[:3])
     with pytest.raises(UsageError, match="the student answers with 3 classes, but arrays has 4"):
         mc.distill(own(0), own(1), (*arrays[:3], arrays[3] + 1), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y, u, v: (x / 255, y, u, v), "training images are float64 of shape .*; expected uint8"),
+        (
+            lambda x, y, u, v: (x[:, 0], y, u, v),
+            "training images are uint8 of shape .60, 8, 8.; expected uint8 .N, C, H",
+        ),
+        (lambda x, y, u, v: (x, y + 0.5, u, v), "training labels are float64"),
+        (lambda x, y, u, v: (x, y, u, v[:3]), "test labels are int64 of shape .3,.; expected integers .30,."),
+        (lambda x, y, u, v: (x, y, u[:, :1], v), "training images have 3 channels, test images 1"),
+        (lambda x, y, u, v: (x[:1], y[:1], u, v), "at least two images"),
+        (lambda x, y, u, v: 5, "data must be a name, a pair of data sets or four arrays, got a int"),
+    ],
+)
+def test_arrays_that_are_something_else_are_named(arrays, change, message):
+    with pytest.raises(UsageError, match=message):
+        mc.distill(own(0), own(1), change(*arrays))
+
+
+def test_networks_that_answer_something_else_are_named(arrays, tmp_path):
+    class Flat(Own):
+        def forward(self, images):
+            return super().forward(images)["logits"][:, 0]
+
+    with pytest.raises(UsageError, match=r"the student answers two images with \(2,\); expected logits \(2, classes\)"):
+        mc.distill(own(0), Flat(), arrays, run_dir=tmp_path / "run")
+    nan = own(0)
+    nan.head.bias.data.fill_(float("nan"))
+    with pytest.raises(NumericalError, match="the teacher answers with NaN or infinity"):
+        mc.distill(nan, own(1), arrays, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

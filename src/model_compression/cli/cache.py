@@ -97,6 +97,8 @@ def _check(args: argparse.Namespace) -> int:
                 for number, view in enumerate(views, start=1):
                     largest = max(largest, teacher.difference(store.read(view), view, _CHECKED))
                     count(number)
+            if not views:
+                raise ModelCompressionError("no answers are stored in it: a run was stopped while it filled the first")
             good, reason = largest <= _TOLERANCES[precision], f"largest difference {largest:.1e} of the logits' range"
         except ModelCompressionError as error:
             good, reason = False, str(error)

@@ -76,6 +76,9 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     if config.method is None or config.teacher is None:
         raise UsageError("this configuration has no teacher; run it with: model-compression train")
     method = config.method
+    for option in ("teacher", "method", "pairs"):
+        if getattr(args, option) == "":
+            raise UsageError(f"--{option} is empty; give it a value, or leave it out")
     if args.method and args.method != method.name:
         method = MethodConfig(name=args.method)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})

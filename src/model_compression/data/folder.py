@@ -115,7 +115,10 @@ def _decoded(path: Path, image_size: int) -> Images:
     """One image (H, W, 3)."""
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"its mode is {image.mode!r}, of more than 8 bits; save it with 8 bits a channel")
+            image = image.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}; repair or delete it") from None
     if image_size:

@@ -35,6 +35,7 @@ def synthetic(
 
 
 FOLDER = "folder:"
+MAX_IMAGE_SIZE = 2048  # all images are held in memory
 
 
 def load_dataset(
@@ -50,6 +51,12 @@ def load_dataset(
     if name.startswith(FOLDER):
         from model_compression.data.folder import load_folder
 
+        if not name.removeprefix(FOLDER).strip():
+            raise UsageError("folder: names no path; expected folder:PATH")
+        if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
+            raise UsageError(
+                f"--image-size must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual"
+            )
         if data_dir is not None:
             raise UsageError(f"--data-dir has no effect with {name}, which says where the images are")
         return load_folder(name.removeprefix(FOLDER), image_size, report)

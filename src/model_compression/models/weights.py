@@ -77,6 +77,8 @@ def _fresh_model(name: str, options: dict[str, Any], seed: int | None) -> Networ
 
 def find_weights(name: str) -> Path:
     """The weights file of a shipped network, or of a file or run folder. Raises UnknownNameError."""
+    if not name.strip():
+        raise UsageError("the name of a network is empty; give a name, a weights file or a run folder")
     shipped = shipped_weights()
     if name in shipped:
         return shipped[name]

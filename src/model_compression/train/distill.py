@@ -65,6 +65,8 @@ def distill(
     Raises:
         UsageError: an argument that cannot be, with what was expected.
     """
+    if not isinstance(method, str) or not isinstance(epochs, int):
+        raise UsageError(f"method must be a name and epochs an integer, got {method!r} and {epochs!r}")
     names = {"teacher": _name(teacher), "student": _name(student)}
     config = config or TrainConfig(student=ModelConfig(name=names["student"]))
     datasets = None if isinstance(data, str) else _datasets(data)
@@ -98,7 +100,13 @@ def _name(model: str | nn.Module) -> str:
     return f"{type(model).__module__}:{type(model).__qualname__}"
 
 
+def _array(part: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
+    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+
+
 def _datasets(data: tuple[Dataset, Dataset] | Arrays) -> tuple[Dataset, Dataset]:
+    if not isinstance(data, Sequence):
+        raise UsageError(f"data must be a name, a pair of data sets or four arrays, got a {type(data).__name__}")
     if len(data) == 2 and all(isinstance(part, Dataset) for part in data):
         return data[0], data[1]  # type: ignore[return-value]
     if len(data) != 4:
@@ -106,7 +114,21 @@ def _datasets(data: tuple[Dataset, Dataset] | Arrays) -> tuple[Dataset, Dataset]
             f"data has {len(data)} parts; expected a name, (training set, test set), or training images, training "
             "labels, test images, test labels"
         )
-    train_images, train_labels, test_images, test_labels = (np.asarray(part) for part in data)
+    train_images, train_labels, test_images, test_labels = map(_array, data)
+    for what, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
+        if images.ndim != 4 or images.dtype != np.uint8 or len(images) < 2:
+            raise UsageError(
+                f"{what} images are {images.dtype} of shape {images.shape}; expected uint8 (N, C, H, W), pixels of 0 "
+                "to 255, at least two images"
+            )
+        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+            raise UsageError(
+                f"{what} labels are {labels.dtype} of shape {labels.shape}; expected integers ({len(images)},)"
+            )
+    if train_images.shape[1] != test_images.shape[1]:
+        raise UsageError(
+            f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}; expected as many"
+        )
     classes = tuple(str(number) for number in range(int(max(train_labels.max(), test_labels.max())) + 1))
     pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
     mean = tuple(float(channel.mean(dtype=np.float64)) for channel in pixels)

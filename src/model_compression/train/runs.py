@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
-from model_compression.errors import Interrupted, RunFolderError, UsageError
+from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.methods import create
 from model_compression.models.base import MODELS, Network
@@ -223,12 +223,17 @@ def check_classes(role: str, model: Network, dataset: Dataset) -> None:
     training = model.training
     try:
         with torch.no_grad():
-            classes = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2]))).shape[1]
+            answer = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2])))
     except RuntimeError as error:
         raise UsageError(
             f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}"
         ) from None
     model.train(training)
+    if answer.ndim != 2 or len(answer) != len(dataset.images[:2]):
+        raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
+    if not bool(answer.isfinite().all()):
+        raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
+    classes = answer.shape[1]
     if classes != dataset.num_classes:
         raise UsageError(
             f"the {role} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "

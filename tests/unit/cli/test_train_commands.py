@@ -173,6 +173,8 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TRAIN, "--device", "cuda:x"], "device must be auto, cpu, cuda or mps, got 'cuda:x'"),
         (["train", "--recipe", "lenet"], "unknown recipe 'lenet'; did you mean 'lenet-cifar10'"),
         (["train", "--recipe", "x", "--config", "y"], "--config and --recipe both say where to start from"),
+        ([*TAUGHT, "--method", ""], "--method is empty; give it a value, or leave it out"),
+        ([*DISTILL, "--teacher", "nin-cifar10,"], "the name of a network is empty"),
         ([*TAUGHT, "--method", "kdd"], "unknown method 'kdd'; did you mean 'kd'"),
         ([*TAUGHT, "--param", "temp=3"], "unknown option of method 'kd': 'temp'; did you mean 'temperature'"),
         ([*TAUGHT, "--param", "name=x"], "unknown option of method 'kd': 'name'"),

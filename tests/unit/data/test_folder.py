@@ -118,3 +118,19 @@ def test_load_dataset_knows_folders_and_registered_names(tmp_path):
         load_dataset("synthetic", image_size=64)
     with pytest.raises(UsageError, match="--data-dir has no effect with folder:"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
+
+
+def test_images_of_more_than_eight_bits_are_refused_rather_than_clipped(tmp_path):
+    fill(tmp_path, ("a", "b"), 3)
+    Image.fromarray(np.full((8, 8), 33_000, dtype=np.uint16)).save(tmp_path / "a" / "deep.png")
+    with pytest.raises(DataError, match=r"a/deep\.png cannot be read as an image: its mode is 'I;16', of more than 8"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("size", [-3, 100_000, 10**20])
+def test_image_size_that_cannot_be_meant_is_wrong_usage(tmp_path, size):
+    fill(tmp_path, ("a", "b"), 3)
+    with pytest.raises(UsageError, match=rf"--image-size must lie between 1 and 2048, got {size}"):
+        load_dataset(f"folder:{tmp_path}", image_size=size)
+    with pytest.raises(UsageError, match="folder: names no path; expected folder:PATH"):
+        load_dataset("folder:")
