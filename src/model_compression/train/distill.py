@@ -127,7 +127,7 @@ def _datasets(data: tuple[Dataset, Dataset] | Arrays) -> tuple[Dataset, Dataset]
             )
     if train_images.shape[1] != test_images.shape[1]:
         raise UsageError(
-            f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}; both must agree"
+            f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}, not as many"
         )
     classes = tuple(str(number) for number in range(int(max(train_labels.max(), test_labels.max())) + 1))
     pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
