@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from model_compression.data.cifar10 import load_cifar10
     from model_compression.methods import create as create_method
     from model_compression.models import create_model
+    from model_compression.models.features import Tapped
     from model_compression.models.weights import load_model
+    from model_compression.outputs import Outputs
     from model_compression.train.distill import distill
     from model_compression.train.runs import resume_run, start_run
 
@@ -23,6 +25,8 @@ _HOMES = {
     "MethodConfig": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
+    "Outputs": "outputs",
+    "Tapped": "models.features",
     "TrainConfig": "config",
     "create_method": "methods:create",
     "create_model": "models",
@@ -38,6 +42,8 @@ __all__ = [
     "MethodConfig",
     "ModelConfig",
     "OptimConfig",
+    "Outputs",
+    "Tapped",
     "TrainConfig",
     "__version__",
     "create_method",

@@ -25,10 +25,13 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that enters a builder under ``name``; raises ValueError when the name is taken."""
+        """Decorator that enters a builder under ``name``; raises ValueError when another one has the name.
+
+        The same definition may come again, as when a notebook's cell is run twice: the newest counts.
+        """
 
         def enter(builder: T) -> T:
-            if name in self._entries:
+            if name in self._entries and _place(self._entries[name]) != _place(builder):
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._entries[name]!r}")
             self._entries[name] = builder
             return builder
@@ -63,3 +66,8 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
+
+
+def _place(builder: Callable[..., Any]) -> tuple[str, str]:
+    """Where a function or class is defined."""
+    return builder.__module__, builder.__qualname__

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from model_compression.cli.main import main
+from model_compression.methods import METHODS, create
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -41,6 +44,26 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+def dark_and_bright():
+    """30 images (30, 3, 8, 8) uint8 of two classes, and their labels."""
+    images, labels = np.zeros((30, 3, 8, 8), dtype=np.uint8), np.arange(30) % 2
+    images[labels == 1] = 200
+    return images, labels
+
+
+def linear():
+    """A network without maps."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+
+
+def convolutional(width):
+    """A network whose layers have the numbers that docs/own-loop.md taps."""
+    convolutions = [nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3), nn.Conv2d(width, width, 1)]
+    last = [nn.ReLU(), nn.Conv2d(width, width, 1)]
+    head = OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), classifier=nn.Linear(width, 10))
+    return nn.Sequential(OrderedDict(features=nn.Sequential(*convolutions, *last), **head))
+
+
 def test_own_images_from_the_folder_to_the_small_model(place, capsys):
     for command in commands("own-images.md"):
         assert command[0] == "model-compression"
@@ -55,11 +78,40 @@ def test_own_module_and_arrays_as_the_page_has_it(capsys):
     (block,) = blocks("own-images.md", "python")
     script = Path("script.py")
     script.write_text(block.replace("epochs=30", "epochs=1"))
-    images, labels = np.zeros((30, 3, 8, 8), dtype=np.uint8), np.arange(30) % 2
-    images[labels == 1] = 200
-    torch.manual_seed(0)
-    modules = {name: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)) for name in ("my_teacher", "my_student")}
+    images, labels = dark_and_bright()
     arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    modules = {"my_teacher": linear(), "my_student": linear()}
     found = runpy.run_path(str(script), init_globals={**modules, **arrays})
     assert isinstance(found["result"].student, nn.Sequential)
     assert str(found["result"].run_dir) in capsys.readouterr().out
+
+
+def test_own_loop_as_the_page_has_it():
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(20, 3, 8, 8, generator=generator), torch.arange(20) % 10
+    loader = DataLoader(TensorDataset(images, labels), batch_size=8)
+    torch.manual_seed(0)
+    student = convolutional(4)
+    before = [parameter.detach().clone() for parameter in student.parameters()]
+    found = {"teacher": convolutional(6), "student": student, "loader": loader}
+    for block in blocks("own-loop.md", "python"):
+        exec(block.replace("range(30)", "range(1)"), found)
+        assert bool(found["loss"].isfinite())
+    assert set(found["terms"]) == {"fitnet", "sp"}
+    assert not any(torch.equal(old, new) for old, new in zip(before, student.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in found["teacher"].parameters())
+
+
+def test_own_method_as_the_page_has_it(capsys, monkeypatch):
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    method, use = blocks("own-method.md", "python")
+    images, labels = dark_and_bright()
+    found = {"my_teacher": linear(), "my_student": linear(), "arrays": (images, labels, images, labels)}
+    for _ in range(2):  # again, as in a notebook
+        exec(method, found)
+    exec(use.replace('"nin-cifar10", "lenet", "cifar10"', "my_teacher, my_student, arrays"), found)
+    assert 0 <= float(capsys.readouterr().out) <= 1
+    s, t = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    cosine = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(s, t, strict=True)]
+    assert float(found["cosine_loss"](s, t)) == pytest.approx(1 - sum(cosine) / 4)
+    assert sorted(create("kd,cosine").default_weights) == ["cosine", "kd"]

@@ -66,3 +66,13 @@ def test_unknown_name_is_a_usage_error(registry):
 def test_registry_names_an_option_that_the_builder_lacks(registry):
     with pytest.raises(UnknownNameError, match=r"'temprature'.*did you mean 'temperature'"):
         registry.create("kd", temprature=2.0)
+
+
+def test_registry_takes_the_same_definition_again(registry):
+    for temperature in (1.0, 2.0):
+
+        @registry.register("again")
+        def build(temperature=temperature):
+            return temperature
+
+    assert registry.create("again") == 2.0

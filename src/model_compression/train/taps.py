@@ -1,7 +1,6 @@
 """Which layers of student and teacher a run taps, for a method that needs more than logits."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from model_compression.errors import UsageError
 from model_compression.methods import Method
 from model_compression.models.base import Network
 from model_compression.models.features import choose_pairs, layers
-from model_compression.outputs import Outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +56,3 @@ def choose_taps(config: MethodConfig, method: Method, student: Network, teacher:
             "name them with --pairs (`model-compression features MODEL` lists the layers)"
         )
     return Taps(student=tuple(s for s, _ in pairs), teacher=tuple(t for _, t in pairs), embedding=embedding)
-
-
-def shapes_of(answer: Outputs) -> dict[str, Any]:
-    """Shapes for a batch of one, as `Method.setup` takes them."""
-    shapes: dict[str, Any] = {"logits": (1, *answer.logits.shape[1:])}
-    shapes["features"] = {name: (1, *tensor.shape[1:]) for name, tensor in answer.features.items()}
-    if answer.embedding is not None:
-        shapes["embedding"] = (1, *answer.embedding.shape[1:])
-    return shapes

@@ -24,7 +24,7 @@ from model_compression.train.device import autocast, choose_compile, seed_device
 from model_compression.train.evaluate import accuracy, evaluating, predict
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
-from model_compression.train.taps import NO_TAPS, Taps, shapes_of
+from model_compression.train.taps import NO_TAPS, Taps
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
 _STEP_STREAM, _METHOD_STREAM = 1, 2  # keep the numbers of steps and of methods apart from those of orders
@@ -133,7 +133,7 @@ class Trainer:
         batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
         with evaluating(self.student), torch.no_grad():
             student = self._tapped(self.student.preprocessing(batch.images))
-        return {"student": shapes_of(student), "teacher": shapes_of(self.teacher.answer(batch))}
+        return {"student": student.shapes(), "teacher": self.teacher.answer(batch).shapes()}
 
     def run_first_stage(self, watch: Callable[[], None]) -> None:
         """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
