@@ -8,12 +8,15 @@ from pathlib import Path
 
 from model_compression.errors import ModelCompressionError
 
+TEMPORARY = ".*.tmp"  # what a process that is killed while it writes leaves
 
-def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview) -> None:
+
+def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, *, keep: Path | None = None) -> None:
     """Writes ``payload`` to ``path`` by a temporary file beside it, flushed, renamed, folder synced.
 
-    A reader sees the old content or the new, never a part. Raises ModelCompressionError with the remedy when the disk
-    is full or the folder cannot be written; no temporary file is left.
+    ``keep``, in the same folder, is the name that the old file gets, once the new one is whole. A reader sees the old
+    content or the new, never a part. Raises ModelCompressionError with the remedy when the disk is full or the folder
+    cannot be written; no temporary file is left.
     """
     path = Path(path)
     temporary = None
@@ -25,6 +28,8 @@ def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview) 
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes 0600; a weights file is as readable as any other
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:

@@ -14,6 +14,7 @@ from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
 from model_compression.teachers import cache
+from model_compression.train.checkpoint import State, load_state, previous, save_state
 from model_compression.train.runs import resume_run, start_run
 
 FLIP = {"augmentation": "flip_shift"}
@@ -225,11 +226,11 @@ def changed_config(folder, tiny):
 
 
 def changed_data(folder, tiny):
-    path = folder / "state.safetensors"
+    state = load_state(folder / "state.safetensors")
     train, _ = tiny.data()
-    content = path.read_bytes()
-    assert train.digest.encode() in content
-    path.write_bytes(content.replace(train.digest.encode(), b"0" * 64))
+    assert state.progress["data_sha256"] == train.digest
+    progress = state.progress | {"data_sha256": "0" * 64}
+    save_state(folder / "state.safetensors", State(tensors=state.tensors, progress=progress))
 
 
 def changed_teacher(folder, tiny):
@@ -265,17 +266,34 @@ def test_run_is_not_resumed_from_a_damaged_state_or_log(tmp_path, tiny, watcher)
     with pytest.raises(Interrupted):
         start_run(tiny.config(), folder, watcher([12]))
     state, events = folder / "state.safetensors", folder / "events.jsonl"
-    content = state.read_bytes()
+    content, older = state.read_bytes(), previous(state).read_bytes()
     state.write_bytes(content[:1000])
+    previous(state).write_bytes(older[:1000])
     with pytest.raises(FileFormatError, match=r"state.safetensors is damaged"):
         resume_run(folder, watcher())
     state.write_bytes(content)
+    previous(state).write_bytes(older)
     lines = events.read_text()
     events.write_text(lines.splitlines()[0] + "\n")
     with pytest.raises(FileFormatError, match="holds 1 of the 2 lines"):
         resume_run(folder, watcher())
     events.write_text(lines)
     assert resume_run(folder, watcher())["epochs"] == 3
+
+
+def test_run_goes_on_from_the_state_before_a_damaged_one(tmp_path, whole, watcher):
+    config, expected, _ = whole("labels, sgd, one cycle, averaged")
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start_run(config, folder, watcher([13]))  # saved after step 10, the second epoch's last, and now
+    content = bytearray((folder / "state.safetensors").read_bytes())
+    content[-5] ^= 8
+    (folder / "state.safetensors").write_bytes(content)
+    seen = watcher()
+    resume_run(folder, seen)
+    assert seen.steps[0] == 11
+    assert any("is damaged" in message and "of step 10" in message for message in seen.messages)
+    assert finished(folder) == expected
 
 
 def test_finished_and_missing_runs_are_not_resumed(tmp_path, tiny, watcher):

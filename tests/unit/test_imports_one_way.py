@@ -18,7 +18,7 @@ ORDER = (
     {"train", "importers"},
     {"teachers"},
     {"methods", "models", "data", "report"},
-    {"_version", "config", "counter_random", "errors", "files", "outputs", "registry", "safe_pickle"},
+    {"_version", "config", "counter_random", "errors", "files", "outputs", "registry", "safe_pickle", "sealed"},
 )
 BASE = ORDER[-1]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
@@ -15,8 +14,10 @@ from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
+from model_compression.sealed import seal, unseal
 
-FORMAT = "model_compression.weights/1"
+FORMAT = "model_compression.weights/2"
+_UNSEALED_FORMAT = "model_compression.weights/1"  # without digests, as the first shipped networks
 _HEADER = "model_compression"
 _MEAN_IMAGE = "preprocessing.mean_image"
 
@@ -53,8 +54,7 @@ def save_weights(
         "preprocessing": model.preprocessing.to_dict(),
         "facts": facts or {},
     }
-    # One key: safetensors writes several in a random order, and equal networks should have equal files.
-    write_atomically(path, save(tensors, {_HEADER: json.dumps(header)}))
+    write_atomically(path, seal(tensors, _HEADER, header))
 
 
 def load_model(name: str, options: dict[str, Any] | None = None, *, seed: int | None = None) -> Network:
@@ -105,7 +105,7 @@ def no_weights(name: str) -> UsageError:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """{"model", "options", "preprocessing", "facts"} of a weights file. Raises FileFormatError."""
+    """{"format", "model", "options", "preprocessing", "facts"} of a weights file. Raises FileFormatError."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER, "{}")
@@ -116,12 +116,13 @@ def read_header(path: str | Path) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: the header is damaged: {error}") from None
     found = header.get("format", "none") if isinstance(header, dict) else "none"
-    if found != FORMAT:
+    if found not in (FORMAT, _UNSEALED_FORMAT):
         raise FileFormatError(
             f"{path}: format is {found!r}, expected {FORMAT!r}; `model-compression import` reads others"
         )
-    parts = {key: header.get(key) for key in ("model", "options", "preprocessing", "facts")}
-    if not isinstance(parts["model"], str) or not all(isinstance(parts[k], dict) for k in parts if k != "model"):
+    parts = {key: header.get(key) for key in ("format", "model", "options", "preprocessing", "facts")}
+    plain = dict.fromkeys(("options", "preprocessing", "facts"), dict) | {"model": str}
+    if not all(isinstance(parts[key], kind) for key, kind in plain.items()):
         raise FileFormatError(f"{path}: the header is damaged: it does not say which model this is, or how it is built")
     return parts
 
@@ -129,9 +130,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def read_model(path: str | Path) -> Network:
     """Builds the network that a weights file names, with its weights in float32 and its preprocessing."""
     header = read_header(path)
-    with safe_open(path, framework="pt") as file:
-        # Copies: what safetensors gives is a view of the file, and the mean image stays.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    tensors, _ = unseal(Path(path), _HEADER, sealed=header["format"] == FORMAT)
     try:
         model = _fresh_model(header["model"], header["options"], None)
     except UsageError as error:

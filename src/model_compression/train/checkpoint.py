@@ -1,19 +1,18 @@
-"""The resumable state of a run: safetensors with a JSON header, nothing that could execute."""
+"""The resumable state of a run, in two generations of sealed safetensors."""
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from model_compression.errors import FileFormatError
 from model_compression.files import write_atomically
+from model_compression.sealed import seal, unseal
 
-FORMAT = "model_compression.state/1"
+FORMAT = "model_compression.state/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,29 +23,42 @@ class State:
     progress: dict[str, Any]
 
 
+def previous(path: Path) -> Path:
+    """Where the state before the one at ``path`` is kept."""
+    return path.with_stem(f"{path.stem}-previous")
+
+
 def save_state(path: Path, state: State) -> None:
-    """Writes the state atomically: the old one stays whole until the new one is."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-    write_atomically(path, save(tensors, {FORMAT: json.dumps(state.progress)}))
+    """Writes the state atomically; the one before it stays, as `previous`."""
+    write_atomically(path, seal(state.tensors, FORMAT, state.progress), keep=previous(path))
 
 
-def load_state(path: Path) -> State:
-    """Reads a state. Raises FileFormatError when it is missing, damaged or of a newer format."""
-    if not path.is_file():
-        raise FileFormatError(f"{path} does not exist: there is nothing to continue from")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            # Copies: what safetensors gives is a view of the file, which the next save replaces.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from None
-    if FORMAT not in header:
-        raise FileFormatError(f"{path}: format is {next(iter(header), 'none')!r}, expected {FORMAT!r}")
-    try:
-        return State(tensors=tensors, progress=json.loads(header[FORMAT]))
-    except json.JSONDecodeError as error:
-        raise FileFormatError(f"{path}: the header is damaged: {error}") from None
+def load_state(path: Path, report: Callable[[str], None] = lambda message: None) -> State | None:
+    """The newest whole state, None where none was saved. ``report`` is told when that is not the last one.
+
+    Raises FileFormatError when none is whole, or the last one is of a newer format.
+    """
+    damage: FileFormatError | None = None
+    for candidate in (path, previous(path)):
+        if not candidate.is_file():
+            continue
+        try:
+            tensors, progress = unseal(candidate, FORMAT)
+        except FileFormatError as error:
+            damage = damage or error
+            continue
+        if damage is not None:
+            report(f"{damage}; continuing from the state before it, of step {progress.get('step')}")
+        return State(tensors=tensors, progress=progress)
+    if damage is not None:
+        raise damage
+    return None
+
+
+def delete_states(path: Path) -> None:
+    """Removes what a finished run no longer needs."""
+    path.unlink(missing_ok=True)
+    previous(path).unlink(missing_ok=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

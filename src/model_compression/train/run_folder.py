@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from model_compression._version import __version__
 from model_compression.config import TrainConfig, from_json, to_json
 from model_compression.errors import RunFolderError
-from model_compression.files import write_atomically, writing_failed
+from model_compression.files import TEMPORARY, write_atomically, writing_failed
+from model_compression.train.checkpoint import delete_states, previous
 
 _LOCK = ".lock"
 
@@ -21,7 +22,8 @@ class RunFolder:
     """The files of a run.
 
     config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl, metrics.json (when finished),
-    student.safetensors, predictions.safetensors (test logits of student and teacher), state.safetensors (until then).
+    student.safetensors, predictions.safetensors (test logits of student and teacher), and until then state.safetensors
+    and the state before it, state-previous.safetensors.
     """
 
     def __init__(self, path: str | Path):
@@ -47,7 +49,7 @@ class RunFolder:
         try:
             self.check_free()  # another process may have been faster
             write_atomically(self.config, to_json(config).encode())
-            self.write_json(self.environment, environment())
+            self.mend()
         except BaseException:
             self.unlock()
             raise
@@ -56,13 +58,13 @@ class RunFolder:
         """Raises RunFolderError, with the remedy, when the folder holds anything."""
         if not self.path.exists():
             return
-        if self.path.is_dir() and all(entry.name == _LOCK for entry in self.path.iterdir()):
+        if self.path.is_dir() and all(entry.name == _LOCK or entry.match(TEMPORARY) for entry in self.path.iterdir()):
             return
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file, not a folder; choose another folder with --out")
         if self.metrics.exists():
             remedy = "that run is finished; choose another folder with --out"
-        elif self.state.exists():
+        elif self.state.exists() or previous(self.state).exists():
             remedy = f"continue that run with: model-compression resume {self.path}"
         elif self.config.exists():
             remedy = (
@@ -85,6 +87,15 @@ class RunFolder:
     def unlock(self) -> None:
         """Gives the folder back. The file stays: to unlink it could hand the lock to two processes."""
         self._lock.release()
+
+    def mend(self) -> None:
+        """Does what a process that was killed here left undone; the folder must be locked."""
+        for path in self.path.glob(TEMPORARY):
+            path.unlink(missing_ok=True)
+        if not self.environment.exists():
+            self.write_json(self.environment, environment())
+        if self.metrics.exists():
+            delete_states(self.state)
 
     def read_config(self) -> TrainConfig:
         """The run's configuration. Raises RunFolderError when there is no run."""

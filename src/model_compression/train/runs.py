@@ -28,7 +28,7 @@ from model_compression.models.weights import load_model, save_weights
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.board import open_board, summary_writer, write_event
-from model_compression.train.checkpoint import State, load_state, save_state
+from model_compression.train.checkpoint import State, delete_states, load_state, save_state
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
@@ -88,11 +88,12 @@ def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: P
     observer, config = observer or Silent(), run.read_config()
     run.lock()
     try:
+        run.mend()
         if run.metrics.exists():  # seen under the lock: another process may just have finished it
             raise RunFolderError(
                 f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}"
             )
-        state = load_state(run.state) if run.state.exists() else None
+        state = load_state(run.state, observer.message)
         prepared = _Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
@@ -334,5 +335,5 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
     save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     run.write_json(run.metrics, metrics)
-    run.state.unlink(missing_ok=True)
+    delete_states(run.state)
     return metrics

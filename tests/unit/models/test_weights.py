@@ -16,6 +16,7 @@ from model_compression.errors import (
 )
 from model_compression.models import Preprocessing, create_model
 from model_compression.models.weights import FORMAT, load_model, load_tensors, read_header, read_model, save_weights
+from model_compression.sealed import seal
 
 
 @pytest.fixture
@@ -39,7 +40,11 @@ def rewritten(saved):
         content = {**load_file(saved), **dict(tensors)}
         content = {name: tensor.contiguous() for name, tensor in content.items() if tensor is not None}
         values = {key: value for key, value in values.items() if value is not None}
-        save_file(content, saved, {"model_compression": json.dumps(values) if text is None else text})
+        values.pop("sha256")
+        if text is None:
+            saved.write_bytes(seal(content, "model_compression", values))
+        else:
+            save_file(content, saved, {"model_compression": text})
         return saved
 
     return rewrite
@@ -134,7 +139,7 @@ def test_weights_cut_anywhere_are_refused(saved):
 
 
 def test_weights_of_other_formats_are_refused_by_name(tmp_path, rewritten):
-    for found in ("model_compression.weights/2", "pt"):
+    for found in ("model_compression.weights/3", "pt"):
         with pytest.raises(FileFormatError, match=f"format is '{found}', expected '{FORMAT}'; .*import"):
             read_model(rewritten(format=found))
     save_file({"a": torch.ones(1)}, tmp_path / "bare.safetensors")
@@ -199,3 +204,13 @@ def test_preprocessing_of_a_model_is_its_own(model):
     other = create_model("lenet-caffe")
     model.preprocessing = Preprocessing(mean=(0.0,) * 3)
     assert other.preprocessing.mean == Preprocessing().mean
+
+
+def test_weights_of_the_first_format_had_no_digests(saved, model):
+    tensors = load_file(saved)
+    header = read_header(saved) | {"format": "model_compression.weights/1"}
+    save_file(tensors, saved, {"model_compression": json.dumps(header)})
+    assert torch.equal(read_model(saved).conv1.weight, model.conv1.weight)
+    save_file(tensors, saved, {"model_compression": json.dumps(header | {"format": FORMAT})})
+    with pytest.raises(FileFormatError, match="the header is damaged: 'sha256'"):
+        read_model(saved)

@@ -8,8 +8,10 @@ from model_compression.errors import FileFormatError, ModelCompressionError
 from model_compression.train.checkpoint import (
     FORMAT,
     State,
+    delete_states,
     load_state,
     optimizer_tensors,
+    previous,
     restore_optimizer,
     save_state,
 )
@@ -39,35 +41,55 @@ def test_state_round_trip_is_exact(tmp_path):
         assert torch.equal(again.tensors[name], tensor)
 
 
-def test_state_that_was_loaded_does_not_change_with_its_file(path):
-    state = load_state(path)
-    before = state.tensors["a"].clone()
-    path.write_bytes(b"")
-    assert torch.equal(state.tensors["a"], before)
+def test_without_a_state_there_is_none(tmp_path):
+    assert load_state(tmp_path / "state.safetensors") is None
 
 
-def test_state_cut_anywhere_is_refused(path):
+@pytest.mark.parametrize("fault", ["cut", "empty", "a bit", "missing"])
+def test_the_state_before_serves_when_the_last_one_does_not(path, fault):
+    save_state(path, State(tensors={"a": torch.ones(2)}, progress={"step": 8}))
     whole = path.read_bytes()
-    for length in (0, 5, 8, 60, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(FileFormatError, match=r"state.safetensors is damaged"):
-            load_state(path)
+    if fault == "missing":
+        path.unlink()  # killed between two renames
+    else:
+        faults = {"cut": whole[:-1], "empty": b"", "a bit": whole[:-1] + bytes([whole[-1] ^ 1])}
+        path.write_bytes(faults[fault])
+    said = []
+    state = load_state(path, said.append)
+    assert state.progress["step"] == 7
+    assert state.tensors.keys() == {"a", "b.count"}
+    assert [fault] == ["missing"] or "is damaged" in said[0]
+    assert [fault] == ["missing"] or said[0].endswith("continuing from the state before it, of step 7")
+    delete_states(path)
+    assert not list(path.parent.iterdir())
 
 
-def test_state_of_another_format_or_without_progress_is_refused(tmp_path):
-    path = tmp_path / "state.safetensors"
-    with pytest.raises(FileFormatError, match="does not exist: there is nothing to continue from"):
+def test_two_generations_are_kept_and_no_more(path):
+    for step in (8, 9, 10):
+        save_state(path, State(tensors={"a": torch.zeros(1)}, progress={"step": step}))
+    assert [entry.name for entry in sorted(path.parent.iterdir())] == [
+        "state-previous.safetensors",
+        "state.safetensors",
+    ]
+    assert load_state(path).progress["step"] == 10
+    assert load_state(previous(path)).progress["step"] == 9
+
+
+def test_state_that_is_damaged_without_another_is_refused(path):
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileFormatError, match=r"state.safetensors is damaged"):
         load_state(path)
-    newer = FORMAT.replace("/1", "/2")
+
+
+def test_state_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    newer = FORMAT.replace("/2", "/3")
     for header in ({newer: "{}"}, {"format": "pt"}, None):
         save_file({"a": torch.ones(1)}, path, header)
         with pytest.raises(
             FileFormatError, match=r"state.safetensors: format is .*, expected 'model_compression.state"
         ):
             load_state(path)
-    save_file({"a": torch.ones(1)}, path, {FORMAT: "{"})
-    with pytest.raises(FileFormatError, match="the header is damaged"):
-        load_state(path)
 
 
 def test_failed_save_keeps_the_old_state(path, monkeypatch):

@@ -1,0 +1,111 @@
+"""Kills a run at each of its fsync and rename calls in turn, and lets it go on: python killed_runs.py FOLDER.
+
+Prints one JSON line a kill: the call, the moment, and whether the run that went on ends as the one that was left alone.
+A process that forks, so that torch is loaded once: run it by itself, not within the test process.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from model_compression.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.data.sources import DATASETS
+from model_compression.errors import RunFolderError
+from model_compression.models.base import MODELS
+from model_compression.train.runs import resume_run, start_run
+
+CALLS = ("fsync", "replace")
+
+
+def register_tiny():
+    """The data set and the network of conftest.py."""
+    spec = importlib.util.spec_from_file_location("conftest_", Path(__file__).parents[1] / "conftest.py")
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    MODELS.register("tiny")(conftest.tiny_student)
+    DATASETS.register("tiny")(conftest.tiny_data)
+    return TrainConfig(
+        student=ModelConfig(name="tiny"),
+        data=DataConfig(name="tiny", augmentation="flip_shift", shift=2),
+        optim=OptimConfig(optimizer="sgd", lr=0.1, schedule="one_cycle"),
+        epochs=3,
+        batch_size=5,
+        ema=0.9,
+        precision="fp32",
+        device="cpu",
+    )
+
+
+def forked(task):
+    """Runs ``task`` in a child; returns its exit code, negative for a signal."""
+    child = os.fork()
+    if not child:
+        try:
+            task()
+        except RunFolderError as error:
+            print(error, file=sys.stderr)
+            os._exit(3)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def deadly(point):
+    """Makes this process kill itself at the ``point``-th moment: 0 before the first call, 1 after it, and so on."""
+    moments = iter(range(10**6))
+
+    def wrapped(real):
+        def call(*arguments, **options):
+            if next(moments) == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **options)
+            if next(moments) == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, wrapped(getattr(os, name)))
+
+
+def contents(folder):
+    """What a finished run left, without times."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    metrics = json.loads(files.pop("metrics.json"))
+    metrics.pop("seconds")
+    files["timing.jsonl"] = [json.loads(line)["epoch"] for line in files["timing.jsonl"].splitlines()]
+    return files, metrics
+
+
+def main(place):
+    """Kills at every point until a run comes through."""
+    torch.set_num_threads(1)
+    config = register_tiny()
+    start_run(config, place / "whole")
+    expected = contents(place / "whole")
+    for point in range(10**6):
+        folder = place / f"killed-{point}"
+
+        def killed(point=point, folder=folder):
+            deadly(point)
+            start_run(config, folder)
+
+        code = forked(killed)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, code
+        finished = (folder / "metrics.json").exists()
+        how = "finished" if finished else "resumed"
+        if forked(lambda folder=folder: resume_run(folder)) != 0 and not finished:
+            how = "started again"
+            assert forked(lambda folder=folder: start_run(config, folder)) == 0
+        print(json.dumps({"point": point, "how": how, "same": contents(folder) == expected}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
