@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow bench lint format wheel data clean
+.PHONY: help demo test test-slow bench fuzz lint format wheel data clean
 
 help:
 	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that learns from labels alone'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make bench      the benchmarks, an hour of an idle machine; results/benchmarks/'
+	@echo 'make fuzz       each parser for a minute, with atheris'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make format     ruff, in place'
 	@echo 'make wheel      the package as a file, in dist/'
@@ -39,6 +40,10 @@ bench: .venv/stamp-bench data
 	$(BIN)/python -m benchmarks.speed --student nin-bn --batch-size 64 --ways cached bare peak
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.time_to_accuracy
+
+fuzz: .venv/stamp-tools
+	$(PIP) --no-build-isolation --editable '.[all,test,dev,fuzz]'
+	for target in $$($(BIN)/python -m fuzz list); do $(BIN)/python -m fuzz $$target || exit 1; done
 
 lint: .venv/stamp-tools
 	$(BIN)/ruff check .

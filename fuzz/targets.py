@@ -1,0 +1,128 @@
+"""What is fuzzed: each target takes the bytes of a file, and may fail by an error of this package only.
+
+A target comes with seeds, small files that are good, from which a fuzzer sets out.
+"""
+
+import io
+import os
+import pickle
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from model_compression.config import ModelConfig, TrainConfig, from_json, to_json
+from model_compression.data.cifar10_own import batch_from_pickle
+from model_compression.data.tar_members import read_members
+from model_compression.errors import ModelCompressionError
+from model_compression.importers.caffemodel import message_classes, read_blob, read_caffemodel
+from model_compression.importers.layers import CaffeLayer
+from model_compression.importers.npy import read_npy, read_plain_npy, write_npy
+from model_compression.models import create_model
+from model_compression.models.weights import read_header, read_model, save_weights
+from model_compression.sealed import seal, unseal
+from model_compression.teachers.store import AnswerStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """``read`` takes a file; ``seeds`` are contents of good ones."""
+
+    read: Callable[[Path], object]
+    seeds: Callable[[], Iterable[bytes]]
+
+    def __call__(self, payload: bytes) -> None:
+        """Reads a file of these bytes; raises what a user must never see."""
+        with tempfile.NamedTemporaryFile(dir=_memory(), suffix=".safetensors") as file:
+            file.write(payload)
+            file.flush()
+            try:
+                self.read(Path(file.name))
+            except ModelCompressionError:
+                return
+
+
+def _memory() -> str | None:
+    """A folder in memory where there is one: files come by the thousand."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _written(write: Callable[[Path], object]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.npy"
+        write(path)
+        return path.read_bytes()
+
+
+def _layers() -> dict[str, CaffeLayer]:
+    weights = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    return {"conv1": CaffeLayer(weights=weights, bias=np.ones(2, dtype=np.float32))}
+
+
+def _caffe(kind: str) -> bytes:
+    classes = message_classes()
+    net = classes["NetParameter"]()
+    blob = classes["BlobProto"](data=[float(number) for number in range(24)])
+    blob.shape.dim.extend([2, 3, 2, 2])
+    layer = classes["LayerParameter"](name=b"conv1", type=b"Convolution")
+    layer.blobs.append(blob.SerializeToString())
+    net.layer.append(layer.SerializeToString())
+    return (blob if kind == "blob" else net).SerializeToString()
+
+
+def _tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, size in (("a/one", 10), ("a/two", 600)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            archive.addfile(member, io.BytesIO(bytes(size)))
+    return buffer.getvalue()
+
+
+def _batch() -> bytes:
+    content = {b"data": np.zeros((2, 3072), dtype=np.uint8), b"labels": [3, 9]}
+    return pickle.dumps(content, protocol=2)
+
+
+def _weights() -> bytes:
+    model = create_model("whitening-cnn", seed=0, widths=[24, 24, 24])
+    return _written(lambda path: save_weights(path, model, dtype=torch.float16))
+
+
+def _read_weights(path: Path) -> None:
+    read_header(path)
+    read_model(path)
+
+
+def _read_config(path: Path) -> None:
+    from_json(TrainConfig, path.read_bytes().decode("utf-8", "replace"), "config")
+
+
+def _read_answers(path: Path) -> None:
+    store = AnswerStore(path.parent)
+    store.path = lambda view: path  # type: ignore[method-assign]
+    store.read(0)
+
+
+TARGETS = {
+    "batch": Target(read=lambda path: batch_from_pickle(path.read_bytes(), "batch"), seeds=lambda: [_batch()]),
+    "blob": Target(read=read_blob, seeds=lambda: [_caffe("blob")]),
+    "caffemodel": Target(read=read_caffemodel, seeds=lambda: [_caffe("net")]),
+    "config": Target(
+        read=_read_config, seeds=lambda: [to_json(TrainConfig(student=ModelConfig(name="lenet"))).encode()]
+    ),
+    "npy": Target(read=read_npy, seeds=lambda: [_written(lambda path: write_npy(path, _layers()))]),
+    "plain-npy": Target(
+        read=read_plain_npy, seeds=lambda: [_written(lambda path: np.save(path, np.ones((2, 3), dtype=np.float32)))]
+    ),
+    "state": Target(read=lambda path: unseal(path, "key"), seeds=lambda: [seal({"a": torch.ones(2)}, "key", {"b": 1})]),
+    "tar": Target(read=lambda path: list(read_members(path, {"a/one": 10, "a/two": 1000})), seeds=lambda: [_tar()]),
+    "teacher-answers": Target(read=_read_answers, seeds=lambda: [save({"logits": torch.ones(2, 3)})]),
+    "weights": Target(read=_read_weights, seeds=lambda: [_weights()]),
+}
