@@ -19,6 +19,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 CacheDtype = Literal["fp16", "fp32"]
 TeacherTta = Literal["none", "flip"]
+Resident = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,16 @@ class DataConfig:
     """What is trained on: ``validation`` training images are held out for tuning; 0 trains on all of them."""
 
     name: str = "cifar10"
-    """A registered data set, or folder:PATH, a folder of class folders."""
+    """A registered data set, folder:PATH, a folder of class folders, or hf:NAME, of the Hugging Face hub."""
     data_dir: str | None = None
     image_size: int = 0
-    """Of folder:PATH: the side to which images are scaled and cropped; 0 takes them as they are."""
+    """Of folder:PATH and hf:NAME: the side to which images are scaled and cropped; 0 takes them as they are."""
+    unlabelled: str = ""
+    """folder:PATH of images without classes that are trained on in the place of the data set's training images."""
+    resident: Resident = "auto"
+    """Whether decoded images are held in memory; "auto" where they take a quarter of what is free at most."""
+    workers: int | None = None
+    """Processes that decode images which are not held in memory; None: one fewer than processors, 8 at most."""
     augmentation: Augmentation = "none"
     shift: int = 4
     """Largest shift in pixels, each way, of ``flip_shift``."""
@@ -43,6 +50,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _choice("augmentation", self.augmentation, Augmentation)
         _at_least("image_size", self.image_size, 0)
+        _choice("resident", self.resident, Resident)
+        if self.workers is not None:
+            _between("workers", self.workers, 0, 1024)
         _at_least("shift", self.shift, 0)
         _at_least("cutout", self.cutout, 0)
         if self.cutout and self.augmentation == "none":

@@ -137,3 +137,32 @@ def test_method_does_not_touch_the_global_generator(name):
 @NAMES
 def test_method_documents_its_parameters(name):
     assert METHODS.get(name).__doc__
+
+
+@NAMES
+@pytest.mark.parametrize("changed", ["targets", "indices"])
+def test_method_says_whether_it_uses_classes_and_indices(name, changed):
+    """Images without labels, and batches of a plain DataLoader, are refused by what a method says of itself."""
+
+    def terms(**change):
+        method = built(name)
+        student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(CONVOLUTIONAL))
+        given = {"targets": torch.arange(6), "indices": torch.arange(6)} | change
+        context = Context(indices=given["indices"], epoch=1, step=7, seed=0)
+        return method(student, teacher, given["targets"], context)
+
+    before, after = terms(), terms(**{changed: torch.tensor([9, 7, 5, 3, 1, 0])})
+    differs = any(not torch.equal(before[term], after[term]) for term in before)
+    assert getattr(create(name), f"uses_{changed}") == differs
+
+
+def test_wrapped_and_added_methods_use_what_their_parts_use():
+    for name, params, expected in (
+        ("logit_std", {"base": "dkd"}, (True, False)),
+        ("logit_std", {}, (False, False)),
+        ("kd", {"variant": "historic"}, (True, False)),
+        ("kd,noisy_teacher", {}, (False, True)),
+        ("at,crd", {}, (True, True)),
+    ):
+        method = create(name, **params)
+        assert (method.uses_targets, method.uses_indices) == expected, name

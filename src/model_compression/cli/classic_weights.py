@@ -59,7 +59,9 @@ def _import(path: Path, model_name: str, data: DataConfig) -> Network:
     """The model, with the historic preprocessing: pixels of 0 to 255 minus the mean image of the training images."""
     model = import_model(path, model_name, channel_order=CHANNEL_ORDER)
     train, _ = DATASETS.get(data.name)(data.data_dir)
-    mean_image = train.images.mean(axis=0, dtype=np.float64).astype(np.float32)  # (C, H, W), RGB as the imported model
+    mean_image = (
+        train.images[:].mean(axis=0, dtype=np.float64).astype(np.float32)
+    )  # (C, H, W), RGB as the imported model
     model.preprocessing = dataclasses.replace(model.preprocessing, mean_image=torch.from_numpy(mean_image))
     print(
         f"{path.name}: read as {model_name} for channels in {CHANNEL_ORDER} order, pixels of 0 to 255 minus the mean "

@@ -26,13 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="cifar10",
         metavar="NAME",
-        help=f"{', '.join(DATASETS)} or folder:PATH (default: cifar10)",
+        help=f"{', '.join(DATASETS)} folder:PATH or hf:NAME (default: cifar10)",
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="an official folder or archive, or where to store (default: the user's cache)"
     )
     parser.add_argument(
-        "--image-size", type=int, default=0, metavar="INT", help="of folder:PATH: the side that images are scaled to"
+        "--image-size", type=int, default=0, metavar="INT", help="of folder:PATH and hf:NAME: their side"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object; messages go to stderr")
 

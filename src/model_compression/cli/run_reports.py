@@ -105,10 +105,11 @@ class ConsoleObserver:
         now = time.monotonic()
         rate = (self._images(event["step"]) - self._images(self._epoch_step)) / (now - self._epoch_time)
         self._epoch_time, self._epoch_step = now, event["step"]
-        line = (
-            f"epoch {event['epoch']:>3}/{self._epochs}  loss {event['train_loss']:.4f}  "
-            f"train {event['train_accuracy']:.2%}"
-        )
+        line = f"epoch {event['epoch']:>3}/{self._epochs}  loss {event['train_loss']:.4f}  "
+        if "train_agreement" in event:  # the images have no labels
+            line += f"agrees with the teacher {event['train_agreement']:.2%}"
+        else:
+            line += f"train {event['train_accuracy']:.2%}"
         if f"{self._eval_name}_accuracy" in event:
             line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
         self.message(f"{line}  {rate:,.0f} img/s")

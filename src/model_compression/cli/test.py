@@ -14,8 +14,12 @@ _TOLERANCE = 0.003  # another processor rounds otherwise: a few images of 10,000
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--model", required=True, metavar="MODEL", help="a shipped network, a weights file or a run")
-    parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set, or folder:PATH (default: cifar10)")
-    parser.add_argument("--image-size", type=int, default=0, metavar="INT", help="of folder:PATH")
+    parser.add_argument(
+        "--data", default="cifar10", metavar="NAME", help="data set, folder:PATH or hf:NAME (default: cifar10)"
+    )
+    parser.add_argument("--image-size", type=int, default=0, metavar="INT", help="of folder:PATH and hf:NAME")
+    parser.add_argument("--resident", default="auto", metavar="STR", help="auto, on or off (default: auto)")
+    parser.add_argument("--workers", type=int, metavar="INT", help="processes that decode what is not resident")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images (default: test)")
     parser.add_argument("--precision", default="auto", metavar="STR", help="auto, fp32 or bf16 (default: auto)")
@@ -30,19 +34,22 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.data.sources import load_dataset
+    from model_compression.config import DataConfig
     from model_compression.models.base import placed
     from model_compression.models.weights import find_weights, read_header, read_model
     from model_compression.train.device import choose_device, choose_precision
     from model_compression.train.evaluate import figures, predict
     from model_compression.train.runs import check_classes
+    from model_compression.train.teachers import load_data
 
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     path = find_weights(args.model)
     model = read_model(path)
     with ConsoleObserver() as observer:
-        train, test = load_dataset(args.data, args.data_dir, observer.message, args.image_size)
+        settings = {"image_size": args.image_size, "resident": args.resident, "workers": args.workers}
+        data = DataConfig(name=args.data, data_dir=args.data_dir, **settings)
+        train, test = load_data(data, observer.message)
         dataset = test if args.split == "test" else train
         check_classes("model", model, dataset)
         begun = time.monotonic()

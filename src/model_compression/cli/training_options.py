@@ -12,9 +12,16 @@ from model_compression.errors import FileFormatError, UsageError
 
 # option → (type, place in the configuration, help)
 _OPTIONS: dict[str, tuple[Any, str, str]] = {
-    "--data": (str, "data.name", "data set: cifar10, folder:PATH, or synthetic for a quick trial"),
+    "--data": (str, "data.name", "data set: cifar10, folder:PATH, hf:NAME, or synthetic for a quick trial"),
     "--data-dir": (str, "data.data_dir", "where the data set is, or is to be stored"),
-    "--image-size": (int, "data.image_size", "of folder:PATH: the side that images are scaled to"),
+    "--image-size": (int, "data.image_size", "of folder:PATH and hf:NAME: the side that images are scaled to"),
+    "--unlabelled": (
+        str,
+        "data.unlabelled",
+        "folder:PATH: images without classes, trained on in the place of --data's",
+    ),
+    "--resident": (str, "data.resident", "auto, on or off: decoded images are held in memory"),
+    "--workers": (int, "data.workers", "processes that decode other images (default: one fewer than processors)"),
     "--augmentation": (str, "data.augmentation", "none, flip or flip_shift"),
     "--shift": (int, "data.shift", "largest shift of flip_shift, in pixels"),
     "--cutout": (int, "data.cutout", "side of a hole in each augmented image, in pixels, as 8; 0: none"),
@@ -127,7 +134,9 @@ def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
         return Path(args.out)
     method = config.method.name if config.method else "labels"
     student = Path(config.student.name).stem
-    data = Path(config.data.name.partition(":")[2] or config.data.name).name  # of folder:PATH the last part
+    data = Path(
+        (config.data.name.partition(":")[2] or config.data.name).partition(",")[0]
+    ).name  # of PATH the last part
     return Path("runs") / f"{data}-{student}-{method}-seed{config.seed}"
 
 
@@ -144,4 +153,4 @@ def _default(place: str) -> str:
     group, _, name = place.rpartition(".")
     kind = {"data": DataConfig, "optim": OptimConfig, "": TrainConfig}[group]
     value = next(field.default for field in dataclasses.fields(kind) if field.name == name)
-    return "" if value is None else f" (default: {value})"
+    return "" if value in (None, "") else f" (default: {value})"

@@ -1,4 +1,4 @@
-"""Dataset: images and labels in memory, with class names, normalisation and a digest of the content."""
+"""Dataset: images and labels, with class names, normalisation and a digest of the content."""
 
 import hashlib
 import re
@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.data.lazy import Images, LazyImages
+from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import DataError, UsageError
 
-Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A classification data set that lives in memory; checked when it is made.
+    """A classification data set; checked when it is made.
 
-    ``images``: (N, C, H, W) uint8. ``labels``: (N,) int64 in 0…K−1. ``class_names``: K names. ``mean``, ``std``: C
+    ``images``: (N, C, H, W) uint8 in memory, or `LazyImages`, which are indexed alike and decoded then, or
+    `OpaqueImages`, of which only the first are known. ``labels``: (N,) int64 in 0…K−1; all 0, and never used, where the
+    images are not ``labelled``. ``class_names``: K names. ``mean``, ``std``: C
     values each, for pixels scaled to 0…1. ``digest``: SHA-256 of the content, see content_digest; computed when it is
     not given, not checked again when it is. ``source``: where the content was obtained; ``path``: the file or folder it
     was read from; both for people only.
@@ -28,7 +31,7 @@ class Dataset:
     """
 
     name: str
-    images: Images
+    images: Images | LazyImages | OpaqueImages
     labels: Labels
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -36,13 +39,16 @@ class Dataset:
     digest: str = ""
     source: str = ""
     path: Path | None = None
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         _check_images(self.name, self.images)
         _check_labels(self.name, self.labels, len(self.images), self.class_names)
         _check_normalisation(self.name, self.mean, self.std, self.images.shape[1])
         if not self.digest:
-            object.__setattr__(self, "digest", content_digest(self.images, self.labels))
+            images, labels = self.images, self.labels
+            digest = content_digest(images, labels) if isinstance(images, np.ndarray) else images.digest(labels)
+            object.__setattr__(self, "digest", digest)
         if not re.fullmatch("[0-9a-f]{64}", self.digest):
             raise DataError(f"{self.name}: digest is {self.digest!r}; expected 64 hexadecimal digits (SHA-256)")
 
@@ -59,6 +65,10 @@ class Dataset:
         """(C, H, W) of every image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def thumbnails(self, count: int) -> Images:
+        """The first ``count`` images at most, (M, C, H, W), to be looked at."""
+        return self.images.thumbnails(count) if isinstance(self.images, OpaqueImages) else self.images[:count].copy()
 
     def class_counts(self) -> npt.NDArray[np.int64]:
         """How many images each class has, (K,)."""
@@ -81,13 +91,14 @@ class Dataset:
             )
         return Dataset(
             name=name or f"{self.name}[{len(chosen)}]",
-            images=self.images[chosen],
+            images=self.images[chosen] if isinstance(self.images, np.ndarray) else self.images.subset(chosen),
             labels=self.labels[chosen],
             class_names=self.class_names,
             mean=self.mean,
             std=self.std,
             source=self.source,
             path=self.path,
+            labelled=self.labelled,
         )
 
 
@@ -135,8 +146,10 @@ def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
     return quotas
 
 
-def _check_images(name: str, images: Images) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+def _check_images(name: str, images: Images | LazyImages | OpaqueImages) -> None:
+    if not isinstance(images, LazyImages | OpaqueImages) and (
+        not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4
+    ):
         raise DataError(
             f"{name}: images are {_described(images)}; expected a uint8 array of shape (N, C, H, W), pixels 0 to 255"
         )

@@ -1,6 +1,7 @@
-"""Batches of a data set that lives in memory, on the device that trains."""
+"""Batches of a data set, augmented on the device that trains."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,25 +24,28 @@ class Batch:
     view: int
 
 
-class ResidentLoader:
-    """A data set's images and labels on ``device``, and its batches in any order."""
+class Loader(ABC):
+    """The batches of a data set on ``device``, in any order; a subclass says where the pixels come from."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
-        side = min(dataset.image_shape[1:])
-        if config.augmentation == "flip_shift" and config.shift >= side:
-            raise UsageError(f"shift must be below the images' {side} pixels, got {config.shift}; 2 to 4 are usual")
-        if config.cutout > side:
-            raise UsageError(
-                f"cutout must be at most the images' {side} pixels, got {config.cutout}; 8 to 16 are usual"
-            )
+        check_sizes(config, dataset.image_shape)
         self.config = config
-        self.images = torch.from_numpy(dataset.images).to(device)
         self.targets = torch.from_numpy(dataset.labels).to(device)
-        some = self.images[:: max(1, len(self.images) // 1000)]
-        self._mean = some.float().mean(dim=(0, 2, 3)).round().to(some.dtype)  # (C,), what is in a hole
+        self._fill: Tensor | None = None  # (C,), what is in a hole: the mean of some images
+        if config.cutout:
+            some = torch.from_numpy(dataset.images[:: max(1, len(dataset) // 1000)]).to(device)
+            self._fill = some.float().mean(dim=(0, 2, 3)).round().to(some.dtype)
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @abstractmethod
+    def pixels(self, indices: Tensor) -> Tensor:
+        """The images (B, C, H, W) at ``indices`` (B,), as they are."""
+
+    def pixels_in_turn(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """`pixels` of each of ``batches``."""
+        return map(self.pixels, batches)
 
     def view_of(self, epoch: int) -> int:
         """The view that ``epoch`` shows; without augmentation there is one."""
@@ -49,19 +53,28 @@ class ResidentLoader:
             return 0
         return epoch % self.config.views if self.config.views else epoch
 
+    def steps(self, batch_size: int) -> int:
+        """How many batches an epoch has."""
+        return -(-len(self) // batch_size)
+
     def epoch(self, *, epoch: int, seed: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from number ``first`` on, in the order that (seed, epoch) gives; none is dropped."""
         order = epoch_order(len(self), seed, epoch).to(self.targets.device)
-        for start in range(first * batch_size, len(order), batch_size):
-            yield self.batch(order[start : start + batch_size], self.view_of(epoch))
+        return self._shown(order.split(batch_size)[first:], self.view_of(epoch))
 
     def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
         """All batches of a view, in index order."""
-        for indices in torch.arange(len(self), device=self.targets.device).split(batch_size):
-            yield self.batch(indices, view)
+        return self._shown(torch.arange(len(self), device=self.targets.device).split(batch_size), view)
 
     def batch(self, indices: Tensor, view: int) -> Batch:
         """The images at ``indices`` (B,) as ``view`` shows them."""
+        return self._augmented(self.pixels(indices), indices, view)
+
+    def _shown(self, batches: Sequence[Tensor], view: int) -> Iterator[Batch]:
+        for indices, pixels in zip(batches, self.pixels_in_turn(batches), strict=True):
+            yield self._augmented(pixels, indices, view)
+
+    def _augmented(self, pixels: Tensor, indices: Tensor, view: int) -> Batch:
         config = self.config
         plan = sample_plan(
             config.augmentation,
@@ -71,8 +84,29 @@ class ResidentLoader:
             shift=config.shift,
             cutout=config.cutout,
         )
-        images = apply_plan(self.images[indices], plan, self._mean)
+        images = apply_plan(pixels, plan, self._fill)
         return Batch(images=images, targets=self.targets[indices], indices=indices, view=view)
+
+
+class ResidentLoader(Loader):
+    """A data set's images on ``device``."""
+
+    def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
+        super().__init__(dataset, config, device)
+        self.images = torch.from_numpy(dataset.images[:]).to(device)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """The images (B, C, H, W) at ``indices`` (B,), as they are."""
+        return self.images[indices]
+
+
+def check_sizes(config: DataConfig, image_shape: tuple[int, int, int]) -> None:
+    """Raises UsageError when ``config`` shifts or cuts out more than images (C, H, W) have."""
+    side = min(image_shape[1:])
+    if config.augmentation == "flip_shift" and config.shift >= side:
+        raise UsageError(f"shift must be below the images' {side} pixels, got {config.shift}; 2 to 4 are usual")
+    if config.cutout > side:
+        raise UsageError(f"cutout must be at most the images' {side} pixels, got {config.cutout}; 8 to 16 are usual")
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:

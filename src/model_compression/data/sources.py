@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable
 
+from model_compression.config import Resident
 from model_compression.data.dataset import Dataset
+from model_compression.data.residency import settled
 from model_compression.errors import UsageError
 from model_compression.registry import Registry
 
@@ -34,8 +36,8 @@ def synthetic(
     return load_synthetic(data_dir, report, allow_download)
 
 
-FOLDER = "folder:"
-MAX_IMAGE_SIZE = 2048  # all images are held in memory
+FOLDER, HUGGING_FACE = "folder:", "hf:"
+MAX_IMAGE_SIZE = 2048
 
 
 def load_dataset(
@@ -43,24 +45,50 @@ def load_dataset(
     data_dir: PathLike | None = None,
     report: Callable[[str], None] | None = None,
     image_size: int = 0,
+    *,
+    unlabelled: str = "",
+    resident: Resident = "auto",
+    workers: int | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a registered data set, or of a folder of class folders, "folder:PATH".
+    """(training set, test set) of a registered data set, of "folder:PATH" or of "hf:NAME".
+
+    ``unlabelled``, as "folder:PATH", are images that take the place of the training images. ``resident`` and
+    ``workers`` are those of `settled`.
 
     Raises UnknownNameError with near matches, UsageError for options that the data set has no use for, DataError.
     """
-    if name.startswith(FOLDER):
+    train, test = _load(name, data_dir, report, image_size)
+    if unlabelled:
+        from model_compression.data.folder import load_unlabelled
+
+        if not unlabelled.startswith(FOLDER) or not unlabelled.removeprefix(FOLDER).strip():
+            raise UsageError(f"--unlabelled must be folder:PATH, a folder of images, got {unlabelled!r}")
+        train = load_unlabelled(unlabelled.removeprefix(FOLDER), like=train)
+    return settled(train, test, resident, workers, report)
+
+
+def _load(
+    name: str, data_dir: PathLike | None, report: Callable[[str], None] | None, image_size: int
+) -> tuple[Dataset, Dataset]:
+    prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
+    if prefix is None:
+        loader = DATASETS.get(name)
+        if image_size:
+            raise UsageError(
+                f"--image-size is for folder:PATH and hf:NAME; the images of {name} have a size of their own"
+            )
+        return loader(data_dir, report)
+    if not name.removeprefix(prefix).strip():
+        what = "path; expected folder:PATH" if prefix == FOLDER else "data set; expected hf:NAME or hf:PATH"
+        raise UsageError(f"{prefix} names no {what}")
+    if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
+        raise UsageError(f"--image-size must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual")
+    if data_dir is not None:
+        raise UsageError(f"--data-dir has no effect with {name}, which says where the images are")
+    if prefix == FOLDER:
         from model_compression.data.folder import load_folder
 
-        if not name.removeprefix(FOLDER).strip():
-            raise UsageError("folder: names no path; expected folder:PATH")
-        if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
-            raise UsageError(
-                f"--image-size must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual"
-            )
-        if data_dir is not None:
-            raise UsageError(f"--data-dir has no effect with {name}, which says where the images are")
         return load_folder(name.removeprefix(FOLDER), image_size, report)
-    loader = DATASETS.get(name)
-    if image_size:
-        raise UsageError(f"--image-size is for folder:PATH; the images of {name} have a size of their own")
-    return loader(data_dir, report)
+    from model_compression.data.hugging_face import load_hugging_face
+
+    return load_hugging_face(name.removeprefix(HUGGING_FACE), image_size, report)

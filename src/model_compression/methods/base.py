@@ -36,6 +36,10 @@ class Method(nn.Module):
     min_pairs: ClassVar[int] = 1
     default_pairs: ClassVar[int | None] = None
     """How many of the pairs that are chosen by stage, the last ones, are compared; None: all."""
+    uses_targets: bool = False
+    """Whether the terms depend on the classes of the images; such a method does not serve unlabelled ones."""
+    uses_indices: bool = False
+    """Whether they depend on which image of the data set is which; such a method does not serve a plain DataLoader."""
     default_weights: Mapping[str, float]
     default_label_weight: float
 

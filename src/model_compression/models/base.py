@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -41,8 +41,11 @@ class Network(nn.Sequential):
         """What layers are tapped in: the network itself."""
         return self
 
+    num_prepared: ClassVar[int] = 0
+    """About how many of the training images `prepare` wants; 0: none, it is not called."""
+
     def prepare(self, images: torch.Tensor) -> None:
-        """Sets what is computed from the training images (N, 3, H, W), uint8, before training. Nothing by default."""
+        """Sets what is computed from some training images (M, 3, H, W), uint8, before training. Nothing by default."""
 
 
 MODELS: Registry[Callable[..., Network]] = Registry("model")

@@ -38,10 +38,11 @@ def whitening_cnn(num_classes: int = 10, widths: tuple[int, int, int] = (64, 256
 
 
 class _WhiteningCNN(Network):
+    num_prepared = 5000
+
     def prepare(self, images: Tensor) -> None:
-        """Sets the first convolution to whiten the 2×2 patches of up to 5,000 of the training images."""
-        sample = self.preprocessing(images[:: max(1, len(images) // 5000)])
-        _whitening(self).weight.data.copy_(whitening_filters(sample))
+        """Sets the first convolution to whiten the 2×2 patches of ``images``."""
+        _whitening(self).weight.data.copy_(whitening_filters(self.preprocessing(images)))
 
 
 class _ScaledLinear(nn.Linear):

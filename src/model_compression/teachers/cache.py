@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_compression.data.loader import Batch, ResidentLoader
+from model_compression.data.loader import Batch, Loader
 from model_compression.errors import FileFormatError
 from model_compression.outputs import Outputs
 from model_compression.teachers.fingerprint import stored_dtype
@@ -27,7 +27,7 @@ class CachedTeacher:
     def __init__(
         self,
         live: LiveTeacher,
-        loader: ResidentLoader,
+        loader: Loader,
         store: AnswerStore,
         progress: Progress,
         report: Callable[[str], None],

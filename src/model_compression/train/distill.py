@@ -2,24 +2,18 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
 from model_compression.config import MethodConfig, ModelConfig, TrainConfig
-from model_compression.data.dataset import Dataset
 from model_compression.errors import UsageError
 from model_compression.models.external import External
+from model_compression.train.given_data import GivenData, given_data, is_opaque
 from model_compression.train.observer import Observer
 from model_compression.train.runs import Parts, start_run
-
-Arrays = Sequence[npt.NDArray[Any] | torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +28,7 @@ class Result:
 def distill(
     teacher: str | nn.Module,
     student: str | nn.Module,
-    data: str | tuple[Dataset, Dataset] | Arrays,
+    data: str | GivenData,
     *,
     method: str = "kd",
     params: dict[str, Any] | None = None,
@@ -50,9 +44,12 @@ def distill(
         teacher: a shipped network, a weights file, a run folder, or any module that answers normalised images
             (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are.
         student: a network's name, or a module, likewise.
-        data: a data set's name, "folder:PATH", a pair of `Dataset` (training, test), or four arrays: training images
-            (N, C, H, W) uint8, training labels (N,), test images, test labels. Modules get pixels normalised by the
-            training images' mean and deviation.
+        data: a data set's name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch data sets
+            whose items are (PIL image or uint8 tensor (C, H, W), class number), or of DataLoaders; or four arrays:
+            training images (N, C, H, W) uint8, training labels (N,), or None where there are none, test images, test
+            labels. Modules get pixels normalised by the training images' mean and deviation. DataLoaders are taken as
+            they are: both networks see the float images of their batches, nothing of the teacher's is stored, and a
+            run that is resumed does not end with the same weights.
         method: its name; several with commas between them.
         params: the method's parameters.
         epochs: passes over the training images.
@@ -69,8 +66,7 @@ def distill(
         raise UsageError(f"method must be a name and epochs an integer, got {method!r} and {epochs!r}")
     names = {"teacher": _name(teacher), "student": _name(student)}
     config = config or TrainConfig(student=ModelConfig(name=names["student"]))
-    datasets = None if isinstance(data, str) else _datasets(data)
-    name = data if isinstance(data, str) else "arrays"
+    datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,
         student=ModelConfig(name=names["student"]),
@@ -79,6 +75,7 @@ def distill(
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
         epochs=epochs,
         seed=seed,
+        teacher_cache="off" if datasets is not None and is_opaque(datasets[0]) else config.teacher_cache,
     )
     parts = Parts(
         student=None if isinstance(student, str) else student,
@@ -98,43 +95,3 @@ def _name(model: str | nn.Module) -> str:
     if not isinstance(model, nn.Module):
         raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
     return f"{type(model).__module__}:{type(model).__qualname__}"
-
-
-def _array(part: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
-    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
-
-
-def _datasets(data: tuple[Dataset, Dataset] | Arrays) -> tuple[Dataset, Dataset]:
-    if not isinstance(data, Sequence):
-        raise UsageError(f"data must be a name, a pair of data sets or four arrays, got a {type(data).__name__}")
-    if len(data) == 2 and all(isinstance(part, Dataset) for part in data):
-        return data[0], data[1]  # type: ignore[return-value]
-    if len(data) != 4:
-        raise UsageError(
-            f"data has {len(data)} parts; expected a name, (training set, test set), or training images, training "
-            "labels, test images, test labels"
-        )
-    train_images, train_labels, test_images, test_labels = map(_array, data)
-    for what, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
-        if images.ndim != 4 or images.dtype != np.uint8 or len(images) < 2:
-            raise UsageError(
-                f"{what} images are {images.dtype} of shape {images.shape}; expected uint8 (N, C, H, W), pixels of 0 "
-                "to 255, at least two images"
-            )
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise UsageError(
-                f"{what} labels are {labels.dtype} of shape {labels.shape}; expected integers ({len(images)},)"
-            )
-    if train_images.shape[1] != test_images.shape[1]:
-        raise UsageError(
-            f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}, not as many"
-        )
-    classes = tuple(str(number) for number in range(int(max(train_labels.max(), test_labels.max())) + 1))
-    pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
-    mean = tuple(float(channel.mean(dtype=np.float64)) for channel in pixels)
-    std = tuple(max(float(channel.std(dtype=np.float64)), 1e-5) for channel in pixels)
-    train, test = (
-        Dataset(name=name, images=images, labels=labels.astype(np.int64), class_names=classes, mean=mean, std=std)
-        for name, images, labels in (("arrays", train_images, train_labels), ("arrays-test", test_images, test_labels))
-    )
-    return train, test

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model_compression.config import DataConfig
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader import ResidentLoader
+from model_compression.data.streaming import loader_for
 from model_compression.models.base import Network
 from model_compression.train.device import autocast
 
@@ -28,7 +28,7 @@ def predict(
 
     ``watch`` is told how many images are done.
     """
-    loader = ResidentLoader(dataset, DataConfig(name=dataset.name), device)
+    loader = loader_for(dataset, DataConfig(name=dataset.name), device)
     with evaluating(model), autocast(device, precision):
         logits: list[Tensor] = []
         for batch in loader.in_order(view=0, batch_size=_BATCH):

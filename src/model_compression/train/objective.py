@@ -20,6 +20,7 @@ class Objective:
     ):
         """``shapes`` of what student and teacher answer, as `Method.setup` takes them; None: logits alone."""
         self.method: Method | None = None
+        self.name = "" if config.method is None else config.method.name
         self.weights: dict[str, float] = {}
         self.label_weight, self.label_smoothing = 1.0, config.label_smoothing
         if config.method is None:

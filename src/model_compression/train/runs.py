@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
-from model_compression.data.loader import ResidentLoader
+from model_compression.data.opaque import OpaqueImages
+from model_compression.data.streaming import loader_for
 from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.methods import create
@@ -129,6 +130,8 @@ class _Prepared:
         teachers = load_teachers(config.teacher) if config.teacher and parts.teacher is None else []
         full_train, test = parts.data or load_data(config.data, observer.message)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
+        if config.data.validation and not full_train.labelled:
+            raise UsageError(f"{full_train.name} has no labels: leave --validation out, images held out need them")
         if config.data.validation:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
@@ -139,11 +142,16 @@ class _Prepared:
             student = External(parts.student, normalised)
         else:
             student = _fitted(student, config, self.train_set)
+        if isinstance(full_train.images, OpaqueImages):
+            for network in (student, *teachers):
+                network.preprocessing = normalised  # whatever it was: the batches are taken as they are
         check_classes("student", student, self.train_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
-        if parts.student is None and config.student.name in MODELS:  # not for a network that comes with its weights
-            student.prepare(torch.from_numpy(self.train_set.images))
+        if parts.student is None and config.student.name in MODELS and student.num_prepared:
+            # Not for a network that comes with its weights.
+            stride = max(1, len(self.train_set) // student.num_prepared)
+            student.prepare(torch.from_numpy(self.train_set.images[::stride]))
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
         if config.method is not None:
@@ -184,7 +192,7 @@ class _Prepared:
     def identity(self) -> dict[str, str]:
         """Digests of what a run must find unchanged to be continued; where the data lies may change."""
         config = self.trainer.config
-        data = dataclasses.replace(config.data, data_dir=None)
+        data = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
         config = dataclasses.replace(config, data=data, teacher_cache="auto")
         digests = {
             "config_sha256": hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest(),
@@ -195,7 +203,7 @@ class _Prepared:
     def teacher_answers(self) -> Tensor:
         """The teacher's logits (N, K) for the images that the student is evaluated on, on the CPU."""
         assert self.live is not None
-        loader = ResidentLoader(self.eval_set, DataConfig(name=self.eval_set.name), self.device)
+        loader = loader_for(self.eval_set, DataConfig(name=self.eval_set.name), self.device)
         batches = loader.in_order(view=0, batch_size=500)
         return torch.cat([self.live.answer(batch).logits.cpu() for batch in batches])
 
@@ -318,7 +326,7 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
     name = prepared.eval_name
     metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures(logits, targets).items()}
     tensors = {"student_logits": logits, "targets": targets}
-    tensors["thumbnails"] = torch.from_numpy(prepared.eval_set.images[:100].copy())
+    tensors["thumbnails"] = torch.from_numpy(prepared.eval_set.thumbnails(100))
     if prepared.live is not None:
         answers = prepared.teacher_answers()
         tensors["teacher_logits"] = answers

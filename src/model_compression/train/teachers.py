@@ -8,8 +8,8 @@ import torch
 
 from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict
 from model_compression.data.dataset import Dataset, hold_out
-from model_compression.data.loader import ResidentLoader
 from model_compression.data.sources import load_dataset
+from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.weights import load_model, no_weights
@@ -34,7 +34,15 @@ def load_teachers(config: ModelConfig) -> list[Network]:
 
 def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
     """(training set, test set) that ``config`` names."""
-    return load_dataset(config.name, config.data_dir, report, config.image_size)
+    return load_dataset(
+        config.name,
+        config.data_dir,
+        report,
+        config.image_size,
+        unlabelled=config.unlabelled,
+        resident=config.resident,
+        workers=config.workers,
+    )
 
 
 def num_views(config: TrainConfig) -> int:
@@ -71,7 +79,7 @@ def cached_teacher(
     else:
         store = AnswerStore(Path(config.teacher_cache).expanduser())
     store.claim(identity, {"teacher": config.teacher.name, "data": dataclasses.asdict(config.data)})
-    return CachedTeacher(live, ResidentLoader(train_set, config.data, live.device), store, progress, report)
+    return CachedTeacher(live, loader_for(train_set, config.data, live.device), store, progress, report)
 
 
 def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
@@ -108,7 +116,7 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
     train_set = _train_set(data, report)
     store.claim(fingerprint(live, train_set.digest, data, stored["dtype"]), origin)
-    return CachedTeacher(live, ResidentLoader(train_set, data, live.device), store, lambda done, total: None, report)
+    return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
 
 
 def _train_set(data: DataConfig, report: Callable[[str], None]) -> Dataset:

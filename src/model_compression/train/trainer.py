@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from model_compression.config import TrainConfig
 from model_compression.counter_random import derived_seed
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader import Batch, ResidentLoader
+from model_compression.data.loader import Batch
+from model_compression.data.streaming import loader_for
 from model_compression.errors import NumericalError, UsageError
 from model_compression.methods import Context
 from model_compression.models.base import Network, placed
@@ -20,6 +21,7 @@ from model_compression.models.features import Tapped
 from model_compression.models.weights import load_tensors, not_finite
 from model_compression.outputs import Outputs
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
+from model_compression.train.data_needs import check_data_needs
 from model_compression.train.device import autocast, choose_compile, seed_device
 from model_compression.train.evaluate import accuracy, evaluating, predict
 from model_compression.train.objective import Objective
@@ -54,7 +56,10 @@ class Progress:
 
     @property
     def accuracy(self) -> float:
-        """On this epoch's augmented training images so far, while they were trained on; 0 to 1."""
+        """On this epoch's augmented training images so far, while they were trained on; 0 to 1.
+
+        Without labels the agreement with the teacher.
+        """
         return float(self.sums[1] / self.sums[2].clamp(min=1))
 
 
@@ -72,7 +77,7 @@ class Trainer:
         taps: Taps = NO_TAPS,
     ):
         self.config, self.device, self.precision = config, device, precision
-        self.loader = ResidentLoader(train_set, config.data, device)
+        self.loader = loader_for(train_set, config.data, device)
         self.teacher = teacher
         self.student = placed(student, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -84,11 +89,13 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
             self.objective = Objective(config, len(self.loader), train_set.num_classes, self._shapes())
+        check_data_needs(self.objective, train_set)
+        self._labelled = train_set.labelled
         self.modules = torch.nn.ModuleList([self.student])
         if self.objective.method is not None:
             self.modules.append(self.objective.method.to(device))
         self.optimizer = build_optimizer(self.modules, config.optim)
-        self.steps_per_epoch = -(-len(self.loader) // config.batch_size)
+        self.steps_per_epoch = self.loader.steps(config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.step = 0
         self.compiled = choose_compile(config.compile, device, self.total_steps) and self._tapped is None
@@ -172,7 +179,9 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.student)
         self.step += 1
-        self._record(loss, terms, student.logits, batch.targets)
+        # Without labels, what counts as correct is what the teacher says.
+        targets = batch.targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
+        self._record(loss, terms, student.logits, targets)
         if self.device.type == "cpu" or self.step % _CHECK_EVERY == 0:
             self._check_finite()
 
@@ -193,7 +202,7 @@ class Trainer:
             "step": self.step,
             "rate": self._rate(epoch * self.steps_per_epoch),
             "train_loss": progress.loss,
-            "train_accuracy": progress.accuracy,
+            "train_accuracy" if self._labelled else "train_agreement": progress.accuracy,
             "terms": {name: float(self._terms[name]) / count for name in sorted(self._terms)},  # as after a restore
         }
 

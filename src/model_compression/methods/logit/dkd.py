@@ -50,6 +50,7 @@ class DKD(Method):
         temperature: above 0; the paper uses 4 on CIFAR-100 and 1 on ImageNet.
     """
 
+    uses_targets = True
     default_label_weight = 1.0
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):

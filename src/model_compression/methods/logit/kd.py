@@ -49,6 +49,7 @@ class KD(Method):
         self.temperature, self.variant = temperature, variant
         if variant == "historic":
             self.default_weights, self.default_label_weight = {"kd": 0.7, "sigmoid_labels": 0.3}, 0.0
+            self.uses_targets = True
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

@@ -32,6 +32,7 @@ class NKD(Method):
         temperature: of "non_target", above 0; the paper uses 1. "target" has none.
     """
 
+    uses_targets = True
     default_label_weight = 1.0
 
     def __init__(self, gamma: float = 1.5, temperature: float = 1.0):

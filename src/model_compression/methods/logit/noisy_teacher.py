@@ -25,6 +25,7 @@ class NoisyTeacher(Method):
             whose mean is zero, so that the student learns little from it.
     """
 
+    uses_indices = True
     default_weights = {"logits": 1.0}
     default_label_weight = 0.0
 

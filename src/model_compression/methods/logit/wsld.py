@@ -36,6 +36,7 @@ class WSLD(Method):
         temperature: above 0; the authors use 2 on ImageNet with weight 2.5, others 4 on CIFAR-100 with weight 2.25.
     """
 
+    uses_targets = True
     default_weights = {"wsld": 2.5}
     default_label_weight = 1.0
 

@@ -73,6 +73,8 @@ class CRD(Method):
     """
 
     needs = frozenset({"embedding"})
+    uses_targets = True
+    uses_indices = True
     default_weights = {"crd": 0.8}
     default_label_weight = 1.0
     student_memory: Tensor

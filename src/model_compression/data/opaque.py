@@ -1,0 +1,57 @@
+"""The batches of a DataLoader that its user made: float images as they come, of which nothing else is known."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_compression.data.lazy import Images
+from model_compression.errors import UsageError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpaqueImages:
+    """Images (N, C, H, W) float32, in batches with labels that ``loader`` gives, in an order of its own.
+
+    ``first`` (B, C, H, W) is one of its batches, which dry runs use; ``count`` is N.
+    """
+
+    loader: Any
+    first: Floats
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        channels, height, width = self.first.shape[1:]
+        return self.count, channels, height, width
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice) -> Floats:
+        """Images of the first batch."""
+        return self.first[rows]
+
+    def subset(self, rows: npt.NDArray[np.integer]) -> "OpaqueImages":
+        """Raises UsageError: they come in an order of their own."""
+        raise UsageError(
+            "images of a DataLoader cannot be held out; give the loader of validation images in the place of the test's"
+        )
+
+    def digest(self, labels: npt.NDArray[np.int64]) -> str:
+        """SHA-256 of number, size and labels: the images themselves may be other ones each time."""
+        hasher = hashlib.sha256(f"opaque {'x'.join(map(str, self.shape))}\n".encode())
+        hasher.update(np.ascontiguousarray(labels, dtype="<i8").data)
+        return hasher.hexdigest()
+
+    def thumbnails(self, count: int) -> Images:
+        """Images of the first batch, from their smallest value as black to their largest as white."""
+        some = self.first[:count]
+        span = max(float(some.max() - some.min()), 1e-12)
+        visible: Images = ((some - some.min()) / span * 255).round().astype(np.uint8)
+        return visible

@@ -1,0 +1,144 @@
+"""Batches of images that are decoded while the network trains, by other processes, through torch's DataLoader."""
+
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from model_compression.config import DataConfig
+from model_compression.data.dataset import Dataset
+from model_compression.data.lazy import LazyImages
+from model_compression.data.loader import Batch, Loader, ResidentLoader
+from model_compression.data.opaque import OpaqueImages
+from model_compression.errors import DataError, ModelCompressionError, UsageError
+
+
+def loader_for(dataset: Dataset, config: DataConfig, device: torch.device) -> Loader:
+    """The loader for where the images of ``dataset`` are: in memory, still to be decoded, or in a DataLoader."""
+    kinds: dict[type, type[Loader]] = {OpaqueImages: OpaqueLoader, LazyImages: StreamingLoader}
+    return kinds.get(type(dataset.images), ResidentLoader)(dataset, config, device)
+
+
+class StreamingLoader(Loader):
+    """A data set's images, decoded batch by batch; the same batches as `ResidentLoader` for any number of workers.
+
+    Workers decode and nothing else. Order and views are made here, where they are a function of seed, epoch and view.
+    """
+
+    def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
+        assert isinstance(dataset.images, LazyImages)
+        super().__init__(dataset, config, device)
+        self._images = dataset.images
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """The images (B, C, H, W) at ``indices`` (B,), decoded by this process."""
+        return torch.from_numpy(self._images[indices.cpu().numpy()]).to(self.targets.device)
+
+    def pixels_in_turn(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """`pixels` of each of ``batches``, decoded ahead by the workers."""
+        device = self.targets.device
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than processors
+            loader: DataLoader[_Decoded] = DataLoader(
+                _Rows(self._images),
+                batch_size=None,  # a "sample" is a batch already
+                sampler=[indices.tolist() for indices in batches],
+                num_workers=self._images.workers,
+                collate_fn=_as_it_is,
+                worker_init_fn=_leave_signals_to_the_parent,
+                pin_memory=device.type == "cuda",
+                generator=torch.Generator(),  # its own: a draw from the global one would be felt elsewhere
+            )
+        decoded = iter(loader)
+        for _ in batches:
+            yield _received(decoded).to(device, non_blocking=True)
+
+
+class OpaqueLoader(Loader):
+    """The batches of a DataLoader of the user's, as they come: no order, no views and no indices of ours."""
+
+    def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
+        assert isinstance(dataset.images, OpaqueImages)
+        super().__init__(dataset, config, device)
+        self._images, self._num_classes = dataset.images, dataset.num_classes
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Images of the first batch, for dry runs."""
+        return torch.from_numpy(self._images.first[indices.cpu().numpy()]).to(self.targets.device)
+
+    def steps(self, batch_size: int) -> int:
+        """How many batches the DataLoader says to have."""
+        return len(self._images.loader)
+
+    def epoch(self, *, epoch: int, seed: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
+        """A pass over the DataLoader; after an interruption, as many batches of a new pass as were still to come."""
+        return islice(self._batches(), self.steps(batch_size) - first)
+
+    def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
+        """All batches. Raises UsageError when their labels come in another order than at first."""
+        start = 0
+        for batch in self._batches():
+            if not torch.equal(batch.targets, self.targets[start : start + len(batch.targets)]):
+                raise UsageError(
+                    "the DataLoader of test images gives them in another order each time; make it with shuffle=False"
+                )
+            start += len(batch.targets)
+            yield batch
+
+    def _batches(self) -> Iterator[Batch]:
+        device = self.targets.device
+        for images, labels in self._images.loader:
+            targets = labels.long()
+            if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self._num_classes:
+                raise DataError(
+                    f"a batch has labels from {int(targets.min())} to {int(targets.max())}; expected 0 to "
+                    f"{self._num_classes - 1}, as the test images have or the data set's `classes` say"
+                )
+            unknown = torch.full((len(targets),), -1, device=device)
+            yield Batch(images=images.float().to(device), targets=targets.to(device), indices=unknown, view=0)
+
+
+_Decoded = Tensor | ModelCompressionError
+
+
+class _Rows(TorchDataset[_Decoded]):
+    """Batches of decoded images by their rows, or the error that there was: raised here, it came as a traceback."""
+
+    def __init__(self, images: LazyImages):
+        self.images = images
+
+    def __getitem__(self, rows: list[int]) -> _Decoded:
+        try:
+            return torch.from_numpy(self.images[np.array(rows)])
+        except ModelCompressionError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _received(decoded: Iterator[_Decoded]) -> Tensor:
+    try:
+        batch = next(decoded)
+    except RuntimeError as error:  # what torch raises for a worker that died
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"a process that decodes images ended: {reason}; it may have lacked memory: use fewer --workers, or 0"
+        ) from None
+    if isinstance(batch, ModelCompressionError):
+        raise batch
+    return batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: the one that trains stops them, after it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

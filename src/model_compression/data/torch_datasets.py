@@ -1,0 +1,223 @@
+"""PyTorch's own map-style data sets and DataLoaders as data sets of this package."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import Dataset as TorchDataset
+
+from model_compression.data.dataset import Dataset, Labels
+from model_compression.data.lazy import Images, LazyImages, mean_and_std
+from model_compression.data.opaque import OpaqueImages
+from model_compression.errors import DataError, ModelCompressionError, UsageError
+
+_READ_TWICE = 8  # images that are asked for twice, to see whether they stay the same
+_ITEMS = "expected (image, label): a PIL image or a uint8 tensor (C, H, W), and a class number"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchImages:
+    """The images of a map-style data set whose items are (image, label), or images alone."""
+
+    dataset: TorchDataset[Any]
+    image_shape: tuple[int, int, int]
+    threads: int = 1  # nobody knows whether two may read at a time
+
+    def decode(self, number: int) -> Images:
+        """The image (C, H, W) of an item. Raises DataError with its number."""
+        try:
+            return pixels_of(_parts(self.dataset[number])[0])
+        except ModelCompressionError:
+            raise
+        except Exception as error:  # of code that is not ours
+            raise DataError(f"item {number} of the data set cannot be read: {type(error).__name__}: {error}") from error
+
+    def identity(self, number: int) -> bytes:
+        """Nothing: an item is known by being read."""
+        return b""
+
+    def content(self, number: int) -> bytes:
+        """Its pixels."""
+        return self.decode(number).tobytes()
+
+
+def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], report: Report) -> tuple[Dataset, Dataset]:
+    """A pair of map-style data sets, of whose items (PIL image or uint8 tensor, label) nothing is held.
+
+    Items of ``train`` without labels make an unlabelled training set. Class names are the data set's ``classes``, else
+    numbers. Raises UsageError for items that are something else, or that differ from one reading to the next.
+    """
+    sources = [_source(dataset, what) for dataset, what in ((train, "training"), (test, "test"))]
+    labels = [_labels(dataset, what, report) for dataset, what in ((train, "training"), (test, "test"))]
+    if labels[1] is None:
+        raise UsageError(f"items of the test data set have no labels; {_ITEMS}")
+    names = _class_names((train, test), max(int(part.max()) for part in labels if part is not None))
+    lazy = [LazyImages(source=source, rows=np.arange(_length(source.dataset))) for source in sources]
+    mean, std = mean_and_std(lazy[0].sample())
+    name = type(train).__name__
+    made = [
+        Dataset(
+            name=f"{name}{ending}",
+            images=images,
+            labels=np.zeros(len(images), dtype=np.int64) if found is None else found,
+            class_names=names,
+            mean=mean,
+            std=std,
+            source="PyTorch data set",
+            labelled=found is not None,
+        )
+        for images, found, ending in zip(lazy, labels, ("", "-test"), strict=True)
+    ]
+    return made[0], made[1]
+
+
+def from_loaders(train: DataLoader[Any], test: DataLoader[Any]) -> tuple[Dataset, Dataset]:
+    """A pair of DataLoaders whose batches are (float images (B, C, H, W), labels (B,)), to be taken as they are.
+
+    The labels of the test images are read once. Raises UsageError for a loader without a length, and other batches.
+    """
+    for loader, what in ((train, "training"), (test, "test")):
+        try:
+            len(loader)
+        except TypeError:
+            raise UsageError(f"the {what} DataLoader has no length; give one of a data set that has") from None
+    first, first_labels = _first(train, "training")
+    first_test, _ = _first(test, "test")
+    test_labels = torch.cat([_checked(batch, "test")[1] for batch in test]).long().cpu().numpy()
+    largest = max(int(test_labels.max()), int(first_labels.max()))
+    names = _class_names((train.dataset, test.dataset), largest)
+    count = _count(train, len(first))
+    channels = first.shape[1]
+    # What is written into the networks: scaling by 1 / 255 of 255, and no shift, leaves every value as it is.
+    as_it_is = {"mean": (0.0,) * channels, "std": (1 / 255,) * channels}
+    images = (
+        OpaqueImages(loader=train, first=first.float().cpu().numpy(), count=count),
+        OpaqueImages(loader=test, first=first_test.float().cpu().numpy(), count=len(test_labels)),
+    )
+    labels = (np.zeros(count, dtype=np.int64), test_labels)  # of the training images each batch brings its own
+    made = [
+        Dataset(name=name, images=part, labels=own, class_names=names, source="DataLoader", **as_it_is)  # type: ignore[arg-type]
+        for name, part, own in zip(("loader", "loader-test"), images, labels, strict=True)
+    ]
+    return made[0], made[1]
+
+
+def pixels_of(image: Any) -> Images:
+    """(C, H, W) uint8 of a PIL image, grey (C = 1) or RGB, or of a uint8 tensor. Raises UsageError for other things."""
+    if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            raise UsageError(f"an image has the mode {image.mode!r}, of more than 8 bits; expected 8 bits a channel")
+        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.ndim == 3:
+        return image.cpu().numpy()
+    found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
+    raise UsageError(
+        f"an image of the data set is {found}; expected a PIL image or a uint8 tensor (C, H, W): leave out ToTensor "
+        "and Normalize, which each network does for itself, or give DataLoaders, which are taken as they are"
+    )
+
+
+def _source(dataset: TorchDataset[Any], what: str) -> TorchImages:
+    if isinstance(dataset, IterableDataset) or _length(dataset) < 2:
+        raise UsageError(f"the {what} data set cannot be asked for each of its items, or has fewer than two; {_ITEMS}")
+    shape = pixels_of(_parts(dataset[0])[0]).shape
+    source = TorchImages(dataset, (shape[0], shape[1], shape[2]))
+    for number in range(min(_READ_TWICE, _length(dataset))):
+        if not np.array_equal(source.decode(number), source.decode(number)):
+            raise UsageError(
+                f"item {number} of the {what} data set is another image each time: it is transformed at random; leave "
+                "that to `augmentation` in DataConfig, which teacher and student see alike, or give DataLoaders"
+            )
+    return source
+
+
+def _length(dataset: TorchDataset[Any]) -> int:
+    try:
+        return len(dataset)  # type: ignore[arg-type]  # map-style ones have a length
+    except TypeError:
+        return 0
+
+
+def _parts(item: Any) -> tuple[Any, Any]:
+    """(image, label) of an item, with None for the label that it does not have."""
+    if isinstance(item, Image.Image | torch.Tensor):
+        return item, None
+    if isinstance(item, Sequence) and not isinstance(item, str | bytes) and len(item) in (1, 2):
+        return item[0], item[1] if len(item) == 2 else None
+    raise UsageError(f"an item of the data set is a {type(item).__name__}; {_ITEMS}")
+
+
+def _labels(dataset: TorchDataset[Any], what: str, report: Report) -> Labels | None:
+    """Labels (N,), or None where items have none; read from the data set's own list where it has one."""
+    first = _parts(dataset[0])[1]
+    if first is None:
+        return None
+    listed = _listed(dataset)
+    if listed is not None and listed[0] == _class_number(first):
+        return listed
+    report(f"the {what} data set lists no labels: each of its {_length(dataset):,} items is read for its own")
+    return np.array([_class_number(_parts(dataset[number])[1]) for number in range(_length(dataset))], dtype=np.int64)
+
+
+def _listed(dataset: Any) -> Labels | None:
+    """The attribute ``targets`` or ``labels`` that data sets by convention have, for a subset its share of it."""
+    if isinstance(dataset, Subset):
+        whole = _listed(dataset.dataset)
+        return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.int64)]
+    for attribute in ("targets", "labels"):
+        try:
+            values = np.asarray(getattr(dataset, attribute, None))
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if values.shape == (_length(dataset),) and np.issubdtype(values.dtype, np.integer):
+            return values.astype(np.int64)
+    return None
+
+
+def _class_number(label: Any) -> int:
+    value = label.item() if isinstance(label, torch.Tensor | np.generic) and np.ndim(label) == 0 else label
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UsageError(f"a label of the data set is {label!r}; {_ITEMS}")
+    return value
+
+
+def _class_names(datasets: Sequence[Any], largest: int) -> tuple[str, ...]:
+    for dataset in datasets:
+        names = getattr(dataset.dataset if isinstance(dataset, Subset) else dataset, "classes", None)
+        if isinstance(names, Sequence) and len(set(map(str, names))) == len(names) > largest:
+            return tuple(map(str, names))
+    return tuple(str(number) for number in range(largest + 1))
+
+
+def _first(loader: DataLoader[Any], what: str) -> tuple[torch.Tensor, torch.Tensor]:
+    for batch in loader:
+        return _checked(batch, what)
+    raise UsageError(f"the {what} DataLoader gives no batches")
+
+
+def _checked(batch: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+    parts: Sequence[Any] = batch if isinstance(batch, Sequence) else ()
+    if len(parts) == 2 and all(isinstance(part, torch.Tensor) for part in parts):
+        images, labels = parts
+        fits = images.ndim == 4 and images.is_floating_point() and labels.shape == images.shape[:1]
+        if fits and not labels.is_floating_point() and len(labels) and int(labels.min()) >= 0:
+            return images, labels
+        found = f"{images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
+    else:
+        found = f"a {type(batch).__name__} of {len(parts)} parts" if parts else f"a {type(batch).__name__}"
+    raise UsageError(
+        f"a batch of the {what} DataLoader is {found}; expected (float images (B, C, H, W), class numbers (B,))"
+    )
+
+
+def _count(loader: DataLoader[Any], batch: int) -> int:
+    """How many images a pass shows, or about as many."""
+    known = _length(loader.dataset)
+    return known if known and not loader.drop_last else len(loader) * batch

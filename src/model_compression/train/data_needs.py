@@ -1,0 +1,28 @@
+"""What a method needs to know of the images that are trained on, held against what is known of them."""
+
+from model_compression.data.dataset import Dataset
+from model_compression.data.opaque import OpaqueImages
+from model_compression.errors import UsageError
+from model_compression.train.objective import Objective
+
+
+def check_data_needs(objective: Objective, train_set: Dataset) -> None:
+    """Raises UsageError where labels are needed and ``train_set`` has none, or indices and it has no order."""
+    method, name = objective.method, objective.name
+    if isinstance(train_set.images, OpaqueImages) and method is not None and method.uses_indices:
+        raise UsageError(
+            f"method {name!r} needs to know which image is which, and a DataLoader does not say; give the data set "
+            "itself in its place, or choose another method"
+        )
+    if train_set.labelled:
+        return
+    images = f"the training images ({train_set.name}) have no labels"
+    if method is None:
+        raise UsageError(f"{images}, and without a teacher there is nothing to learn; use: model-compression distill")
+    if method.uses_targets:
+        raise UsageError(f"{images}, and method {name!r} needs the class of each; choose kd or another that needs none")
+    if objective.label_weight:
+        raise UsageError(
+            f"{images}, and the label loss has the weight {objective.label_weight:g} beside method {name!r}; leave it "
+            "out with --label-weight 0"
+        )

@@ -1,0 +1,121 @@
+"""Data that is given as objects, in the place of a name: arrays, PyTorch data sets, DataLoaders."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from model_compression.config import DataConfig
+from model_compression.data.dataset import Dataset
+from model_compression.data.opaque import OpaqueImages
+from model_compression.data.residency import settled
+from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
+from model_compression.errors import UsageError
+from model_compression.train.observer import Observer, Silent
+
+Arrays = Sequence[npt.NDArray[Any] | torch.Tensor | None]
+GivenData = (
+    tuple[Dataset, Dataset]
+    | tuple[TorchDataset[Any], TorchDataset[Any]]
+    | tuple[DataLoader[Any], DataLoader[Any]]
+    | Arrays
+)
+
+_EXPECTED = (
+    "expected a name, a pair (training, test) of data sets or of DataLoaders, or four arrays: training images, "
+    "training labels, test images, test labels"
+)
+_AS_THEY_ARE = (
+    "the DataLoaders are taken as they are: teacher and student see their batches without another normalisation, the "
+    "teacher answers each batch anew, and a resumed run does not end with the weights of an uninterrupted one"
+)
+
+
+def given_data(data: GivenData, config: DataConfig, observer: Observer | None) -> tuple[tuple[Dataset, Dataset], str]:
+    """(training set, test set) of ``data``, held or streamed as ``config`` says, and what the data is called.
+
+    Raises UsageError for what is none of the forms, or holds something else than it should.
+    """
+    report = (observer or Silent()).message
+    if not isinstance(data, Sequence):
+        raise UsageError(f"data is a {type(data).__name__}; {_EXPECTED}")
+    if config.unlabelled:
+        raise UsageError("DataConfig.unlabelled goes with a data set's name; give the images as training data instead")
+    if len(data) == 2 and all(isinstance(part, DataLoader) for part in data):
+        _check_as_they_are(config)
+        report(_AS_THEY_ARE)
+        return from_loaders(data[0], data[1]), "dataloaders"  # type: ignore[arg-type]
+    if len(data) == 2 and all(isinstance(part, Dataset) for part in data):
+        pair, name = data, "arrays"
+    elif len(data) == 2 and all(isinstance(part, TorchDataset) for part in data):
+        pair, name = from_torch_datasets(data[0], data[1], report), type(data[0]).__name__  # type: ignore[arg-type]
+    elif len(data) == 4:
+        pair, name = _from_arrays(data), "arrays"
+    else:
+        raise UsageError(f"data has {len(data)} parts; {_EXPECTED}")
+    return settled(pair[0], pair[1], config.resident, config.workers, report), name  # type: ignore[arg-type]
+
+
+def is_opaque(dataset: Dataset) -> bool:
+    """Whether the data set is a DataLoader's batches, of which nothing is known beforehand."""
+    return isinstance(dataset.images, OpaqueImages)
+
+
+def _check_as_they_are(config: DataConfig) -> None:
+    without_effect = ("augmentation", "views", "cutout", "resident", "workers", "image_size")
+    for field in dataclasses.fields(config):
+        if field.name in without_effect and getattr(config, field.name) != field.default:
+            raise UsageError(
+                f"{field.name} {getattr(config, field.name)!r} has no effect on DataLoaders, which are taken as they "
+                "are; give the data sets in their place, or leave it out"
+            )
+
+
+def _from_arrays(data: Arrays) -> tuple[Dataset, Dataset]:
+    train_images, train_labels, test_images, test_labels = map(_array, data)
+    if train_images is None or test_images is None or test_labels is None:
+        raise UsageError(f"an array is None; {_EXPECTED}; of them only the training labels may be None")
+    labelled = train_labels is not None
+    train_labels = np.zeros(len(train_images), dtype=np.int64) if train_labels is None else train_labels
+    for what, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
+        _check_arrays(what, images, labels)
+    if train_images.shape[1] != test_images.shape[1]:
+        raise UsageError(
+            f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}, not as many"
+        )
+    classes = tuple(str(number) for number in range(int(max(train_labels.max(), test_labels.max())) + 1))
+    pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
+    settings: dict[str, Any] = {
+        "class_names": classes,
+        "mean": tuple(float(channel.mean(dtype=np.float64)) for channel in pixels),
+        "std": tuple(max(float(channel.std(dtype=np.float64)), 1e-5) for channel in pixels),
+    }
+    return (
+        Dataset(
+            name="arrays", images=train_images, labels=train_labels.astype(np.int64), labelled=labelled, **settings
+        ),
+        Dataset(name="arrays-test", images=test_images, labels=test_labels.astype(np.int64), **settings),
+    )
+
+
+def _check_arrays(what: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) < 2:
+        raise UsageError(
+            f"{what} images are {images.dtype} of shape {images.shape}; expected uint8 (N, C, H, W), pixels of 0 "
+            "to 255, at least two images"
+        )
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise UsageError(
+            f"{what} labels are {labels.dtype} of shape {labels.shape}; expected integers ({len(images)},)"
+        )
+
+
+def _array(part: npt.NDArray[Any] | torch.Tensor | None) -> npt.NDArray[Any] | None:
+    if part is None:
+        return None
+    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)

@@ -1,0 +1,220 @@
+"""distill() on PyTorch data sets, DataLoaders and images without labels."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import model_compression as mc
+from model_compression.cli.main import main
+from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.errors import UsageError
+from model_compression.train.runs import start_run
+
+CONFIG = TrainConfig(
+    student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)
+)
+
+
+def net(seed, num_classes=3):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, num_classes))
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (33, 3, 8, 8), dtype=np.uint8)
+    return images[:22], np.arange(22) % 3, images[22:], np.arange(11) % 3
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Arrays as PIL images with labels, or without."""
+
+    def __init__(self, images, labels=None):
+        self.images, self.targets = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, number):
+        image = Image.fromarray(self.images[number].transpose(1, 2, 0))
+        return image if self.targets is None else (image, int(self.targets[number]))
+
+
+def pictures(arrays):
+    return Pictures(*arrays[:2]), Pictures(*arrays[2:])
+
+
+def weights(module):
+    return torch.cat([parameter.detach().flatten() for parameter in module.state_dict().values()])
+
+
+def distilled(data, run_dir, teacher=None, config=CONFIG, **options):
+    return mc.distill(teacher or net(0), net(1), data, epochs=2, run_dir=run_dir, config=config, **options)
+
+
+@pytest.mark.parametrize(("resident", "workers"), [("auto", None), ("off", 0), ("off", 2)])
+def test_torch_data_sets_train_as_their_arrays_do(arrays, tmp_path, resident, workers):
+    data = DataConfig(augmentation="flip", resident=resident, workers=workers)
+    config = dataclasses.replace(CONFIG, data=data)
+    expected = distilled(arrays, tmp_path / "arrays", config=config)
+    found = distilled(pictures(arrays), tmp_path / "torch", config=config)
+    # Mean and deviation are rounded to five decimals in one of them.
+    torch.testing.assert_close(weights(found.student), weights(expected.student), rtol=1e-3, atol=1e-3)
+    assert found.metrics["test_accuracy"] == expected.metrics["test_accuracy"]
+    assert '"name": "Pictures"' in (tmp_path / "torch" / "config.json").read_text()
+
+
+def normalised(images):
+    return (torch.from_numpy(images).float() / 255 - 0.4) / 0.2
+
+
+def loaders(arrays, **options):
+    parts = [TensorDataset(normalised(arrays[n]), torch.as_tensor(arrays[n + 1])) for n in (0, 2)]
+    return DataLoader(parts[0], batch_size=5, **options), DataLoader(parts[1], batch_size=4)
+
+
+def test_loaders_are_taken_as_they_are_and_it_is_said(arrays, tmp_path, watcher):
+    """Against the training loop written out, on the very batches."""
+    seen, data = watcher(), loaders(arrays)
+    result = distilled(data, tmp_path / "run", observer=seen, params={"temperature": 2.0})
+    teacher, student = net(0), net(1)
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
+    for _ in range(2):
+        for images, labels in data[0]:
+            with torch.no_grad():
+                soft = (teacher(images) / 2).log_softmax(1)
+            answer = student(images)
+            kd = 4 * nn.functional.kl_div((answer / 2).log_softmax(1), soft, log_target=True, reduction="batchmean")
+            optimizer.zero_grad()
+            (0.9 * kd + 0.1 * nn.functional.cross_entropy(answer, labels)).backward()
+            optimizer.step()
+    torch.testing.assert_close(weights(result.student), weights(student), rtol=1e-3, atol=1e-4)
+    correct = (student(normalised(arrays[2])).argmax(1).numpy() == arrays[3]).mean()
+    assert result.metrics["test_accuracy"] == pytest.approx(correct)
+    assert "the DataLoaders are taken as they are: " in seen.messages[0]
+    assert "a resumed run does not end with the weights of an uninterrupted one" in seen.messages[0]
+    assert seen.answered == []
+
+
+def test_named_networks_leave_the_batches_of_loaders_alone(tiny, arrays, tmp_path):
+    data = loaders(arrays)
+    teacher = mc.load_model(str(tiny.teacher))
+    result = mc.distill(str(tiny.teacher), "tiny", data, epochs=1, run_dir=tmp_path / "run", config=CONFIG)
+    expected = (teacher.eval()(normalised(arrays[2])).argmax(1).numpy() == arrays[3]).mean()
+    assert result.metrics["teacher_test_accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["noisy_teacher", "crd", "mgd", "kd,noisy_teacher"])
+def test_methods_that_must_know_which_image_is_which_are_refused_for_loaders(arrays, tmp_path, method):
+    with pytest.raises(UsageError, match=f"method '{method}' needs to know which image is which, and a DataLoader"):
+        distilled(loaders(arrays), tmp_path / "run", method=method)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"augmentation": "flip"}, "augmentation 'flip' has no effect on DataLoaders"),
+        ({"resident": "on"}, "resident 'on' has no effect on DataLoaders"),
+        ({"workers": 2}, "workers 2 has no effect on DataLoaders"),
+        ({"validation": 3}, "images of a DataLoader cannot be held out"),
+        ({"unlabelled": "folder:x"}, "DataConfig.unlabelled goes with a data set's name"),
+    ],
+)
+def test_settings_without_effect_on_loaders_are_refused(arrays, tmp_path, data, message):
+    config = dataclasses.replace(CONFIG, data=DataConfig(**data))
+    with pytest.raises(UsageError, match=message):
+        distilled(loaders(arrays), tmp_path / "run", config=config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_test_loader_in_another_order_each_time_is_found(arrays, tmp_path):
+    train, test = loaders(arrays)
+    shuffled = DataLoader(test.dataset, batch_size=4, shuffle=True)
+    with pytest.raises(UsageError, match="in another order each time; make it with shuffle=False"):
+        distilled((train, shuffled), tmp_path / "run")
+
+
+def test_unlabelled_images_train_as_labelled_ones_do_where_labels_weigh_nothing(arrays, tmp_path, watcher):
+    seen = watcher()
+    expected = distilled(arrays, tmp_path / "labelled", method="logits")
+    found = distilled((arrays[0], None, *arrays[2:]), tmp_path / "arrays", method="logits", observer=seen)
+    torch.testing.assert_close(weights(found.student), weights(expected.student), rtol=0, atol=0)
+    pair = Pictures(arrays[0]), Pictures(*arrays[2:])
+    distilled(pair, tmp_path / "pictures", method="logits")
+    event = seen.events[-1]
+    assert "train_accuracy" not in event
+    assert 0 <= event["train_agreement"] <= 1
+
+
+def test_train_agreement_is_the_share_of_images_on_which_student_and_teacher_choose_alike(arrays, tmp_path, watcher):
+    seen = watcher()
+    data, still = (arrays[0], None, *arrays[2:]), dataclasses.replace(CONFIG, optim=OptimConfig(lr=1e-12))
+    mc.distill(net(0), net(1), data, method="logits", epochs=1, run_dir=tmp_path / "r", config=still, observer=seen)
+    scaled = torch.from_numpy(arrays[0]).double().div(255)
+    pixels = (
+        (scaled - scaled.mean((0, 2, 3), keepdim=True)) / scaled.std((0, 2, 3), correction=0, keepdim=True)
+    ).float()
+    alike = (net(0)(pixels).argmax(1) == net(1)(pixels).argmax(1)).double().mean()
+    assert seen.events[0]["train_agreement"] == pytest.approx(float(alike))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("kd", "have no labels, and the label loss has the weight 0.1 beside method 'kd'; leave it out with --label-w"),
+        ("dkd", "have no labels, and method 'dkd' needs the class of each; choose kd or another"),
+        ("kd,crd", "method 'kd,crd' needs the class of each"),
+    ],
+)
+def test_methods_that_need_the_class_are_refused_for_unlabelled_images(arrays, tmp_path, method, message):
+    with pytest.raises(UsageError, match=message):
+        distilled((arrays[0], None, *arrays[2:]), tmp_path / "run", method=method)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos/ with ten images, some in folders, of different sizes."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(10):
+        pixels = rng.integers(0, 256, (9 + number, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_unlabelled_folder_takes_the_place_of_the_training_images(tiny, photos, tmp_path, watcher):
+    seen = watcher()
+    method = MethodConfig(name="kd", label_weight=0.0)
+    config = tiny.config(method, data={"unlabelled": f"folder:{photos}", "augmentation": "flip"})
+    metrics = start_run(config, tmp_path / "run", seen)
+    assert len(seen.trainer.loader) == 10
+    assert seen.trainer.loader.images.shape == (10, 3, 8, 8)  # as those of the data set
+    assert seen.trainer.student.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert seen.answered == [(10, 10)] * 3
+    assert "test_accuracy" in metrics
+    with pytest.raises(UsageError, match="have no labels, and without a teacher there is nothing to learn"):
+        start_run(tiny.config(data={"unlabelled": f"folder:{photos}"}), tmp_path / "labels")
+    with pytest.raises(UsageError, match="photos has no labels: leave --validation out"):
+        start_run(tiny.config(method, data={"unlabelled": f"folder:{photos}", "validation": 3}), tmp_path / "held")
+    with pytest.raises(UsageError, match="--unlabelled must be folder:PATH, a folder of images, got 'photos'"):
+        start_run(tiny.config(method, data={"unlabelled": "photos"}), tmp_path / "name")
+
+
+def test_distill_command_takes_unlabelled_images_and_says_what_it_reports(tiny, photos, tmp_path, capsys):
+    data = ["--data", "tiny", "--unlabelled", f"folder:{photos}", "--epochs", "1"]
+    command = ["distill", "--teacher", str(tiny.teacher), "--student", "tiny", *data, "--out", str(tmp_path / "run")]
+    assert main([*command, "--method", "kd"]) == 2
+    assert "leave it out with --label-weight 0" in capsys.readouterr().err
+    assert main([*command, "--method", "kd", "--label-weight", "0"]) == 0
+    shown = capsys.readouterr()
+    assert "agrees with the teacher " in shown.err
+    assert "test accuracy" in shown.out

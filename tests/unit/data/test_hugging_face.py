@@ -1,0 +1,169 @@
+"""Hugging Face data sets that are made on the spot: splits and columns are found, images arrive to the pixel."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_compression.data.lazy import LazyImages
+from model_compression.data.sources import load_dataset
+from model_compression.errors import DataError, MissingExtraError, UnknownNameError, UsageError
+
+datasets = pytest.importorskip("datasets")
+
+NAMES = ["cat", "ape", "bee"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_apart(monkeypatch, tmp_path):
+    """No progress bars, and nothing in the user's cache."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def pixels(count, seed, size=(6, 8)):
+    return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def split(images, **columns):
+    """A split with the column "picture" and those given, each a (feature, values)."""
+    features = {"picture": datasets.Image()} | {name: kind for name, (kind, _) in columns.items()}
+    values = {"picture": [Image.fromarray(image) for image in images]}
+    values |= {name: list(column) for name, (_, column) in columns.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+def labelled(count, seed=0, names=NAMES, **options):
+    labels = np.arange(count) % len(names)
+    return split(pixels(count, seed, **options), label=(datasets.ClassLabel(names=names), labels.tolist()))
+
+
+def saved(path, **splits):
+    datasets.DatasetDict(splits).save_to_disk(str(path))
+    return f"hf:{path}"
+
+
+def test_saved_data_set_is_read_to_the_pixel(tmp_path):
+    train, test = load_dataset(saved(tmp_path / "d", train=labelled(9), test=labelled(4, 1)))
+    np.testing.assert_array_equal(train.images, pixels(9, 0).transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(test.images, pixels(4, 1).transpose(0, 3, 1, 2))
+    assert train.labels.tolist() == [0, 1, 2] * 3
+    assert train.class_names == test.class_names == tuple(NAMES)
+    assert train.mean == test.mean == pytest.approx(pixels(9, 0).mean(axis=(0, 1, 2)) / 255, abs=1e-5)
+
+
+def test_files_that_the_library_reads_and_a_set_of_the_hub_go_the_same_way(tmp_path, monkeypatch):
+    (tmp_path / "files").mkdir()
+    for name, part in (("train", labelled(6)), ("validation", labelled(3, 1))):
+        part.to_parquet(str(tmp_path / "files" / f"{name}.parquet"))
+    train, test = load_dataset(f"hf:{tmp_path / 'files'}")
+    np.testing.assert_array_equal(train.images, pixels(6, 0).transpose(0, 3, 1, 2))
+    assert len(test) == 3
+    asked = []
+    answer = datasets.DatasetDict(train=labelled(6), test=labelled(3))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: asked.append(arguments) or answer)
+    assert len(load_dataset("hf:someone/birds,config=small")[0]) == 6
+    assert asked == [("someone/birds", "small")]
+
+
+def test_one_split_alone_has_a_fifth_held_out(tmp_path):
+    labelled(15).save_to_disk(str(tmp_path / "d"))
+    said = []
+    train, test = load_dataset(f"hf:{tmp_path / 'd'}", report=said.append)
+    assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([4] * 3, [1] * 3)
+    assert said == [f"{tmp_path / 'd'} has no split for the test: 3 of 15 images are held out for it"]
+
+
+def test_splits_and_columns_are_named_where_there_are_several(tmp_path):
+    coarse = (datasets.ClassLabel(names=["x", "y"]), [0, 1] * 3)
+    fine = (datasets.ClassLabel(names=NAMES), [0, 1, 2] * 2)
+    small = (datasets.Image(), [Image.fromarray(image) for image in pixels(6, 5, (2, 2))])
+    whole = split(pixels(6, 0), coarse=coarse, fine=fine, small=small)
+    name = saved(tmp_path / "d", train=whole, extra=whole)
+    with pytest.raises(
+        UsageError, match=r"has the image columns picture, small; expected one: name it, as ,image=pict"
+    ):
+        load_dataset(name)
+    with pytest.raises(
+        UsageError, match=r"has the label columns coarse, fine; expected one: name it, as ,label=coarse"
+    ):
+        load_dataset(f"{name},image=small")
+    train, test = load_dataset(f"{name},image=small,label=fine,train=extra,test=train")
+    assert (train.image_shape, train.class_names, len(test)) == ((3, 2, 2), tuple(NAMES), 6)
+    for options, message in (
+        ("label=fien,image=small", "unknown label column of .*: 'fien'; did you mean 'fine'"),
+        ("image=fine", "unknown image column of .*: 'fine'"),
+        ("test=tset,image=small,label=fine", "unknown split of .*: 'tset'"),
+        ("lable=fine", "unknown option of hf:: 'lable'; did you mean 'label'"),
+    ):
+        with pytest.raises(UnknownNameError, match=message):
+            load_dataset(f"{name},{options}")
+    with pytest.raises(UsageError, match=r"hf: options are KEY=VALUE with commas between them, .* got 'fine'"):
+        load_dataset(f"{name},fine")
+    with pytest.raises(UsageError, match="config=x has no effect"):
+        load_dataset(f"{name},config=x")
+
+
+def test_numbers_serve_as_labels_where_there_are_no_class_names(tmp_path):
+    numbers = split(pixels(6, 0), digit=(datasets.Value("int32"), [0, 4, 2, 1, 3, 0]))
+    train, _ = load_dataset(saved(tmp_path / "d", train=numbers, test=numbers))
+    assert train.labels.tolist() == [0, 4, 2, 1, 3, 0]
+    assert train.class_names == ("0", "1", "2", "3", "4")
+
+
+def test_images_are_scaled_and_made_rgb_and_sizes_that_differ_are_named(tmp_path):
+    encoded = []
+    for size in ((8, 6), (12, 5)):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels(1, 0, size[::-1])[0]).convert("L").save(buffer, "PNG")
+        encoded.append({"bytes": buffer.getvalue(), "path": None})
+    features = datasets.Features(picture=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    part = datasets.Dataset.from_dict({"picture": encoded, "label": [0, 1]}, features=features)
+    name = saved(tmp_path / "d", train=part, test=part)
+    with pytest.raises(DataError, match=r"differ in size: the first is 8 × 6 pixels, number 1 12 × 5; give a side"):
+        load_dataset(name)
+    train, _ = load_dataset(name, image_size=4)
+    assert train.image_shape == (3, 4, 4)
+    assert (train.images[:, 0] == train.images[:, 2]).all()
+
+
+def test_digest_sees_another_image_and_streaming_gives_the_same_pixels(tmp_path):
+    held, _ = load_dataset(saved(tmp_path / "a", train=labelled(9), test=labelled(4)))
+    streamed, _ = load_dataset(f"hf:{tmp_path / 'a'}", resident="off", workers=0)
+    other, _ = load_dataset(saved(tmp_path / "b", train=labelled(9, 3), test=labelled(4)))
+    assert isinstance(streamed.images, LazyImages)
+    np.testing.assert_array_equal(streamed.images[2:5], held.images[2:5])
+    assert held.digest == streamed.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            lambda: datasets.Dataset.from_dict({"text": ["a"], "label": [0]}),
+            "no image column; .*columns are text, label",
+        ),
+        (lambda: split(pixels(2, 0)), "has no label column; expected one: its columns are picture"),
+        (lambda: labelled(0), "holds no images"),
+        (lambda: split(pixels(2, 0), y=(datasets.Value("int64"), [0, None])), "some images have no label in 'y'"),
+        (lambda: split(pixels(2, 0), y=(datasets.ClassLabel(names=["a"]), [-1, -1])), "2 labels are out of range"),
+    ],
+)
+def test_data_set_that_cannot_serve_is_named(monkeypatch, part, message):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments: datasets.DatasetDict(train=part(), test=part()))
+    with pytest.raises((DataError, UsageError), match=message):
+        load_dataset("hf:someone/birds")
+
+
+def test_what_is_not_there_is_one_line(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"hf:.*nothing cannot be loaded: .*; expected a data set of the hub, a folder"):
+        load_dataset(f"hf:{tmp_path / 'nothing'}")
+    with pytest.raises(UsageError, match="hf: names no data set; expected hf:NAME or hf:PATH"):
+        load_dataset("hf:")
+    with pytest.raises(UsageError, match="--data-dir has no effect with hf:x"):
+        load_dataset("hf:x", data_dir=tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'model-compression\[hf\]'"):
+        load_dataset("hf:x")

@@ -1,0 +1,119 @@
+"""The streaming loader gives the resident loader's batches, to the bit, for any number of workers."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from model_compression.config import DataConfig
+from model_compression.data.dataset import Dataset
+from model_compression.data.lazy import ArraySource, LazyImages
+from model_compression.data.loader import ResidentLoader
+from model_compression.data.residency import settled
+from model_compression.data.streaming import StreamingLoader, loader_for
+from model_compression.errors import DataError
+
+N = 23
+CPU = torch.device("cpu")
+WORKERS = pytest.mark.parametrize("workers", [0, 2])
+
+
+@pytest.fixture
+def dataset():
+    images = np.random.default_rng(0).integers(0, 256, (N, 3, 8, 6), dtype=np.uint8)
+    labels = np.arange(N, dtype=np.int64) % 4
+    return Dataset(name="d", images=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+def both(dataset, workers, **options):
+    """The resident loader and the streaming one, chosen by `loader_for`."""
+    config = DataConfig(**options)
+    loaders = [loader_for(d, config, CPU) for d in (dataset, settled(dataset, dataset, "off", workers)[0])]
+    assert [type(loader) for loader in loaders] == [ResidentLoader, StreamingLoader]
+    return loaders
+
+
+def assert_same(found, expected):
+    found, expected = list(found), list(expected)
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert one.view == other.view
+        for name in ("images", "targets", "indices"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+@WORKERS
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"augmentation": "flip_shift", "views": 2, "view_seed": 3}, {"augmentation": "flip", "cutout": 4}],
+    ids=str,
+)
+def test_streamed_batches_are_the_resident_ones(dataset, workers, options):
+    resident, streaming = both(dataset, workers, **options)
+    for epoch in (0, 1, 2):
+        shown = {"epoch": epoch, "seed": 5, "batch_size": 5}
+        assert_same(streaming.epoch(**shown), resident.epoch(**shown))
+        assert_same(streaming.epoch(**shown, first=3), resident.epoch(**shown, first=3))
+    assert_same(streaming.in_order(view=1, batch_size=10), resident.in_order(view=1, batch_size=10))
+    indices = torch.tensor([4, 4, 20])
+    assert_same([streaming.batch(indices, 2)], [resident.batch(indices, 2)])
+    assert (len(streaming), streaming.steps(5)) == (N, 5)
+
+
+@WORKERS
+def test_streaming_leaves_the_global_generator_alone(dataset, workers):
+    _, streaming = both(dataset, workers)
+    before = torch.get_rng_state()
+    list(streaming.epoch(epoch=0, seed=0, batch_size=5))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@WORKERS
+def test_an_epoch_that_is_left_and_two_at_once_are_no_matter(dataset, workers):
+    resident, streaming = both(dataset, workers, augmentation="flip")
+    left = streaming.epoch(epoch=0, seed=1, batch_size=5)
+    first = next(left)
+    inner = list(streaming.in_order(view=0, batch_size=7))  # as a teacher's answers are filled in the first step
+    assert_same([first, *left], resident.epoch(epoch=0, seed=1, batch_size=5))
+    assert_same(inner, resident.in_order(view=0, batch_size=7))
+    next(streaming.epoch(epoch=1, seed=1, batch_size=5))
+    assert_same(streaming.epoch(epoch=1, seed=1, batch_size=5), resident.epoch(epoch=1, seed=1, batch_size=5))
+
+
+class Broken(ArraySource):
+    """Cannot decode image 9."""
+
+    def decode(self, number):
+        if number == 9:
+            raise DataError("photos/9.png cannot be read as an image: it is cut; repair or delete it")
+        return super().decode(number)
+
+
+class Dying(ArraySource):
+    """Its process is killed by image 9, as one is that takes too much memory."""
+
+    def decode(self, number):
+        if number == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(number)
+
+
+def streaming_from(source, dataset, workers):
+    images = LazyImages(source=source(dataset.images), rows=np.arange(N), workers=workers)
+    settings = {name: getattr(dataset, name) for name in ("labels", "class_names", "mean", "std", "digest")}
+    return StreamingLoader(Dataset(name="d", images=images, **settings), DataConfig(), CPU)
+
+
+@WORKERS
+def test_image_that_cannot_be_decoded_is_one_line_from_any_process(dataset, workers):
+    loader = streaming_from(Broken, dataset, workers)
+    with pytest.raises(DataError, match=r"^photos/9\.png cannot be read as an image: it is cut; repair or delete it$"):
+        list(loader.in_order(view=0, batch_size=4))
+
+
+def test_worker_that_dies_is_one_line_with_the_remedy(dataset):
+    loader = streaming_from(Dying, dataset, 1)
+    with pytest.raises(DataError, match=r"a process that decodes images ended: .*; .* use fewer --workers, or 0$"):
+        list(loader.in_order(view=0, batch_size=4))
