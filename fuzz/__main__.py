@@ -1,4 +1,4 @@
-"""Fuzzes a target with atheris for a while: python -m fuzz TARGET [--seconds 60]. A finding is kept in fuzz/findings."""
+"""Fuzzes a target with atheris for a while: python -m fuzz TARGET [--seconds 60]. Findings are in fuzz/findings."""
 
 import argparse
 import sys

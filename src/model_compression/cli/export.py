@@ -1,0 +1,59 @@
+"""Write a network for other runtimes, proven on every test image: what does not answer alike is not written."""
+
+import argparse
+import json
+from pathlib import Path
+
+EXAMPLES = """examples:
+  model-compression export runs/distilled --out student.onnx
+  model-compression export lenet-cifar10 --to torch-export --out lenet.pt2
+  model-compression predict student.onnx cat.png
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", metavar="MODEL", help="a finished run, a weights file or a shipped network")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, .onnx or .pt2")
+    parser.add_argument("--to", metavar="FORMAT", help="onnx or torch-export (default: by the file's ending)")
+    parser.add_argument(
+        "--bare", action="store_true", help="leave the preprocessing out: the file takes normalised float32 images"
+    )
+    parser.add_argument("--data", default="cifar10", metavar="NAME", help="what it is proven on (default: cifar10)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where the data set is")
+    parser.add_argument("--image-size", type=int, default=0, metavar="PIXELS", help="of folder:PATH")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and verifies; returns the exit code."""
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.cli.verify import print_verification
+    from model_compression.data.sources import load_dataset
+    from model_compression.errors import UsageError
+    from model_compression.export.write import EXPORTERS, SUFFIXES, export
+    from model_compression.models.weights import find_weights, read_model
+    from model_compression.train.runs import check_classes
+
+    out = Path(args.out)
+    kinds = {suffix: name for name, suffix in SUFFIXES.items()}
+    if args.to is None and out.suffix not in kinds:
+        raise UsageError(f"--out must end in {' or '.join(kinds)}, got {args.out}")
+    to = args.to or kinds[out.suffix]
+    EXPORTERS.get(to)
+    if out.exists() and not args.force:
+        raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
+    network = read_model(find_weights(args.model))
+    with ConsoleObserver() as observer:
+        _, test = load_dataset(args.data, args.data_dir, observer.message, args.image_size)
+        check_classes("model", network, test)
+        observer.message(f"writing {out}, and comparing its answers to {len(test):,} images with the network's")
+        found = export(network, out, test, to=to, preprocessing=not args.bare)
+    if args.json:
+        facts = {"out": str(out), "bytes": out.stat().st_size}
+        print(json.dumps({**facts, "accuracy": found.accuracy, "largest_difference": found.largest_difference}))
+        return 0
+    print(f"{out}   {out.stat().st_size:,} bytes")
+    print_verification(found)
+    return 0

@@ -1,0 +1,151 @@
+"""What a network costs: parameters, multiply-accumulates, bytes, memory, and latency in PyTorch and ONNX Runtime."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model_compression.compress.measure import Latency, Size
+    from model_compression.export.runtimes import ExportedFile
+    from model_compression.models.base import Network
+
+EXAMPLES = """examples:
+  model-compression measure lenet
+  model-compression measure runs/distilled --threads 1
+  model-compression measure student.onnx --batch-size 64
+"""
+
+Runs = list[tuple[str, Callable[[int], Callable[[], object]]]]  # runtime → batch → a call
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", metavar="MODEL", help="a network's name, a weights file, a run, or an exported file")
+    parser.add_argument("--size", type=int, default=32, metavar="PIXELS", help="side of the images (default: 32)")
+    parser.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="images a call for throughput, beside 1 (default: 256)"
+    )
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="to compute with (default: all cores)")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each timing (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures; returns the exit code."""
+    import torch
+
+    from model_compression.compress.measure import latency, size_of
+    from model_compression.errors import UsageError
+    from model_compression.export.runtimes import open_file
+    from model_compression.models.weights import load_model
+
+    for option in ("size", "batch_size"):
+        if getattr(args, option) < 1:
+            raise UsageError(f"--{option.replace('_', '-')} must be at least 1, got {getattr(args, option)}")
+    if args.threads < 0 or not 0 < args.seconds < float("inf"):
+        raise UsageError(f"--threads must be at least 0 and --seconds above 0, got {args.threads} and {args.seconds}")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    threads = torch.get_num_threads()
+    path = Path(args.model)
+    if path.suffix in (".onnx", ".pt2"):
+        file = open_file(path, threads)
+        size, runs = None, [_of_file(file)]
+    else:
+        network = load_model(args.model).deployed().eval()
+        size = size_of(network, (3, args.size, args.size))
+        runs = [("PyTorch", _of_network(network, args.size)), *_of_onnx(network, args.size, threads)]
+    times = [
+        latency(call(batch), runtime=runtime, batch=batch, threads=threads, seconds=args.seconds)
+        for batch in dict.fromkeys((1, args.batch_size))
+        for runtime, call in runs
+    ]
+    file_bytes = _file_bytes(args.model)
+    if args.json:
+        print(json.dumps(_plain(args.model, size, file_bytes, times)))
+    else:
+        _print(size, file_bytes, times)
+    return 0
+
+
+def _of_network(network: "Network", side: int) -> Callable[[int], Callable[[], object]]:
+    import torch
+
+    from model_compression.models.base import placed
+
+    model = placed(network, torch.device("cpu"))
+
+    def call(batch: int) -> Callable[[], object]:
+        images = torch.zeros(batch, 3, side, side).to(memory_format=torch.channels_last)
+
+        @torch.no_grad()
+        def answer() -> object:
+            return model(images)
+
+        return answer
+
+    return call
+
+
+def _of_file(file: "ExportedFile") -> tuple[str, Callable[[int], Callable[[], object]]]:
+    import numpy as np
+
+    known = file.metadata
+
+    def call(batch: int) -> Callable[[], object]:
+        images = np.zeros((batch, *known.image_shape), dtype=np.uint8 if known.preprocessing_inside else np.float32)
+        return lambda: file.run(images)
+
+    return file.runtime, call
+
+
+def _of_onnx(network: "Network", side: int, threads: int) -> Runs:
+    """The network in ONNX Runtime, if that is installed."""
+    import tempfile
+
+    from model_compression.errors import MissingExtraError
+    from model_compression.export.runtimes import open_file
+    from model_compression.export.write import write_unverified
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "measured.onnx"
+        try:
+            write_unverified(network, path, (3, side, side))
+            return [_of_file(open_file(path, threads))]
+        except MissingExtraError:
+            return []
+
+
+def _file_bytes(name: str) -> int | None:
+    from model_compression.models.base import MODELS
+    from model_compression.models.weights import find_weights
+
+    if name in MODELS:
+        return None
+    path = Path(name)
+    return (path if path.is_file() else find_weights(name)).stat().st_size
+
+
+def _plain(name: str, size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    timings = [{**asdict(entry), "images_per_second": entry.images_per_second} for entry in times]
+    return {"model": name, **(asdict(size) if size else {}), "file_bytes": file_bytes, "latency": timings}
+
+
+def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> None:
+    if size is not None:
+        print(f"parameters    {size.parameters:>12,}")
+        print(f"MACs          {size.macs:>12,}   an image of {' × '.join(map(str, size.image_shape))}")
+        print(f"float32       {size.float32_bytes:>12,}   bytes of weights")
+        print(f"float16       {size.float16_bytes:>12,}")
+        print(f"int8          {size.int8_bytes:>12,}")
+        print(f"activations   {size.activation_bytes:>12,}   bytes at most at once, float32, one image")
+    if file_bytes is not None:
+        print(f"the file      {file_bytes:>12,}   bytes")
+    print(f"\nlatency, {times[0].threads} threads   median      95 %     images/s")
+    for entry in times:
+        label = f"{entry.runtime}, batch {entry.batch}"
+        print(f"{label:<22} {entry.median_ms:>8.2f} ms {entry.p95_ms:>8.2f} ms {entry.images_per_second:>10,.0f}")

@@ -1,0 +1,37 @@
+"""Classify images with an exported ONNX file: ONNX Runtime alone, without torch."""
+
+import argparse
+import json
+
+EXAMPLES = """examples:
+  model-compression predict student.onnx cat.png
+  model-compression predict student.onnx photos/*.jpg --json
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("file", metavar="FILE", help="what `export` has written")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, as .png or .jpg")
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="how many classes are shown (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object an image on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classifies; returns the exit code."""
+    from pathlib import Path
+
+    from model_compression.errors import UsageError
+    from model_compression.export.classify import classify
+    from model_compression.export.runtimes import open_file
+
+    if args.top < 1:
+        raise UsageError(f"--top must be at least 1, got {args.top}")
+    file = open_file(Path(args.file))
+    for image in args.images:
+        ranked = classify(file, Path(image))[: args.top]
+        if args.json:
+            print(json.dumps({"image": image, "classes": [{"name": n, "probability": p} for n, p in ranked]}))
+        else:
+            print(f"{image}   " + "   ".join(f"{name} {probability:.1%}" for name, probability in ranked))
+    return 0

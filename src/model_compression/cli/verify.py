@@ -1,0 +1,69 @@
+"""Compare an exported file with the network that it was made of, on every test image, in the file's own runtime."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model_compression.export.verify import Verification
+
+EXAMPLES = """examples:
+  model-compression verify student.onnx --model runs/distilled
+  model-compression verify lenet.pt2 --model lenet-cifar10 --bound 1e-5
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("file", metavar="FILE", help="what `export` has written, .onnx or .pt2")
+    parser.add_argument("--model", required=True, metavar="MODEL", help="the run, weights file or shipped network")
+    parser.add_argument("--data", default="cifar10", metavar="NAME", help="the data set (default: cifar10)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where the data set is")
+    parser.add_argument("--image-size", type=int, default=0, metavar="PIXELS", help="of folder:PATH")
+    parser.add_argument(
+        "--bound",
+        type=float,
+        default=1e-4,
+        metavar="SHARE",
+        help="largest difference that passes, as a share of the logits' range (default: 1e-4)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares; returns the exit code: 1 when the file does not answer as the network does."""
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.data.sources import load_dataset
+    from model_compression.errors import ModelCompressionError, UsageError
+    from model_compression.export.verify import verify
+    from model_compression.models.weights import find_weights, read_model
+    from model_compression.train.runs import check_classes
+
+    if not 0 < args.bound < 1:
+        raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")
+    network = read_model(find_weights(args.model))
+    with ConsoleObserver() as observer:
+        _, test = load_dataset(args.data, args.data_dir, observer.message, args.image_size)
+        check_classes("model", network, test)
+        found = verify(args.file, network, test)
+    fault = found.fault(args.bound)
+    if args.json:
+        values = {key: getattr(found, key) for key in ("images", "accuracy", "agreement", "largest_difference")}
+        ties = {"others": found.others, "ties": found.ties}
+        print(json.dumps({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
+    else:
+        print_verification(found)
+    if fault:
+        raise ModelCompressionError(f"{args.file} does not answer as {args.model} does: {fault}")
+    return 0
+
+
+def print_verification(found: "Verification") -> None:
+    """What a person wants to know of it."""
+    low, high = found.interval()
+    print(f"test accuracy       {found.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
+    print(
+        f"largest difference  {found.largest_difference:.2g}   ({found.relative_difference:.1e} of the logits' range)"
+    )
+    ties = f", {len(found.ties)} of them ties" if found.others else ""
+    print(f"same class          {found.images - len(found.others):,} of {found.images:,} images{ties}")

@@ -1,0 +1,1 @@
+"""Smaller and faster networks, and how much smaller and faster they are."""

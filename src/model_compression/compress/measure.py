@@ -1,0 +1,137 @@
+"""What a network costs: parameters, multiply-accumulates, bytes, memory of its activations, and time."""
+
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from model_compression.models.base import Network
+from model_compression.models.summary import summarize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Of a network, for one image of ``image_shape`` (C, H, W).
+
+    ``float32_bytes``, ``float16_bytes`` and ``int8_bytes`` are those of all parameters and buffers, each number in 4, 2
+    or 1 bytes; a file is a little larger. ``activation_bytes`` is the most that is alive at once of a float32 forward
+    pass, the input among it, weights and what a convolution needs within itself not.
+    """
+
+    image_shape: tuple[int, int, int]
+    parameters: int
+    macs: int
+    float32_bytes: int
+    float16_bytes: int
+    int8_bytes: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Of calls with ``batch`` images: median and 95th percentile over ``calls`` calls, after a warm-up."""
+
+    runtime: str
+    batch: int
+    threads: int
+    calls: int
+    median_ms: float
+    p95_ms: float
+
+    @property
+    def images_per_second(self) -> float:
+        """At the median."""
+        return 1000 * self.batch / self.median_ms
+
+
+def size_of(network: Network, image_shape: tuple[int, int, int]) -> Size:
+    """Raises UsageError when the network takes no images of that shape."""
+    summary = summarize(network, image_shape)
+    numbers = sum(tensor.numel() for tensor in network.state_dict().values() if tensor.is_floating_point())
+    return Size(
+        image_shape=image_shape,
+        parameters=summary.parameters,
+        macs=summary.macs,
+        float32_bytes=4 * numbers,
+        float16_bytes=2 * numbers,
+        int8_bytes=numbers,
+        activation_bytes=peak_activation_bytes(network, torch.zeros(1, *image_shape)),
+    )
+
+
+@torch.no_grad()
+def peak_activation_bytes(network: torch.nn.Module, images: Tensor) -> int:
+    """The most bytes of tensors that are alive at once while ``images`` pass through ``network`` in eval mode."""
+    training = network.training
+    watch = _LiveBytes(images, [*network.parameters(), *network.buffers()])
+    try:
+        with watch:
+            network.eval()(images)
+    finally:
+        network.train(training)
+    return watch.peak
+
+
+def latency(run: Callable[[], object], *, runtime: str, batch: int, threads: int, seconds: float = 2.0) -> Latency:
+    """Times ``run``, which answers a batch, for ``seconds`` and at least 20 calls, after a tenth of that to warm up."""
+    _timed(run, seconds / 10, 3)
+    times = sorted(_timed(run, seconds, 20))
+    return Latency(
+        runtime=runtime,
+        batch=batch,
+        threads=threads,
+        calls=len(times),
+        median_ms=1000 * statistics.median(times),
+        p95_ms=1000 * times[min(len(times) - 1, round(0.95 * len(times)))],
+    )
+
+
+def _timed(run: Callable[[], object], seconds: float, calls: int) -> list[float]:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < calls or time.perf_counter() < end:
+        begun = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages that operators have made and that are still referred to."""
+
+    def __init__(self, images: Tensor, weights: list[Tensor]):
+        super().__init__()
+        self._weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
+        self._users: dict[int, int] = {}
+        self._bytes: dict[int, int] = {}
+        self.peak = 0
+        self._note(images)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._note(leaf)
+        return result
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        place = storage.data_ptr()
+        if place in self._weights or not storage.nbytes():
+            return
+        self._users[place] = self._users.get(place, 0) + 1
+        self._bytes[place] = storage.nbytes()
+        weakref.finalize(tensor, self._forget, place)
+        self.peak = max(self.peak, sum(self._bytes.values()))
+
+    def _forget(self, place: int) -> None:
+        self._users[place] -= 1
+        if not self._users[place]:
+            del self._users[place], self._bytes[place]

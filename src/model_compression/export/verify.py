@@ -1,0 +1,119 @@
+"""Whether a file answers as the network that it was made of: compared on all images, by the file's own runtime."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model_compression.config import DataConfig
+from model_compression.data.dataset import Dataset
+from model_compression.data.streaming import loader_for
+from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.export.runtimes import open_file
+from model_compression.models.base import Network
+
+BOUND = 1e-4  # of the logits' range
+_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Network and file on ``images`` images.
+
+    ``largest_difference`` of a logit; ``logit_range``, largest less smallest logit of the network; ``others``, the
+    numbers of images for which they choose different classes, and ``ties``, those among them whose two classes differ
+    by no more than the largest difference could turn; ``correct``, how often the file is right.
+    """
+
+    images: int
+    largest_difference: float
+    logit_range: float
+    others: tuple[int, ...]
+    ties: tuple[int, ...]
+    correct: int
+
+    @property
+    def relative_difference(self) -> float:
+        """The largest difference as a share of the logits' range."""
+        return self.largest_difference / self.logit_range if self.logit_range else self.largest_difference
+
+    @property
+    def accuracy(self) -> float:
+        """Of the file, 0 to 1."""
+        return self.correct / self.images
+
+    @property
+    def agreement(self) -> float:
+        """Share of the images for which file and network choose the same class, 0 to 1."""
+        return 1 - len(self.others) / self.images
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy (Wilson 1927)."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.correct, self.images).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+
+    def fault(self, bound: float = BOUND) -> str | None:
+        """What is wrong, None for a file that answers alike: within ``bound``, and other classes in ties only."""
+        if not self.relative_difference <= bound:  # also NaN
+            return (
+                f"logits differ by up to {self.largest_difference:.3g}, {self.relative_difference:.1e} of their range "
+                f"of {self.logit_range:.3g}; at most {bound:.0e} is accepted"
+            )
+        wrong = sorted(set(self.others) - set(self.ties))
+        if wrong:
+            return f"{len(wrong)} of {self.images} images get another class, the first is image {wrong[0]}"
+        return None
+
+
+@torch.no_grad()
+def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Tensor | None = None) -> Verification:
+    """Compares the file at ``path`` with ``network``, in float32 on the CPU, on every image of ``dataset``.
+
+    ``expected``: the network's logits (N, K), where they are known. Raises UsageError when the file is of other classes
+    or another size of images, MissingExtraError without its runtime, and FileFormatError.
+    """
+    file = open_file(Path(path))
+    if file.metadata.image_shape != dataset.image_shape or len(file.metadata.class_names) != dataset.num_classes:
+        raise UsageError(
+            f"{path} takes images of {file.metadata.image_shape} and knows {len(file.metadata.class_names)} classes; "
+            f"{dataset.name} has {dataset.image_shape} and {dataset.num_classes}"
+        )
+    network = network.deployed().cpu().eval()
+    answers, references = [], []
+    for images in pixels_of(dataset):
+        inputs = network.preprocessing(images)
+        given = images if file.metadata.preprocessing_inside else inputs
+        answers.append(torch.from_numpy(file.run(given.contiguous().numpy())))
+        if expected is None:
+            references.append(network(inputs))
+    found, reference = torch.cat(answers), torch.cat(references) if expected is None else expected
+    if found.shape != reference.shape:
+        raise ModelCompressionError(f"{path} answers with {tuple(found.shape)}, the network {tuple(reference.shape)}")
+    return compared(found, reference, torch.from_numpy(dataset.labels))
+
+
+def pixels_of(dataset: Dataset) -> Iterator[Tensor]:
+    """All images, in index order, in batches (B, C, H, W) uint8 on the CPU."""
+    loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
+    return (batch.images for batch in loader.in_order(view=0, batch_size=_BATCH))
+
+
+def compared(found: Tensor, reference: Tensor, targets: Tensor) -> Verification:
+    """The figures of logits ``found`` (N, K) held against ``reference`` (N, K)."""
+    largest = float((found - reference).abs().max())
+    chosen, expected = found.argmax(dim=1), reference.argmax(dim=1)
+    others = (chosen != expected).nonzero().flatten()
+    rows = reference[others]
+    margin = (rows.gather(1, expected[others, None]) - rows.gather(1, chosen[others, None])).flatten()
+    return Verification(
+        images=len(found),
+        largest_difference=largest,
+        logit_range=float(reference.max() - reference.min()),
+        others=tuple(others.tolist()),
+        ties=tuple(others[margin <= 2 * largest].tolist()),
+        correct=int((chosen == targets).sum()),
+    )

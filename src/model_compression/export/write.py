@@ -1,0 +1,185 @@
+"""Writes a network for other runtimes. A file gets its name only once it is verified."""
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_compression.data.dataset import Dataset
+from model_compression.errors import MissingExtraError, ModelCompressionError, UsageError
+from model_compression.export.metadata import KEY, Metadata
+from model_compression.export.verify import Verification, pixels_of, verify
+from model_compression.files import writing_failed
+from model_compression.models.base import Network
+from model_compression.registry import Registry
+from model_compression.teachers.fingerprint import digest_of
+
+Exporter = Callable[[nn.Module, Tensor, Path, Metadata], None]
+EXPORTERS: Registry[Exporter] = Registry("export format")
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+
+
+class Deployed(nn.Module):
+    """A network as one call: uint8 RGB images (B, C, H, W) to logits (B, K), with its own preprocessing inside."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+        self.preprocessing = network.preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) uint8."""
+        logits: Tensor = self.network(self.preprocessing(images))
+        return logits
+
+
+def export(
+    network: Network, path: str | Path, dataset: Dataset, *, to: str = "onnx", preprocessing: bool = True
+) -> Verification:
+    """Writes ``network`` to ``path`` for the runtime ``to``, and proves on all of ``dataset`` that it answers alike.
+
+    The batch is dynamic. With ``preprocessing`` the file takes uint8 RGB pixels (B, C, H, W), without it what the
+    network itself takes. The file is written under another name, loaded by its own runtime and compared; it gets
+    ``path`` as its name when it has passed.
+
+    Raises UsageError for an unknown format or ending, MissingExtraError, and ModelCompressionError, leaving nothing,
+    when the file does not answer as the network does.
+    """
+    path, writer = Path(path), EXPORTERS.get(to)
+    if path.suffix != SUFFIXES[to]:
+        raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
+    network = _frozen(network)
+    expected = _logits(network, dataset)
+    metadata = _metadata(network, dataset, expected, preprocessing)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(network, part, metadata, writer)
+        found = verify(part, network, dataset, expected=expected)
+        fault = found.fault()
+        if fault:
+            raise ModelCompressionError(f"{path} is not written, as it does not answer as the network does: {fault}")
+        os.replace(part, path)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return found
+
+
+def write_unverified(network: Network, path: Path, image_shape: tuple[int, int, int]) -> None:
+    """An ONNX file of normalised images to logits, to be timed and thrown away. Raises MissingExtraError."""
+    network = _frozen(network)
+    with torch.no_grad():
+        classes = network(torch.zeros(2, *image_shape)).shape[1]
+    how = network.preprocessing
+    metadata = Metadata(
+        model=network.name,
+        class_names=tuple(map(str, range(classes))),
+        image_shape=image_shape,
+        preprocessing_inside=False,
+        mean=how.mean,
+        std=how.std,
+        channel_order=how.channel_order,
+        data="",
+        accuracy=None,
+        weights_sha256=digest_of([network]),
+    )
+    _write(network, path, metadata, EXPORTERS.get("onnx"))
+
+
+def _frozen(network: Network) -> Network:
+    """A copy of what ships, in float32 on the CPU, that will not be trained."""
+    network = copy.deepcopy(network.deployed()).cpu().float().eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
+
+
+def _write(network: Network, path: Path, metadata: Metadata, writer: Exporter) -> None:
+    images = torch.zeros(2, *metadata.image_shape, dtype=torch.uint8)
+    if metadata.preprocessing_inside:
+        module: nn.Module = Deployed(network).eval()
+        example = images
+    else:
+        module, example = network, images.float()
+    with _quiet():
+        writer(module, example, path, metadata)
+
+
+@EXPORTERS.register("onnx")
+def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (what torch.onnx writes with)
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export", "writing ONNX files") from None
+    program: Any = torch.onnx.export(
+        module,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    model = program.model_proto
+    model.metadata_props.append(onnx.StringStringEntryProto(key=KEY, value=metadata.to_json()))
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+@EXPORTERS.register("torch-export")
+def _to_torch_export(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
+
+
+@torch.no_grad()
+def _logits(network: Network, dataset: Dataset) -> Tensor:
+    """Of all images, in float32."""
+    return torch.cat([network(network.preprocessing(images)) for images in pixels_of(dataset)])
+
+
+def _metadata(network: Network, dataset: Dataset, logits: Tensor, preprocessing: bool) -> Metadata:
+    how = network.preprocessing
+    if how.mean_image is not None and not preprocessing:
+        raise UsageError(
+            "this network subtracts a mean image, which the file's description cannot hold; "
+            "export it with the preprocessing inside"
+        )
+    return Metadata(
+        model=network.name,
+        class_names=dataset.class_names,
+        image_shape=dataset.image_shape,
+        preprocessing_inside=preprocessing,
+        mean=how.mean,
+        std=how.std,
+        channel_order=how.channel_order,
+        data=dataset.name,
+        accuracy=float((logits.argmax(dim=1) == torch.from_numpy(dataset.labels)).double().mean()),
+        weights_sha256=digest_of([network]),
+    )
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Without what torch's exporters say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
