@@ -74,6 +74,27 @@ def test_own_images_from_the_folder_to_the_small_model(place, capsys):
 
 
 @pytest.mark.usefixtures("place")
+def test_pytorch_data_sets_as_the_page_has_them():
+    (block,) = blocks("data.md", "python")
+    Path("script.py").write_text(block.replace("epochs=30", "epochs=1"))
+    images = torch.arange(20 * 192).reshape(20, 3, 8, 8).remainder(251).to(torch.uint8)
+    data = torch.utils.data.TensorDataset(images, torch.arange(20) % 2)
+    modules = {name: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)) for name in ("my_teacher", "my_student")}
+    found = runpy.run_path("script.py", init_globals={**modules, "train_set": data, "test_set": data})
+    assert "test_accuracy" in found["result"].metrics
+
+
+@pytest.mark.usefixtures("place")
+def test_unlabelled_and_streamed_images_as_the_page_has_them(tiny, capsys):
+    Path("photos").rename("wild")
+    (command,) = [line for line in commands("data.md") if "--unlabelled" in line]
+    assert command[:2] == ["model-compression", "distill"]
+    changed = [*command[1:], "--data", "tiny", "--teacher", str(tiny.teacher), "--student", "tiny", "--epochs", "1"]
+    assert main([*changed, "--resident", "off", "--workers", "1"]) == 0, capsys.readouterr().err
+    assert "agrees with the teacher" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
 def test_own_module_and_arrays_as_the_page_has_it(capsys):
     (block,) = blocks("own-images.md", "python")
     script = Path("script.py")

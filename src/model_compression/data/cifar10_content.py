@@ -41,7 +41,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrays:
-    """All of CIFAR-10: images (N, 3, 32, 32) and labels (N,), both uint8."""
+    """All of CIFAR-10 or CIFAR-100: images (N, 3, 32, 32), labels (N,) or (N, 2) coarse and fine, all uint8."""
 
     train_images: Bytes
     train_labels: Bytes
@@ -141,3 +141,15 @@ def verify(arrays: Arrays, source: str) -> None:
             f"{source} is not {NAME}: SHA-256 of its images and labels is {found}, expected {CONTENT_SHA256}; "
             "it was altered or is another data set: fetch it again, or leave --data-dir out to have it fetched"
         )
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Those of `Arrays`."""
+    train, test = RECORDS_PER_BATCH * len(TRAIN_BATCHES), RECORDS_PER_BATCH
+    image = (CHANNELS, SIDE, SIDE)
+    return {
+        "train_images": (train, *image),
+        "train_labels": (train,),
+        "test_images": (test, *image),
+        "test_labels": (test,),
+    }

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,12 @@ def fetch_hub(workspace: Path) -> content.Arrays:
 
     Raises MissingExtraError without the packages of the extra 'hub', DataError when the hub is not reached.
     """
+    train, test = fetch_files(REPOSITORY, (TRAIN_FILE, TEST_FILE), workspace)
+    return read_parquet(train, test)
+
+
+def fetch_files(repository: str, names: Sequence[str], workspace: Path) -> list[Path]:
+    """Downloads files of a data set's repository; raises as `fetch_hub` does."""
     try:
         import pyarrow.parquet  # noqa: F401  # needed below: found missing before anything is downloaded
         from huggingface_hub import constants, hf_hub_download
@@ -31,17 +37,17 @@ def fetch_hub(workspace: Path) -> content.Arrays:
         raise MissingExtraError(error.name or "huggingface_hub", "hub", "this source") from error
     require_reachable(constants.ENDPOINT)
     paths = []
-    for name in (TRAIN_FILE, TEST_FILE):
+    for name in names:
         try:
             paths.append(
                 hf_hub_download(
-                    REPOSITORY, name, repo_type="dataset", local_dir=workspace / "hub", etag_timeout=TIMEOUT_S
+                    repository, name, repo_type="dataset", local_dir=workspace / "hub", etag_timeout=TIMEOUT_S
                 )
             )
         except Exception as error:  # the client raises its own errors and those of two HTTP libraries
             lines = str(error).splitlines() or [type(error).__name__]
             raise DataError(f"the hub is not reached: {lines[0][:200]}") from error
-    return read_parquet(Path(paths[0]), Path(paths[1]))
+    return [Path(path) for path in paths]
 
 
 def read_parquet(train: Path, test: Path) -> content.Arrays:
@@ -53,10 +59,10 @@ def read_parquet(train: Path, test: Path) -> content.Arrays:
 
     def batches() -> Iterator[tuple[str, content.Batch]]:
         for path, count in ((train, len(content.TRAIN_BATCHES)), (test, 1)):
-            images, labels = _read_file(path, count * content.RECORDS_PER_BATCH)
+            images, labels = read_rows(path, count * content.RECORDS_PER_BATCH, ["label"])
             for start in range(0, len(images), content.RECORDS_PER_BATCH):
                 block = slice(start, start + content.RECORDS_PER_BATCH)
-                batch = content.batch_of(images[block], labels[block], path.name)
+                batch = content.batch_of(images[block], labels[block, 0], path.name)
                 yield _official_name(batch, f"{path.name}, rows from {start}"), batch
 
     return content.assemble(batches(), f"{train.name} and {test.name}")
@@ -70,22 +76,25 @@ def _official_name(batch: content.Batch, source: str) -> str:
     raise FileFormatError(f"{source}: no batch of CIFAR-10 has SHA-256 {found}; the hub's copy differs")
 
 
-def _read_file(path: Path, num_rows: int) -> tuple[content.Bytes, content.Bytes]:
+def read_rows(path: Path, num_rows: int, label_columns: Sequence[str]) -> tuple[content.Bytes, content.Bytes]:
+    """Images (N, 3, 32, 32) of the column img.bytes and labels (N, columns) of a hub's file. Raises FileFormatError."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     images = np.empty((num_rows, content.CHANNELS, content.SIDE, content.SIDE), dtype=np.uint8)
-    labels = np.empty(num_rows, dtype=np.uint8)
+    labels = np.empty((num_rows, len(label_columns)), dtype=np.uint8)
     try:
         with parquet.ParquetFile(path) as file:
             if file.metadata.num_rows != num_rows:
                 raise FileFormatError(f"{path} has {file.metadata.num_rows} rows; expected {num_rows}")
             row = 0
-            for table in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=["img", "label"]):
-                for image, label in zip(table["img"].to_pylist(), table["label"].to_pylist(), strict=True):
-                    images[row] = _pixels(image["bytes"], f"{path}, row {row}")
-                    labels[row] = label
-                    row += 1
+            for table in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=["img", *label_columns]):
+                end = row + len(table)
+                for place, column in enumerate(label_columns):
+                    labels[row:end, place] = table[column].to_pylist()
+                for number, image in enumerate(table["img"].to_pylist(), start=row):
+                    images[number] = _pixels(image["bytes"], f"{path}, row {number}")
+                row = end
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, OverflowError, SyntaxError) as error:
         raise FileFormatError(f"{path} is not the hub's file: {error}; fetch it again") from error
     return images, labels

@@ -74,9 +74,7 @@ def _walk(stream: _Bounded, path: Path, limits: Mapping[str, int]) -> Iterator[t
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         for count, member in enumerate(archive):
             if count >= MAX_MEMBERS:
-                raise FileFormatError(
-                    f"{path} has over {MAX_MEMBERS} members; expected an official archive of CIFAR-10"
-                )
+                raise FileFormatError(f"{path} has over {MAX_MEMBERS} members; expected an official archive")
             name = member.name.removeprefix("./")
             if name in limits:
                 yield name, _content(archive, member, path, limits[name])

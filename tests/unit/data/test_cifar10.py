@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_compression.data import cifar10, cifar10_store
+from model_compression.data import cifar10, published_store
 from model_compression.data import cifar10_content as content
 from model_compression.data.cifar10 import load_cifar10
 from model_compression.errors import DataError, ModelCompressionError
@@ -191,8 +191,8 @@ def test_load_keeps_the_damaged_store_when_it_cannot_be_rebuilt(arrays, use_sour
 
 
 def test_read_store_shows_no_control_characters_of_its_metadata(arrays, tmp_path):
-    cifar10_store.write_store(tmp_path / "x", arrays, "np\x1b[31mm\n")
-    assert cifar10_store.read_store(tmp_path / "x")[1] == "np[31mm"
+    published_store.write_store(tmp_path / "x", arrays, "np\x1b[31mm\n")
+    assert published_store.read_store(tmp_path / "x", content.shapes(), content.verify)[1] == "np[31mm"
 
 
 def test_load_names_a_store_that_cannot_be_written(arrays, use_sources, tmp_path):

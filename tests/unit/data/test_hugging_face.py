@@ -96,7 +96,7 @@ def test_splits_and_columns_are_named_where_there_are_several(tmp_path):
         ("label=fien,image=small", "unknown label column of .*: 'fien'; did you mean 'fine'"),
         ("image=fine", "unknown image column of .*: 'fine'"),
         ("test=tset,image=small,label=fine", "unknown split of .*: 'tset'"),
-        ("lable=fine", "unknown option of hf:: 'lable'; did you mean 'label'"),
+        ("lable=fine", "unknown option of hf: 'lable'; did you mean 'label'"),
     ):
         with pytest.raises(UnknownNameError, match=message):
             load_dataset(f"{name},{options}")

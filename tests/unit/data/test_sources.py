@@ -12,7 +12,7 @@ from model_compression.errors import UnknownNameError
 
 
 def test_datasets_lists_the_names():
-    assert DATASETS.names() == ["cifar10", "synthetic"]
+    assert DATASETS.names() == ["cifar10", "cifar100", "synthetic"]
 
 
 @pytest.mark.parametrize("name", DATASETS.names())

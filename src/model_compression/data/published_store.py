@@ -1,6 +1,7 @@
-"""The store: all of CIFAR-10 in one uncompressed file, written in one atomic step, read in a fraction of a second."""
+"""The store: a published data set in one uncompressed file, written in one atomic step, read in a moment."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,41 +10,39 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from model_compression.data import cifar10_content as content
+from model_compression.data.cifar10_content import Arrays, Bytes
 from model_compression.errors import DataError, FileFormatError
 from model_compression.files import write_atomically, writing_failed
 
-FILE_NAME = "cifar10.safetensors"
-LOCK_NAME = "cifar10.lock"
-DOWNLOADS_NAME = "cifar10.downloads"
 TAG_NAME = "CACHEDIR.TAG"
 # What backup programs look for; it also tells that a folder is a store of ours, and not somebody's data.
 TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache, made by model-compression.\n"
 MAX_HEADER_BYTES = 65_536
 
 
-def read_store(path: Path) -> tuple[content.Arrays, str]:
-    """Reads the file and returns (arrays, name of the source it was filled from).
+def read_store(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], verify: Callable[[Arrays, str], None]
+) -> tuple[Arrays, str]:
+    """Reads the file of arrays with these ``shapes`` and returns (arrays, name of the source it was filled from).
 
     Raises FileNotFoundError when there is none, FileFormatError when it is not, to the byte, what was stored.
     """
     if not path.exists():
         raise FileNotFoundError(path)
-    records = len(content.BATCHES) * content.RECORDS_PER_BATCH
-    if path.stat().st_size > records * (1 + content.IMAGE_BYTES) + MAX_HEADER_BYTES:
-        raise FileFormatError(f"{path} is larger than {content.NAME} is")
+    if path.stat().st_size > sum(map(math.prod, shapes.values())) + MAX_HEADER_BYTES:
+        raise FileFormatError(f"{path} is larger than the data set is")
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = content.Arrays(**{name: file.get_tensor(name) for name in _shapes()})
+            arrays = Arrays(**{name: file.get_tensor(name) for name in shapes})
             source = (file.metadata() or {}).get("source", "")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise FileFormatError(f"{path} cannot be read: {error}") from error
-    for name, shape in _shapes().items():
+    for name, shape in shapes.items():
         array = getattr(arrays, name)
         if array.dtype != np.uint8 or array.shape != shape:
             raise FileFormatError(f"{path}: {name} is {array.dtype} of shape {array.shape}; expected uint8, {shape}")
     try:
-        content.verify(arrays, str(path))
+        verify(arrays, str(path))
     except DataError as error:
         raise FileFormatError(str(error)) from None
     return arrays, "".join(letter for letter in source if letter.isprintable())
@@ -56,14 +55,14 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     The system frees the lock of a process that died. Raises ModelCompressionError when the folder cannot be written.
     """
     write_atomically(path.with_name(TAG_NAME), TAG)
-    lock = FileLock(path.with_name(LOCK_NAME))
+    lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         report(f"another process is filling {path.parent}: waiting for it")
         lock.acquire()
     except OSError as error:
-        raise writing_failed(path.with_name(LOCK_NAME), error) from error
+        raise writing_failed(path.with_suffix(".lock"), error) from error
     try:
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
@@ -72,19 +71,8 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def write_store(path: Path, arrays: content.Arrays, source: str) -> None:
+def write_store(path: Path, arrays: Arrays, source: str) -> None:
     """Writes the file in one atomic step. Raises ModelCompressionError when the disk is full."""
-    tensors = {name: np.ascontiguousarray(getattr(arrays, name)) for name in _shapes()}
+    tensors: dict[str, Bytes] = {name: np.ascontiguousarray(array) for name, array in vars(arrays).items()}
     # One entry of metadata only: safetensors writes several in random order, and files would differ from run to run.
     write_atomically(path, save(tensors, metadata={"source": source}))
-
-
-def _shapes() -> dict[str, tuple[int, ...]]:
-    train, test = content.RECORDS_PER_BATCH * len(content.TRAIN_BATCHES), content.RECORDS_PER_BATCH
-    image = (content.CHANNELS, content.SIDE, content.SIDE)
-    return {
-        "train_images": (train, *image),
-        "train_labels": (train,),
-        "test_images": (test, *image),
-        "test_labels": (test,),
-    }
