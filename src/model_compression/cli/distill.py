@@ -7,6 +7,7 @@ from model_compression.cli.training_options import add_options, base_config, par
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
   model-compression distill --method kd --param temperature=2 --label-weight 0.3
+  model-compression distill --method tf_kd --student resnet8
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
 """
 
@@ -72,8 +73,9 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
 
     from model_compression.config import MethodConfig, ModelConfig
     from model_compression.errors import UsageError
+    from model_compression.methods import create
 
-    if config.method is None or config.teacher is None:
+    if config.method is None:
         raise UsageError("this configuration has no teacher; run it with: model-compression train")
     method = config.method
     for option in ("teacher", "method", "pairs"):
@@ -91,6 +93,8 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         method, params={**method.params, **params}, weights=weights, label_weight=label_weight, pairs=pairs
     )
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
+    if not args.teacher and not create(method.name, **method.params).needs_teacher:
+        teacher = None  # the default one is for methods that have use for it
     given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
     given = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(config, method=method, teacher=teacher, **given)

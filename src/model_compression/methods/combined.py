@@ -44,6 +44,8 @@ class Combined(Method):
         super().__init__()
         self.methods = nn.ModuleDict(methods)
         self.needs = frozenset().union(*(method.needs for method in methods.values()))  # type: ignore[misc]
+        self.needs_teacher = any(method.needs_teacher for method in methods.values())  # type: ignore[misc]
+        self.reuses_classifier = any(method.reuses_classifier for method in methods.values())  # type: ignore[misc]
         self.min_pairs = max(method.min_pairs for method in methods.values())  # type: ignore[misc]
         limits = [method.default_pairs for method in methods.values() if method.default_pairs is not None]
         self.default_pairs = max(self.min_pairs, min(limits)) if limits else None  # type: ignore[misc]

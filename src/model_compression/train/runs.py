@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
+from model_compression.config import DataConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
 from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
@@ -33,9 +33,10 @@ from model_compression.train.device import choose_device, choose_precision, keep
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
 from model_compression.train.observer import Observer, Silent
+from model_compression.train.reused_classifier import num_parameters, with_teachers_classifier
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
-from model_compression.train.taps import NO_TAPS, Taps, choose_taps
+from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
 from model_compression.train.teachers import cached_teacher, load_data, load_teachers
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
@@ -146,7 +147,9 @@ class _Prepared:
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
         if config.method is not None:
-            taps = self._taps(config.method, student, teachers, observer)
+            check_teacher(config.method, given=bool(teachers))
+        if teachers:
+            student, taps = self._taps(config, student, teachers[0], observer)
             self.live = LiveTeacher(
                 teachers,
                 self.device,
@@ -159,12 +162,18 @@ class _Prepared:
         answers = self._teacher(config, taps, observer)
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
 
-    def _taps(self, config: MethodConfig, student: Network, teachers: list[Network], observer: Observer) -> Taps:
-        method = create(config.name, **config.params)
-        taps = choose_taps(config, method, student, teachers[0], torch.from_numpy(self.train_set.images[:2]))
+    def _taps(
+        self, config: TrainConfig, student: Network, teacher: Network, observer: Observer
+    ) -> tuple[Network, Taps]:
+        """What is tapped, and the student that is trained, which ends in the teacher's classifier for some methods."""
+        assert config.method is not None
+        method, images = create(config.method.name, **config.method.params), torch.from_numpy(self.train_set.images[:2])
+        taps = choose_taps(config.method, method, student, teacher, images)
         if taps.student:
             observer.message(f"features that are compared, student = teacher: {taps}")
-        return taps
+        if not method.reuses_classifier:
+            return student, taps
+        return with_teachers_classifier(student, teacher, taps, images, config.seed, observer)
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
         if self.live is None or config.teacher_cache == "off":
@@ -329,6 +338,7 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
         "precision": str(prepared.precision).removeprefix("torch."),
         "device": prepared.device.type,
         "compiled": prepared.trainer.compiled,
+        "parameters": num_parameters(network),
     }
     write_atomically(run.predictions, save(tensors))
     save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
