@@ -73,8 +73,7 @@ def _markdown(facts: list[dict[str, Any]]) -> str:
             paper = f"[{paper}](https://arxiv.org/abs/{number.group(1)})"
         what = " ".join(fact["description"].partition("\n\n")[0].split())
         lines.append(
-            f"| `{fact['name']}` | {what} | {paper} | {_needs(fact)} "
-            f"| {_weights(fact)}; {fact['label_weight']:g} |"
+            f"| `{fact['name']}` | {what} | {paper} | {_needs(fact)} | {_weights(fact)}; {fact['label_weight']:g} |"
         )
     return "\n".join(lines)
 
