@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from model_compression.models.weights import load_model
     from model_compression.train.distill import distill
     from model_compression.train.runs import resume_run, start_run
+    from model_compression.train.schemes import SchemeConfig, resume_scheme, run_scheme
 
 _HOMES = {
     "DataConfig": "config",
     "MethodConfig": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
+    "SchemeConfig": "train.schemes",
     "TrainConfig": "config",
     "create_method": "methods:create",
     "create_model": "models",
@@ -30,6 +32,8 @@ _HOMES = {
     "load_cifar10": "data.cifar10",
     "load_model": "models.weights",
     "resume_run": "train.runs",
+    "resume_scheme": "train.schemes",
+    "run_scheme": "train.schemes",
     "start_run": "train.runs",
 }
 
@@ -38,6 +42,7 @@ __all__ = [
     "MethodConfig",
     "ModelConfig",
     "OptimConfig",
+    "SchemeConfig",
     "TrainConfig",
     "__version__",
     "create_method",
@@ -46,6 +51,8 @@ __all__ = [
     "load_cifar10",
     "load_model",
     "resume_run",
+    "resume_scheme",
+    "run_scheme",
     "start_run",
 ]
 

@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   model-compression distill --method tf_kd --student resnet8
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
   model-compression distill --scheme self --student resnet8 --generations 3
-  model-compression distill --scheme takd --assistants resnet20 --student resnet8
+  model-compression distill --scheme takd --assistants resnet20 --student lenet
   model-compression distill --scheme dml --student resnet8 --peers lenet
 """
 
