@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model_compression.outputs import Outputs
     from model_compression.train.distill import distill
     from model_compression.train.runs import resume_run, start_run
+    from model_compression.train.schemes import SchemeConfig, resume_scheme, run_scheme
 
 _HOMES = {
     "DataConfig": "config",
@@ -26,6 +27,7 @@ _HOMES = {
     "ModelConfig": "config",
     "OptimConfig": "config",
     "Outputs": "outputs",
+    "SchemeConfig": "train.schemes",
     "Tapped": "models.features",
     "TrainConfig": "config",
     "create_method": "methods:create",
@@ -34,6 +36,8 @@ _HOMES = {
     "load_cifar10": "data.cifar10",
     "load_model": "models.weights",
     "resume_run": "train.runs",
+    "resume_scheme": "train.schemes",
+    "run_scheme": "train.schemes",
     "start_run": "train.runs",
 }
 
@@ -43,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Outputs",
+    "SchemeConfig",
     "Tapped",
     "TrainConfig",
     "__version__",
@@ -52,6 +57,8 @@ __all__ = [
     "load_cifar10",
     "load_model",
     "resume_run",
+    "resume_scheme",
+    "run_scheme",
     "start_run",
 ]
 

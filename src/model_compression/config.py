@@ -131,6 +131,8 @@ class TrainConfig:
     student: ModelConfig
     teacher: ModelConfig | None = None
     method: MethodConfig | None = None
+    peers: ModelConfig | None = None
+    """Networks that learn beside the student, each from the others, with commas between several names."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     epochs: int = 30
@@ -171,10 +173,10 @@ class TrainConfig:
         _at_least("evaluate_every", self.evaluate_every, 0)
         _at_least("checkpoint_every", self.checkpoint_every, 1)
         _at_least("keep_every", self.keep_every, 0)
-        if (self.teacher is None) != (self.method is None):
-            raise UsageError(
-                "a method needs a teacher and a teacher a method: give both, or neither to train on labels"
-            )
+        if self.teacher is not None and self.method is None:
+            raise UsageError("a teacher needs a method: give both, or neither to train on labels")
+        if self.peers is not None and (self.method is None or self.teacher is not None):
+            raise UsageError("peers teach each other: they need a method, and no teacher beside them")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

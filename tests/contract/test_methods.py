@@ -22,9 +22,18 @@ TOKENS = (
 NETWORKS = pytest.mark.parametrize("networks", [CONVOLUTIONAL, TOKENS], ids=["convolutional", "tokens"])
 
 
+def with_classifier(networks):
+    """The networks, the student's last features as wide as the teacher's, as a student's with its classifier are."""
+    student, teacher = networks
+    (name, maps), wide = list(student["features"].items())[-1], list(teacher["features"].values())[-1]
+    projected = (1, wide[1], *maps[2:]) if len(maps) == 4 else (1, maps[1], wide[2])
+    return {**student, "features": {**student["features"], name: projected}}, teacher
+
+
 def built(name, networks=CONVOLUTIONAL):
     """The method, ready for a pair of networks; its random initialisation is always the same."""
     method = create(name)
+    networks = with_classifier(networks) if method.reuses_classifier else networks
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method.setup(dict(zip(("student", "teacher"), networks, strict=True)), NUM_SAMPLES, NUM_CLASSES)
@@ -51,6 +60,7 @@ def tensors(answers):
 
 def answered(method, batch, networks=CONVOLUTIONAL, epoch=1):
     """Student's and teacher's outputs and the method's terms for a batch."""
+    networks = with_classifier(networks) if method.reuses_classifier else networks
     student, teacher = (outputs(shapes, batch, seed) for seed, shapes in enumerate(networks))
     targets = torch.arange(batch) % NUM_CLASSES
     context = Context(indices=torch.arange(batch), epoch=epoch, step=7, seed=0)
@@ -101,7 +111,8 @@ def test_method_trains_all_its_parameters(name):
 def test_method_computes_in_float32_under_autocast(name):
     exact = answered(built(name), 13).terms
     method = built(name)
-    student, teacher = (outputs(shapes, 13, seed) for seed, shapes in enumerate(CONVOLUTIONAL))
+    networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
+    student, teacher = (outputs(shapes, 13, seed) for seed, shapes in enumerate(networks))
     context = Context(indices=torch.arange(13), epoch=1, step=7, seed=0)
 
     def half(answers):
@@ -146,7 +157,8 @@ def test_method_says_whether_it_uses_classes_and_indices(name, changed):
 
     def terms(**change):
         method = built(name)
-        student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(CONVOLUTIONAL))
+        networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
+        student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
         given = {"targets": torch.arange(6), "indices": torch.arange(6)} | change
         context = Context(indices=given["indices"], epoch=1, step=7, seed=0)
         return method(student, teacher, given["targets"], context)
@@ -166,3 +178,13 @@ def test_wrapped_and_added_methods_use_what_their_parts_use():
     ):
         method = create(name, **params)
         assert (method.uses_targets, method.uses_indices) == expected, name
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if not create(name).needs_teacher])
+def test_method_that_needs_no_teacher_looks_at_none(name):
+    method = built(name)
+    beside = answered(method, 5)
+    context = Context(indices=torch.arange(5), epoch=1, step=7, seed=0)
+    alone = method(beside.student, None, torch.arange(5), context)
+    assert method.needs == {"logits"}
+    assert {key: term.item() for key, term in alone.items()} == {key: t.item() for key, t in beside.terms.items()}

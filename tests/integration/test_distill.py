@@ -1,5 +1,7 @@
 """distill(): modules and arrays in the place of names, with the same result as the long way."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import model_compression as mc
 from model_compression.config import ModelConfig, OptimConfig, TrainConfig
 from model_compression.errors import NumericalError, UsageError
 from model_compression.models.weights import read_model
+from model_compression.train.runs import start_run
 
 CONFIG = TrainConfig(
     student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)
@@ -123,3 +126,19 @@ def test_networks_that_answer_something_else_are_named(arrays, tmp_path):
     with pytest.raises(NumericalError, match="the teacher answers with NaN or infinity"):
         mc.distill(nan, own(1), arrays, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_method_that_needs_no_teacher_runs_without_and_not_with_one(tiny, tmp_path, watcher):
+    config = tiny.config("tf_kd")
+    with pytest.raises(UsageError, match="method 'tf_kd' makes up its own teacher; leave the other one out"):
+        start_run(config, tmp_path / "run")
+    config = dataclasses.replace(config, teacher=None)
+    seen = watcher()
+    metrics = start_run(config, tmp_path / "run", seen)
+    assert set(seen.events[0]["terms"]) == {"label", "tf_kd"}
+    assert "teacher_agreement" not in metrics
+    result = mc.distill(None, "tiny", "tiny", method="tf_kd", epochs=3, config=tiny.config(), run_dir=tmp_path / "b")
+    assert {**result.metrics, "seconds": 0} == {**metrics, "seconds": 0}
+    with pytest.raises(UsageError, match="method 'kd' needs a teacher; name one, or train on labels alone"):
+        start_run(dataclasses.replace(tiny.config("kd"), teacher=None), tmp_path / "c")
+    assert not (tmp_path / "c").exists()

@@ -150,11 +150,17 @@ def test_config_lists_near_matches_of_unknown_choices(kind, name, value, near):
         kind(**base, **{name: value})
 
 
-def test_config_wants_teacher_and_method_together():
-    student = ModelConfig(name="lenet")
-    for half in ({"teacher": student}, {"method": MethodConfig(name="kd")}):
-        with pytest.raises(UsageError, match="a method needs a teacher and a teacher a method"):
-            TrainConfig(student=student, **half)
+def test_config_wants_a_method_for_a_teacher_and_for_peers():
+    student, method = ModelConfig(name="lenet"), MethodConfig(name="kd")
+    with pytest.raises(UsageError, match="a teacher needs a method: give both, or neither to train on labels"):
+        TrainConfig(student=student, teacher=student)
+    for others in ({}, {"teacher": student, "method": method}):
+        with pytest.raises(UsageError, match="peers teach each other: they need a method, and no teacher beside them"):
+            TrainConfig(student=student, peers=student, **others)
+    config = TrainConfig(
+        student=student, method=method, peers=ModelConfig(name="nin,lenet", options={"num_classes": 3})
+    )
+    assert from_json(TrainConfig, to_json(config)) == config
 
 
 def test_config_is_checked_again_when_a_part_is_replaced():

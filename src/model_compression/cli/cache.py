@@ -57,8 +57,11 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from model_compression.cli.distill import distill_config
     from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.errors import UsageError
     from model_compression.train.teachers import fill_cache
 
+    if args.scheme:
+        raise UsageError("--scheme has no effect here: the answers of a teacher to one run are stored")
     begun = time.monotonic()
     with ConsoleObserver() as observer:
         teacher = fill_cache(distill_config(args), observer)

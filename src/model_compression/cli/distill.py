@@ -2,14 +2,25 @@
 
 import argparse
 
+from model_compression.cli.schemes import (
+    add_scheme_options,
+    run_scheme_and_report,
+    scheme_config,
+    scheme_default,
+    with_peers,
+)
 from model_compression.cli.training_options import add_options, base_config, parse_pairs, run_folder, with_options
 
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
   model-compression distill --method kd --param temperature=2 --label-weight 0.3
+  model-compression distill --method tf_kd --student resnet8
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
   model-compression distill --data folder:photos --image-size 64 --teacher runs/t
   model-compression distill --unlabelled folder:wild --label-weight 0
+  model-compression distill --scheme self --student resnet8 --generations 3
+  model-compression distill --scheme takd --assistants resnet20 --student lenet
+  model-compression distill --scheme dml --student resnet8 --peers lenet
 """
 
 
@@ -45,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the answers: auto (the user's cache), off, or a folder (default: auto)",
     )
     parser.add_argument("--teacher-cache-dtype", metavar="STR", help="of stored answers: fp16 or fp32 (default: fp16)")
+    add_scheme_options(parser)
     add_options(parser)
 
 
@@ -53,11 +65,16 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.run_reports import run_and_report
 
     config = distill_config(args)
+    scheme = scheme_config(config, args)
+    if scheme is not None:
+        return run_scheme_and_report(scheme, run_folder(args, config), as_json=args.json)
     return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
 
 
 def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
     """The configuration that the command line asks for."""
+    import dataclasses
+
     from model_compression.config import MethodConfig, ModelConfig, TrainConfig
 
     default = TrainConfig(
@@ -65,7 +82,11 @@ def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[n
         teacher=ModelConfig(name="nin-cifar10"),
         method=MethodConfig(name="kd"),
     )
-    return _with_method(with_options(base_config(args, default), args), args)
+    default = scheme_default(default, args)
+    config = with_options(base_config(args, default), args)
+    if args.scheme and config.method is None:  # a recipe of labels alone
+        config = dataclasses.replace(config, method=default.method, teacher=default.teacher)
+    return with_peers(_with_method(config, args), args)
 
 
 def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
@@ -74,8 +95,9 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
 
     from model_compression.config import MethodConfig, ModelConfig
     from model_compression.errors import UsageError
+    from model_compression.methods import create
 
-    if config.method is None or config.teacher is None:
+    if config.method is None:
         raise UsageError("this configuration has no teacher; run it with: model-compression train")
     method = config.method
     for option in ("teacher", "method", "pairs"):
@@ -93,6 +115,10 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         method, params={**method.params, **params}, weights=weights, label_weight=label_weight, pairs=pairs
     )
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
+    if not args.teacher and not create(method.name, **method.params).needs_teacher:
+        teacher = None  # the default one is for methods that have use for it
     given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
     given = {name: value for name, value in given.items() if value is not None}
+    if given and teacher is None and args.scheme != "self":
+        raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")
     return dataclasses.replace(config, method=method, teacher=teacher, **given)

@@ -54,6 +54,7 @@ def _facts(name: str) -> dict[str, Any]:
         "family": kind.__module__.split(".")[-2],
         "paper": module.partition("\n")[0],
         "needs": sorted(method.needs),
+        "needs_teacher": method.needs_teacher,
         "weights": dict(method.default_weights),
         "label_weight": method.default_label_weight,
         "parameters": {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD},
@@ -72,10 +73,13 @@ def _markdown(facts: list[dict[str, Any]]) -> str:
             paper = f"[{paper}](https://arxiv.org/abs/{number.group(1)})"
         what = " ".join(fact["description"].partition("\n\n")[0].split())
         lines.append(
-            f"| `{fact['name']}` | {what} | {paper} | {', '.join(fact['needs'])} "
-            f"| {_weights(fact)}; {fact['label_weight']:g} |"
+            f"| `{fact['name']}` | {what} | {paper} | {_needs(fact)} | {_weights(fact)}; {fact['label_weight']:g} |"
         )
     return "\n".join(lines)
+
+
+def _needs(fact: dict[str, Any]) -> str:
+    return ", ".join(fact["needs"]) + ("" if fact["needs_teacher"] else ", no teacher")
 
 
 def _weights(fact: dict[str, Any]) -> str:
@@ -97,7 +101,7 @@ def _text(fact: dict[str, Any]) -> str:
         "",
         f"terms       {fact['terms']}",
         f"weights     {_weights(fact)}; labels {fact['label_weight']:g}",
-        f"needs       {', '.join(fact['needs'])}",
+        f"needs       {_needs(fact)}",
         f"parameters  {parameters}",
     ]
     return "\n".join(lines)

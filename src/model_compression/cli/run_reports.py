@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from model_compression.cli.schemes import print_stages
 from model_compression.config import TrainConfig
 from model_compression.recipes import RECIPES
-from model_compression.train import runs
+from model_compression.train import runs, schemes
 from model_compression.train.trainer import Progress as Training
 from model_compression.train.trainer import Trainer
 
@@ -25,14 +26,16 @@ def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: 
         if recipe:
             observer.message(f"recipe {recipe} is to give: {RECIPES.create(recipe).expect}")
         metrics = runs.start_run(config, folder, observer)
-    return _print_result(metrics, folder, as_json)
+    return print_result(metrics, folder, as_json)
 
 
 def resume_and_report(folder: str, *, as_json: bool) -> int:
-    """Continues the run in ``folder`` and prints the result; returns the exit code."""
+    """Continues the run, or the scheme of runs, in ``folder`` and prints the result; returns the exit code."""
     with ConsoleObserver() as observer:
+        if schemes.is_scheme(folder):
+            return print_stages(schemes.resume_scheme(folder, observer), Path(folder), as_json)
         metrics = runs.resume_run(folder, observer)
-    return _print_result(metrics, Path(folder), as_json)
+    return print_result(metrics, Path(folder), as_json)
 
 
 class ConsoleObserver:
@@ -73,13 +76,16 @@ class ConsoleObserver:
         """Says what is computed how, and opens the bar."""
         config = trainer.config
         precision = str(trainer.precision).removeprefix("torch.")
+        beside = f" beside {config.peers.name}" if config.peers else ""
         self.message(
-            f"{config.student.name}: {len(trainer.loader)} images, {config.epochs} epochs of "
+            f"{config.student.name}{beside}: {len(trainer.loader)} images, {config.epochs} epochs of "
             f"{trainer.steps_per_epoch} steps, {precision} on {trainer.device.type}"
             + (", compiled" if trainer.compiled else "")
         )
         self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
         self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch
+        if self._task is not None:  # of the run before, in a scheme
+            self.progress.remove_task(self._task)
         self._task = self.progress.add_task("", total=trainer.total_steps, completed=trainer.step, note="")
         self._last_time, self._last_step = time.monotonic(), trainer.step
         self._epoch_time, self._epoch_step = self._last_time, trainer.step
@@ -140,7 +146,8 @@ class ConsoleObserver:
         return count
 
 
-def _print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:
+def print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:
+    """Prints a run's result; returns the exit code."""
     if as_json:
         print(json.dumps({"run": str(folder), **metrics}))
         return 0
@@ -150,5 +157,8 @@ def _print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:
         print(
             f"teacher         {metrics[f'teacher_{name}_accuracy']:.2%}   agreement {metrics['teacher_agreement']:.2%}"
         )
+    for key, value in metrics.items():
+        if key.startswith("peer_"):
+            print(f"{' '.join(key.split('_')[:2]):<15} {value:.2%}")
     print(f"run folder      {folder}", file=sys.stdout)
     return 0

@@ -129,10 +129,12 @@ def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
 
 
 def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
-    """``--out``, or runs/DATA-STUDENT-METHOD-seedN."""
+    """``--out``, or runs/DATA-STUDENT-METHOD-seedN, with the scheme behind the method where there is one."""
     if args.out:
         return Path(args.out)
     method = config.method.name if config.method else "labels"
+    if getattr(args, "scheme", None):
+        method = f"{method}-{args.scheme}"
     student = Path(config.student.name).stem
     data = Path(
         (config.data.name.partition(":")[2] or config.data.name).partition(",")[0]

@@ -33,6 +33,10 @@ class Method(nn.Module):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs_teacher: ClassVar[bool] = True
+    """Whether something must answer for a teacher; a method without is called with None in its place."""
+    reuses_classifier: ClassVar[bool] = False
+    """Whether the student is to be given the teacher's classifier, behind a projector, before it is trained."""
     min_pairs: ClassVar[int] = 1
     default_pairs: ClassVar[int | None] = None
     """How many of the pairs that are chosen by stage, the last ones, are compared; None: all."""
@@ -77,20 +81,20 @@ def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         raise UsageError(f"logits of student {tuple(s.shape)} and teacher {tuple(t.shape)} must have the same shape")
     if s.ndim != 2 or s.shape[1] < 2:
         raise UsageError(f"logits must be (batch, classes) with at least 2 classes, got {tuple(s.shape)}")
-    return _wide(s), _wide(t)
+    return wide(s), wide(t)
 
 
 def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """Embeddings (B, D) of both, which may differ in D, in float32 or wider, the teacher's without gradient."""
     assert student.embedding is not None
     assert teacher.embedding is not None
-    return _wide(student.embedding), _wide(teacher.embedding.detach())
+    return wide(student.embedding), wide(teacher.embedding.detach())
 
 
 def feature_pairs(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
     """The pairs of maps (B, C, H, W), in float32 or wider, the teacher's without gradient; tokens become maps."""
     features = zip(student.features.values(), teacher.features.values(), strict=True)
-    return [(as_map(_wide(s)), as_map(_wide(t.detach()))) for s, t in features]
+    return [(as_map(wide(s)), as_map(wide(t.detach()))) for s, t in features]
 
 
 def as_map(features: Tensor) -> Tensor:
@@ -149,5 +153,6 @@ def check_variant(method: str, variant: str) -> None:
         raise UsageError(f"{method}: variant must be 'paper' or 'historic', got {variant!r}")
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 or wider, which is what losses are computed in."""
     return tensor.float() if tensor.element_size() < 4 else tensor

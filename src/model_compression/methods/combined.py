@@ -44,6 +44,8 @@ class Combined(Method):
         super().__init__()
         self.methods = nn.ModuleDict(methods)
         self.needs = frozenset().union(*(method.needs for method in methods.values()))  # type: ignore[misc]
+        self.needs_teacher = any(method.needs_teacher for method in methods.values())  # type: ignore[misc]
+        self.reuses_classifier = any(method.reuses_classifier for method in methods.values())  # type: ignore[misc]
         self.min_pairs = max(method.min_pairs for method in methods.values())  # type: ignore[misc]
         self.uses_targets = any(method.uses_targets for method in methods.values())
         self.uses_indices = any(method.uses_indices for method in methods.values())

@@ -26,7 +26,7 @@ class Result:
 
 
 def distill(
-    teacher: str | nn.Module,
+    teacher: str | nn.Module | None,
     student: str | nn.Module,
     data: str | GivenData,
     *,
@@ -42,7 +42,8 @@ def distill(
 
     Args:
         teacher: a shipped network, a weights file, a run folder, or any module that answers normalised images
-            (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are.
+            (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. None for a method that needs
+            none, as "tf_kd".
         student: a network's name, or a module, likewise.
         data: a data set's name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch data sets
             whose items are (PIL image or uint8 tensor (C, H, W), class number), or of DataLoaders; or four arrays:
@@ -64,13 +65,12 @@ def distill(
     """
     if not isinstance(method, str) or not isinstance(epochs, int):
         raise UsageError(f"method must be a name and epochs an integer, got {method!r} and {epochs!r}")
-    names = {"teacher": _name(teacher), "student": _name(student)}
-    config = config or TrainConfig(student=ModelConfig(name=names["student"]))
+    config = config or TrainConfig(student=ModelConfig(name=_name(student)))
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,
-        student=ModelConfig(name=names["student"]),
-        teacher=ModelConfig(name=names["teacher"]),
+        student=ModelConfig(name=_name(student)),
+        teacher=None if teacher is None else ModelConfig(name=_name(teacher)),
         method=MethodConfig(name=method, params=dict(params or {})),
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
         epochs=epochs,
@@ -79,7 +79,7 @@ def distill(
     )
     parts = Parts(
         student=None if isinstance(student, str) else student,
-        teacher=None if isinstance(teacher, str) else teacher,
+        teacher=teacher if isinstance(teacher, nn.Module) else None,
         data=datasets,
     )
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="model-compression-")) / "run"

@@ -49,7 +49,7 @@ class Objective:
         if self.label_weight:
             terms["label"] = F.cross_entropy(student.logits, targets, label_smoothing=self.label_smoothing)
         if self.method is not None:
-            assert teacher is not None
+            assert teacher is not None or not self.method.needs_teacher
             terms |= self.method(student, teacher, targets, context)
         weights = {"label": self.label_weight, **self.weights}
         loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))

@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
+from model_compression.config import DataConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
@@ -33,10 +33,12 @@ from model_compression.train.checkpoint import State, delete_states, load_state,
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
+from model_compression.train.mutual import Peers, peer_configs
 from model_compression.train.observer import Observer, Silent
+from model_compression.train.reused_classifier import num_parameters, with_teachers_classifier
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
-from model_compression.train.taps import NO_TAPS, Taps, choose_taps
+from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
 from model_compression.train.teachers import cached_teacher, load_data, load_teachers
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
@@ -103,6 +105,12 @@ def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: P
         run.unlock()
 
 
+def check_run(config: TrainConfig, parts: Parts | None = None) -> Network:
+    """Raises what `start_run` would before it makes its folder; returns the network as it would ship, untrained."""
+    looked_at = dataclasses.replace(config, teacher_cache="off")  # to look stores nothing
+    return _Prepared(looked_at, Silent(), parts or Parts()).trainer.network.deployed()
+
+
 def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
     """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for.
 
@@ -155,7 +163,9 @@ class _Prepared:
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
         if config.method is not None:
-            taps = self._taps(config.method, student, teachers, observer)
+            check_teacher(config.method, given=bool(teachers) or config.peers is not None)
+        if teachers:
+            student, taps = self._taps(config, student, teachers[0], observer)
             self.live = LiveTeacher(
                 teachers,
                 self.device,
@@ -165,15 +175,34 @@ class _Prepared:
                 embedding=taps.embedding,
             )
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
-        answers = self._teacher(config, taps, observer)
+        self.peers = Peers(self._peers(config)) if config.peers is not None else None
+        answers = self.peers or self._teacher(config, taps, observer)
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
 
-    def _taps(self, config: MethodConfig, student: Network, teachers: list[Network], observer: Observer) -> Taps:
-        method = create(config.name, **config.params)
-        taps = choose_taps(config, method, student, teachers[0], torch.from_numpy(self.train_set.images[:2]))
+    def _taps(
+        self, config: TrainConfig, student: Network, teacher: Network, observer: Observer
+    ) -> tuple[Network, Taps]:
+        """What is tapped, and the student that is trained, which ends in the teacher's classifier for some methods."""
+        assert config.method is not None
+        method, images = create(config.method.name, **config.method.params), torch.from_numpy(self.train_set.images[:2])
+        taps = choose_taps(config.method, method, student, teacher, images)
         if taps.student:
             observer.message(f"features that are compared, student = teacher: {taps}")
-        return taps
+        if not method.reuses_classifier:
+            return student, taps
+        return with_teachers_classifier(student, teacher, taps, images, config.seed, observer)
+
+    def _peers(self, config: TrainConfig) -> Iterator[Trainer]:
+        """What trains each of the networks that learn beside the student."""
+        assert config.method is not None
+        if create(config.method.name, **config.method.params).needs != {"logits"}:
+            raise UsageError(f"peers learn by methods that need logits only, and {config.method.name!r} needs more")
+        for own in peer_configs(config):
+            network = _fitted(load_model(own.student.name, own.student.options, seed=own.seed), own, self.train_set)
+            check_classes(f"peer {own.student.name}", network, self.train_set)
+            if own.student.name in MODELS:
+                network.prepare(torch.from_numpy(self.train_set.images))
+            yield Trainer(own, network, None, self.train_set, self.device, self.precision)
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
         if self.live is None or config.teacher_cache == "off":
@@ -338,7 +367,12 @@ def _finish(config: TrainConfig, prepared: _Prepared, run: RunFolder, seconds: f
         "precision": str(prepared.precision).removeprefix("torch."),
         "device": prepared.device.type,
         "compiled": prepared.trainer.compiled,
+        "parameters": num_parameters(network),
     }
+    for number, peer in enumerate(prepared.peers.networks if prepared.peers else (), start=1):
+        of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
+        metrics[f"peer_{number}_{name}_accuracy"] = figures(of_peer, targets)["accuracy"]
+        save_weights(run.path / f"peer-{number}.safetensors", peer)
     write_atomically(run.predictions, save(tensors))
     save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from model_compression.config import MethodConfig
 from model_compression.errors import UsageError
-from model_compression.methods import Method
+from model_compression.methods import Method, create
 from model_compression.models.base import Network
 from model_compression.models.features import choose_pairs, layers
+from model_compression.models.reused_classifier import last_maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,15 @@ class Taps:
 NO_TAPS = Taps()
 
 
+def check_teacher(config: MethodConfig, *, given: bool) -> None:
+    """Raises UsageError when a method that needs a teacher has none, or one that needs none has one."""
+    needed = create(config.name, **config.params).needs_teacher
+    if needed and not given:
+        raise UsageError(f"method {config.name!r} needs a teacher; name one, or train on labels alone")
+    if given and not needed:
+        raise UsageError(f"method {config.name!r} makes up its own teacher; leave the other one out")
+
+
 def choose_taps(config: MethodConfig, method: Method, student: Network, teacher: Network, images: Tensor) -> Taps:
     """The layers that ``config`` names, or those chosen by stage from a dry run with ``images`` (B, C, H, W) uint8.
 
@@ -46,6 +56,8 @@ def choose_taps(config: MethodConfig, method: Method, student: Network, teacher:
             )
         return Taps(embedding=embedding)
     pairs = list(config.pairs.items())
+    if not pairs and method.reuses_classifier:
+        pairs = [last_maps(student, teacher, images)]
     if not pairs:
         with torch.no_grad():
             chosen = choose_pairs(*(layers(model.body, model.preprocessing(images)) for model in (student, teacher)))

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,20 @@ class Teacher(Protocol):
 
     def answer(self, batch: Batch) -> Outputs:
         """Its outputs for a batch."""
+
+
+@runtime_checkable
+class LearningTeacher(Teacher, Protocol):
+    """What answers for the teacher and learns from the student's answers in turn, as its peers do."""
+
+    def learn(self, batch: Batch, epoch: int, student: Outputs) -> None:
+        """A step on the batch that it has answered last."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` needs to go on."""
+
+    def restore(self, state: State) -> None:
+        """Continues from a saved state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +93,7 @@ class Trainer:
         self.config, self.device, self.precision = config, device, precision
         self.loader = loader_for(train_set, config.data, device)
         self.teacher = teacher
+        self.peers = teacher if isinstance(teacher, LearningTeacher) else None
         self.student = placed(student, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average: AveragedModel | None = None
@@ -145,7 +160,7 @@ class Trainer:
     def run_first_stage(self, watch: Callable[[], None]) -> None:
         """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
         method, teacher = self.objective.method, self.teacher
-        if self.step or method is None or teacher is None:
+        if self.step or method is None or teacher is None or self.peers is not None:
             return
         first = method.first_stage(teacher.answer(self.loader.batch(torch.arange(2, device=self.device), view=0)))
         if first is None:
@@ -164,12 +179,22 @@ class Trainer:
 
     def _train_step(self, batch: Batch, epoch: int) -> None:
         seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked above
-        set_rate(self.optimizer, self._rate(self.step))
         teacher = self.teacher.answer(batch) if self.teacher is not None else None
+        student = self.answer(batch)
+        self.learn(batch, epoch, student, teacher)
+        if self.peers is not None:
+            self.peers.learn(batch, epoch, student)
+
+    def answer(self, batch: Batch) -> Outputs:
+        """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
         images = self.student.preprocessing(batch.images)
         with autocast(self.device, self.precision):
             answer = Outputs(logits=self._forward(images)) if self._tapped is None else self._tapped(images)
-        student = dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
+        return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
+
+    def learn(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None) -> None:
+        """A step on what `answer` gave for the batch."""
+        set_rate(self.optimizer, self._rate(self.step))
         context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
         loss, terms = self.objective(student, teacher, batch.targets, context)
         self.optimizer.zero_grad(set_to_none=True)
@@ -234,11 +259,13 @@ class Trainer:
         if self.scaler.is_enabled():
             scale = self.scaler.state_dict()
             tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
+        if self.peers is not None:
+            tensors |= {f"peers.{name}": tensor for name, tensor in self.peers.state().items()}
         return tensors | {"sums": self._sums}
 
     def restore(self, state: State) -> None:
         """Continues from a saved state. Raises WeightsMismatchError when it is of another network."""
-        parts: dict[str, dict[str, Tensor]] = {"modules": {}, "optimizer": {}, "average": {}, "terms": {}}
+        parts: dict[str, dict[str, Tensor]] = {"modules": {}, "optimizer": {}, "average": {}, "terms": {}, "peers": {}}
         for name, tensor in state.tensors.items():
             part, _, rest = name.partition(".")
             if part in parts:
@@ -247,6 +274,8 @@ class Trainer:
         restore_optimizer(self.optimizer, parts["optimizer"])
         if self.average is not None:
             load_tensors(self.average, parts["average"], "the saved state")
+        if self.peers is not None:
+            self.peers.restore(State(tensors=parts["peers"], progress=state.progress))
         self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
         self._sums = state.tensors["sums"].to(self.device)
         if self.scaler.is_enabled():

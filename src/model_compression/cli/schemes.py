@@ -1,0 +1,99 @@
+"""The options of `distill` that train several networks, in turn or at once, and what is printed of them."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_compression.config import ModelConfig, TrainConfig
+from model_compression.errors import UsageError
+from model_compression.registry import unknown_name
+
+if TYPE_CHECKING:
+    from model_compression.train.schemes import SchemeConfig
+
+_OPTIONS = {"self": "generations", "takd": "assistants", "dml": "peers"}  # scheme → the option that is its own
+_GENERATIONS = 3
+
+
+def add_scheme_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--scheme", metavar="NAME", help="several networks: self, takd (in turn) or dml (at once)")
+    parser.add_argument(
+        "--generations",
+        type=int,
+        metavar="INT",
+        help=f"self: how many students, each taught by the last; the first by labels or --teacher "
+        f"(default: {_GENERATIONS})",
+    )
+    parser.add_argument(
+        "--assistants", metavar="A,B", help="takd: networks between teacher and student, from the teacher's side"
+    )
+    parser.add_argument(
+        "--peers", metavar="A,B", help="dml: networks that learn beside the student (default: one of its kind)"
+    )
+
+
+def scheme_default(default: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """``default`` as the scheme has it: who teaches where no teacher is named, and dml's own loss.
+
+    Raises UsageError for an unknown scheme, and for an option of another one.
+    """
+    if args.scheme is not None and args.scheme not in _OPTIONS:
+        raise unknown_name("scheme", args.scheme, list(_OPTIONS))
+    for scheme, option in _OPTIONS.items():
+        if getattr(args, option) is not None and args.scheme != scheme:
+            raise UsageError(f"--{option} has no effect here: it needs --scheme {scheme}")
+    if args.scheme == "takd" and args.assistants is None:
+        raise UsageError("--scheme takd needs --assistants, networks between teacher and student, as resnet20,resnet14")
+    if args.scheme == "dml":
+        from model_compression.train.mutual import METHOD
+
+        return dataclasses.replace(default, teacher=None, method=METHOD)
+    return dataclasses.replace(default, teacher=None) if args.scheme == "self" else default
+
+
+def with_peers(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """``config`` with the peers of --scheme dml."""
+    if args.scheme != "dml":
+        return config
+    peers = config.student if args.peers is None else ModelConfig(name=args.peers)
+    return dataclasses.replace(config, peers=peers)
+
+
+def scheme_config(config: TrainConfig, args: argparse.Namespace) -> "SchemeConfig | None":
+    """The scheme of several runs that the command line asks for; None for a single run."""
+    from model_compression.train.schemes import SchemeConfig
+
+    if args.scheme == "self":
+        count = _GENERATIONS if args.generations is None else args.generations
+        return SchemeConfig(scheme="self", run=config, generations=count)
+    if args.scheme == "takd":
+        return SchemeConfig(scheme="takd", run=config, assistants=args.assistants)
+    return None
+
+
+def run_scheme_and_report(scheme: "SchemeConfig", folder: Path, *, as_json: bool) -> int:
+    """Trains all stages into ``folder`` and prints what came out; returns the exit code."""
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.train.schemes import run_scheme
+
+    with ConsoleObserver() as observer:
+        metrics = run_scheme(scheme, folder, observer)
+    return print_stages(metrics, folder, as_json)
+
+
+def print_stages(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:
+    """Prints each stage's accuracy and the last one's result; returns the exit code."""
+    from model_compression.cli.run_reports import print_result
+
+    last = list(metrics)[-1]
+    name = "validation" if "validation_accuracy" in metrics[last] else "test"
+    accuracies = {stage: figures[f"{name}_accuracy"] for stage, figures in metrics.items()}
+    if as_json:
+        print(json.dumps({"run": str(folder / last), **metrics[last], "stages": accuracies}))
+        return 0
+    for stage, accuracy in list(accuracies.items())[:-1]:
+        print(f"{stage:<15} {accuracy:.2%}")
+    return print_result(metrics[last], folder / last, as_json)

@@ -1,0 +1,144 @@
+"""Schemes of several runs in turn, each taught by the one before: recipes over the same trainer, no losses.
+
+`self`: born-again generations (Furlanello et al. 2018, arXiv 1805.04770). The same network is trained again and again,
+each time taught by the last one; the first learns from labels, or from a teacher that is given. With `kd` and two
+generations this is Tf-KD_self too (Yuan et al. 2020, arXiv 1909.11723).
+
+`takd`: teacher assistants (Mirzadeh et al. 2020, arXiv 1902.03393). The teacher teaches an assistant of a size between,
+that one the next, and the last one the student: where the teacher is too large for the student to follow.
+
+Each stage is a run of its own in the scheme's folder. What is finished stays, what was interrupted goes on to the bit.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from model_compression.config import ModelConfig, TrainConfig, from_dict, to_dict
+from model_compression.errors import Interrupted, RunFolderError, UsageError
+from model_compression.files import write_atomically, writing_failed
+from model_compression.models.base import Network
+from model_compression.registry import unknown_name
+from model_compression.train.mutual import SEED_STRIDE
+from model_compression.train.observer import Observer, Silent
+from model_compression.train.runs import Parts, check_run, finish_run
+from model_compression.train.teachers import load_data
+
+_FILE = "scheme.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeConfig:
+    """A scheme, whole: ``run`` says how each stage is trained, and who its teacher and its student are."""
+
+    scheme: Literal["self", "takd"]
+    run: TrainConfig
+    generations: int = 0
+    """Of ``self``: how many networks are trained, the first included."""
+    assistants: str = ""
+    """Of ``takd``: names of networks, with commas between them, from the teacher's side to the student's."""
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("self", "takd"):
+            raise unknown_name("scheme", str(self.scheme), ["self", "takd"])
+        if self.run.method is None or self.run.peers is not None:
+            raise UsageError(f"scheme {self.scheme!r} needs a method by which a network teaches the next, and no peers")
+        if self.scheme == "self" and (self.generations < 2 or self.assistants):
+            raise UsageError(f"scheme 'self' needs at least 2 generations, and no assistants; got {self.generations}")
+        if self.scheme == "takd" and (not self.assistants.strip() or self.generations):
+            raise UsageError("scheme 'takd' needs assistants, as resnet20,resnet14, and no generations")
+        if self.scheme == "takd" and self.run.teacher is None:
+            raise UsageError("scheme 'takd' needs a teacher, which teaches the first assistant")
+
+
+def stages_of(config: SchemeConfig, folder: Path) -> dict[str, TrainConfig]:
+    """The runs of a scheme in ``folder`` by name, in order. Generations have seeds of their own."""
+    run, stages = config.run, dict[str, TrainConfig]()
+    if config.scheme == "self":
+        count = config.generations
+        networks = {f"generation-{number}": run.student for number in range(1, count + 1)}
+    else:
+        names = [name.strip() for name in config.assistants.split(",")]
+        networks = {f"assistant-{number}": ModelConfig(name=name) for number, name in enumerate(names, start=1)}
+        networks["student"] = run.student
+    teacher = run.teacher
+    for number, (name, network) in enumerate(networks.items()):
+        stages[name] = dataclasses.replace(
+            run,
+            student=network,
+            teacher=teacher,
+            method=run.method if teacher is not None else None,
+            seed=run.seed + (SEED_STRIDE * number if config.scheme == "self" else 0),
+        )
+        teacher = ModelConfig(name=str(folder / name))
+    return stages
+
+
+def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
+    """Trains the stages of a scheme into runs in a new ``folder``; returns the metrics of each, by name, in order.
+
+    The last one's are the result. Every stage is tried out before anything is written.
+
+    Raises RunFolderError when the folder is taken, and what `start_run` raises.
+    """
+    folder, observer = Path(folder).expanduser(), observer or Silent()
+    if folder.is_dir() and (folder / _FILE).exists():
+        remedy = f"continue it with: model-compression resume {folder}"
+        raise RunFolderError(f"{folder} holds a scheme: {remedy}, or choose another folder with --out")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RunFolderError(f"{folder} exists and is not an empty folder; choose another with --out")
+    stages = stages_of(config, folder)
+    _check(list(stages.values()), observer)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing_failed(folder, error) from error
+    write_atomically(folder / _FILE, (json.dumps(to_dict(config), indent=2) + "\n").encode())
+    return _finish(stages, folder, observer)
+
+
+def is_scheme(folder: str | Path) -> bool:
+    """Whether ``folder`` is that of a scheme, and not of a run."""
+    return (Path(folder).expanduser() / _FILE).is_file()
+
+
+def resume_scheme(folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
+    """Continues an interrupted scheme, in whichever stage it stopped or between them; returns what `run_scheme` does.
+
+    Raises RunFolderError when there is nothing to continue, and what `resume_run` raises.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        values = json.loads((folder / _FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{folder / _FILE} cannot be read: {error}; start the scheme anew") from None
+    stages = stages_of(from_dict(SchemeConfig, values, str(folder / _FILE)), folder)
+    if all((folder / name / "metrics.json").exists() for name in stages):
+        raise RunFolderError(
+            f"{folder} is finished: there is nothing to resume; its result is in {folder / [*stages][-1]}"
+        )
+    return _finish(stages, folder, observer or Silent())
+
+
+def _check(stages: list[TrainConfig], observer: Observer) -> None:
+    """Raises what a stage would raise at its beginning, with the untrained network of the one before as its teacher."""
+    data = load_data(stages[0].data, observer.message)
+    before: Network | None = None
+    for config in stages:
+        before = check_run(config, Parts(data=data, teacher=before))
+
+
+def _finish(stages: dict[str, TrainConfig], folder: Path, observer: Observer) -> dict[str, dict[str, Any]]:
+    metrics = {}
+    for number, (name, config) in enumerate(stages.items(), start=1):
+        source = config.teacher.name if config.teacher else "labels"
+        observer.message(f"{name}, stage {number} of {len(stages)}: {config.student.name} from {source}")
+        try:
+            metrics[name] = finish_run(config, folder / name, observer)
+        except Interrupted as stop:
+            reason = str(stop).partition("; continue with")[0]
+            message = f"{name}: {reason}; continue with: model-compression resume {folder}"
+            raise Interrupted(message, stop.exit_code) from None
+    return metrics
