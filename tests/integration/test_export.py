@@ -1,9 +1,11 @@
 """From a network to the file that ships: written, proven by its own runtime, and used without torch."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -166,6 +168,18 @@ def test_predict_needs_no_torch_and_names_the_class(files, network, data, tmp_pa
         assert [entry["probability"] for entry in found["classes"]] == pytest.approx(
             sorted(probabilities)[::-1], abs=1e-5
         )
+
+
+def test_the_page_has_what_runs(files, data, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "shipping.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    Image.fromarray(data.images[5].transpose(1, 2, 0)).save(tmp_path / "cat.png")
+    (tmp_path / "student.onnx").write_bytes(files["onnx", True].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    said = capsys.readouterr().out
+    assert main(["predict", "student.onnx", "cat.png", "--top", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"cat.png   {said.strip()} ")
 
 
 def test_predict_refuses_what_is_no_image(files, tmp_path, capsys):
