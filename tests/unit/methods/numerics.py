@@ -88,3 +88,30 @@ def evaluate(method, student, teacher, dtype=torch.float64, context=None):
     unused = [np.zeros(values.shape) for values in student]
     gradients = [zero if g is None else g.double().numpy() for zero, g in zip(unused, found, strict=False)]
     return term.item(), gradients
+
+
+def softmax(logits, temperature=1.0):
+    """Over the last axis."""
+    exponentials = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def random_pair(batch, student_width, teacher_width, scale=1.0):
+    """Embeddings (B, D) of student and teacher."""
+    rng = np.random.default_rng(batch)
+    return rng.normal(size=(batch, student_width)) * scale, rng.normal(size=(batch, teacher_width)) * scale
+
+
+def evaluate_embeddings(method, student, teacher, dtype=torch.float64):
+    """({term: value}, {term: gradient for the student's embedding}); the teacher gets none."""
+    s = torch.tensor(student, dtype=dtype, requires_grad=True)
+    t = torch.tensor(teacher, dtype=dtype, requires_grad=True)
+    logits, targets = torch.zeros(len(s), 2), torch.zeros(len(s), dtype=torch.int64)
+    terms = method(Outputs(logits=logits, embedding=s), Outputs(logits=logits, embedding=t), targets)
+    assert list(terms) == list(method.default_weights)
+    gradients = {}
+    for name, term in terms.items():
+        assert term.shape == ()
+        gradients[name], of_teacher = torch.autograd.grad(term, (s, t), retain_graph=True, allow_unused=True)
+        assert of_teacher is None
+    return {name: term.item() for name, term in terms.items()}, {k: g.numpy() for k, g in gradients.items()}

@@ -3,44 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from numerics import evaluate, maps, pooled, slope
 
 from model_compression.methods.feature.at import AttentionTransfer
-from model_compression.outputs import Outputs
-
-
-def maps(shape, seed, scale=1.0):
-    return np.random.default_rng(seed).normal(size=shape) * scale
-
-
-def pooled(x, height, width):
-    """Means of the blocks that make up a map of height × width."""
-    b, c, h, w = x.shape
-    return x.reshape(b, c, height, h // height, width, w // width).mean(axis=(3, 5))
-
-
-def slope(value, x, step=1e-6):
-    """Gradient of value(x) by central differences."""
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(x.shape):
-        nudge = np.zeros_like(x)
-        nudge[place] = step
-        gradient[place] = (value(x + nudge) - value(x - nudge)) / (2 * step)
-    return gradient
-
-
-def evaluate(method, student, teacher, dtype=torch.float64):
-    """The one term's value and its gradients for the student's maps, of lists of maps."""
-    s = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in student]
-    t = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in teacher]
-    logits = torch.zeros(len(s[0]), 2)
-    answers = (Outputs(logits=logits, features={str(i): x for i, x in enumerate(side)}) for side in (s, t))
-    terms = method.to(dtype)(*answers, torch.zeros(len(logits), dtype=torch.long))
-    assert list(terms) == list(method.default_weights)
-    (term,) = terms.values()
-    assert term.shape == ()
-    found = torch.autograd.grad(term, s + t, retain_graph=True, allow_unused=True)
-    assert all(gradient is None for gradient in found[len(s) :])
-    return term.item(), [gradient.double().numpy() for gradient in found[: len(s)]]
 
 
 def attention(x):
@@ -77,9 +42,9 @@ def test_at_adds_its_pairs_and_pools_the_larger_map():
     value, gradients = evaluate(AttentionTransfer(), s, t)
 
     def first(x):
-        return expected(pooled(x, 4, 4), t[0])
+        return expected(pooled(x, (4, 4)), t[0])
 
-    assert value == pytest.approx(first(s[0]) + expected(s[1], pooled(t[1], 2, 2)), rel=1e-9)
+    assert value == pytest.approx(first(s[0]) + expected(s[1], pooled(t[1], (2, 2))), rel=1e-9)
     np.testing.assert_allclose(gradients[0], slope(first, s[0]), rtol=1e-5, atol=1e-8)
 
 

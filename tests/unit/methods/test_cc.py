@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numerics import evaluate_embeddings, random_pair, slope
 
 import model_compression.methods.relation  # noqa: F401  (registers)
 from model_compression.errors import UsageError
@@ -26,32 +27,10 @@ def expected(student, teacher, gamma=0.4, order=2):
     return sum(squares) / len(squares)
 
 
-def slopes(function, at, step=1e-6):
-    gradient = np.zeros_like(at)
-    for place in np.ndindex(at.shape):
-        moved = np.zeros_like(at)
-        moved[place] = step
-        gradient[place] = (function(at + moved) - function(at - moved)) / (2 * step)
-    return gradient
-
-
 def evaluated(student, teacher, dtype=torch.float64, **options):
     """(value, gradient for the student's embedding)."""
-    s = torch.tensor(student, dtype=dtype, requires_grad=True)
-    t = torch.tensor(teacher, dtype=dtype, requires_grad=True)
-    logits, targets = torch.zeros(len(s), 2), torch.zeros(len(s), dtype=torch.int64)
-    method = create("cc", **options)
-    terms = method(Outputs(logits=logits, embedding=s), Outputs(logits=logits, embedding=t), targets)
-    assert list(terms) == ["cc"]
-    assert terms["cc"].shape == ()
-    gradient, of_teacher = torch.autograd.grad(terms["cc"], (s, t), allow_unused=True)
-    assert of_teacher is None
-    return terms["cc"].item(), gradient.numpy()
-
-
-def random_pair(batch, student_width, teacher_width, scale=1.0):
-    rng = np.random.default_rng(batch)
-    return rng.normal(size=(batch, student_width)) * scale, rng.normal(size=(batch, teacher_width)) * scale
+    values, gradients = evaluate_embeddings(create("cc", **options), student, teacher, dtype)
+    return values["cc"], gradients["cc"]
 
 
 @pytest.mark.parametrize("options", [{}, {"gamma": 1.5}, {"order": 1}, {"gamma": 0.1, "order": 5}], ids=str)
@@ -60,7 +39,7 @@ def test_cc_is_the_squared_difference_of_correlations(shape, options):
     student, teacher = random_pair(*shape, scale=2.0)
     value, gradient = evaluated(student, teacher, **options)
     assert value == pytest.approx(expected(student, teacher, **options), rel=1e-9)
-    by_differences = slopes(lambda e: expected(e, teacher, **options), student)
+    by_differences = slope(lambda e: expected(e, teacher, **options), student)
     np.testing.assert_allclose(gradient, by_differences, rtol=1e-5, atol=1e-10)
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numerics import softmax
 
 from model_compression.errors import UsageError
 from model_compression.methods import Context, create
@@ -20,11 +21,6 @@ def built(theta=1.0, **options):
     with torch.no_grad():
         method.theta.fill_(theta)
     return method
-
-
-def softmax(logits, temperature):
-    exponentials = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def kd(student, teacher, theta, lowest=1.0, highest=21.0):

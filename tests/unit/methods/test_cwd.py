@@ -3,51 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from numerics import answers, pooled, ready, slope
 
 import model_compression.methods.feature.cwd as cwd
 from model_compression.errors import UsageError
 from model_compression.methods import create
-from model_compression.outputs import Outputs
 
 TEMPERATURES = [0.5, 1.0, 4.0, 10.0]
 
 
-def answers(maps, dtype=torch.float64):
-    """Outputs with these maps (B, C, H, W) as features, and the tensors, which want gradients."""
-    tensors = [torch.tensor(values, dtype=dtype, requires_grad=True) for values in maps]
-    features = {f"layer{number}": tensor for number, tensor in enumerate(tensors)}
-    return Outputs(logits=torch.zeros(len(maps[0]), 2), features=features), tensors
-
-
 def built(student, teacher, **params):
-    """The method for maps of these shapes, in float64, its initialisation always the same."""
-    method = create("cwd", **params)
-    shapes = {
-        side: {"logits": (1, 2), "features": {f"layer{i}": (1, *m.shape[1:]) for i, m in enumerate(maps)}}
-        for side, maps in (("student", student), ("teacher", teacher))
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        method.setup(shapes, 50, 2)
-    return method.double()
-
-
-def slope(function, values, step=1e-5):
-    """Gradient of a function of one array by central differences."""
-    found = np.zeros_like(values)
-    for place in np.ndindex(values.shape):
-        moved = [values.copy(), values.copy()]
-        moved[0][place] += step
-        moved[1][place] -= step
-        found[place] = (function(moved[0]) - function(moved[1])) / (2 * step)
-    return found
-
-
-def pooled(values, size):
-    """Average pooling of (B, C, H, W) to a size that divides."""
-    batch, channels, height, width = values.shape
-    blocks = values.reshape(batch, channels, size[0], height // size[0], size[1], width // size[1])
-    return blocks.mean(axis=(3, 5))
+    return ready(create("cwd", **params), student, teacher)
 
 
 def softmax(values, temperature):

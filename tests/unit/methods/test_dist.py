@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from numerics import slope, softmax
 
 from model_compression.errors import UsageError
 from model_compression.methods import create
 
 TEMPERATURES = [1.0, 4.0, 10.0]
-
-
-def softmax(logits, temperature):
-    exponentials = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def distances(student, teacher, temperature):
@@ -24,17 +20,6 @@ def distances(student, teacher, temperature):
     return temperature**2 * np.array(
         [inter, np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(q.T, p.T, strict=True)])]
     )
-
-
-def differences(function, x, step=1e-5):
-    """Gradient of an array of numbers by central differences."""
-    columns = []
-    for index in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[index] += step
-        behind[index] -= step
-        columns.append((function(ahead) - function(behind)) / (2 * step))
-    return np.stack(columns, axis=-1).reshape(-1, *x.shape)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -51,7 +36,7 @@ def test_dist_has_the_gradient_of_the_correlations(evaluate, temperature, shape)
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, *shape)) * 2
     _, gradients = evaluate(create("dist", temperature=temperature), student, teacher, [0] * shape[0])
-    expected = differences(lambda x: distances(x, teacher, temperature), student)
+    expected = slope(lambda x: distances(x, teacher, temperature), student)
     np.testing.assert_allclose(list(gradients.values()), expected, rtol=1e-5, atol=1e-7)
 
 

@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from numerics import slope, softmax
 
 from model_compression.errors import UsageError
 from model_compression.methods import create
 
 TEMPERATURES = [0.7, 1.0, 4.0]
-
-
-def softmax(logits):
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def split(student, teacher, targets, temperature):
@@ -25,17 +21,6 @@ def split(student, teacher, targets, temperature):
         p_hat, q_hat = p[others] / p[others].sum(), q[others] / q[others].sum()
         rows.append((tckd, (p_hat * np.log(p_hat / q_hat)).sum()))
     return np.array(rows).T
-
-
-def differences(function, x, step=1e-5):
-    """Gradient of a number by central differences."""
-    gradient = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[index] += step
-        behind[index] -= step
-        gradient[index] = (function(ahead) - function(behind)) / (2 * step)
-    return gradient
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -57,7 +42,7 @@ def test_dkd_has_the_gradient_of_its_parts(evaluate, temperature, shape):
     targets = rng.integers(0, shape[1], shape[0])
     _, gradients = evaluate(create("dkd", temperature=temperature), student, teacher, targets)
     for part, name in enumerate(["tckd", "nckd"]):
-        expected = differences(
+        expected = slope(
             lambda x, part=part: temperature**2 * split(x, teacher, targets, temperature)[part].mean(), student
         )
         np.testing.assert_allclose(gradients[name], expected, rtol=1e-6, atol=1e-8)

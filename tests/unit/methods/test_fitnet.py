@@ -3,46 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from numerics import evaluate, maps, pooled, ready
 
 from model_compression.methods.feature.fitnet import FitNet
 from model_compression.outputs import Outputs
-
-
-def maps(shape, seed, scale=1.0):
-    return np.random.default_rng(seed).normal(size=shape) * scale
-
-
-def pooled(x, height, width):
-    """Means of the blocks that make up a map of height × width."""
-    b, c, h, w = x.shape
-    return x.reshape(b, c, height, h // height, width, w // width).mean(axis=(3, 5))
-
-
-def ready(method, student, teacher):
-    """The method in float64, set up for lists of maps; its random initialisation is always the same."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shapes = {
-            side: {"features": {str(i): (1, *x.shape[1:]) for i, x in enumerate(maps)}}
-            for side, maps in (("student", student), ("teacher", teacher))
-        }
-        method.setup(shapes, 10, 2)
-    return method.double()
-
-
-def evaluate(method, student, teacher, dtype=torch.float64):
-    """The one term's value and its gradients for the student's maps, of lists of maps."""
-    s = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in student]
-    t = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in teacher]
-    logits = torch.zeros(len(s[0]), 2)
-    answers = (Outputs(logits=logits, features={str(i): x for i, x in enumerate(side)}) for side in (s, t))
-    terms = method.to(dtype)(*answers, torch.zeros(len(logits), dtype=torch.long))
-    assert list(terms) == list(method.default_weights)
-    (term,) = terms.values()
-    assert term.shape == ()
-    found = torch.autograd.grad(term, s + t, retain_graph=True, allow_unused=True)
-    assert all(gradient is None for gradient in found[len(s) :])
-    return term.item(), [gradient.double().numpy() for gradient in found[: len(s)]]
 
 
 def projection(method, index):
@@ -74,8 +38,8 @@ def test_fitnet_adds_its_pairs_and_pools_the_larger_map():
     s, t = [maps((2, 3, 8, 4), 0), maps((2, 4, 2, 2), 1)], [maps((2, 5, 4, 4), 2), maps((2, 6, 4, 6), 3)]
     method = ready(FitNet(), s, t)
     value, gradients = evaluate(method, s, t)
-    first, of_first = expected(pooled(s[0], 4, 4), t[0], *projection(method, 0))
-    second, of_second = expected(s[1], pooled(t[1], 2, 2), *projection(method, 1))
+    first, of_first = expected(pooled(s[0], (4, 4)), t[0], *projection(method, 0))
+    second, of_second = expected(s[1], pooled(t[1], (2, 2)), *projection(method, 1))
     assert value == pytest.approx(first + second, rel=1e-9)
     np.testing.assert_allclose(gradients[0], np.repeat(of_first, 2, axis=2) / 2, rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(gradients[1], of_second, rtol=1e-9, atol=1e-14)

@@ -3,56 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from numerics import evaluate, maps, pooled, ready, slope
 
 from model_compression.methods.feature.fsp import FSP
-from model_compression.outputs import Outputs
-
-
-def maps(shape, seed, scale=1.0):
-    return np.random.default_rng(seed).normal(size=shape) * scale
-
-
-def pooled(x, height, width):
-    """Means of the blocks that make up a map of height × width."""
-    b, c, h, w = x.shape
-    return x.reshape(b, c, height, h // height, width, w // width).mean(axis=(3, 5))
-
-
-def slope(value, x, step=1e-6):
-    """Gradient of value(x) by central differences."""
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(x.shape):
-        nudge = np.zeros_like(x)
-        nudge[place] = step
-        gradient[place] = (value(x + nudge) - value(x - nudge)) / (2 * step)
-    return gradient
-
-
-def ready(method, student, teacher):
-    """The method in float64, set up for lists of maps; its random initialisation is always the same."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shapes = {
-            side: {"features": {str(i): (1, *x.shape[1:]) for i, x in enumerate(maps)}}
-            for side, maps in (("student", student), ("teacher", teacher))
-        }
-        method.setup(shapes, 10, 2)
-    return method.double()
-
-
-def evaluate(method, student, teacher, dtype=torch.float64):
-    """The one term's value and its gradients for the student's maps, of lists of maps."""
-    s = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in student]
-    t = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in teacher]
-    logits = torch.zeros(len(s[0]), 2)
-    answers = (Outputs(logits=logits, features={str(i): x for i, x in enumerate(side)}) for side in (s, t))
-    terms = method.to(dtype)(*answers, torch.zeros(len(logits), dtype=torch.long))
-    assert list(terms) == list(method.default_weights)
-    (term,) = terms.values()
-    assert term.shape == ()
-    found = torch.autograd.grad(term, s + t, retain_graph=True, allow_unused=True)
-    assert all(gradient is None for gradient in found[len(s) :])
-    return term.item(), [gradient.double().numpy() for gradient in found[: len(s)]]
 
 
 def gram(x, y):
@@ -67,7 +20,7 @@ def gram(x, y):
 
 def flow(x, y):
     height, width = min(x.shape[2], y.shape[2]), min(x.shape[3], y.shape[3])
-    return gram(pooled(x, height, width), pooled(y, height, width))
+    return gram(pooled(x, (height, width)), pooled(y, (height, width)))
 
 
 def expected(student, teacher):

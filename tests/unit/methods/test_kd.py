@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from numerics import softmax
 
 from model_compression.errors import UnknownNameError, UsageError
 from model_compression.methods import create
 from model_compression.methods.logit.kd import softened_kl
 
 TEMPERATURES = [0.3, 1.0, 4.0, 20.0]
-
-
-def softmax(logits, temperature):
-    exponentials = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from numerics import slope, softmax
 
 from model_compression.errors import UsageError
 from model_compression.methods import create
 from model_compression.outputs import Outputs
-
-
-def softmax(logits, temperature):
-    exponentials = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def levels(student, teacher, temperatures):
@@ -31,17 +27,6 @@ def levels(student, teacher, temperatures):
     return total
 
 
-def differences(function, x, step=1e-5):
-    """Gradient of an array of numbers by central differences."""
-    columns = []
-    for index in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[index] += step
-        behind[index] -= step
-        columns.append((function(ahead) - function(behind)) / (2 * step))
-    return np.stack(columns, axis=-1).reshape(-1, *x.shape)
-
-
 def test_mlkd_is_the_sum_over_temperatures_of_three_levels(pair, evaluate):
     student, teacher, targets = pair
     values, _ = evaluate(create("mlkd"), student, teacher, targets)
@@ -57,7 +42,7 @@ def test_mlkd_has_the_gradient_of_its_levels(evaluate, temperatures, shape):
     student, teacher = rng.normal(size=(2, *shape)) * 2
     values, gradients = evaluate(create("mlkd", temperatures=temperatures), student, teacher, [0] * shape[0])
     np.testing.assert_allclose(list(values.values()), levels(student, teacher, temperatures), rtol=1e-9, atol=1e-12)
-    expected = differences(lambda x: levels(x, teacher, temperatures), student)
+    expected = slope(lambda x: levels(x, teacher, temperatures), student)
     np.testing.assert_allclose(list(gradients.values()), expected, rtol=1e-5, atol=1e-8)
 
 

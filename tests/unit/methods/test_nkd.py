@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from numerics import softmax
 
 from model_compression.errors import UsageError
 from model_compression.methods import create
 
 TEMPERATURES = [0.7, 1.0, 3.0]
-
-
-def softmax(logits):
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
 
 
 def terms(student, teacher, targets, temperature):

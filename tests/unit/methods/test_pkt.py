@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numerics import evaluate_embeddings, random_pair, slope
 
 import model_compression.methods.relation  # noqa: F401  (registers)
 from model_compression.methods import create
@@ -37,31 +38,10 @@ def as_the_authors_code(student, teacher):
     return np.mean(p * np.log((p + 1e-7) / (q + 1e-7)))
 
 
-def slopes(function, at, step=1e-6):
-    gradient = np.zeros_like(at)
-    for place in np.ndindex(at.shape):
-        moved = np.zeros_like(at)
-        moved[place] = step
-        gradient[place] = (function(at + moved) - function(at - moved)) / (2 * step)
-    return gradient
-
-
 def evaluated(student, teacher, dtype=torch.float64):
     """(value, gradient for the student's embedding)."""
-    s = torch.tensor(student, dtype=dtype, requires_grad=True)
-    t = torch.tensor(teacher, dtype=dtype, requires_grad=True)
-    logits, targets = torch.zeros(len(s), 2), torch.zeros(len(s), dtype=torch.int64)
-    terms = create("pkt")(Outputs(logits=logits, embedding=s), Outputs(logits=logits, embedding=t), targets)
-    assert list(terms) == ["pkt"]
-    assert terms["pkt"].shape == ()
-    gradient, of_teacher = torch.autograd.grad(terms["pkt"], (s, t), allow_unused=True)
-    assert of_teacher is None
-    return terms["pkt"].item(), gradient.numpy()
-
-
-def random_pair(batch, student_width, teacher_width, scale=1.0):
-    rng = np.random.default_rng(batch)
-    return rng.normal(size=(batch, student_width)) * scale, rng.normal(size=(batch, teacher_width)) * scale
+    values, gradients = evaluate_embeddings(create("pkt"), student, teacher, dtype)
+    return values["pkt"], gradients["pkt"]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -69,7 +49,7 @@ def test_pkt_is_the_divergence_of_the_neighbours_probabilities(shape):
     student, teacher = random_pair(*shape, scale=2.0)
     value, gradient = evaluated(student, teacher)
     assert value == pytest.approx(expected(student, teacher), rel=1e-9)
-    by_differences = slopes(lambda e: expected(e, teacher), student)
+    by_differences = slope(lambda e: expected(e, teacher), student)
     np.testing.assert_allclose(gradient, by_differences, rtol=1e-5, atol=1e-9)
 
 

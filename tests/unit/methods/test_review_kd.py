@@ -3,73 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from numerics import answers, convolved, normalised, pooled, ready, slope
 
 import model_compression.methods.feature.review_kd as review_kd
 from model_compression.methods import create
-from model_compression.outputs import Outputs
-
-
-def answers(maps, dtype=torch.float64):
-    """Outputs with these maps (B, C, H, W) as features, and the tensors, which want gradients."""
-    tensors = [torch.tensor(values, dtype=dtype, requires_grad=True) for values in maps]
-    features = {f"layer{number}": tensor for number, tensor in enumerate(tensors)}
-    return Outputs(logits=torch.zeros(len(maps[0]), 2), features=features), tensors
 
 
 def built(student, teacher):
-    """The method for maps of these shapes, in float64, its initialisation always the same."""
-    method = create("review_kd")
-    shapes = {
-        side: {"logits": (1, 2), "features": {f"layer{i}": (1, *m.shape[1:]) for i, m in enumerate(maps)}}
-        for side, maps in (("student", student), ("teacher", teacher))
-    }
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        method.setup(shapes, 50, 2)
-    return method.double()
-
-
-def slope(function, values, step=1e-5):
-    """Gradient of a function of one array by central differences."""
-    found = np.zeros_like(values)
-    for place in np.ndindex(values.shape):
-        moved = [values.copy(), values.copy()]
-        moved[0][place] += step
-        moved[1][place] -= step
-        found[place] = (function(moved[0]) - function(moved[1])) / (2 * step)
-    return found
-
-
-def convolved(values, layer):
-    """A convolution that keeps the size, kernel place by kernel place."""
-    weight = layer.weight.detach().numpy()
-    reach = weight.shape[2] // 2
-    padded = np.pad(values, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
-    height, width = values.shape[2:]
-    found = np.zeros((len(values), len(weight), height, width))
-    for row, column in np.ndindex(weight.shape[2:]):
-        window = padded[:, :, row : row + height, column : column + width]
-        found += np.einsum("oc,bchw->bohw", weight[:, :, row, column], window)
-    return found if layer.bias is None else found + layer.bias.detach().numpy()[:, None, None]
-
-
-def normalised(values, layer):
-    """BatchNorm in training, by its definition."""
-    mean = values.mean(axis=(0, 2, 3), keepdims=True)
-    variance = ((values - mean) ** 2).mean(axis=(0, 2, 3), keepdims=True)
-    weight, bias = (part.detach().numpy()[:, None, None] for part in (layer.weight, layer.bias))
-    return (values - mean) / np.sqrt(variance + layer.eps) * weight + bias
-
-
-def pooled(values, size):
-    """Average pooling of (B, C, H, W) to any size: window i covers floor(i H / h) to ceil((i + 1) H / h)."""
-    height, width = values.shape[2:]
-    found = np.zeros((*values.shape[:2], *size))
-    for row, column in np.ndindex(size):
-        rows = slice(row * height // size[0], -(-(row + 1) * height // size[0]))
-        columns = slice(column * width // size[1], -(-(column + 1) * width // size[1]))
-        found[:, :, row, column] = values[:, :, rows, columns].mean(axis=(2, 3))
-    return found
+    return ready(create("review_kd"), student, teacher)
 
 
 def nearest(values, size):

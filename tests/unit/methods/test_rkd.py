@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numerics import evaluate_embeddings, random_pair, slope
 
 import model_compression.methods.relation  # noqa: F401  (registers)
 from model_compression.errors import UnknownNameError
@@ -43,33 +44,9 @@ def expected(term, student, teacher):
     return sum(map(huber, differences)) / len(differences)
 
 
-def slopes(function, at, step=1e-6):
-    gradient = np.zeros_like(at)
-    for place in np.ndindex(at.shape):
-        moved = np.zeros_like(at)
-        moved[place] = step
-        gradient[place] = (function(at + moved) - function(at - moved)) / (2 * step)
-    return gradient
-
-
 def evaluated(student, teacher, dtype=torch.float64):
     """({term: value}, {term: gradient for the student's embedding})."""
-    s = torch.tensor(student, dtype=dtype, requires_grad=True)
-    t = torch.tensor(teacher, dtype=dtype, requires_grad=True)
-    logits, targets = torch.zeros(len(s), 2), torch.zeros(len(s), dtype=torch.int64)
-    terms = create("rkd")(Outputs(logits=logits, embedding=s), Outputs(logits=logits, embedding=t), targets)
-    gradients = {}
-    for name, term in terms.items():
-        assert term.shape == ()
-        gradient, of_teacher = torch.autograd.grad(term, (s, t), retain_graph=True, allow_unused=True)
-        assert of_teacher is None
-        gradients[name] = gradient.numpy()
-    return {name: term.item() for name, term in terms.items()}, gradients
-
-
-def random_pair(batch, student_width, teacher_width, scale=1.0):
-    rng = np.random.default_rng(batch)
-    return rng.normal(size=(batch, student_width)) * scale, rng.normal(size=(batch, teacher_width)) * scale
+    return evaluate_embeddings(create("rkd"), student, teacher, dtype)
 
 
 @pytest.mark.parametrize("term", ["distance", "angle"])
@@ -79,7 +56,7 @@ def test_rkd_is_hubers_loss_of_distances_and_angles(shape, term):
     values, gradients = evaluated(student, teacher)
     assert list(values) == ["distance", "angle"]
     assert values[term] == pytest.approx(expected(term, student, teacher), rel=1e-10, abs=1e-14)
-    by_differences = slopes(lambda e: expected(term, e, teacher), student)
+    by_differences = slope(lambda e: expected(term, e, teacher), student)
     np.testing.assert_allclose(gradients[term], by_differences, rtol=1e-5, atol=1e-8)
 
 

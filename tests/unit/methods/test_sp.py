@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numerics import slope
 
 import model_compression.methods.relation  # noqa: F401  (registers)
 from model_compression.methods import create
@@ -19,15 +20,6 @@ def similarities(maps):
 
 def expected(student, teacher):
     return sum((similarities(student) - similarities(teacher)).ravel() ** 2) / len(student) ** 2
-
-
-def slopes(function, at, step=1e-6):
-    gradient = np.zeros_like(at)
-    for place in np.ndindex(at.shape):
-        moved = np.zeros_like(at)
-        moved[place] = step
-        gradient[place] = (function(at + moved) - function(at - moved)) / (2 * step)
-    return gradient
 
 
 def outputs(*features):
@@ -57,7 +49,7 @@ def test_sp_is_the_squared_difference_of_similarities(shapes):
     student, teacher = random_pair(shapes)
     value, gradient = evaluated(student, teacher)
     assert value == pytest.approx(expected(student, teacher), rel=1e-10)
-    np.testing.assert_allclose(gradient, slopes(lambda m: expected(m, teacher), student), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(gradient, slope(lambda m: expected(m, teacher), student), rtol=1e-5, atol=1e-9)
 
 
 def test_sp_rows_have_length_one_by_squares_and_not_by_absolute_values():

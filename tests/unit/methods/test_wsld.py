@@ -5,16 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from numerics import softmax
 
 from model_compression.errors import UsageError
 from model_compression.methods import create
 
 TEMPERATURES = [1.0, 2.0, 4.0]
-
-
-def softmax(logits):
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
 
 
 def weighted(student, teacher, targets, temperature):
