@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from model_compression.data.dataset import Dataset
 from model_compression.errors import UsageError
-from model_compression.registry import Registry
+from model_compression.registry import Registry, unknown_name
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
 Loader = Callable[..., tuple[Dataset, Dataset]]
@@ -60,6 +60,8 @@ def load_dataset(
         if data_dir is not None:
             raise UsageError(f"--data-dir has no effect with {name}, which says where the images are")
         return load_folder(name.removeprefix(FOLDER), image_size, report)
+    if name not in DATASETS:
+        raise unknown_name("data set", name, [*DATASETS, f"{FOLDER}PATH"])
     loader = DATASETS.get(name)
     if image_size:
         raise UsageError(f"--image-size is for folder:PATH; the images of {name} have a size of their own")

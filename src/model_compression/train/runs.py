@@ -20,7 +20,6 @@ from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
 from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
 from model_compression.files import write_atomically
-from model_compression.methods import create
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
@@ -32,6 +31,7 @@ from model_compression.train.checkpoint import State, load_state, save_state
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
+from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
@@ -118,6 +118,8 @@ class _Prepared:
     """Data, networks and trainer of a run, all checked before anything is written."""
 
     def __init__(self, config: TrainConfig, observer: Observer, parts: Parts):
+        if config.method is not None:
+            create_method(config.method)  # names and values, before minutes go into data and teacher
         if config.tensorboard:
             summary_writer()
         self.device = choose_device(config.device)
@@ -160,7 +162,7 @@ class _Prepared:
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
 
     def _taps(self, config: MethodConfig, student: Network, teachers: list[Network], observer: Observer) -> Taps:
-        method = create(config.name, **config.params)
+        method = create_method(config)
         taps = choose_taps(config, method, student, teachers[0], torch.from_numpy(self.train_set.images[:2]))
         if taps.student:
             observer.message(f"features that are compared, student = teacher: {taps}")
