@@ -22,6 +22,7 @@ COMMANDS = {
     "test": ("test", "measure a network's accuracy"),
     "pack": ("pack", "write a run's network as a small file, with its accuracy"),
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
+    "compare-methods": ("compare_methods", "compare distillation methods over seeds, with tests"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
     "methods": ("methods", "list the distillation methods, or explain one"),
     "features": ("features", "list the layers of a network that methods can compare"),

@@ -24,6 +24,7 @@ from model_compression.models.base import MODELS, Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_model, save_weights
+from model_compression.teachers.cache import CachedTeacher
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.board import open_board, summary_writer, write_event
@@ -112,6 +113,11 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
     if run.read_config() != config:
         raise RunFolderError(f"{run.path} holds a run of another configuration; choose another --out, or delete it")
     return run.read_metrics() if run.metrics.exists() else resume_run(folder, observer)
+
+
+def check_run(config: TrainConfig, data: tuple[Dataset, Dataset]) -> bool:
+    """Whether a run of ``config`` reads stored answers; raises what `start_run` would before it makes its folder."""
+    return isinstance(_Prepared(config, Silent(), Parts(data=data)).trainer.teacher, CachedTeacher)
 
 
 class _Prepared:
