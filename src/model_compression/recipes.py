@@ -1,11 +1,12 @@
 """Named, complete runs: what is trained, how, and what accuracy to expect."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.registry import Registry
+from model_compression.train.objective import create_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,36 @@ def views_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | N
     }
     exact = dataclasses.replace(fresh, teacher_cache_dtype="fp32")
     return {"labels": labels, **arms, "fresh": fresh, "fresh_fp32": exact}
+
+
+def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: int) -> dict[str, TrainConfig]:
+    """``base`` on labels alone ("labels") and with each method: the same student, data, optimiser and epochs.
+
+    An arm has its method's name, as "kd" or "kd+at". The smoothing of a label loss that a method does not have is left
+    out, and so are pairs of layers where it compares none. Raises UsageError for a method that is not known.
+    """
+    defaults = TrainConfig(student=base.student)
+    labels = dataclasses.replace(
+        base,
+        teacher=None,
+        method=None,
+        seed=seed,
+        teacher_cache=defaults.teacher_cache,
+        teacher_cache_dtype=defaults.teacher_cache_dtype,
+        teacher_tta=defaults.teacher_tta,
+    )
+    arms = {"labels": labels}
+    for method in methods:
+        module = create_method(method)
+        label_weight = module.default_label_weight if method.label_weight is None else method.label_weight
+        if "features" not in module.needs:
+            method = dataclasses.replace(method, pairs={})
+        smoothing = base.label_smoothing if label_weight else 0.0
+        start = base if module.needs_teacher else labels  # without a teacher, nothing says how its answers are stored
+        arms[method.name.replace(",", "+")] = dataclasses.replace(
+            start, method=method, seed=seed, label_smoothing=smoothing
+        )
+    return arms
 
 
 def demo_pair(*, teacher: str, epochs: int, data: DataConfig) -> dict[str, TrainConfig]:

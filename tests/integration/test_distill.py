@@ -1,6 +1,8 @@
 """distill(): modules and arrays in the place of names, with the same result as the long way."""
 
 import dataclasses
+import re
+import tempfile
 
 import numpy as np
 import pytest
@@ -92,6 +94,35 @@ def test_distill_says_what_it_cannot_take(arrays, tmp_path):
     with pytest.raises(UsageError, match="the student answers with 3 classes, but arrays has 4"):
         mc.distill(own(0), own(1), (*arrays[:3], arrays[3] + 1), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"params": [("temperature", 2.0)]}, "params must be a dictionary of the method's parameters"),
+        ({"params": {1: 2.0}}, "the names in params must be texts, got {1: 2.0}"),
+        ({"config": {"epochs": 3}}, "config must be a TrainConfig, got {'epochs': 3}"),
+        ({"observer": print}, "a builtin_function_or_method lacks started, stepped, epoch_done"),
+        ({"method": ["kd"]}, "method must be a name, as 'kd', got"),
+        ({"epochs": 2.0}, "epochs must be an integer, got 2.0"),
+        ({"seed": True}, "seed must be an integer, got True"),
+        ({"run_dir": 7}, "run_dir must be the path of a folder, got 7"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_arguments_of_another_type_are_said_to_be(arrays, argument, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        mc.distill(own(0), own(1), arrays, **argument)
+
+
+def test_distill_that_fails_leaves_no_folder_behind(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(UsageError, match="unknown method 'kdd'"):
+        mc.distill(own(0), own(1), arrays, method="kdd")
+    assert list(tmp_path.iterdir()) == []
+    result = mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG)
+    assert result.run_dir.parent.parent == tmp_path
+    assert (result.run_dir / "student.safetensors").exists()
 
 
 @pytest.mark.parametrize(

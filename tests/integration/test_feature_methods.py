@@ -80,7 +80,8 @@ def test_named_pairs_are_used_and_wrong_ones_are_errors(tiny, tmp_path, watcher)
     start_run(config, tmp_path / "run", seen)
     assert seen.messages[0].endswith("bn1 = pool, conv1 = conv1, the embeddings")
     for pairs, message in (
-        ({"bn2": "pool"}, "unknown layer 'bn2'; did you mean 'bn1'"),
+        ({"bn2": "pool"}, "the student tiny has no layer 'bn2'; did you mean 'bn1'"),
+        ({"bn1": "pol"}, "the teacher tiny-teacher has no layer 'pol'; did you mean 'pool'"),
         ({"ip1": "pool"}, "features mu"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from model_compression.cli.lasting_stderr import lasting_stderr
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
 
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None, *, data: DataConfig | None = No
         return _EXIT_FAILURE
     args = parser.parse_args(arguments)
     try:
-        _run(args, _ineffective(args, _given(parser, arguments)), data or DataConfig())
+        with lasting_stderr():
+            _run(args, _ineffective(args, _given(parser, arguments)), data or DataConfig())
     except KeyboardInterrupt:
         return _failed("interrupted", _EXIT_INTERRUPTED)
     except (ModelCompressionError, OSError, MemoryError) as error:

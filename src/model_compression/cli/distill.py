@@ -26,19 +26,10 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "--teacher",
-        metavar="MODEL",
-        help="a shipped network, a weights file or a run; a,b averages two (default: nin-cifar10)",
-    )
+    add_teacher_options(parser)
     parser.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a,b adds two (default: kd)")
     parser.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2"
-    )
-    parser.add_argument(
-        "--pairs",
-        metavar="S=T,...",
-        help="layers that are compared, student's = teacher's, for methods that need features (default: by stage)",
     )
     parser.add_argument("--variant", metavar="NAME", help="of the method: paper, or historic for the script of 2016")
     parser.add_argument(
@@ -46,6 +37,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)"
+    )
+    add_scheme_options(parser)
+    add_options(parser)
+
+
+def add_teacher_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what says who answers, from which layers, and where the answers are stored."""
+    parser.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="a shipped network, a weights file or a run; a,b averages two (default: nin-cifar10)",
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="S=T,...",
+        help="layers that are compared, student's = teacher's, for methods that need features (default: by stage)",
     )
     parser.add_argument(
         "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
@@ -56,8 +63,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the answers: auto (the user's cache), off, or a folder (default: auto)",
     )
     parser.add_argument("--teacher-cache-dtype", metavar="STR", help="of stored answers: fp16 or fp32 (default: fp16)")
-    add_scheme_options(parser)
-    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,32 +98,43 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     """``config`` with the command line's teacher and method in their place."""
     import dataclasses
 
-    from model_compression.config import MethodConfig, ModelConfig
+    from model_compression.config import MethodConfig
     from model_compression.errors import UsageError
-    from model_compression.methods import create
 
     if config.method is None:
         raise UsageError("this configuration has no teacher; run it with: model-compression train")
+    if args.method == "":
+        raise UsageError("--method is empty; give it a value, or leave it out")
     method = config.method
-    for option in ("teacher", "method", "pairs"):
-        if getattr(args, option) == "":
-            raise UsageError(f"--{option} is empty; give it a value, or leave it out")
     if args.method and args.method != method.name:
         method = MethodConfig(name=args.method)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
     weights = {**method.weights, **parse_pairs(args.weight, "--weight")}
     label_weight = method.label_weight if args.label_weight is None else args.label_weight
-    pairs = (
-        {s: str(t) for s, t in parse_pairs(args.pairs.split(","), "--pairs").items()} if args.pairs else method.pairs
-    )
-    method = dataclasses.replace(
-        method, params={**method.params, **params}, weights=weights, label_weight=label_weight, pairs=pairs
-    )
+    method = dataclasses.replace(method, params={**method.params, **params}, weights=weights, label_weight=label_weight)
+    return with_teacher(dataclasses.replace(config, method=method), args)
+
+
+def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
+    """``config``, which has a method, with the command line's teacher, its layers and where its answers are stored."""
+    import dataclasses
+
+    from model_compression.config import ModelConfig
+    from model_compression.errors import UsageError
+    from model_compression.methods import create
+
+    for option in ("teacher", "pairs"):
+        if getattr(args, option) == "":
+            raise UsageError(f"--{option} is empty; give it a value, or leave it out")
+    method = config.method
+    if args.pairs:
+        pairs = {s: str(t) for s, t in parse_pairs(args.pairs.split(","), "--pairs").items()}
+        method = dataclasses.replace(method, pairs=pairs)
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
     if not args.teacher and not create(method.name, **method.params).needs_teacher:
         teacher = None  # the default one is for methods that have use for it
     given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
     given = {name: value for name, value in given.items() if value is not None}
-    if given and teacher is None and args.scheme != "self":
+    if given and teacher is None and getattr(args, "scheme", None) != "self":
         raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")
     return dataclasses.replace(config, method=method, teacher=teacher, **given)

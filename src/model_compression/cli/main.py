@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from model_compression._version import __version__
+from model_compression.cli.lasting_stderr import lasting_stderr
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
@@ -25,6 +26,7 @@ COMMANDS = {
     "predict": ("predict", "classify images with an exported file"),
     "measure": ("measure", "what a network costs: size, operations, memory, latency"),
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
+    "compare-methods": ("compare_methods", "compare distillation methods over seeds, with tests"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
     "methods": ("methods", "list the distillation methods, or explain one"),
     "features": ("features", "list the layers of a network that methods can compare"),
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
     try:
         try:
-            return _main(list(sys.argv[1:] if arguments is None else arguments))
+            with lasting_stderr():
+                return _main(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a closed pipe can be answered; not when the interpreter ends

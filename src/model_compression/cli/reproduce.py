@@ -34,14 +34,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what has no record yet; returns the exit code."""
+    from model_compression.cli.run_records import is_recorded, logs, write_record
     from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.config import DataConfig, to_dict
+    from model_compression.config import DataConfig
     from model_compression.errors import UsageError
-    from model_compression.files import write_atomically
     from model_compression.models.weights import find_weights
     from model_compression.recipes import classic_protocol, views_protocol
     from model_compression.registry import unknown_name
     from model_compression.report.experiment_table import LAYOUTS, write_report
+    from model_compression.report.records import record_path
     from model_compression.train.runs import finish_run
 
     if args.seeds < 1:
@@ -67,53 +68,15 @@ def run(args: argparse.Namespace) -> int:
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         configs = protocol(teacher=teacher, epochs=epochs, seed=seed, data=data)
         for arm in arms:
-            record = out / f"{arm}-seed{seed}.json"
-            if _recorded(record, configs[arm]):
+            record = record_path(out, arm, seed)
+            if is_recorded(record, configs[arm]):
                 continue
             folder = Path(args.runs) / out.name / f"{arm}-seed{seed}"
             with ConsoleObserver() as observer:
                 observer.message(f"{arm}, seed {seed} → {folder}")
                 metrics = finish_run(configs[arm], folder, observer)
-            content = {"arm": arm, "config": to_dict(configs[arm]), "metrics": metrics, **_logs(folder)}
-            write_atomically(record, _json(content))
+            write_record(record, arm, configs[arm], {"metrics": metrics, **logs(folder)})
             table = write_report(out, title, layout)
     table = table or write_report(out, title, layout)
     print(f"{table}\n{out / 'table.md'}\n{out / 'curves.png'}")
     return 0
-
-
-def _recorded(path: Path, config: object) -> bool:
-    """Whether the run has its record; raises RunFolderError when that is of another configuration."""
-    import json
-
-    from model_compression.config import to_dict
-    from model_compression.errors import FileFormatError, RunFolderError
-
-    if not path.exists():
-        return False
-    try:
-        recorded, wanted = json.loads(path.read_text())["config"], to_dict(config)
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
-    # Where things lie is of no matter, nor is an option that there was not when the record was made.
-    compared = [key for key in wanted if key in recorded and key not in ("data", "teacher_cache")]
-    differing = [key for key in compared if recorded[key] != wanted[key]]
-    if differing:
-        raise RunFolderError(f"{path} was made with another {', '.join(differing)}; choose another --out")
-    return True
-
-
-def _logs(folder: Path) -> dict[str, object]:
-    import json
-
-    from model_compression.train.events import read_events
-    from model_compression.train.run_folder import RunFolder
-
-    run = RunFolder(folder)
-    return {"environment": json.loads(run.environment.read_text()), "events": read_events(run.events)}
-
-
-def _json(content: object) -> bytes:
-    import json
-
-    return (json.dumps(content) + "\n").encode()

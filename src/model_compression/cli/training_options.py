@@ -1,4 +1,4 @@
-"""The options that `train` and `distill` share, and how they become a configuration."""
+"""The options that `train`, `distill` and `compare-methods` share, and how they become a configuration."""
 
 import argparse
 import dataclasses
@@ -65,13 +65,18 @@ _NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what both commands take. Every default is None: what is not given is the recipe's or the config's."""
+def add_options(
+    parser: argparse.ArgumentParser, out: str = "run folder; default: runs/ and a name that says what it is"
+) -> None:
+    """Adds what these commands take; ``out`` is the help of --out.
+
+    Every default is None: what is not given is the recipe's or the config's.
+    """
     parser.add_argument(
         "--student", metavar="MODEL", help="the network to train, as lenet; a weights file goes on from it"
     )
     parser.add_argument("--student-option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
-    parser.add_argument("--out", metavar="FOLDER", help="run folder; default: runs/ and a name that says what it is")
+    parser.add_argument("--out", metavar="FOLDER", help=out)
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs too (extra: tensorboard)")
@@ -135,11 +140,13 @@ def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
     method = config.method.name if config.method else "labels"
     if getattr(args, "scheme", None):
         method = f"{method}-{args.scheme}"
-    student = Path(config.student.name).stem
-    data = Path(
-        (config.data.name.partition(":")[2] or config.data.name).partition(",")[0]
-    ).name  # of PATH the last part
-    return Path("runs") / f"{data}-{student}-{method}-seed{config.seed}"
+    return Path("runs") / f"{short_name(config)}-{method}-seed{config.seed}"
+
+
+def short_name(config: TrainConfig) -> str:
+    """DATA-STUDENT, as part of a folder's name."""
+    _, _, path = config.data.name.rpartition(":")  # of folder:PATH and hf:NAME,OPTIONS the last part of the path
+    return f"{Path(path.partition(',')[0]).name}-{Path(config.student.name).stem}"
 
 
 def _replaced(config: Any, place: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ from model_compression.config import Resident
 from model_compression.data.dataset import Dataset
 from model_compression.data.residency import settled
 from model_compression.errors import UsageError
-from model_compression.registry import Registry
+from model_compression.registry import Registry, unknown_name
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
 Loader = Callable[..., tuple[Dataset, Dataset]]
@@ -84,6 +84,8 @@ def _load(
 ) -> tuple[Dataset, Dataset]:
     prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
     if prefix is None:
+        if name not in DATASETS:
+            raise unknown_name("data set", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])
         loader = DATASETS.get(name)
         if image_size:
             raise UsageError(

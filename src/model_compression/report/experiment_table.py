@@ -1,6 +1,5 @@
 """An experiment's table, from records of runs: what each arm reached, beside what was published if anything was."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from model_compression.errors import FileFormatError
 from model_compression.report.curves import plot_curves
+from model_compression.report.records import read_records, record_path
 from model_compression.report.statistics import Summary, summarise
 
 
@@ -55,18 +55,13 @@ LAYOUTS = {
 }
 
 
-def read_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
-    """The records in a results folder, a JSON file each, by arm and seed. Raises FileFormatError for a damaged one."""
-    records = []
-    for path in sorted(folder.glob("*-seed*.json")):
-        try:
-            record = json.loads(path.read_text())
-            record["config"]["seed"], record["metrics"], record["events"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
+def experiment_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
+    """The records in a results folder by arm and seed. Raises FileFormatError for damaged ones and for strangers."""
+    records = read_records(folder)
+    for record in records:
         if record["arm"] not in layout.arms:
+            path = record_path(folder, record["arm"], record["config"]["seed"])
             raise FileFormatError(f"{path} is of another experiment (arm {record['arm']!r}); name another --out")
-        records.append(record)
     return sorted(records, key=lambda record: (list(layout.arms).index(record["arm"]), record["config"]["seed"]))
 
 
@@ -95,7 +90,7 @@ def write_report(folder: Path, title: str, layout: Layout) -> str:
     """Writes table.md and curves.png from the records in ``folder``; returns the table."""
     from model_compression.files import write_atomically
 
-    records = read_records(folder, layout)
+    records = experiment_records(folder, layout)
     table = experiment_table(records, layout)
     write_atomically(folder / "table.md", f"# {title}\n\n{table}\n![curves](curves.png)\n".encode())
     curves = {arm: [r["events"] for r in records if r["arm"] == arm] for arm in layout.arms}

@@ -19,7 +19,7 @@ from model_compression.errors import CacheMismatchError, FileFormatError, ModelC
 from model_compression.files import write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
 
-_FINGERPRINT, _USAGE = "fingerprint.json", "usage.json"
+_FINGERPRINT, _USAGE, _LOCK = "fingerprint.json", "usage.json", ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class AnswerStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._lock = FileLock(folder / ".lock")
+        self._lock = FileLock(folder / _LOCK)
 
     def claim(self, wanted: dict[str, Any], origin: dict[str, Any]) -> None:
         """Makes the folder one of answers with the fingerprint ``wanted``, or finds that it is.
@@ -53,20 +53,26 @@ class AnswerStore:
                 self._check(wanted)  # without the lock: a folder that can only be read serves as well
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
+            names = {path.name for path in self.folder.iterdir()}
+            if _LOCK not in names:
+                self._check_empty(names)  # before the lock leaves its file in a folder of something else
             with self.lock():
                 if (self.folder / _FINGERPRINT).exists():
                     self._check(wanted)
                     return
-                if any(path.name != ".lock" for path in self.folder.iterdir()):
-                    raise CacheMismatchError(
-                        f"{self.folder} holds files but no answers of a teacher; name an empty folder, or one that "
-                        "does not exist"
-                    )
+                self._check_empty({path.name for path in self.folder.iterdir()})
                 content = {"fingerprint": wanted, "origin": origin}
                 write_atomically(self.folder / _FINGERPRINT, (json.dumps(content, indent=2) + "\n").encode())
         except OSError as error:
             remedy = "name another folder with --teacher-cache or MODEL_COMPRESSION_CACHE, or give --teacher-cache off"
             raise ModelCompressionError(f"{writing_failed(self.folder, error)}; {remedy}") from error
+
+    def _check_empty(self, names: set[str]) -> None:
+        if names - {_LOCK}:
+            raise CacheMismatchError(
+                f"{self.folder} holds files but no answers of a teacher; name an empty folder, or one that does not "
+                "exist"
+            )
 
     def _check(self, wanted: dict[str, Any]) -> None:
         lines = differences(self.fingerprint, wanted)
@@ -159,7 +165,7 @@ class AnswerStore:
             raise FileFormatError(f"{self.folder} holds no answers of a teacher; nothing is deleted")
         freed = self.size_bytes()
         with self.lock():
-            names = [_USAGE, _FINGERPRINT, ".lock"]
+            names = [_USAGE, _FINGERPRINT, _LOCK]
             for path in [*map(self.path, self.views()), *(self.folder / name for name in names)]:
                 path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):

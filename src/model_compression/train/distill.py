@@ -2,6 +2,8 @@
 
 import dataclasses
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from model_compression.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.errors import UsageError
 from model_compression.models.external import External
 from model_compression.train.given_data import GivenData, given_data, is_opaque
-from model_compression.train.observer import Observer
+from model_compression.train.observer import Observer, Silent
 from model_compression.train.runs import Parts, start_run
 
 
@@ -63,8 +65,8 @@ def distill(
     Raises:
         UsageError: an argument that cannot be, with what was expected.
     """
-    if not isinstance(method, str) or not isinstance(epochs, int):
-        raise UsageError(f"method must be a name and epochs an integer, got {method!r} and {epochs!r}")
+    _check_types(method=method, params=params, epochs=epochs, seed=seed, run_dir=run_dir, config=config)
+    _check_observer(observer)
     config = config or TrainConfig(student=ModelConfig(name=_name(student)))
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
@@ -82,11 +84,58 @@ def distill(
         teacher=teacher if isinstance(teacher, nn.Module) else None,
         data=datasets,
     )
-    folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="model-compression-")) / "run"
     finished: list[nn.Module] = []
-    metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
+    with _folder(run_dir) as folder:
+        metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
     network = finished[0]
     return Result(metrics=metrics, student=network.body if isinstance(network, External) else network, run_dir=folder)
+
+
+# argument → (the types it may have, how an error calls them)
+_TYPES: dict[str, tuple[Any, str]] = {
+    "method": (str, "a name, as 'kd'"),
+    "params": (dict | None, "a dictionary of the method's parameters, as {'temperature': 2.0}"),
+    "epochs": (int, "an integer"),
+    "seed": (int, "an integer"),
+    "run_dir": (str | Path | None, "the path of a folder"),
+    "config": (TrainConfig | None, "a TrainConfig"),
+}
+
+
+def _check_types(**arguments: Any) -> None:
+    """Raises UsageError for an argument of a type that it cannot have."""
+    for name, value in arguments.items():
+        kinds, wanted = _TYPES[name]
+        if not isinstance(value, kinds) or (kinds is int and isinstance(value, bool)):
+            raise UsageError(f"{name} must be {wanted}, got {value!r}")
+        if name == "params" and not all(isinstance(key, str) for key in value or ()):
+            raise UsageError(f"the names in params must be texts, got {value!r}")
+
+
+def _check_observer(observer: Any) -> None:
+    """Raises UsageError unless it can be told of all that `Observer` names."""
+    missing = [
+        name for name in vars(Silent) if not name.startswith("_") and not callable(getattr(observer, name, None))
+    ]
+    if observer is not None and missing:
+        raise UsageError(
+            f"observer must have the methods of train.observer.Observer; a {type(observer).__name__} lacks "
+            f"{', '.join(missing)}"
+        )
+
+
+@contextmanager
+def _folder(given: str | Path | None) -> Iterator[Path]:
+    """``given``, or a new folder in that for temporary files, of which nothing is left when the run never began."""
+    if given is not None:
+        yield Path(given)
+        return
+    parent = Path(tempfile.mkdtemp(prefix="model-compression-"))
+    try:
+        yield parent / "run"
+    finally:
+        with suppress(OSError):
+            parent.rmdir()  # only if it is empty
 
 
 def _name(model: str | nn.Module) -> str:

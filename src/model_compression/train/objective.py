@@ -5,11 +5,20 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.config import TrainConfig
+from model_compression.config import MethodConfig, TrainConfig
 from model_compression.errors import UsageError
 from model_compression.methods import Context, Method, create
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
+
+
+def create_method(config: MethodConfig) -> Method:
+    """The method that ``config`` names. Raises UsageError for a name, parameter or term that is not known."""
+    method = create(config.name, **config.params)
+    for term in config.weights:
+        if term not in method.default_weights:
+            raise unknown_name(f"term of method {config.name!r}:", term, list(method.default_weights))
+    return method
 
 
 class Objective:
@@ -25,13 +34,10 @@ class Objective:
         self.label_weight, self.label_smoothing = 1.0, config.label_smoothing
         if config.method is None:
             return
-        self.method = create(config.method.name, **config.method.params)
+        self.method = create_method(config.method)
         logits = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
         self.method.setup(shapes or logits, num_samples, num_classes)
         defaults = self.method.default_weights
-        for term in config.method.weights:
-            if term not in defaults:
-                raise unknown_name(f"term of method {config.method.name!r}:", term, list(defaults))
         self.weights = {**defaults, **config.method.weights}
         given = config.method.label_weight
         self.label_weight = self.method.default_label_weight if given is None else given

@@ -21,7 +21,6 @@ from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
 from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
 from model_compression.files import write_atomically
-from model_compression.methods import create
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
@@ -34,6 +33,7 @@ from model_compression.train.device import choose_device, choose_precision, keep
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
 from model_compression.train.mutual import Peers, peer_configs
+from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.reused_classifier import num_parameters, with_teachers_classifier
 from model_compression.train.run_folder import RunFolder
@@ -105,10 +105,9 @@ def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: P
         run.unlock()
 
 
-def check_run(config: TrainConfig, parts: Parts | None = None) -> Network:
-    """Raises what `start_run` would before it makes its folder; returns the network as it would ship, untrained."""
-    looked_at = dataclasses.replace(config, teacher_cache="off")  # to look stores nothing
-    return _Prepared(looked_at, Silent(), parts or Parts()).trainer.network.deployed()
+def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
+    """Raises what `start_run` would before it makes its folder; returns what would train. Nothing is computed yet."""
+    return _Prepared(config, Silent(), parts or Parts()).trainer
 
 
 def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
@@ -128,6 +127,8 @@ class _Prepared:
     """Data, networks and trainer of a run, all checked before anything is written."""
 
     def __init__(self, config: TrainConfig, observer: Observer, parts: Parts):
+        if config.method is not None:
+            create_method(config.method)  # names and values, before minutes go into data and teacher
         if config.tensorboard:
             summary_writer()
         self.device = choose_device(config.device)
@@ -156,10 +157,8 @@ class _Prepared:
         check_classes("student", student, self.train_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
-        if parts.student is None and config.student.name in MODELS and student.num_prepared:
-            # Not for a network that comes with its weights.
-            stride = max(1, len(self.train_set) // student.num_prepared)
-            student.prepare(torch.from_numpy(self.train_set.images[::stride]))
+        if parts.student is None and config.student.name in MODELS:  # not for a network that comes with its weights
+            self._prepare(student)
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
         if config.method is not None:
@@ -184,7 +183,7 @@ class _Prepared:
     ) -> tuple[Network, Taps]:
         """What is tapped, and the student that is trained, which ends in the teacher's classifier for some methods."""
         assert config.method is not None
-        method, images = create(config.method.name, **config.method.params), torch.from_numpy(self.train_set.images[:2])
+        method, images = create_method(config.method), torch.from_numpy(self.train_set.images[:2])
         taps = choose_taps(config.method, method, student, teacher, images)
         if taps.student:
             observer.message(f"features that are compared, student = teacher: {taps}")
@@ -192,16 +191,21 @@ class _Prepared:
             return student, taps
         return with_teachers_classifier(student, teacher, taps, images, config.seed, observer)
 
+    def _prepare(self, network: Network) -> None:
+        if network.num_prepared:
+            stride = max(1, len(self.train_set) // network.num_prepared)
+            network.prepare(torch.from_numpy(self.train_set.images[::stride]))
+
     def _peers(self, config: TrainConfig) -> Iterator[Trainer]:
         """What trains each of the networks that learn beside the student."""
         assert config.method is not None
-        if create(config.method.name, **config.method.params).needs != {"logits"}:
+        if create_method(config.method).needs != {"logits"}:
             raise UsageError(f"peers learn by methods that need logits only, and {config.method.name!r} needs more")
         for own in peer_configs(config):
             network = _fitted(load_model(own.student.name, own.student.options, seed=own.seed), own, self.train_set)
             check_classes(f"peer {own.student.name}", network, self.train_set)
             if own.student.name in MODELS:
-                network.prepare(torch.from_numpy(self.train_set.images))
+                self._prepare(network)
             yield Trainer(own, network, None, self.train_set, self.device, self.precision)
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:

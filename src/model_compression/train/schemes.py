@@ -127,7 +127,8 @@ def _check(stages: list[TrainConfig], observer: Observer) -> None:
     data = load_data(stages[0].data, observer.message)
     before: Network | None = None
     for config in stages:
-        before = check_run(config, Parts(data=data, teacher=before))
+        looked_at = dataclasses.replace(config, teacher_cache="off")  # a store would be of the untrained one's answers
+        before = check_run(looked_at, Parts(data=data, teacher=before)).network.deployed()
 
 
 def _finish(stages: dict[str, TrainConfig], folder: Path, observer: Observer) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,13 @@
 """Which layers of student and teacher a run taps, for a method that needs more than logits."""
 
+import difflib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model_compression.config import MethodConfig
-from model_compression.errors import UsageError
+from model_compression.errors import UnknownNameError, UsageError
 from model_compression.methods import Method, create
 from model_compression.models.base import Network
 from model_compression.models.features import choose_pairs, layers
@@ -46,7 +47,8 @@ def check_teacher(config: MethodConfig, *, given: bool) -> None:
 def choose_taps(config: MethodConfig, method: Method, student: Network, teacher: Network, images: Tensor) -> Taps:
     """The layers that ``config`` names, or those chosen by stage from a dry run with ``images`` (B, C, H, W) uint8.
 
-    Raises UsageError when pairs are given to a method without use for them, or are fewer than it needs.
+    Raises UsageError when pairs are given to a method without use for them, are fewer than it needs, or name a layer
+    that is not there.
     """
     embedding = "embedding" in method.needs
     if "features" not in method.needs:
@@ -56,6 +58,9 @@ def choose_taps(config: MethodConfig, method: Method, student: Network, teacher:
             )
         return Taps(embedding=embedding)
     pairs = list(config.pairs.items())
+    for s, t in pairs:
+        _check_layer("student", student, s)
+        _check_layer("teacher", teacher, t)
     if not pairs and method.reuses_classifier:
         pairs = [last_maps(student, teacher, images)]
     if not pairs:
@@ -68,3 +73,15 @@ def choose_taps(config: MethodConfig, method: Method, student: Network, teacher:
             "name them with --pairs (`model-compression features MODEL` lists the layers)"
         )
     return Taps(student=tuple(s for s, _ in pairs), teacher=tuple(t for _, t in pairs), embedding=embedding)
+
+
+def _check_layer(side: str, network: Network, name: str) -> None:
+    """Raises UnknownNameError, with near matches, unless the network has a layer of this name."""
+    known = [layer for layer, _ in network.body.named_modules() if layer]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise UnknownNameError(
+            f"the {side} {network.name or 'network'} has no layer {name!r}; {hint}pairs are student=teacher, and "
+            f"`model-compression features MODEL` lists the layers"
+        )

@@ -18,6 +18,7 @@ from model_compression.teachers.fingerprint import fingerprint
 from model_compression.teachers.live import LiveTeacher
 from model_compression.teachers.store import AnswerStore, store_for
 from model_compression.train.device import choose_device, choose_precision
+from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer
 
 _AUTO_BYTES = 8 * 2**30  # what "auto" stores at most for one run
@@ -89,6 +90,8 @@ def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
     """
     if config.teacher is None or config.teacher_cache == "off":
         raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
+    if config.method is not None:
+        create_method(config.method)  # a name that is wrong here is wrong for the run as well
     device = choose_device(config.device)
     teachers = load_teachers(config.teacher)
     live = LiveTeacher(teachers, device, choose_precision(config.precision, device), config.teacher_tta)

@@ -9,7 +9,7 @@ import pytest
 from model_compression.cli.main import main
 from model_compression.config import TrainConfig, from_json
 from model_compression.recipes import RECIPES
-from model_compression.train import runs
+from model_compression.train import runs, teachers
 
 FAST = ["--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 TRAIN = ["train", "--student", "tiny", *FAST]
@@ -192,6 +192,22 @@ def test_wrong_usage_is_one_line_with_near_matches(usage, arguments, message):
     line = usage(*arguments)
     assert line.startswith(f"model-compression {arguments[0]}: error: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--method", "kdd"], ["--param", "temp=3"], ["--weight", "kl=1"]],
+    ids=lambda value: value[0],
+)
+@pytest.mark.parametrize("name", ["distill", "cache build"])
+def test_names_are_checked_before_data_and_teacher_are_loaded(usage, monkeypatch, name, arguments):
+    def load(*_):
+        raise AssertionError("loaded too early")
+
+    for module in (runs, teachers):
+        for function in ("load_data", "load_teachers"):
+            monkeypatch.setattr(module, function, load)
+    assert "unknown" in usage(*name.split(), *TAUGHT[1:], *arguments)
 
 
 def test_failures_are_one_line_and_exit_code_1(command, tmp_path):

@@ -71,7 +71,9 @@ def test_data_says_why_each_source_failed(tiny, offline, capsys):
 
 def test_data_refuses_an_unknown_name_with_code_2(capsys):
     assert main(["data", "cifar"]) == 2
-    assert "did you mean 'cifar10'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "did you mean 'cifar10'" in error
+    assert "folder:PATH" in error
 
 
 def test_data_help_shows_examples(capsys):

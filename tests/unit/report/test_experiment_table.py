@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from model_compression.errors import FileFormatError
-from model_compression.report.experiment_table import LAYOUTS, experiment_table, read_records, write_report
+from model_compression.report.experiment_table import LAYOUTS, experiment_records, experiment_table, write_report
 
 CLASSIC = LAYOUTS["classic"]
 
@@ -46,7 +46,7 @@ def test_experiment_table_leaves_out_arms_that_were_not_run() -> None:
 def test_read_records_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "kd-seed0.json").write_text('{"arm": "kd"')
     with pytest.raises(FileFormatError, match=r"kd-seed0\.json is damaged"):
-        read_records(tmp_path, CLASSIC)
+        experiment_records(tmp_path, CLASSIC)
 
 
 def test_write_report_makes_table_and_plot(tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_experiment_table_without_published_figures_has_no_column_for_them() -> 
 def test_records_of_another_experiment_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "kd-seed0.json").write_text(json.dumps(record("kd", 0, 0.65)))
     with pytest.raises(FileFormatError, match=r"is of another experiment \(arm 'kd'\); name another --out"):
-        read_records(tmp_path, LAYOUTS["views"])
+        experiment_records(tmp_path, LAYOUTS["views"])

@@ -1,0 +1,74 @@
+"""What can be concluded from a comparison of methods, and what cannot, in sentences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from model_compression.report.method_comparison import Comparison
+from model_compression.report.significance import LEVEL, needed_statistic, sign_test_floor
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """How to read the tables, given how many seeds there are."""
+    counts = sorted({row.accuracy.n for row in comparison.rows})
+    if not counts:
+        return []
+    found = [
+        f"Rows are ordered by the mean {comparison.eval_set} accuracy of the last epoch over n seeds; ± is the "
+        "half-width of its 95 % interval (t distribution), the other columns are means. ECE: 15 bins. NLL: nats. "
+        "s/epoch: median of a run's epochs. MiB: the most memory that a run's process held."
+    ]
+    if counts[0] == 1:
+        found.append(
+            "n = 1: no interval and no test. The order of such rows may be another with the next seed; nothing can be "
+            "concluded from it."
+        )
+    if comparison.num_tests:
+        found += _of_tests(comparison)
+    if counts[0] != counts[-1]:
+        found.append(
+            "Rows differ in n. If those with more seeds were picked for their first results, these flatter them; the "
+            "correction does not know of that: fresh seeds in a folder of their own (--seed, --out) are free of it."
+        )
+    undecided = [g for g in comparison.gains if g.gain.n > 1 and g.gain.p_value is None]
+    if undecided:
+        names = ", ".join(f"{gain.arm} over {gain.baseline}" for gain in undecided)
+        found.append(f"No p value where the gain is the same with all seeds, so that its spread is unknown: {names}.")
+    return found
+
+
+def _of_tests(comparison: Comparison) -> list[str]:
+    count = comparison.num_tests
+    pairs = sorted({gain.gain.n for gain in comparison.gains if gain.gain.p_value is not None})
+    found = [
+        f"Gains are paired by seed; their ± is the 95 % interval of each gain alone. p: two-sided paired t test, "
+        f"corrected by Holm's method for all {count} tests made; * marks p < {LEVEL}."
+    ]
+    for n in pairs:
+        freedom = "1 degree" if n == 2 else f"{n - 1} degrees"
+        found.append(
+            f"With n = {n} pairs the t test has {freedom} of freedom: the clearest gain of {count} is significant from "
+            f"{needed_statistic(n, count):,.1f} standard errors on. That rests on gains being normally distributed; by "
+            f"their signs alone {n} pairs give no p below {sign_test_floor(n):.2g}, before any correction."
+        )
+    if not any(gain.significant for gain in comparison.gains):
+        found.append("No gain is significant. That is no evidence of equality: more seeds would tell.")
+    return found
+
+
+def recipe_line(record: Mapping[str, Any]) -> str:
+    """What all runs had in common, and where they ran, from one record."""
+    config, environment = record["config"], record["environment"]
+    data, optim = config["data"], config["optim"]
+    parts = [
+        f"{config['student']['name']} on {data['name']}",
+        f"{config['epochs']} epochs",
+        f"batch {config['batch_size']}",
+        f"{optim['optimizer']}, rate {optim['lr']:g}, {optim['schedule']}, weight decay {optim['weight_decay']:g}",
+        f"augmentation {data['augmentation']}",
+        f"label smoothing {config['label_smoothing']:g}" if config["label_smoothing"] else "",
+        f"{data['validation']} training images held out" if data["validation"] else "",
+        record["metrics"]["precision"],
+        environment["gpu"] or f"threads: {environment['threads']} of {environment['processor']}",
+        f"torch {environment['torch']}",
+    ]
+    return "; ".join(part for part in parts if part)

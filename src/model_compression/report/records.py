@@ -1,0 +1,32 @@
+"""Records of runs, a JSON file each, as experiments leave them in their results folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model_compression.errors import FileFormatError
+
+FAILURES = ("failed", "not_run")
+"""What a record has in the place of metrics: the reason why there are none."""
+
+
+def record_path(folder: Path, arm: str, seed: int) -> Path:
+    """Where the record of a run is."""
+    return folder / f"{arm}-seed{seed}.json"
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records in a results folder, by name of the file. Raises FileFormatError for a damaged one."""
+    return [read_record(path) for path in sorted(folder.glob("*-seed*.json"))]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """One record: its arm and config, with metrics and events, or the reason why there are none."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        record["arm"], record["config"]["seed"]
+        if not any(reason in record for reason in FAILURES):
+            record["metrics"], record["events"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
+    return record

@@ -1,0 +1,83 @@
+"""compare-methods with real processes: stopped, killed and continued."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from model_compression.models import create_model
+from model_compression.models.weights import save_weights
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = [sys.executable, "-m", "model_compression.cli.main"]
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    """Arguments of a comparison of kd and at in ``tmp_path``, and its folder of runs."""
+    save_weights(tmp_path / "teacher.safetensors", create_model("lenet-caffe", seed=9))
+    options = ["--student", "lenet-caffe", "--data", "synthetic", "--epochs", "4", "--batch-size", "8"]
+    options += ["--precision", "fp32", "--device", "cpu", "--teacher", tmp_path / "teacher.safetensors"]
+    folders = ["--out", tmp_path / "results", "--runs", tmp_path / "runs"]
+    arguments = [*PROGRAM, "compare-methods", *options, *folders, "--methods", "kd,at", "--json"]
+    return [str(argument) for argument in arguments], tmp_path / "runs" / "results"
+
+
+def child_of(process):
+    """The process that ``process`` has started, by /proc."""
+    path = f"/proc/{process.pid}/task/{process.pid}/children"
+    with open(path) as file:
+        children = file.read().split()
+    return int(children[0])
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 900
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_stopped_comparison_goes_on_to_the_same_weights(comparison, tmp_path):
+    arguments, runs = comparison
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(arguments, **pipes)
+    wait_for(runs / "kd-seed0" / "events.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=900)
+    assert (process.returncode, out) == (143, ""), err
+    assert err.splitlines()[-1].endswith(
+        "stopped in kd, seed 0; what is done is saved; the same command goes on from there"
+    )
+    assert (runs / "kd-seed0" / "state.safetensors").exists()
+    assert not (runs / "kd-seed0" / "metrics.json").exists()
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=900)
+    rows = {row["arm"]: row for row in json.loads(done.stdout)["rows"]}
+    assert set(rows) == {"labels", "kd", "at"}
+    assert all(100 * 2**20 < row["peak_memory_bytes"] < 8 * 2**30 for row in rows.values())
+    whole = subprocess.run(
+        [*arguments, "--out", str(tmp_path / "whole"), "--methods", "kd"], capture_output=True, check=True, timeout=900
+    )
+    assert whole.stdout
+    first, second = (path / "kd-seed0" / "student.safetensors" for path in (runs, tmp_path / "runs" / "whole"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child by /proc")
+def test_run_whose_process_is_killed_is_a_row_and_the_others_are_made(comparison):
+    arguments, runs = comparison
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(runs / "kd-seed0" / "events.jsonl", process)
+    os.kill(child_of(process), signal.SIGKILL)
+    out, err = process.communicate(timeout=900)
+    content = json.loads(out)
+    assert process.returncode == 1, err
+    assert list(content["failed"]) == ["kd, seed 0"]
+    assert "killed (signal 9)" in content["failed"]["kd, seed 0"]
+    assert {row["arm"] for row in content["rows"]} == {"labels", "at"}
