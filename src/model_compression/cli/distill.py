@@ -2,12 +2,16 @@
 
 import argparse
 
+from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.training_options import add_options, base_config, parse_pairs, run_folder, with_options
 
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
   model-compression distill --method kd --param temperature=2 --label-weight 0.3
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
+  model-compression distill --teacher resnet56 --teacher-weights own.pt
+  model-compression distill --teacher hf:my-vit --student timm:resnet18 \\
+      --data folder:photos --image-size 224
 """
 
 
@@ -16,7 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="MODEL",
-        help="a shipped network, a weights file or a run; a,b averages two (default: nin-cifar10)",
+        help="a shipped network, a weights file or a run, hf:NAME, or with weights any that --student takes; "
+        "a,b averages two (default: nin-cifar10)",
+    )
+    add_model_options(parser, "teacher")
+    parser.add_argument(
+        "--allow-weak-teacher", action="store_true", help="go on with one that is seen to answer at random"
     )
     parser.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a,b adds two (default: kd)")
     parser.add_argument(
@@ -91,6 +100,8 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         method, params={**method.params, **params}, weights=weights, label_weight=label_weight, pairs=pairs
     )
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
+    teacher = with_model_options(teacher, args, "teacher")
     given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
     given = {name: value for name, value in given.items() if value is not None}
+    given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     return dataclasses.replace(config, method=method, teacher=teacher, **given)

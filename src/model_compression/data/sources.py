@@ -11,7 +11,7 @@ from model_compression.registry import Registry
 Loader = Callable[..., tuple[Dataset, Dataset]]
 PathLike = str | os.PathLike[str]
 
-DATASETS: Registry[Loader] = Registry("data set")
+DATASETS: Registry[Loader] = Registry("data set", "model_compression.datasets")
 
 
 @DATASETS.register("cifar10")

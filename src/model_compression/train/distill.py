@@ -1,5 +1,6 @@
 """Distillation in a line of Python, from modules and arrays as well as from names."""
 
+import copy
 import dataclasses
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from model_compression.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.data.dataset import Dataset
 from model_compression.errors import UsageError
 from model_compression.models.external import External
+from model_compression.models.weights import load_own_weights
 from model_compression.train.observer import Observer
 from model_compression.train.runs import Parts, start_run
 
@@ -32,14 +34,15 @@ class Result:
 
 
 def distill(
-    teacher: str | nn.Module,
-    student: str | nn.Module,
+    teacher: str | ModelConfig | nn.Module,
+    student: str | ModelConfig | nn.Module,
     data: str | tuple[Dataset, Dataset] | Arrays,
     *,
     method: str = "kd",
     params: dict[str, Any] | None = None,
     epochs: int = 30,
     seed: int = 0,
+    teacher_weights: str | Path | None = None,
     run_dir: str | Path | None = None,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
@@ -47,9 +50,10 @@ def distill(
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
 
     Args:
-        teacher: a shipped network, a weights file, a run folder, or any module that answers normalised images
-            (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are.
-        student: a network's name, or a module, likewise.
+        teacher: a shipped network, a weights file, a run folder, "hf:NAME", or any module that answers normalised
+            images (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. A `ModelConfig` gives
+            options, normalisation and size beside the name.
+        student: a network's name, as "resnet20", "timm:resnet18" or "mypackage.nets:build", or a module, likewise.
         data: a data set's name, "folder:PATH", a pair of `Dataset` (training, test), or four arrays: training images
             (N, C, H, W) uint8, training labels (N,), test images, test labels. Modules get pixels normalised by the
             training images' mean and deviation.
@@ -57,6 +61,7 @@ def distill(
         params: the method's parameters.
         epochs: passes over the training images.
         seed: of the order of the images, and of the initial weights of a student that is named.
+        teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
         run_dir: a folder that does not exist; by default one in the folder for temporary files.
         config: everything else, as optimiser, augmentation and precision; its networks, method, epochs and seed are
             replaced.
@@ -67,22 +72,27 @@ def distill(
     """
     if not isinstance(method, str) or not isinstance(epochs, int):
         raise UsageError(f"method must be a name and epochs an integer, got {method!r} and {epochs!r}")
-    names = {"teacher": _name(teacher), "student": _name(student)}
-    config = config or TrainConfig(student=ModelConfig(name=names["student"]))
+    models = {"teacher": _named(teacher), "student": _named(student)}
+    if teacher_weights is not None and isinstance(teacher, nn.Module):
+        teacher = copy.deepcopy(teacher)
+        load_own_weights(teacher, teacher_weights)
+    elif teacher_weights is not None:
+        models["teacher"] = dataclasses.replace(models["teacher"], weights=str(teacher_weights))
+    config = config or TrainConfig(student=models["student"])
     datasets = None if isinstance(data, str) else _datasets(data)
     name = data if isinstance(data, str) else "arrays"
     config = dataclasses.replace(
         config,
-        student=ModelConfig(name=names["student"]),
-        teacher=ModelConfig(name=names["teacher"]),
+        student=models["student"],
+        teacher=models["teacher"],
         method=MethodConfig(name=method, params=dict(params or {})),
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
         epochs=epochs,
         seed=seed,
     )
     parts = Parts(
-        student=None if isinstance(student, str) else student,
-        teacher=None if isinstance(teacher, str) else teacher,
+        student=student if isinstance(student, nn.Module) else None,
+        teacher=teacher if isinstance(teacher, nn.Module) else None,
         data=datasets,
     )
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="model-compression-")) / "run"
@@ -92,12 +102,14 @@ def distill(
     return Result(metrics=metrics, student=network.body if isinstance(network, External) else network, run_dir=folder)
 
 
-def _name(model: str | nn.Module) -> str:
-    if isinstance(model, str):
+def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
+    if isinstance(model, ModelConfig):
         return model
+    if isinstance(model, str):
+        return ModelConfig(name=model)
     if not isinstance(model, nn.Module):
         raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
-    return f"{type(model).__module__}:{type(model).__qualname__}"
+    return ModelConfig(name=f"{type(model).__module__}:{type(model).__qualname__}")
 
 
 def _array(part: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:

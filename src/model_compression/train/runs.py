@@ -1,8 +1,8 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
+import copy
 import dataclasses
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable
@@ -18,25 +18,27 @@ from torch import Tensor, nn
 from model_compression.config import DataConfig, MethodConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import ResidentLoader
-from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
+from model_compression.errors import Interrupted, RunFolderError
 from model_compression.files import write_atomically
 from model_compression.methods import create
-from model_compression.models.base import MODELS, Network
+from model_compression.models.base import Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import load_model, save_weights
+from model_compression.models.weights import save_weights
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.board import open_board, summary_writer, write_event
 from model_compression.train.checkpoint import State, load_state, save_state
+from model_compression.train.checks import check_classes, check_teachers_answers
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
+from model_compression.train.networks import check_student, check_teachers, load_student, load_teachers
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 from model_compression.train.taps import NO_TAPS, Taps, choose_taps
-from model_compression.train.teachers import cached_teacher, load_data, load_teachers
+from model_compression.train.teachers import cached_teacher, load_data
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
 
@@ -124,24 +126,28 @@ class _Prepared:
         keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)
         if parts.student is None:
-            student = load_model(config.student.name, config.student.options, seed=config.seed)
-        teachers = load_teachers(config.teacher) if config.teacher and parts.teacher is None else []
+            check_student(config.student)
+        if config.teacher and parts.teacher is None:
+            check_teachers(config.teacher)
         full_train, test = parts.data or load_data(config.data, observer.message)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
         normalised = Preprocessing(mean=full_train.mean, std=full_train.std)
+        teachers: list[Network] = []
         if parts.teacher is not None:
-            teachers = [External(parts.teacher, normalised)]
+            teachers = [External(copy.deepcopy(parts.teacher), normalised)]
+        elif config.teacher is not None:
+            teachers = load_teachers(config.teacher, self.train_set)
         if parts.student is not None:
-            student = External(parts.student, normalised)
+            student: Network = External(copy.deepcopy(parts.student), normalised)
         else:
-            student = _fitted(student, config, self.train_set)
+            student = load_student(config.student, self.train_set, config.seed)
         check_classes("student", student, self.train_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
-        if parts.student is None and config.student.name in MODELS:  # not for a network that comes with its weights
+        if parts.student is None and not (student.declares_preprocessing or config.student.weights):  # a fresh one
             student.prepare(torch.from_numpy(self.train_set.images))
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
@@ -155,6 +161,7 @@ class _Prepared:
                 features=taps.teacher,
                 embedding=taps.embedding,
             )
+            check_teachers_answers(config, self.live, self.train_set, observer.message)
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         answers = self._teacher(config, taps, observer)
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
@@ -199,46 +206,11 @@ class _Prepared:
         return torch.cat([self.live.answer(batch).logits.cpu() for batch in batches])
 
 
-def _fitted(student: Network, config: TrainConfig, train_set: Dataset) -> Network:
-    """A fresh student with the data set's number of classes, mean and deviation; another one as it is."""
-    name, options = config.student.name, config.student.options
-    if name not in MODELS:
-        return student
-    classes = inspect.signature(MODELS.get(name)).parameters.get("num_classes")
-    if classes is not None and "num_classes" not in options and classes.default != train_set.num_classes:
-        student = load_model(name, {**options, "num_classes": train_set.num_classes}, seed=config.seed)
-    student.preprocessing = Preprocessing(mean=train_set.mean, std=train_set.std)
-    return student
-
-
 def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
     for key, digest in identity.items():
         if state.progress.get(key, digest) != digest:
             what = key.removesuffix("_sha256")
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
-
-
-def check_classes(role: str, model: Network, dataset: Dataset) -> None:
-    """Raises UsageError unless the network takes the data set's images and answers with its number of classes."""
-    training = model.training
-    try:
-        with torch.no_grad():
-            answer = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2])))
-    except RuntimeError as error:
-        raise UsageError(
-            f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}"
-        ) from None
-    model.train(training)
-    if answer.ndim != 2 or len(answer) != len(dataset.images[:2]):
-        raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
-    if not bool(answer.isfinite().all()):
-        raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
-    classes = answer.shape[1]
-    if classes != dataset.num_classes:
-        raise UsageError(
-            f"the {role} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
-            f"choose another {role} or another data set"
-        )
 
 
 def _train(
