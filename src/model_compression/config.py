@@ -64,10 +64,29 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A network: a registered name or a shipped teacher or a weights file, and its builder's options."""
+    """A network: a registered name, a library's or a builder's, a shipped one or a weights file; and its options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    """Of its builder."""
+    weights: str | None = None
+    """A file with weights for a network that is built anew."""
+    mean: list[float] | None = None
+    """Per channel, 1 = white, in the place of what the network declares, or of the data set's; as ``std``."""
+    std: list[float] | None = None
+    size: list[int] | None = None
+    """(height, width) to which images are scaled for it."""
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "size"):
+            values = getattr(self, name)
+            if values is not None:
+                numbers = [_number(f"{name} of {self.name}", value) for value in values]
+                object.__setattr__(self, name, numbers)  # as JSON gives them back, a tuple too
+        if self.size is not None and len(self.size) != 2:
+            raise UsageError(f"size of {self.name} must be (height, width), got {self.size}")
+        if (self.mean is None) != (self.std is None):
+            raise UsageError(f"mean and std of {self.name} go together; got {self.mean} and {self.std}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +173,9 @@ class TrainConfig:
     teacher_cache: str = "auto"
     """Where a teacher's answers are stored, each computed once: "auto" in the user's cache, "off" nowhere, a folder."""
     teacher_cache_dtype: CacheDtype = "fp16"
+    allow_weak_teacher: bool = False
+    """Whether to go on with a teacher that is seen to answer at random, in another order of classes, or far worse than
+    its file states."""
     teacher_tta: TeacherTta = "none"
     """``flip``: the teacher's answer is the mean of those to the image and to its mirror image."""
     tensorboard: bool = False
@@ -236,7 +258,7 @@ def _value(hint: Any, value: Any, source: str) -> Any:
         return from_dict(typing.cast(type, hint), value, source)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(_number(source, value))
-    plain = {Literal: str, dict: dict}.get(get_origin(hint), hint)
+    plain = {Literal: str, dict: dict, list: list}.get(get_origin(hint), hint)
     if isinstance(plain, type) and (not isinstance(value, plain) or (plain is int and isinstance(value, bool))):
         raise UsageError(f"{source} must be {plain.__name__}, got {value!r}")
     return value

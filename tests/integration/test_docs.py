@@ -73,6 +73,41 @@ def test_own_images_from_the_folder_to_the_small_model(place, capsys):
     assert (place / "student.safetensors").stat().st_size < 300_000
 
 
+@pytest.fixture
+def vit(place, libraries):
+    """my-vit: a transformer of two layers that has learnt apples and pears, as save_pretrained leaves it."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    from model_compression.data.folder import load_folder
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=2))
+    processor = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.4] * 3, image_std=[0.3] * 3)
+    train, _ = load_folder(place / "photos", 16)
+    pixels, labels = (torch.from_numpy(train.images) / 255 - 0.4) / 0.3, torch.from_numpy(train.labels)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(pixel_values=pixels, labels=labels).loss.backward()
+        optimizer.step()
+    model.save_pretrained("my-vit")
+    processor.save_pretrained("my-vit")
+
+
+@pytest.mark.usefixtures("vit")
+def test_hugging_face_model_teaches_as_the_page_has_it(capsys):
+    shown = []
+    for command in commands("hugging-face-teacher.md"):
+        assert main(command[1:]) == 0, capsys.readouterr().err
+        shown.append(capsys.readouterr().out)
+    assert "test accuracy   100.00%" in shown[0]  # so image processor, order and size are those of its training
+    assert "vit.layers.1" in shown[2]
+    script = Path("script.py")
+    script.write_text(blocks("hugging-face-teacher.md", "python")[0].replace("epochs=30", "epochs=1"))
+    assert runpy.run_path(str(script))["metrics"]["teacher_test_accuracy"] == 1.0
+
+
 @pytest.mark.usefixtures("place")
 def test_pytorch_data_sets_as_the_page_has_them():
     (block,) = blocks("data.md", "python")

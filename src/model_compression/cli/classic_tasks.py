@@ -18,7 +18,7 @@ from model_compression.errors import FileFormatError, Interrupted, RunFolderErro
 from model_compression.models import Network
 from model_compression.models.base import placed
 from model_compression.models.weights import find_weights, read_model, shipped_weights
-from model_compression.train import runs
+from model_compression.train import checks, runs
 from model_compression.train.device import choose_device, choose_precision
 from model_compression.train.evaluate import predict
 from model_compression.train.run_folder import RunFolder
@@ -36,7 +36,8 @@ def train(config: TrainConfig, data: DataConfig, folder: Path) -> None:
         raise RunFolderError(str(error).replace("--out", "--model")) from None
     assert config.method is not None
     print(f"prepare for training, {_MODES[config.method.name]} mode", flush=True)
-    config = with_local_weights(dataclasses.replace(config, data=data), Path.cwd())
+    config = dataclasses.replace(config, data=data, allow_weak_teacher=True)  # the script trained on any
+    config = with_local_weights(config, Path.cwd())
     try:
         metrics = runs.start_run(config, folder, ClassicObserver(folder))
     except KeyboardInterrupt:
@@ -109,7 +110,7 @@ class ClassicObserver:
 
 def _measure(model: Network, data: DataConfig) -> None:
     _, dataset = DATASETS.get(data.name)(data.data_dir)
-    runs.check_classes("model", model, dataset)
+    checks.check_classes("model", model, dataset)
     device = choose_device("auto")
     begun = time.monotonic()
     logits = predict(placed(model, device), dataset, device, choose_precision("auto", device))

@@ -2,6 +2,7 @@
 
 import argparse
 
+from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.schemes import (
     add_scheme_options,
     run_scheme_and_report,
@@ -21,6 +22,9 @@ EXAMPLES = """examples:
   model-compression distill --scheme self --student resnet8 --generations 3
   model-compression distill --scheme takd --assistants resnet20 --student lenet
   model-compression distill --scheme dml --student resnet8 --peers lenet
+  model-compression distill --teacher resnet56 --teacher-weights own.pt
+  model-compression distill --teacher hf:my-vit --student timm:resnet18 \\
+      --data folder:photos --image-size 224
 """
 
 
@@ -47,7 +51,12 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="MODEL",
-        help="a shipped network, a weights file or a run; a,b averages two (default: nin-cifar10)",
+        help="a shipped network, a weights file or a run, hf:NAME, or with weights any that --student takes; "
+        "a,b averages two (default: nin-cifar10)",
+    )
+    add_model_options(parser, "teacher")
+    parser.add_argument(
+        "--allow-weak-teacher", action="store_true", help="go on with one that is seen to answer at random"
     )
     parser.add_argument(
         "--pairs",
@@ -135,6 +144,8 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         teacher = None  # the default one is for methods that have use for it
     given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
     given = {name: value for name, value in given.items() if value is not None}
+    given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     if given and teacher is None and getattr(args, "scheme", None) != "self":
         raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")
+    teacher = with_model_options(teacher, args, "teacher")
     return dataclasses.replace(config, method=method, teacher=teacher, **given)

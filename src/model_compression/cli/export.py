@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.errors import UsageError
     from model_compression.export.write import EXPORTERS, SUFFIXES, export
     from model_compression.models.weights import find_weights, read_model
-    from model_compression.train.runs import check_classes
+    from model_compression.train.checks import check_classes
 
     out = Path(args.out)
     kinds = {suffix: name for name, suffix in SUFFIXES.items()}

@@ -6,13 +6,19 @@ import json
 EXAMPLES = """examples:
   model-compression features lenet
   model-compression features nin-cifar10 --json
+  model-compression features timm:resnet18 --size 224
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("model", metavar="MODEL", help="a registered or a shipped network, a weights file or a run")
-    parser.add_argument("--size", type=int, default=32, metavar="PIXELS", help="side of the images (default: 32)")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a registered or a shipped network, a library's, a weights file or a run"
+    )
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the images (default: what it asks for, else 32)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -20,16 +26,19 @@ def run(args: argparse.Namespace) -> int:
     """Prints the layers; returns the exit code."""
     import torch
 
+    from model_compression.cli.training_options import parse_pairs
     from model_compression.errors import UsageError
     from model_compression.models.features import layers, stages
     from model_compression.models.weights import load_model
 
-    if args.size < 1:
+    if args.size is not None and args.size < 1:
         raise UsageError(f"--size must be at least 1, got {args.size}")
+    model = load_model(args.model, parse_pairs(args.option, "--option"))
+    size = (args.size, args.size) if args.size else model.preprocessing.size or (32, 32)
     try:
-        found = layers(load_model(args.model), torch.zeros(2, 3, args.size, args.size))
-    except RuntimeError as error:
-        raise UsageError(f"{args.model} cannot take images of {args.size} pixels: {error}") from None
+        found = layers(model.body, torch.zeros(2, 3, *size))
+    except Exception as error:  # a network of others says in its own way what it cannot take
+        raise UsageError(f"{args.model} cannot take images of {size[0]} × {size[1]} pixels: {error}") from error
     chosen = {layer.name for layer in stages(found)}
     if args.json:
         entries = [

@@ -12,7 +12,7 @@ EXAMPLES = """examples:
   model-compression methods kd
 """
 
-_FAMILIES = ("logit", "feature", "relation")
+_FAMILIES = ("logit", "feature", "relation", "plug-in")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         width = max(len(fact["name"]) for fact in facts)
         for fact in facts:
             print(f"{fact['name']:<{width}}  {'+'.join(fact['needs']):<18}  {_short(fact['paper'])}")
+        for reason in METHODS.broken.values():
+            print(reason, file=sys.stderr)
         print("\nmodel-compression methods NAME shows one in full; --method a,b adds two.")
     return 0
 
@@ -51,7 +53,7 @@ def _facts(name: str) -> dict[str, Any]:
     parameters = inspect.signature(kind).parameters.values()
     return {
         "name": name,
-        "family": kind.__module__.split(".")[-2],
+        "family": family if (family := kind.__module__.split(".")[-2:][0]) in _FAMILIES else "plug-in",
         "paper": module.partition("\n")[0],
         "needs": sorted(method.needs),
         "needs_teacher": method.needs_teacher,

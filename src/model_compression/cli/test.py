@@ -3,9 +3,13 @@
 import argparse
 import json
 
+from model_compression.cli.model_options import add_model_options, with_model_options
+
 EXAMPLES = """examples:
   model-compression test --model nin-cifar10
   model-compression test --model runs/cifar10-lenet-kd-seed0 --json
+  model-compression test --model resnet20 --weights own.pt
+  model-compression test --model hf:my-vit --data folder:photos --image-size 224
 """
 
 _TOLERANCE = 0.003  # another processor rounds otherwise: a few images of 10,000 change sides
@@ -13,7 +17,13 @@ _TOLERANCE = 0.003  # another processor rounds otherwise: a few images of 10,000
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--model", required=True, metavar="MODEL", help="a shipped network, a weights file or a run")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a shipped network, a weights file or a run; hf:NAME; with --weights any other",
+    )
+    add_model_options(parser)
     parser.add_argument(
         "--data", default="cifar10", metavar="NAME", help="data set, folder:PATH or hf:NAME (default: cifar10)"
     )
@@ -34,29 +44,30 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.config import DataConfig
+    from model_compression.config import DataConfig, ModelConfig
     from model_compression.models.base import placed
-    from model_compression.models.weights import find_weights, read_header, read_model
+    from model_compression.train.checks import check_classes
     from model_compression.train.device import choose_device, choose_precision
     from model_compression.train.evaluate import figures, predict
-    from model_compression.train.runs import check_classes
+    from model_compression.train.networks import check_teachers, load_trained
     from model_compression.train.teachers import load_data
 
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
-    path = find_weights(args.model)
-    model = read_model(path)
+    config = with_model_options(ModelConfig(name=args.model), args)
+    check_teachers(config)
     with ConsoleObserver() as observer:
         settings = {"image_size": args.image_size, "resident": args.resident, "workers": args.workers}
         data = DataConfig(name=args.data, data_dir=args.data_dir, **settings)
         train, test = load_data(data, observer.message)
         dataset = test if args.split == "test" else train
+        model = load_trained(config, dataset)
         check_classes("model", model, dataset)
         begun = time.monotonic()
         logits = predict(placed(model, device), dataset, device, precision, observer.counter(args.split, len(dataset)))
         seconds = time.monotonic() - begun
     result = figures(logits, torch.from_numpy(dataset.labels))
-    stated = read_header(path)["facts"].get("test_accuracy") if args.split == "test" else None
+    stated = model.facts.get("test_accuracy") if args.split == "test" else None
     if args.json:
         facts = {"model": args.model, "data": args.data, "split": args.split, "images": len(dataset)}
         print(json.dumps({**facts, **result, "stated_accuracy": stated, "seconds": round(seconds, 2)}))

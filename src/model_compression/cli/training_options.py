@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model_compression.config import TrainConfig, from_json
+from model_compression.cli.model_options import add_model_options, with_model_options
+from model_compression.config import ModelConfig, TrainConfig, from_json
 from model_compression.errors import FileFormatError, UsageError
 
 # option → (type, place in the configuration, help)
@@ -73,9 +74,12 @@ def add_options(
     Every default is None: what is not given is the recipe's or the config's.
     """
     parser.add_argument(
-        "--student", metavar="MODEL", help="the network to train, as lenet; a weights file goes on from it"
+        "--student",
+        metavar="MODEL",
+        help="the network to train, as lenet, timm:NAME, torchvision:NAME, hf:NAME or mypackage.nets:build; "
+        "a weights file goes on from it",
     )
-    parser.add_argument("--student-option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
+    add_model_options(parser, "student")
     parser.add_argument("--out", metavar="FOLDER", help=out)
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
@@ -112,10 +116,8 @@ def with_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
         if getattr(args, option[2:].replace("-", "_")) is not None and not is_met(config):
             raise UsageError(f"{option} has no effect here: it needs {needed}")
     if args.student:
-        config = _replaced(config, "student.name", args.student)
-        config = _replaced(config, "student.options", {})
-    if args.student_option:
-        config = _replaced(config, "student.options", parse_pairs(args.student_option, "--student-option"))
+        config = _replaced(config, "student", ModelConfig(name=args.student))
+    config = _replaced(config, "student", with_model_options(config.student, args, "student"))
     return _replaced(config, "tensorboard", True) if args.tensorboard else config
 
 
@@ -146,7 +148,8 @@ def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
 def short_name(config: TrainConfig) -> str:
     """DATA-STUDENT, as part of a folder's name."""
     _, _, path = config.data.name.rpartition(":")  # of folder:PATH and hf:NAME,OPTIONS the last part of the path
-    return f"{Path(path.partition(',')[0]).name}-{Path(config.student.name).stem}"
+    student = Path(config.student.name.rpartition(":")[2]).stem  # of a library's network its name alone
+    return f"{Path(path.partition(',')[0]).name}-{student}"
 
 
 def _replaced(config: Any, place: str, value: Any) -> Any:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.errors import ModelCompressionError, UsageError
     from model_compression.export.verify import verify
     from model_compression.models.weights import find_weights, read_model
-    from model_compression.train.runs import check_classes
+    from model_compression.train.checks import check_classes
 
     if not 0 < args.bound < 1:
         raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")

@@ -13,7 +13,7 @@ from model_compression.registry import Registry, unknown_name
 Loader = Callable[..., tuple[Dataset, Dataset]]
 PathLike = str | os.PathLike[str]
 
-DATASETS: Registry[Loader] = Registry("data set")
+DATASETS: Registry[Loader] = Registry("data set", "model_compression.datasets")
 
 
 @DATASETS.register("cifar10")

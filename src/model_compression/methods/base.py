@@ -1,5 +1,6 @@
 """The contract of a distillation method: a small module of named, unweighted, batch-mean terms."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,17 @@ class Method(nn.Module):
         raise NotImplementedError
 
 
-METHODS: Registry[Callable[..., Method]] = Registry("method")
+def _is_method(builder: Any) -> bool:
+    """Whether it is a class of methods that can be made without parameters."""
+    if not (isinstance(builder, type) and issubclass(builder, Method)):
+        return False
+    parameters = inspect.signature(builder).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+
+
+METHODS: Registry[Callable[..., Method]] = Registry(
+    "method", "model_compression.methods", _is_method, "a subclass of Method whose parameters have defaults"
+)
 
 
 def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """The registry of networks, and what every network of this package has."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -24,13 +25,17 @@ class Network(nn.Sequential):
     name: str = ""
     options: dict[str, Any]
     preprocessing: Preprocessing
+    declares_preprocessing: bool = False
+    """Whether its weights came with the preprocessing they were trained with; else it takes the data set's."""
+    facts: dict[str, Any]
+    """What its weights file states of it, as ``test_accuracy``; empty for one from elsewhere."""
     flatten_shape: tuple[int, int, int] | None
 
     def __init__(self, layers: "OrderedDict[str, nn.Module]", flatten_shape: tuple[int, int, int] | None = None):
         super().__init__(layers)
         self.preprocessing = Preprocessing()
         self.flatten_shape = flatten_shape
-        self.options = {}
+        self.options, self.facts = {}, {}
 
     def deployed(self) -> "Network":
         """The network that is saved and shipped; a training form overrides this."""
@@ -48,7 +53,16 @@ class Network(nn.Sequential):
         """Sets what is computed from some training images (M, 3, H, W), uint8, before training. Nothing by default."""
 
 
-MODELS: Registry[Callable[..., Network]] = Registry("model")
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "model_compression.models")
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Weights that are drawn inside depend on ``seed`` alone; None leaves torch's global generator as it is."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)  # the CPU's alone, which is what is put back
+        yield
 
 
 def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Network:
@@ -63,18 +77,26 @@ def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Ne
         UnknownNameError: no such model, or an option that its builder does not have; near matches are listed.
         UsageError: an impossible value of an option.
     """
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)  # the CPU's alone, which is what is put back
+    with seeded(seed):
         try:
-            model: Network = MODELS.create(name, **options)
+            model = MODELS.create(name, **options)
         except UsageError:
             raise
         except (TypeError, ValueError, RuntimeError) as error:  # a value of a wrong type, or more memory than there is
             reason = str(error).partition("\n")[0]
             raise UsageError(f"model {name!r} cannot be built with options {options}: {reason}") from None
-    model.name, model.options = name, dict(options)
-    return model
+    network = model if isinstance(model, Network) else _wrapped(name, model)
+    network.name, network.options = name, dict(options)
+    return network
+
+
+def _wrapped(name: str, model: Any) -> Network:
+    """What a plug-in builds, as a network."""
+    from model_compression.models.external import External  # which is made of what is here
+
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"the builder of model {name!r} gave a {type(model).__name__}; expected a torch.nn.Module")
+    return External(model)
 
 
 def placed(model: N, device: torch.device) -> N:

@@ -1,24 +1,46 @@
-"""Networks of other origin, as this package's own: any module that answers images with logits."""
+"""Networks of other origin, as this package's own: any module that answers images with logits, and those of libraries.
 
-import copy
+Their names: "timm:NAME", "torchvision:NAME", "hf:FOLDER_OR_NAME", and "module.path:attribute", a builder of one's own.
+"""
+
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from model_compression.models.base import Network
+from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.models.base import Network, seeded
 from model_compression.models.features import logits_of
+from model_compression.models.libraries import (
+    Built,
+    build_hf,
+    build_timm,
+    build_torchvision,
+    check_timm,
+    check_torchvision,
+)
+from model_compression.models.own_code import NAME, build_own, find_builder, takes_num_classes
 from model_compression.models.preprocessing import Preprocessing
+
+_BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {
+    "timm": build_timm,
+    "torchvision": build_torchvision,
+    "hf": build_hf,
+}
+_CHECKS: dict[str, Callable[[str], None]] = {"timm": check_timm, "torchvision": check_torchvision}
 
 
 class External(Network):
-    """A copy of ``module``, which stays as it is; ``preprocessing`` is what it wants done to pixels.
+    """``module`` as a network; ``preprocessing`` is what it wants done to pixels.
 
     Its answer may be the logits (B, K), or an object or mapping that has them. Layers are called as in the module.
     """
 
-    def __init__(self, module: nn.Module, preprocessing: Preprocessing):
-        super().__init__(OrderedDict(module=copy.deepcopy(module)))
-        self.preprocessing = preprocessing
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing | None = None):
+        super().__init__(OrderedDict(module=module))
+        self.preprocessing = preprocessing or Preprocessing()
         self.name = f"{type(module).__module__}:{type(module).__qualname__}"
 
     def forward(self, images: Tensor) -> Tensor:
@@ -29,3 +51,68 @@ class External(Network):
     def body(self) -> nn.Module:
         """The module itself."""
         return self.get_submodule("module")
+
+
+def library_of(name: str) -> str | None:
+    """The library that ``name`` belongs to: "timm", "torchvision" or "hf"; None for other names."""
+    library, colon, rest = name.partition(":")
+    return library if colon and rest and library in _BUILDERS else None
+
+
+def is_external(name: str) -> bool:
+    """Whether ``name`` is a library's or that of a builder of one's own, and no file."""
+    return library_of(name) is not None or (NAME.fullmatch(name) is not None and not Path(name).exists())
+
+
+def check_external(name: str) -> None:
+    """Raises what `build_external` would raise for a name that there is not; a hub is not asked."""
+    library = library_of(name)
+    if library is None:
+        find_builder(name)
+    elif library in _CHECKS:
+        _CHECKS[library](name.partition(":")[2])
+
+
+def has_num_classes(name: str) -> bool:
+    """Whether a network of that name has the option ``num_classes``; all libraries' have."""
+    return library_of(name) is not None or takes_num_classes(find_builder(name))
+
+
+def build_external(
+    name: str, options: Mapping[str, Any], *, seed: int | None = None, from_file: bool = False
+) -> External:
+    """The network of that name, with weights where ``pretrained`` in ``options`` asks a library for them.
+
+    ``seed`` is of fresh weights. ``from_file``: the name stands in a file, see `own_code.find_builder`.
+
+    Raises UsageError for names, options and values that cannot be, MissingExtraError without the library, and
+    ModelCompressionError when weights cannot be fetched.
+    """
+    library = library_of(name)
+    try:
+        with seeded(seed):
+            if library is None:
+                module = build_own(name, options, from_file=from_file)
+                built = Built(module=module, options=dict(options))
+            else:
+                check_external(name)
+                built = _BUILDERS[library](name.partition(":")[2], options)
+    except ModelCompressionError:
+        raise
+    except OSError as error:
+        raise ModelCompressionError(
+            f"{name} cannot be read or fetched: {_first_line(error)}; check the name and the connection, or give a "
+            "weights file that you have"
+        ) from error
+    except Exception as error:  # the code of others, with values that it may not expect
+        given = f"options {dict(options)}" if options else "no options"
+        raise UsageError(
+            f"model {name!r} cannot be built with {given}: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    network = External(built.module, built.preprocessing or Preprocessing(size=built.size))
+    network.name, network.options, network.declares_preprocessing = name, built.options, built.preprocessing is not None
+    return network
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.errors import UsageError
@@ -16,16 +17,19 @@ CIFAR10_STD = (0.24703, 0.24349, 0.26159)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocessing:
-    """(pixels − 255 · mean) / (255 · std), after the channels are put in ``channel_order``.
+    """(pixels − 255 · mean) / (255 · std), after images are scaled and their channels put in ``channel_order``.
 
     ``mean`` and ``std`` are per channel, in units of 1 = white, in ``channel_order``. ``mean_image`` (C, H, W), in
     units of 0 to 255 and in ``channel_order``, takes the place of ``mean`` where a network was trained so.
+    ``size`` (H, W) is that to which other images are scaled, whole, by antialiased bilinear interpolation; None leaves
+    them as they are.
     """
 
     mean: tuple[float, ...] = CIFAR10_MEAN
     std: tuple[float, ...] = CIFAR10_STD
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean_image: Tensor | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for figures that could not be meant."""
@@ -37,11 +41,16 @@ class Preprocessing:
         image = self.mean_image
         if image is not None and (image.ndim != 3 or len(image) != len(self.std) or not bool(image.isfinite().all())):
             raise UsageError(f"the mean image must be finite, ({len(self.std)}, H, W), got {tuple(image.shape)}")
+        size = self.size
+        if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 for side in size)):
+            raise UsageError(f"size must be (height, width) of at least one pixel, got {size}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), channels-last in memory."""
+        """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), of ``size``, channels-last in memory."""
         pixels = images.flip(1) if self.channel_order == "bgr" else images
         pixels = pixels.to(torch.float32, memory_format=torch.channels_last)
+        if self.size is not None and pixels.shape[2:] != self.size:
+            pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=True)
         scale = pixels.new_tensor([1 / (255 * s) for s in self.std]).view(1, -1, 1, 1)
         if self.mean_image is not None:
             if self.mean_image.shape != pixels.shape[1:]:
@@ -52,8 +61,9 @@ class Preprocessing:
         return torch.addcmul(offset, pixels, scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; the mean image is a tensor and is stored beside the weights."""
-        return {"mean": list(self.mean), "std": list(self.std), "channel_order": self.channel_order}
+        """Plain values, a size only where there is one; the mean image is a tensor and is stored beside the weights."""
+        values = {"mean": list(self.mean), "std": list(self.std), "channel_order": self.channel_order}
+        return values if self.size is None else {**values, "size": list(self.size)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], mean_image: Tensor | None = None) -> "Preprocessing":
@@ -63,4 +73,5 @@ class Preprocessing:
             std=tuple(values["std"]),
             channel_order=values["channel_order"],
             mean_image=mean_image,
+            size=tuple(values["size"]) if values.get("size") is not None else None,
         )

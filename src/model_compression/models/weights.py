@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
 from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
+from model_compression.models.external import build_external, is_external, library_of
+from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
 from model_compression.sealed import seal, unseal
@@ -57,22 +59,72 @@ def save_weights(
     write_atomically(path, seal(tensors, _HEADER, header))
 
 
-def load_model(name: str, options: dict[str, Any] | None = None, *, seed: int | None = None) -> Network:
-    """The network that ``name`` means: a registered model with fresh weights, a shipped one, or a file or run folder.
+def load_model(
+    name: str,
+    options: dict[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+    weights: str | Path | None = None,
+) -> Network:
+    """The network that ``name`` means.
 
-    Raises UnknownNameError with near matches, FileFormatError and WeightsMismatchError.
+    Args:
+        name: a registered model, "timm:NAME", "torchvision:NAME" or "module.path:builder", with fresh weights;
+            "hf:FOLDER_OR_NAME", with its own; a shipped network; a weights file or a run folder.
+        options: of the builder. ``pretrained`` asks a library for weights, or not to use those of "hf:".
+        seed: of fresh weights; None draws them from torch's global generator.
+        weights: a file with weights for a network that is built anew: .safetensors, or .pt with tensors and plain
+            values alone, also in dictionaries in dictionaries (FILE#KEY names one) and with ``module.`` before names.
+
+    Raises:
+        UnknownNameError: no such network or option; near matches are listed.
+        FileFormatError: a file that cannot be read; WeightsMismatchError: one that does not fit, with every tensor.
+        ModelCompressionError: a library that is missing, or weights that it cannot fetch.
     """
-    if name in MODELS:
-        return _fresh_model(name, options or {}, seed)
-    if options:
-        raise UsageError(f"options {sorted(options)} are for a model built anew; {name!r} has weights that fix its own")
-    return read_model(find_weights(name))
+    options = dict(options or {})
+    if name not in MODELS and not is_external(name):
+        if options:
+            raise UsageError(
+                f"options {sorted(options)} are for a model built anew; {name!r} has weights that fix its own"
+            )
+        if weights is not None:
+            check_own_weights(name, weights)
+        return read_model(find_weights(name))
+    if weights is None:
+        return _built(name, options, seed)
+    if options.get("pretrained"):
+        raise UsageError(f"pretrained and the weights {weights} both say which weights {name!r} has; give one of them")
+    model = _built(name, {**options, "pretrained": False} if library_of(name) else options, seed)
+    if not _is_ours(weights):
+        load_own_weights(model.body, weights)
+        return model
+    _fill(model, find_own_weights(weights)[0])
+    return model
 
 
-def _fresh_model(name: str, options: dict[str, Any], seed: int | None) -> Network:
+def check_own_weights(name: str, source: str | Path) -> None:
+    """Raises UsageError unless ``name`` is a network that is built anew, FileFormatError unless the file is there."""
+    if name not in MODELS and not is_external(name):
+        raise UsageError(f"weights {source} are for a network that is built anew, as resnet20; {name!r} has its own")
+    find_own_weights(source)
+
+
+def load_own_weights(module: nn.Module, source: str | Path) -> None:
+    """Copies the weights of a file of someone's own into ``module``, see `load_model`; all or nothing."""
+    load_tensors(module, own_tensors(source, module.state_dict()), str(source))
+
+
+def _built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bool = False) -> Network:
+    """A registered network or one of other origin, built anew."""
     if "seed" in options:
         raise UsageError(f"model {name!r}: seed is not an option of a network; the run's seed draws its weights")
-    return create_model(name, seed=seed, **options)
+    if name in MODELS:
+        return create_model(name, seed=seed, **options)
+    if not is_external(name):
+        raise unknown_name("model", name, MODELS.names())
+    if from_file and library_of(name):
+        options = {**options, "pretrained": False}
+    return build_external(name, options, seed=seed, from_file=from_file)
 
 
 def find_weights(name: str) -> Path:
@@ -82,6 +134,8 @@ def find_weights(name: str) -> Path:
     shipped = shipped_weights()
     if name in shipped:
         return shipped[name]
+    if is_external(name):
+        raise no_weights(name)
     path = Path(name).expanduser()
     if (path / "student.safetensors").is_file():
         return path / "student.safetensors"
@@ -97,10 +151,12 @@ def find_weights(name: str) -> Path:
 
 
 def no_weights(name: str) -> UsageError:
-    """The error for a registered network where a trained one is meant: with fresh weights it answers at random."""
+    """The error for a network built anew where a trained one is meant: with fresh weights it answers at random."""
     shipped = ", ".join(shipped_weights()) or "none"
+    fetched = "the option pretrained=true, or " if library_of(name) else ""
     return UsageError(
-        f"network {name!r} has no weights; give a weights file, a run folder or a shipped one ({shipped})"
+        f"network {name!r} has no weights; give a weights file, a run folder or a shipped one ({shipped}), or weights "
+        f"for it: {fetched}a file of its own (--weights, --teacher-weights)"
     )
 
 
@@ -130,18 +186,33 @@ def read_header(path: str | Path) -> dict[str, Any]:
 def read_model(path: str | Path) -> Network:
     """Builds the network that a weights file names, with its weights in float32 and its preprocessing."""
     header = read_header(path)
-    tensors, _ = unseal(Path(path), _HEADER, sealed=header["format"] == FORMAT)
     try:
-        model = _fresh_model(header["model"], header["options"], None)
+        model = _built(header["model"], header["options"], None, from_file=True)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
+    _fill(model, path)
+    return model
+
+
+def _fill(model: Network, path: str | Path) -> None:
+    """Gives ``model`` the weights, the preprocessing and the facts of a file of this package."""
+    header = read_header(path)
+    tensors, _ = unseal(Path(path), _HEADER, sealed=header["format"] == FORMAT)
     mean_image = tensors.pop(_MEAN_IMAGE, None)
     try:
         model.preprocessing = Preprocessing.from_dict(header["preprocessing"], mean_image)
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the preprocessing in the header is damaged: {error}") from None
+    model.declares_preprocessing, model.facts = True, header["facts"]
     load_tensors(model, tensors, str(path))
-    return model
+
+
+def _is_ours(source: str | Path) -> bool:
+    """Whether a file of weights was written by `save_weights`."""
+    try:
+        return bool(read_header(Path(source).expanduser()))
+    except FileFormatError:
+        return False
 
 
 def not_finite(tensors: dict[str, Tensor]) -> str | None:

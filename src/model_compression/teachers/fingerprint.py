@@ -8,6 +8,7 @@ import torch
 
 from model_compression.config import CacheDtype, DataConfig, to_dict
 from model_compression.models.base import Network
+from model_compression.models.external import External
 from model_compression.teachers.live import LiveTeacher
 
 FORMAT = "model_compression.teacher_cache/3"
@@ -26,6 +27,8 @@ def fingerprint(live: LiveTeacher, data_digest: str, config: DataConfig, dtype: 
             "model": model.name,
             "weights_sha256": weights_digest(model),
             "preprocessing": model.preprocessing.to_dict(),
+            # Of code of others an option may change what it computes, and no weight.
+            **({"options": model.options} if isinstance(model, External) and model.options else {}),
         }
         for model in live.models
     ]

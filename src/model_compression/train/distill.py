@@ -1,5 +1,6 @@
 """Distillation in a line of Python, from modules and arrays as well as from names."""
 
+import copy
 import dataclasses
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from torch import nn
 from model_compression.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.errors import UsageError
 from model_compression.models.external import External
+from model_compression.models.weights import load_own_weights
 from model_compression.train.given_data import GivenData, given_data, is_opaque
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.runs import Parts, start_run
@@ -28,14 +30,15 @@ class Result:
 
 
 def distill(
-    teacher: str | nn.Module | None,
-    student: str | nn.Module,
+    teacher: str | ModelConfig | nn.Module | None,
+    student: str | ModelConfig | nn.Module,
     data: str | GivenData,
     *,
     method: str = "kd",
     params: dict[str, Any] | None = None,
     epochs: int = 30,
     seed: int = 0,
+    teacher_weights: str | Path | None = None,
     run_dir: str | Path | None = None,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
@@ -43,10 +46,10 @@ def distill(
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
 
     Args:
-        teacher: a shipped network, a weights file, a run folder, or any module that answers normalised images
-            (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. None for a method that needs
-            none, as "tf_kd".
-        student: a network's name, or a module, likewise.
+        teacher: a shipped network, a weights file, a run folder, "hf:NAME", or any module that answers normalised
+            images (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. A `ModelConfig` gives
+            options, normalisation and size beside the name. None for a method that needs none, as "tf_kd".
+        student: a network's name, as "resnet20", "timm:resnet18" or "mypackage.nets:build", or a module, likewise.
         data: a data set's name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch data sets
             whose items are (PIL image or uint8 tensor (C, H, W), class number), or of DataLoaders; or four arrays:
             training images (N, C, H, W) uint8, training labels (N,), or None where there are none, test images, test
@@ -57,6 +60,7 @@ def distill(
         params: the method's parameters.
         epochs: passes over the training images.
         seed: of the order of the images, and of the initial weights of a student that is named.
+        teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
         run_dir: a folder that does not exist; by default one in the folder for temporary files.
         config: everything else, as optimiser, augmentation and precision; its networks, method, epochs and seed are
             replaced.
@@ -67,12 +71,15 @@ def distill(
     """
     _check_types(method=method, params=params, epochs=epochs, seed=seed, run_dir=run_dir, config=config)
     _check_observer(observer)
-    config = config or TrainConfig(student=ModelConfig(name=_name(student)))
+    named = None if teacher is None else _named(teacher)
+    if teacher_weights is not None:
+        teacher, named = _with_weights(teacher, named, teacher_weights)
+    config = config or TrainConfig(student=_named(student))
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,
-        student=ModelConfig(name=_name(student)),
-        teacher=None if teacher is None else ModelConfig(name=_name(teacher)),
+        student=_named(student),
+        teacher=named,
         method=MethodConfig(name=method, params=dict(params or {})),
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
         epochs=epochs,
@@ -80,7 +87,7 @@ def distill(
         teacher_cache="off" if datasets is not None and is_opaque(datasets[0]) else config.teacher_cache,
     )
     parts = Parts(
-        student=None if isinstance(student, str) else student,
+        student=student if isinstance(student, nn.Module) else None,
         teacher=teacher if isinstance(teacher, nn.Module) else None,
         data=datasets,
     )
@@ -138,9 +145,24 @@ def _folder(given: str | Path | None) -> Iterator[Path]:
             parent.rmdir()  # only if it is empty
 
 
-def _name(model: str | nn.Module) -> str:
-    if isinstance(model, str):
+def _with_weights(
+    teacher: str | ModelConfig | nn.Module | None, named: ModelConfig | None, weights: str | Path
+) -> tuple[str | ModelConfig | nn.Module, ModelConfig]:
+    """The teacher with weights of a file: a module gets them here, a name is given them to be built with."""
+    if teacher is None or named is None:
+        raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
+    if not isinstance(teacher, nn.Module):
+        return teacher, dataclasses.replace(named, weights=str(weights))
+    teacher = copy.deepcopy(teacher)
+    load_own_weights(teacher, weights)
+    return teacher, named
+
+
+def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
+    if isinstance(model, ModelConfig):
         return model
+    if isinstance(model, str):
+        return ModelConfig(name=model)
     if not isinstance(model, nn.Module):
         raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
-    return f"{type(model).__module__}:{type(model).__qualname__}"
+    return ModelConfig(name=f"{type(model).__module__}:{type(model).__qualname__}")

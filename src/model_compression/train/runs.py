@@ -1,8 +1,8 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
+import copy
 import dataclasses
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,31 +15,33 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from model_compression.config import DataConfig, TrainConfig, given_values
+from model_compression.config import DataConfig, ModelConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
-from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError
+from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
-from model_compression.models.base import MODELS, Network
+from model_compression.models.base import Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import load_model, save_weights
+from model_compression.models.weights import save_weights
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.board import open_board, summary_writer, write_event
 from model_compression.train.checkpoint import State, delete_states, load_state, save_state
+from model_compression.train.checks import check_classes, check_teachers_answers
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog
 from model_compression.train.mutual import Peers, peer_configs
+from model_compression.train.networks import check_student, check_teachers, load_student, load_teachers
 from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.reused_classifier import num_parameters, with_teachers_classifier
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
-from model_compression.train.teachers import cached_teacher, load_data, load_teachers
+from model_compression.train.teachers import cached_teacher, load_data
 from model_compression.train.trainer import Progress, Teacher, Trainer
 
 
@@ -135,8 +137,9 @@ class _Prepared:
         keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)
         if parts.student is None:
-            student = load_model(config.student.name, config.student.options, seed=config.seed)
-        teachers = load_teachers(config.teacher) if config.teacher and parts.teacher is None else []
+            check_student(config.student)
+        if config.teacher and parts.teacher is None:
+            check_teachers(config.teacher)
         full_train, test = parts.data or load_data(config.data, observer.message)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation and not full_train.labelled:
@@ -145,20 +148,23 @@ class _Prepared:
             self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
             self.eval_name = "validation"
         normalised = Preprocessing(mean=full_train.mean, std=full_train.std)
+        teachers: list[Network] = []
         if parts.teacher is not None:
-            teachers = [External(parts.teacher, normalised)]
+            teachers = [External(copy.deepcopy(parts.teacher), normalised)]
+        elif config.teacher is not None:
+            teachers = load_teachers(config.teacher, self.train_set)
         if parts.student is not None:
-            student = External(parts.student, normalised)
+            student: Network = External(copy.deepcopy(parts.student), normalised)
         else:
-            student = _fitted(student, config, self.train_set)
+            student = load_student(config.student, self.train_set, config.seed)
         if isinstance(full_train.images, OpaqueImages):
             for network in (student, *teachers):
                 network.preprocessing = normalised  # whatever it was: the batches are taken as they are
         check_classes("student", student, self.train_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
-        if parts.student is None and config.student.name in MODELS:  # not for a network that comes with its weights
-            self._prepare(student)
+        if parts.student is None:
+            self._prepare(student, config.student)
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
         if config.method is not None:
@@ -173,6 +179,7 @@ class _Prepared:
                 features=taps.teacher,
                 embedding=taps.embedding,
             )
+            check_teachers_answers(config, self.live, self.train_set, observer.message)
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.peers = Peers(self._peers(config)) if config.peers is not None else None
         answers = self.peers or self._teacher(config, taps, observer)
@@ -191,8 +198,9 @@ class _Prepared:
             return student, taps
         return with_teachers_classifier(student, teacher, taps, images, config.seed, observer)
 
-    def _prepare(self, network: Network) -> None:
-        if network.num_prepared:
+    def _prepare(self, network: Network, config: ModelConfig) -> None:
+        """Gives a fresh network what it computes from the training images."""
+        if network.num_prepared and not (network.declares_preprocessing or config.weights):
             stride = max(1, len(self.train_set) // network.num_prepared)
             network.prepare(torch.from_numpy(self.train_set.images[::stride]))
 
@@ -202,10 +210,10 @@ class _Prepared:
         if create_method(config.method).needs != {"logits"}:
             raise UsageError(f"peers learn by methods that need logits only, and {config.method.name!r} needs more")
         for own in peer_configs(config):
-            network = _fitted(load_model(own.student.name, own.student.options, seed=own.seed), own, self.train_set)
+            check_student(own.student)
+            network = load_student(own.student, self.train_set, own.seed)
             check_classes(f"peer {own.student.name}", network, self.train_set)
-            if own.student.name in MODELS:
-                self._prepare(network)
+            self._prepare(network, own.student)
             yield Trainer(own, network, None, self.train_set, self.device, self.precision)
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
@@ -241,46 +249,11 @@ class _Prepared:
         return torch.cat([self.live.answer(batch).logits.cpu() for batch in batches])
 
 
-def _fitted(student: Network, config: TrainConfig, train_set: Dataset) -> Network:
-    """A fresh student with the data set's number of classes, mean and deviation; another one as it is."""
-    name, options = config.student.name, config.student.options
-    if name not in MODELS:
-        return student
-    classes = inspect.signature(MODELS.get(name)).parameters.get("num_classes")
-    if classes is not None and "num_classes" not in options and classes.default != train_set.num_classes:
-        student = load_model(name, {**options, "num_classes": train_set.num_classes}, seed=config.seed)
-    student.preprocessing = Preprocessing(mean=train_set.mean, std=train_set.std)
-    return student
-
-
 def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
     for key, digest in identity.items():
         if state.progress.get(key, digest) != digest:
             what = key.removesuffix("_sha256")
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
-
-
-def check_classes(role: str, model: Network, dataset: Dataset) -> None:
-    """Raises UsageError unless the network takes the data set's images and answers with its number of classes."""
-    training = model.training
-    try:
-        with torch.no_grad():
-            answer = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2])))
-    except RuntimeError as error:
-        raise UsageError(
-            f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}"
-        ) from None
-    model.train(training)
-    if answer.ndim != 2 or len(answer) != len(dataset.images[:2]):
-        raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
-    if not bool(answer.isfinite().all()):
-        raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
-    classes = answer.shape[1]
-    if classes != dataset.num_classes:
-        raise UsageError(
-            f"the {role} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
-            f"choose another {role} or another data set"
-        )
 
 
 def _train(

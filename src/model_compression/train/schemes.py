@@ -127,7 +127,9 @@ def _check(stages: list[TrainConfig], observer: Observer) -> None:
     data = load_data(stages[0].data, observer.message)
     before: Network | None = None
     for config in stages:
-        looked_at = dataclasses.replace(config, teacher_cache="off")  # a store would be of the untrained one's answers
+        # The network before is not trained yet: its answers are not to be stored, nor to be judged.
+        weak = config.allow_weak_teacher or before is not None
+        looked_at = dataclasses.replace(config, teacher_cache="off", allow_weak_teacher=weak)
         before = check_run(looked_at, Parts(data=data, teacher=before)).network.deployed()
 
 

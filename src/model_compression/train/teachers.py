@@ -6,31 +6,22 @@ from pathlib import Path
 
 import torch
 
-from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict
+from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict, given_values
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError, UsageError
-from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import load_model, no_weights
 from model_compression.teachers.cache import CachedTeacher, size_estimate
 from model_compression.teachers.fingerprint import fingerprint
 from model_compression.teachers.live import LiveTeacher
 from model_compression.teachers.store import AnswerStore, store_for
+from model_compression.train.checks import check_teachers_answers
 from model_compression.train.device import choose_device, choose_precision
+from model_compression.train.networks import check_teachers, load_teachers
 from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer
 
 _AUTO_BYTES = 8 * 2**30  # what "auto" stores at most for one run
-
-
-def load_teachers(config: ModelConfig) -> list[Network]:
-    """The networks that ``config`` names, with commas between several. Raises UsageError for one without weights."""
-    names = [config.name] if Path(config.name).exists() else [name.strip() for name in config.name.split(",")]
-    for name in names:
-        if name in MODELS:
-            raise no_weights(name)  # fresh ones would answer at random, and otherwise after a resume
-    return [load_model(name, config.options) for name in names]
 
 
 def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
@@ -79,7 +70,14 @@ def cached_teacher(
         store = store_for(identity)
     else:
         store = AnswerStore(Path(config.teacher_cache).expanduser())
-    store.claim(identity, {"teacher": config.teacher.name, "data": dataclasses.asdict(config.data)})
+    store.claim(
+        identity,
+        {
+            "teacher": config.teacher.name,
+            "teacher_config": given_values(config.teacher),
+            "data": dataclasses.asdict(config.data),
+        },
+    )
     return CachedTeacher(live, loader_for(train_set, config.data, live.device), store, progress, report)
 
 
@@ -93,9 +91,11 @@ def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
     if config.method is not None:
         create_method(config.method)  # a name that is wrong here is wrong for the run as well
     device = choose_device(config.device)
-    teachers = load_teachers(config.teacher)
-    live = LiveTeacher(teachers, device, choose_precision(config.precision, device), config.teacher_tta)
+    check_teachers(config.teacher)
     train_set = _train_set(config.data, observer.message)
+    teachers = load_teachers(config.teacher, train_set)
+    live = LiveTeacher(teachers, device, choose_precision(config.precision, device), config.teacher_tta)
+    check_teachers_answers(config, live, train_set, observer.message)
     teacher = cached_teacher(config, live, train_set, observer.teacher_answered, observer.message)
     if teacher is None:
         raise UsageError("these are more answers than --teacher-cache auto stores; name a folder")
@@ -112,12 +112,13 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
     origin, stored = store.origin, store.fingerprint
     try:
         data = from_dict(DataConfig, origin["data"], str(store.folder))
-        teachers = load_teachers(ModelConfig(name=origin["teacher"]))
+        named = origin.get("teacher_config", {"name": origin["teacher"]})  # stores of before had the name alone
+        train_set = _train_set(data, report)
+        teachers = load_teachers(from_dict(ModelConfig, named, str(store.folder)), train_set)
         precision = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
         live = LiveTeacher(teachers, choose_device(device), precision[stored["precision"]], stored["tta"])
     except (KeyError, TypeError) as error:
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
-    train_set = _train_set(data, report)
     store.claim(fingerprint(live, train_set.digest, data, stored["dtype"]), origin)
     return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from model_compression.errors import UsageError
 from model_compression.models import Preprocessing
@@ -72,3 +73,37 @@ def test_preprocessing_refuses_figures_that_cannot_be_meant(values, message):
 def test_preprocessing_refuses_images_of_another_size_than_its_mean_image():
     with pytest.raises(UsageError, match=r"images are \(3, 8, 8\), but this network's mean image is \(3, 4, 4\)"):
         Preprocessing(mean_image=torch.zeros(3, 4, 4))(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (12, 10), (9, 4)])
+def test_preprocessing_scales_as_pillow_does(images, size):
+    found = Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3, size=size)(torch.from_numpy(images))
+    assert found.shape == (4, 3, *size)
+    for image, scaled in zip(images, found, strict=True):
+        for channel, plane in zip(image, scaled, strict=True):
+            pillow = Image.fromarray(channel.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(plane.numpy(), np.asarray(pillow), atol=2e-3)
+
+
+def test_preprocessing_of_the_images_own_size_scales_nothing(images):
+    given = torch.from_numpy(images)
+    assert torch.equal(Preprocessing(size=(6, 5))(given), Preprocessing()(given))
+
+
+def test_preprocessing_scales_before_it_subtracts_the_mean_image(images):
+    mean_image = torch.rand(3, 3, 5) * 255
+    found = Preprocessing(std=STD, mean_image=mean_image, size=(3, 5))(torch.from_numpy(images))
+    scaled = Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3, size=(3, 5))(torch.from_numpy(images))
+    torch.testing.assert_close(found, (scaled - mean_image) / (255 * torch.tensor(STD).view(3, 1, 1)))
+
+
+def test_preprocessing_without_a_size_is_written_as_before():
+    assert Preprocessing().to_dict().keys() == {"mean", "std", "channel_order"}
+    first = Preprocessing(size=(7, 9))
+    assert Preprocessing.from_dict(first.to_dict()).size == (7, 9)
+
+
+@pytest.mark.parametrize("size", [(4,), (0, 4), (4.0, 4)])
+def test_preprocessing_refuses_a_size_that_is_none(size):
+    with pytest.raises(UsageError, match=r"size must be \(height, width\)"):
+        Preprocessing(size=size)

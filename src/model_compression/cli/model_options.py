@@ -1,0 +1,66 @@
+"""The options that say which weights a network has, and what it wants done to images."""
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING
+
+from model_compression.errors import UsageError
+
+if TYPE_CHECKING:
+    from model_compression.config import ModelConfig
+
+
+def add_model_options(parser: argparse.ArgumentParser, role: str = "") -> None:
+    """Adds --ROLE-option, -weights, -mean, -std and -size; without a role --option and so on."""
+    prefix, whose = (f"--{role}-", f"the {role}'s") if role else ("--", "the model's")
+    parser.add_argument(
+        f"{prefix}option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"of {whose} builder, as pretrained=true",
+    )
+    parser.add_argument(
+        f"{prefix}weights", metavar="FILE", help=f"{whose} weights, .pt or .safetensors; FILE#KEY: those under a key"
+    )
+    for figure in ("mean", "std"):
+        parser.add_argument(
+            f"{prefix}{figure}",
+            metavar="A,B,C",
+            help=f"{figure} of {whose} pixels, 1 = white (default: its own, or the data's)",
+        )
+    parser.add_argument(
+        f"{prefix}size", metavar="H,W", help=f"height and width to which {whose} images are scaled (default: its own)"
+    )
+
+
+def with_model_options(config: "ModelConfig", args: argparse.Namespace, role: str = "") -> "ModelConfig":
+    """``config`` with what the command line gives in its place. Raises UsageError for what cannot be read."""
+    from model_compression.cli.training_options import parse_pairs
+
+    prefix = f"{role}_" if role else ""
+    given = {name: getattr(args, f"{prefix}{name}") for name in ("option", "weights", "mean", "std", "size")}
+    option = f"--{role}-" if role else "--"
+    changes: dict[str, object] = {}
+    if given["option"]:
+        changes["options"] = parse_pairs(given["option"], f"{option}option")
+    if given["weights"] is not None:
+        if not given["weights"]:
+            raise UsageError(f"{option}weights is empty; give it a file, or leave it out")
+        changes["weights"] = given["weights"]
+    for figure in ("mean", "std"):
+        if given[figure] is not None:
+            changes[figure] = _numbers(f"{option}{figure}", given[figure])
+    if given["size"] is not None:
+        sides = [int(side) for side in _numbers(f"{option}size", given["size"]) if side == int(side) and side > 0]
+        if len(sides) not in (1, 2) or len(sides) != given["size"].count(",") + 1:
+            raise UsageError(f"{option}size must be H,W or one side of a square, in pixels, got {given['size']!r}")
+        changes["size"] = sides * 2 if len(sides) == 1 else sides
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} must be numbers with commas between them, as 0.5,0.5,0.5, got {text!r}") from None

@@ -1,0 +1,108 @@
+"""Networks that a user's own code builds, named "module.path:attribute"."""
+
+import copy
+import importlib
+import inspect
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from model_compression.errors import FileFormatError, UsageError
+from model_compression.registry import call_with_options, unknown_name
+
+NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.\w+)*):(?P<attribute>[A-Za-z_]\w*)")
+
+
+def build_own(name: str, options: Mapping[str, Any], *, from_file: bool = False) -> nn.Module:
+    """What the builder ``name`` returns when it is called with ``options``; a module stands for itself.
+
+    ``from_file`` says that a file named it, see `find_builder`. Raises UsageError for what is not there, does not take
+    the options or returns something else.
+    """
+    with _working_folder_first():
+        builder = find_builder(name, from_file=from_file)
+        if isinstance(builder, nn.Module):
+            if options:
+                raise UsageError(f"{name} is a network and no builder, so it takes no options; got {sorted(options)}")
+            return copy.deepcopy(builder)
+        module = call_with_options(f"builder {name!r}", builder, options)
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
+    return module
+
+
+def find_builder(name: str, *, from_file: bool = False) -> Callable[..., Any]:
+    """The callable that ``name`` means, imported from the working folder or wherever Python finds packages.
+
+    A name that stands in a file (``from_file``) may be a stranger's: then it must be a class of networks, or a function
+    outside the standard library and the installed packages, whose functions do anything (FileFormatError otherwise).
+    """
+    parts = NAME.fullmatch(name)
+    assert parts is not None
+    try:
+        with _working_folder_first():
+            importlib.invalidate_caches()
+            module = importlib.import_module(parts["module"])
+    except Exception as error:  # a user's module can raise anything while it is imported
+        raise UsageError(
+            f"cannot import {parts['module']!r} of {name!r}: {type(error).__name__}: {error}; it is looked for in the "
+            "working folder and among the installed packages"
+        ) from error
+    found = getattr(module, parts["attribute"], None)
+    if found is None:
+        raise unknown_name(f"attribute of {parts['module']}:", parts["attribute"], _callables(module))
+    if not callable(found):
+        raise UsageError(f"{name} is a {type(found).__name__}; expected a function or class that gives a network")
+    if from_file and not _is_harmless(found):
+        raise FileFormatError(
+            f"{name} is a function of an installed package, which is not called because a file says so; name the "
+            "network yourself, with the file as its weights"
+        )
+    builder: Callable[..., Any] = found
+    return builder
+
+
+def takes_num_classes(builder: Callable[..., Any]) -> bool:
+    """Whether a builder has the option ``num_classes``."""
+    try:
+        return not isinstance(builder, nn.Module) and "num_classes" in inspect.signature(builder).parameters
+    except ValueError:  # some of C have no signature
+        return False
+
+
+def _is_harmless(builder: Any) -> bool:
+    if isinstance(builder, nn.Module) or (isinstance(builder, type) and issubclass(builder, nn.Module)):
+        return True
+    if not inspect.isfunction(builder):
+        return False
+    path = Path(builder.__code__.co_filename).resolve()
+    standard = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib")]
+    is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
+    return not is_installed and not any(path.is_relative_to(folder) for folder in standard)
+
+
+def _callables(module: Any) -> list[str]:
+    """What a module defines itself and could be meant."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+@contextmanager
+def _working_folder_first() -> Iterator[None]:
+    """The working folder is where modules are looked for first, as for a script that lies there."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the user's code may have taken it away
+            sys.path.remove(folder)

@@ -1,0 +1,124 @@
+"""Weights files as people have them: .pt with dictionaries in dictionaries, prefixes before the names, .safetensors."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model_compression.errors import FileFormatError, UsageError
+
+Tensors = dict[str, Tensor]
+
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
+_DEPTH = 4  # of dictionaries in dictionaries
+
+
+def own_tensors(source: str | Path, expected: Mapping[str, Tensor]) -> Tensors:
+    """The tensors of the file ``source`` that are for a network whose state is ``expected``, under its names.
+
+    The file may hold dictionaries in dictionaries, as {"epoch": …, "state_dict": {…}}: the one whose names and shapes
+    fit is taken, without the prefixes that DataParallel and torch.compile put before names. FILE#KEY names it, where
+    several fit. What fits best is returned when none does, so that an error can say what is wrong with it.
+
+    Raises FileFormatError for a file that cannot be read or holds no tensors, UsageError when several fit.
+    """
+    path, key = find_own_weights(source)
+    found = {place: _plain(tensors, expected) for place, tensors in _dictionaries(_read(path), "")}
+    if key:
+        if key not in found:
+            raise UsageError(f"{path} has no tensors under {key!r}; expected one of {_listed(found)}")
+        return found[key]
+    if not found:
+        raise FileFormatError(f"{path} holds no dictionary of tensors; save one with torch.save(model.state_dict(), …)")
+    fitting = {place: tensors for place, tensors in found.items() if _misfits(tensors, expected) == 0}
+    if len(fitting) > 1 and not _are_equal(list(fitting.values())):
+        first = next(iter(fitting))
+        raise UsageError(
+            f"{path} holds several sets of weights that fit: {_listed(fitting)}; name one, as {path}#{first}"
+        )
+    return min(found.values(), key=lambda tensors: _distance(tensors, expected))
+
+
+def find_own_weights(source: str | Path) -> tuple[Path, str]:
+    """FILE and KEY of FILE#KEY. Raises FileFormatError when there is no such file."""
+    path, key = Path(source).expanduser(), ""
+    if not path.exists() and "#" in path.name:
+        name, _, key = path.name.rpartition("#")
+        path = path.with_name(name)
+    if not path.is_file():
+        raise FileFormatError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a weights file")
+    return path, key
+
+
+def _read(path: Path) -> Any:
+    """What the file holds, by PyTorch's own unpickler, which builds tensors and plain values alone."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files of another kind, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # its text advises to unpickle all the same
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked.group(1)}" if asked else "its pickle is of another kind"
+        raise FileFormatError(
+            f"{path} holds more than tensors and plain values, and is not read: {reason}; save the weights alone, "
+            "where you trust the file, with torch.save(model.state_dict(), …)"
+        ) from error
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+        kind = "a TorchScript archive" if "TorchScript" in str(error) else f"damaged ({type(error).__name__})"
+        raise FileFormatError(
+            f"{path} is no readable weights file: it is {kind}; expected one of torch.save"
+        ) from error
+
+
+def _dictionaries(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Tensors]]:
+    """Every dictionary in ``value`` that names tensors, with its place as "a.b"; what else it holds is left out."""
+    if not isinstance(value, Mapping) or depth > _DEPTH:
+        return
+    tensors = {str(key): entry for key, entry in value.items() if isinstance(entry, Tensor)}
+    if tensors and all(isinstance(key, str) for key in value):
+        yield place, tensors
+    for key, entry in value.items():
+        yield from _dictionaries(entry, f"{place}.{key}" if place else str(key), depth + 1)
+
+
+def _plain(tensors: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
+    """``tensors`` without prefixes that all names have, and with the counters of normalisations that old files lack."""
+    while True:
+        names = [name for name in tensors if name != "n_averaged"]  # AveragedModel's own, beside the prefixed names
+        prefix = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
+        if prefix is None or all(name in expected for name in names):
+            break
+        tensors = {name.removeprefix(prefix): tensors[name] for name in names}
+    counters = [name for name in expected if name.endswith(".num_batches_tracked") and name not in tensors]
+    lacking = [name for name in counters if name.replace("num_batches_tracked", "running_mean") in tensors]
+    return {**tensors, **{name: expected[name] for name in lacking}}
+
+
+def _misfits(tensors: Tensors, expected: Mapping[str, Tensor]) -> int:
+    """How many names are missing, unknown or of another shape."""
+    wrong = sum(name in tensors and tensors[name].shape != tensor.shape for name, tensor in expected.items())
+    return len(expected.keys() ^ tensors.keys()) + wrong
+
+
+def _distance(tensors: Tensors, expected: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Orders sets by how many names they share with ``expected``, then by what is wrong; that share none, by size."""
+    shared = len(expected.keys() & tensors.keys())
+    return -shared, _misfits(tensors, expected) if shared else -len(tensors)
+
+
+def _are_equal(sets: list[Tensors]) -> bool:
+    return all(torch.equal(tensor, other[name]) for other in sets[1:] for name, tensor in sets[0].items())
+
+
+def _listed(places: Mapping[str, Tensors]) -> str:
+    names = [repr(place) for place in places]
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") or "none"

@@ -1,0 +1,169 @@
+"""What can be known of student and teacher before training, from the networks and a few hundred training images."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import beta, binom
+
+from model_compression.config import TrainConfig
+from model_compression.data.dataset import Dataset
+from model_compression.data.opaque import OpaqueImages
+from model_compression.errors import ModelCompressionError, NumericalError, UsageError
+from model_compression.models.base import Network
+from model_compression.teachers.live import LiveTeacher
+from model_compression.train.evaluate import predict
+
+_FEW, _MANY = 256, 1024  # images for every teacher, and for one that is not plainly good on those
+_ENOUGH = 50  # images, below which nothing is concluded
+_GOOD = 0.8  # Cohen's kappa of a teacher that is plainly good
+_WEAK = 0.1  # and of one whose answers are next to unrelated to the labels
+_LOSS = 0.1  # of accuracy below the stated one that is too much
+_GAIN = 0.1  # of accuracy by another order of classes that tells it
+_RISK = 0.01  # that a teacher at one of these bounds is refused by bad luck
+_NAMED = 4  # classes that an error names
+
+Classes = npt.NDArray[np.int64]
+
+
+def check_classes(role: str, model: Network, dataset: Dataset) -> None:
+    """Raises UsageError unless the network takes the data set's images and answers with its number of classes."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            answer = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2])))
+    except ModelCompressionError:
+        raise
+    except Exception as error:  # a network of others says in its own way what it cannot take
+        remedy = "--size" if role == "model" else f"--{role}-size"
+        raise UsageError(
+            f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy} scales "
+            "them for it"
+        ) from error
+    finally:
+        model.train(training)
+    if answer.ndim != 2 or len(answer) != len(dataset.images[:2]):
+        raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
+    if not bool(answer.isfinite().all()):
+        raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
+    classes = answer.shape[1]
+    if classes != dataset.num_classes:
+        raise UsageError(
+            f"the {role} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
+            f"choose another {role} or another data set"
+        )
+
+
+def check_teachers_answers(
+    config: TrainConfig, live: LiveTeacher, dataset: Dataset, report: Callable[[str], None]
+) -> None:
+    """Compares what each teacher answers to a sample of ``dataset`` with the labels, see `weakness` and `better_order`.
+
+    Raises UsageError with what is wrong, or only says so where ``config`` allows a weak teacher. Without labels, or
+    with those of a DataLoader, which come with its batches, nothing is compared.
+    """
+    if not dataset.labelled or isinstance(dataset.images, OpaqueImages):
+        return
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))
+    for model in live.models:
+        fault = _fault(model, live, dataset, order)
+        if fault is None:
+            continue
+        if not config.allow_weak_teacher:
+            raise UsageError(f"the teacher {model.name} {fault}; --allow-weak-teacher goes on nevertheless")
+        report(f"the teacher {model.name} {fault}; going on, as --allow-weak-teacher says")
+
+
+def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes) -> str | None:
+    """What is wrong with one teacher; a second, larger sample settles what a first one leaves open."""
+    stated = model.facts.get("test_accuracy")
+    stated = stated if isinstance(stated, float) else None
+    if len(order) < _ENOUGH:
+        return None
+    answers = labels = order[:0]
+    for count in (_FEW, _MANY):
+        sample = dataset.subset(order[:count])
+        answers, labels = predict(model, sample, live.device, live.precision).argmax(dim=1).numpy(), sample.labels
+        if _is_plainly_good(answers, labels, stated):
+            return None
+    found = better_order(answers, labels, dataset.num_classes)
+    if found is not None:
+        return _order_fault(found, answers, labels, dataset)
+    fault = weakness(answers, labels, stated)
+    if fault is None:
+        return None
+    own = model.preprocessing
+    height, width = own.size or dataset.image_shape[1:]
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (own.mean, own.std))
+    return (
+        f"{fault}; look at its normalisation (mean {mean}; std {std}), its image size ({height} × {width}), the order "
+        "of its classes, and what it was trained on"
+    )
+
+
+def weakness(answers: Classes, labels: Classes, stated: float | None = None) -> str | None:
+    """What is wrong with a teacher that chose the classes ``answers`` (N,) for images of the classes ``labels`` (N,).
+
+    An accuracy far below the ``stated`` one, or answers that are next to unrelated to the labels by Cohen's kappa
+    (1960, doi 10.1177/001316446002000104), which a class that is most of the data does not deceive. Both only where the
+    number of images rules bad luck out (Clopper & Pearson 1934, one-sided). None: nothing.
+    """
+    count, right = len(labels), int((answers == labels).sum())
+    highest = 1.0 if right == count else float(beta.ppf(1 - _RISK, right + 1, count - right))  # that can be believed
+    found = f"is right on {right / count:.1%} of {count:,} training images"
+    if stated is not None and highest < stated - _LOSS:
+        return f"{found}, and its file states {stated:.1%} of the test images"
+    chance = _chance(answers, labels)
+    if chance < 1 and (highest - chance) / (1 - chance) < _WEAK:
+        return f"{found}, and answers that know nothing of them would be on {chance:.1%}"
+    return None
+
+
+def better_order(answers: Classes, labels: Classes, num_classes: int) -> Classes | None:
+    """The class (K,) that each class of the teacher's stands for, if far more ``answers`` (N,) are right in that order.
+
+    The order is found on every other image and confirmed on the rest (sign test), as the best of all orders would fit
+    some images by chance. None when the teacher's own order does about as well.
+    """
+    order = _best_order(answers[::2], labels[::2], num_classes)
+    answers_seen, labels_seen = answers[1::2], labels[1::2]
+    was_right, is_right = answers_seen == labels_seen, order[answers_seen] == labels_seen
+    better, worse = int((is_right & ~was_right).sum()), int((was_right & ~is_right).sum())
+    if better - worse < _GAIN * len(labels_seen) or binom.sf(better - 1, better + worse, 0.5) > _RISK**2:
+        return None
+    return _best_order(answers, labels, num_classes)
+
+
+def _best_order(answers: Classes, labels: Classes, num_classes: int) -> Classes:
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (answers, labels), 1)
+    counts += np.eye(num_classes) / 2  # where the images do not tell, the order stays
+    order: Classes = linear_sum_assignment(counts, maximize=True)[1].astype(np.int64)
+    return order
+
+
+def _order_fault(order: Classes, answers: Classes, labels: Classes, dataset: Dataset) -> str:
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    named = [f"{dataset.class_names[n]!r} for {dataset.class_names[order[n]]!r}" for n in moved[:_NAMED]]
+    more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+    rows = f" (rows {np.argsort(order).tolist()})" if len(order) <= 20 else ""
+    return (
+        f"has its classes in another order than {dataset.name}: it says {', '.join(named)}{more}; so read, "
+        f"{(order[answers] == labels).mean():.1%} of {len(labels):,} training images are right, else "
+        f"{(answers == labels).mean():.1%}; put the rows of its last layer{rows} or the classes of the data in order"
+    )
+
+
+def _is_plainly_good(answers: Classes, labels: Classes, stated: float | None) -> bool:
+    accuracy, chance = float((answers == labels).mean()), _chance(answers, labels)
+    as_stated = stated is None or accuracy >= stated - _LOSS
+    return as_stated and chance < 1 and (accuracy - chance) / (1 - chance) >= _GOOD
+
+
+def _chance(answers: Classes, labels: Classes) -> float:
+    """How many answers (N,) would be right, 0 to 1, if they had nothing to do with the labels (N,)."""
+    classes = int(max(answers.max(), labels.max())) + 1
+    shares = [np.bincount(chosen, minlength=classes) / len(chosen) for chosen in (answers, labels)]
+    return float(shares[0] @ shares[1])
