@@ -8,7 +8,7 @@ EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
   model-compression distill --method kd --param temperature=2 --label-weight 0.3
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
-  model-compression distill --data folder:photos --image-size 64 --teacher runs/t
+  model-compression distill --data folder:photos --teacher runs/photos
   model-compression distill --unlabelled folder:wild --label-weight 0
 """
 

@@ -85,7 +85,7 @@ def distill(
     folder = Path(run_dir) if run_dir is not None else Path(tempfile.mkdtemp(prefix="model-compression-")) / "run"
     finished: list[nn.Module] = []
     metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
-    network = finished[0]
+    network = finished[0].eval()
     return Result(metrics=metrics, student=network.body if isinstance(network, External) else network, run_dir=folder)
 
 
