@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   model-compression distill --method kd --param temperature=2 --label-weight 0.3
   model-compression distill --method tf_kd --student resnet8
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
-  model-compression distill --data folder:photos --image-size 64 --teacher runs/t
+  model-compression distill --data folder:photos --teacher runs/photos
   model-compression distill --unlabelled folder:wild --label-weight 0
   model-compression distill --scheme self --student resnet8 --generations 3
   model-compression distill --scheme takd --assistants resnet20 --student lenet

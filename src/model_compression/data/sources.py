@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from model_compression.config import Resident
 from model_compression.data.dataset import Dataset
@@ -84,6 +85,8 @@ def _load(
 ) -> tuple[Dataset, Dataset]:
     prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
     if prefix is None:
+        if name not in DATASETS and Path(name).expanduser().is_dir():
+            raise UsageError(f"{name} is a folder, not a data set's name; write --data folder:{name}, or hf:{name}")
         if name not in DATASETS:
             raise unknown_name("data set", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])
         loader = DATASETS.get(name)

@@ -94,7 +94,7 @@ def distill(
     finished: list[nn.Module] = []
     with _folder(run_dir) as folder:
         metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
-    network = finished[0]
+    network = finished[0].eval()
     return Result(metrics=metrics, student=network.body if isinstance(network, External) else network, run_dir=folder)
 
 

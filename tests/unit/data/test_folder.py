@@ -118,6 +118,8 @@ def test_load_dataset_knows_folders_and_registered_names(tmp_path):
         UsageError, match="--image-size is for folder:PATH and hf:NAME; the images of synthetic have a size"
     ):
         load_dataset("synthetic", image_size=64)
+    with pytest.raises(UsageError, match=r"is a folder, not a data set's name; write --data folder:.*, or hf:"):
+        load_dataset(str(tmp_path))
     with pytest.raises(UsageError, match="--data-dir has no effect with folder:"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
 
