@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draws; returns the exit code."""
     title = _title(args.model)
-    out = args.out or Path(f"{title}.svg")
+    out = args.out or Path(f"{title.replace(':', '-')}.svg")
     if out.suffix.lower() != ".svg":
         raise UsageError(f"--out must end in .svg, got {out}")
     if out.exists() and not args.force:
@@ -44,6 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_model(args.model, seed=0)
     summary = summarize(model)
+    other = next((layer for layer in summary.layers if len(layer.shape) not in (1, 3)), None)
+    if other is not None:
+        raise UsageError(
+            f"layer {other.name} of {args.model} answers with {other.shape}; the picture shows maps and vectors only; "
+            "`model-compression features` lists the layers of any network"
+        )
     heading = title if title == model.name else f"{title} ({model.name})"
     write_atomically(out, draw(summary, heading))
     if args.json:

@@ -99,6 +99,11 @@ def build_external(
                 built = _BUILDERS[library](name.partition(":")[2], options)
     except ModelCompressionError:
         raise
+    except ImportError as error:
+        raise ModelCompressionError(
+            f"{name} cannot be built: {_first_line(error)}; install what its library needs, and torch and torchvision "
+            "of one build"
+        ) from error
     except OSError as error:
         raise ModelCompressionError(
             f"{name} cannot be read or fetched: {_first_line(error)}; check the name and the connection, or give a "

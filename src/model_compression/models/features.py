@@ -144,15 +144,15 @@ def stages(candidates: Sequence[Layer]) -> list[Layer]:
     """One layer for each stage: the last that answers at a resolution before it changes.
 
     Layers of the network itself come before layers within its layers, where they have several resolutions. In a
-    transformer, whose resolution does not change, a stage is a quarter of the blocks.
+    transformer, whose resolution does not change after the patches are cut, a stage is a quarter of the blocks.
     """
+    blocks = _blocks([layer for layer in candidates if layer.is_tokens])
     maps = [layer for layer in candidates if layer.is_map]
     outermost = [layer for layer in maps if "." not in layer.name]
     if len({layer.shape[2:] for layer in outermost}) > 1:
         maps = outermost
-    if maps:
+    if maps and not (blocks and len({layer.shape[2:] for layer in maps}) == 1):
         return list({layer.shape[2:]: layer for layer in maps}.values())
-    blocks = _blocks([layer for layer in candidates if layer.is_tokens])
     return [blocks[-(-len(blocks) * quarter // 4) - 1] for quarter in (1, 2, 3, 4)] if len(blocks) >= 4 else blocks
 
 

@@ -51,13 +51,15 @@ class Summary:
     macs: int
 
 
-def summarize(model: Network, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Summary:
+def summarize(model: Network, input_shape: tuple[int, int, int] | None = None) -> Summary:
     """Runs one blank image through ``model`` in eval mode, and writes down what each layer made of it.
 
+    ``input_shape`` (C, H, W) is by default three channels of the size that the network asks for, else of 32 × 32.
     A layer that runs twice is listed twice, with all its parameters and MACs at the first. The model is left as it was.
 
     Raises UsageError when the network takes no images of that shape.
     """
+    input_shape = input_shape or (3, *(model.preprocessing.size or (32, 32)))
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
     runs, flops = _dry_run(model, list(names), input_shape)
     layers = []
@@ -90,7 +92,7 @@ def _dry_run(
         model.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(image)
-    except RuntimeError as error:
+    except Exception as error:  # a network of others says in its own way what it cannot take
         raise UsageError(f"{model.name} takes no images of {input_shape}: {error}") from error
     finally:
         for hook in hooks:

@@ -21,7 +21,8 @@ _ENOUGH = 50  # images, below which nothing is concluded
 _GOOD = 0.8  # Cohen's kappa of a teacher that is plainly good
 _WEAK = 0.1  # and of one whose answers are next to unrelated to the labels
 _LOSS = 0.1  # of accuracy below the stated one that is too much
-_GAIN = 0.1  # of accuracy by another order of classes that tells it
+_GAIN = 0.1  # of accuracy by another order of classes that tells it, if so read
+_ORDERED = 0.5  # is at least its kappa: a teacher of other classes gains by an order too, which mends nothing
 _RISK = 0.01  # that a teacher at one of these bounds is refused by bad luck
 _NAMED = 4  # classes that an error names
 
@@ -133,6 +134,8 @@ def better_order(answers: Classes, labels: Classes, num_classes: int) -> Classes
     better, worse = int((is_right & ~was_right).sum()), int((was_right & ~is_right).sum())
     if better - worse < _GAIN * len(labels_seen) or binom.sf(better - 1, better + worse, 0.5) > _RISK**2:
         return None
+    if _kappa(order[answers_seen], labels_seen) < _ORDERED:
+        return None
     return _best_order(answers, labels, num_classes)
 
 
@@ -157,9 +160,14 @@ def _order_fault(order: Classes, answers: Classes, labels: Classes, dataset: Dat
 
 
 def _is_plainly_good(answers: Classes, labels: Classes, stated: float | None) -> bool:
-    accuracy, chance = float((answers == labels).mean()), _chance(answers, labels)
-    as_stated = stated is None or accuracy >= stated - _LOSS
-    return as_stated and chance < 1 and (accuracy - chance) / (1 - chance) >= _GOOD
+    as_stated = stated is None or float((answers == labels).mean()) >= stated - _LOSS
+    return as_stated and _kappa(answers, labels) >= _GOOD
+
+
+def _kappa(answers: Classes, labels: Classes) -> float:
+    """Cohen's kappa: 0 where answers have nothing to do with the labels, 1 where they are the same."""
+    chance = _chance(answers, labels)
+    return (float((answers == labels).mean()) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def _chance(answers: Classes, labels: Classes) -> float:

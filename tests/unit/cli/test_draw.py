@@ -72,3 +72,22 @@ def test_draw_of_a_file_that_is_missing_or_damaged_fails(tmp_path, capsys):
     assert main(["draw", "gone.safetensors"]) == 1
     assert main(["draw", "bad.safetensors"]) == 1
     assert "bad.safetensors is not a readable safetensors file" in capsys.readouterr().err
+
+
+OWN = """
+from torch import nn
+
+def maps():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+def tokens():
+    return nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(2), nn.Linear(16, 2))
+"""
+
+
+def test_draw_of_a_builder_of_ones_own_and_of_what_has_no_picture(tmp_path, capsys):
+    (tmp_path / "drawn_nets.py").write_text(OWN)
+    assert main(["draw", "drawn_nets:maps"]) == 0
+    ET.parse(tmp_path / "drawn_nets-maps.svg")
+    assert main(["draw", "drawn_nets:tokens"]) == 2
+    assert "layer module.1 of drawn_nets:tokens answers with (4, 16); the picture" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_torchvision_network_and_its_weights(libraries, monkeypatch):
     kept = [name for name, tensor in fitted.body.state_dict().items() if tensor.equal(donor.state_dict()[name])]
     assert set(donor.state_dict()) - set(kept) == {"classifier.1.weight", "classifier.1.bias"}
     assert fitted.body.classifier[1].out_channels == 4
-    with pytest.raises(UnknownNameError, match="'IMAGENET1K_V9'; did you mean 'IMAGENET1K_V1'"):
+    with pytest.raises(UnknownNameError, match="'IMAGENET1K_V9'; known: DEFAULT, IMAGENET1K_V1"):
         load_model("torchvision:squeezenet1_1", {"pretrained": "IMAGENET1K_V9"})
 
 

@@ -134,6 +134,13 @@ def test_another_order_is_found_with_all_its_classes(num_classes):
     np.testing.assert_array_equal(order[truth], np.arange(num_classes))
 
 
+def test_teacher_of_other_classes_that_gains_by_another_order_is_not_said_to_be_in_order():
+    truth = np.roll(np.arange(10), 1)
+    answers, labels = drawn(1000, 10, 0.35)
+    assert better_order(truth[answers], labels, 10) is None
+    assert "would be on" in weakness(truth[answers], labels)
+
+
 def test_class_that_is_confused_is_no_other_order():
     labels = np.arange(1000) % 10
     answers = np.where((labels == 3) & (np.arange(1000) % 3 > 0), 5, labels)  # most cats are called dogs
