@@ -85,7 +85,7 @@ def vit(place, libraries):
     model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=2))
     processor = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.4] * 3, image_std=[0.3] * 3)
     train, _ = load_folder(place / "photos", 16)
-    pixels, labels = (torch.from_numpy(train.images) / 255 - 0.4) / 0.3, torch.from_numpy(train.labels)
+    pixels, labels = (torch.from_numpy(train.images[:]) / 255 - 0.4) / 0.3, torch.from_numpy(train.labels)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(30):
         optimizer.zero_grad()

@@ -25,7 +25,7 @@ def test_pack_states_the_accuracy_that_test_measures_from_the_file(
     packed = json.loads(capsys.readouterr().out)
     assert {tensor.dtype for tensor in load_file(out).values()} == {torch.float16}
     assert packed["bytes"] == out.stat().st_size
-    assert main(["test", "--data", "synthetic", "--model", str(out), "--json"]) == 0
+    assert main(["test", "--data", "synthetic", "--model", str(out), "--precision", "fp32", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     assert measured["accuracy"] == measured["stated_accuracy"] == packed["test_accuracy"]
 

@@ -21,8 +21,9 @@ from model_compression.report.records import read_records, record_path
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 
-_OF_METHODS = ("seed", "method", "label_smoothing")  # in what runs with the teacher may differ
-_OF_LABELS = (*_OF_METHODS, "teacher", "teacher_tta", "teacher_cache_dtype")  # and runs without one
+# In what the runs may differ: all of them, those with a method, those without a teacher.
+_OF_ALL, _OF_METHODS = ("seed", "method"), ("label_smoothing",)
+_WITHOUT_TEACHER = ("teacher", "teacher_tta", "teacher_cache_dtype", "allow_weak_teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,8 @@ def make_runs(plan: Plan) -> tuple[str, dict[str, Any]]:
 def _check_recipe(plan: Plan) -> None:
     """Raises RunFolderError when the folder holds a run that is not to be compared with those of ``plan``."""
     for record in read_records(plan.out):
-        own = _OF_METHODS if record["config"]["teacher"] else _OF_LABELS
+        own = _OF_ALL + _OF_METHODS * bool(record["config"]["method"])
+        own += _WITHOUT_TEACHER * (not record["config"]["teacher"])
         found = differences(record["config"], to_dict(plan.base))
         found = [name for name in found if name.partition(".")[0] not in own]
         if found:

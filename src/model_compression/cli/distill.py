@@ -147,5 +147,8 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     if given and teacher is None and getattr(args, "scheme", None) != "self":
         raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")
-    teacher = with_model_options(teacher, args, "teacher")
+    if teacher is not None:
+        teacher = with_model_options(teacher, args, "teacher")
+    elif with_model_options(config.student, args, "teacher") != config.student:
+        raise UsageError("options of a teacher have no effect here: there is no teacher")
     return dataclasses.replace(config, method=method, teacher=teacher, **given)

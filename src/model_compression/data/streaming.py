@@ -128,7 +128,7 @@ def _as_it_is(batch: Any) -> Any:
 def _received(decoded: Iterator[_Decoded]) -> Tensor:
     try:
         batch = next(decoded)
-    except RuntimeError as error:  # what torch raises for a worker that died
+    except (RuntimeError, OSError) as error:  # what torch raises for a worker that died, as it was sending or not
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"a process that decodes images ended: {reason}; it may have lacked memory: use fewer --workers, or 0"

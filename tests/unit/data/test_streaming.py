@@ -113,6 +113,7 @@ def test_image_that_cannot_be_decoded_is_one_line_from_any_process(dataset, work
         list(loader.in_order(view=0, batch_size=4))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's loader, when it is deleted
 def test_worker_that_dies_is_one_line_with_the_remedy(dataset):
     loader = streaming_from(Dying, dataset, 1)
     with pytest.raises(DataError, match=r"a process that decodes images ended: .*; .* use fewer --workers, or 0$"):
