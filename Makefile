@@ -75,7 +75,7 @@ data: .venv/stamp-package
 .venv/stamp-package: .venv/stamp-python pyproject.toml constraints.txt
 	@echo 'set-up: PyTorch and the package into .venv; this takes minutes, once'
 	$(PIP) setuptools $$(grep '^torch==' constraints.txt)
-	$(PIP) --no-build-isolation --editable '.[all]'
+	$(PIP) --no-build-isolation --editable '.[hub]'
 	@touch $@
 
 .venv/stamp-tools: .venv/stamp-package
