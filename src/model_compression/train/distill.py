@@ -17,7 +17,8 @@ from model_compression.models.external import External
 from model_compression.models.weights import load_own_weights
 from model_compression.train.given_data import GivenData, given_data, is_opaque
 from model_compression.train.observer import Observer, Silent
-from model_compression.train.runs import Parts, start_run
+from model_compression.train.prepared import Parts
+from model_compression.train.runs import start_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from model_compression.models.base import Network
 from model_compression.registry import unknown_name
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
-from model_compression.train.runs import Parts, check_run, finish_run
+from model_compression.train.prepared import Parts
+from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import load_data
 
 _FILE = "scheme.json"
