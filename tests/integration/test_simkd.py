@@ -73,3 +73,16 @@ def test_impossible_teacher_is_refused_before_there_is_a_folder(tiny, tmp_path):
     with pytest.raises(UsageError, match="the teacher's classifier cannot be reused behind its layer 'drop1'"):
         start_run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_of_ones_own_code_is_built_again(tiny, tmp_path, monkeypatch, watcher):
+    source = (
+        "from torch import nn\n\ndef build(width, num_classes=3):\n    return nn.Sequential(nn.Conv2d(3, width, 3), "
+    )
+    (tmp_path / "own_nets.py").write_text(source + "nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, num_classes))\n")
+    monkeypatch.chdir(tmp_path)
+    student = ModelConfig(name="own_nets:build", options={"width": 4})
+    metrics = start_run(tiny.config("simkd", student=student, epochs=1), tmp_path / "run", watcher())
+    again = read_model(tmp_path / "run" / "student.safetensors")
+    logits = predict(again, tiny.data()[1], torch.device("cpu"), torch.float32)
+    assert figures(logits, torch.from_numpy(tiny.data()[1].labels))["nll"] == metrics["test_nll"]

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.errors import UsageError
-from model_compression.models.base import MODELS, Network, check_num_classes, create_model
+from model_compression.models.base import MODELS, Network, check_num_classes
 from model_compression.models.blocks import chain, convolution
 from model_compression.models.features import layers, logits_of, stages
+from model_compression.models.weights import built
 from model_compression.registry import unknown_name
 
 NAME = "reused-classifier"
@@ -41,7 +42,7 @@ def reused_classifier(
     or "max". With fresh weights it is a network as any other; `reuse_classifier` makes the one with a teacher's.
     """
     check_num_classes(num_classes)
-    trunk = behind_layer(create_model(body, **(body_options or {})), layer)
+    trunk = behind_layer(built(body, body_options or {}, None, from_file=True), layer)  # it may be: see `read_model`
     head = nn.Linear(_map_size(teacher_map)[0], num_classes, bias=bias)
     return _assembled(trunk, _projector(_map_size(body_map), _map_size(teacher_map)), pooling, head)
 

@@ -91,10 +91,10 @@ def load_model(
             check_own_weights(name, weights)
         return read_model(find_weights(name))
     if weights is None:
-        return _built(name, options, seed)
+        return built(name, options, seed)
     if options.get("pretrained"):
         raise UsageError(f"pretrained and the weights {weights} both say which weights {name!r} has; give one of them")
-    model = _built(name, {**options, "pretrained": False} if library_of(name) else options, seed)
+    model = built(name, {**options, "pretrained": False} if library_of(name) else options, seed)
     if not _is_ours(weights):
         load_own_weights(model.body, weights)
         return model
@@ -114,7 +114,7 @@ def load_own_weights(module: nn.Module, source: str | Path) -> None:
     load_tensors(module, own_tensors(source, module.state_dict()), str(source))
 
 
-def _built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bool = False) -> Network:
+def built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bool = False) -> Network:
     """A registered network or one of other origin, built anew."""
     if "seed" in options:
         raise UsageError(f"model {name!r}: seed is not an option of a network; the run's seed draws its weights")
@@ -187,7 +187,7 @@ def read_model(path: str | Path) -> Network:
     """Builds the network that a weights file names, with its weights in float32 and its preprocessing."""
     header = read_header(path)
     try:
-        model = _built(header["model"], header["options"], None, from_file=True)
+        model = built(header["model"], header["options"], None, from_file=True)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
     _fill(model, path)
