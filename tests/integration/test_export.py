@@ -213,3 +213,31 @@ def test_the_whole_way_from_a_run_to_a_picture(tmp_path, monkeypatch, capsys):
     assert "PyTorch, batch 8" in text
     assert "ONNX Runtime, batch 1" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": ["ant"]},
+        {"class_names": ["ant", "bee", "\x1b[31m"]},
+        {"preprocessing_inside": False},
+        {"image_shape": [3, 9, 9]},
+        {"image_shape": [3, 10**5, 10**5]},
+        {"mean": ["x", 0, 0]},
+    ],
+)
+def test_a_file_that_does_not_do_what_it_says_is_refused(files, tmp_path, change):
+    model = onnx.load(files["onnx", True])
+    said = json.loads(model.metadata_props[0].value)
+    model.metadata_props[0].value = json.dumps(said | change)
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(FileFormatError, match=r"a\.onnx"):
+        open_file(tmp_path / "a.onnx")
+
+
+def test_verify_refuses_data_of_other_classes(files, network, data):
+    import dataclasses
+
+    other = dataclasses.replace(data, class_names=("bee", "ant", "cat"))
+    with pytest.raises(UsageError, match="knows the classes ant, bee, cat"):
+        verify(files["onnx", True], network, other)

@@ -319,3 +319,19 @@ def test_tensorboard_curves_of_a_resumed_run_have_each_epoch_once(tmp_path, tiny
     for name in ("train_loss", "test_accuracy"):
         expected = [(event["epoch"], pytest.approx(event[name])) for event in events]
         assert [(point.step, point.value) for point in curves.Scalars(name)] == expected
+
+
+def test_a_run_whose_states_are_gone_is_not_begun_anew(tmp_path, tiny, watcher):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start_run(tiny.config(), folder, watcher([12]))
+    lines = (folder / "events.jsonl").read_text()
+    (folder / "state.safetensors").unlink()
+    seen = watcher()
+    with pytest.raises(Interrupted):
+        resume_run(folder, watcher([14]))  # from the state before
+    previous(folder / "state.safetensors").unlink()
+    (folder / "state.safetensors").unlink()
+    with pytest.raises(RunFolderError, match=r"has done 2 epochs, and its state.safetensors is gone: it cannot go on"):
+        resume_run(folder, seen)
+    assert (folder / "events.jsonl").read_text() == lines

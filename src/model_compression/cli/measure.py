@@ -57,11 +57,16 @@ def run(args: argparse.Namespace) -> int:
         network = load_model(args.model).deployed().eval()
         size = size_of(network, (3, args.size, args.size))
         runs = [("PyTorch", _of_network(network, args.size)), *_of_onnx(network, args.size, threads)]
-    times = [
-        latency(call(batch), runtime=runtime, batch=batch, threads=threads, seconds=args.seconds)
-        for batch in dict.fromkeys((1, args.batch_size))
-        for runtime, call in runs
-    ]
+    try:
+        times = [
+            latency(call(batch), runtime=runtime, batch=batch, threads=threads, seconds=args.seconds)
+            for batch in dict.fromkeys((1, args.batch_size))
+            for runtime, call in runs
+        ]
+    except (MemoryError, RuntimeError) as error:
+        raise UsageError(
+            f"{args.batch_size} images at once do not fit into memory ({str(error)[:80]}); give a smaller --batch-size"
+        ) from None
     file_bytes = _file_bytes(args.model)
     if args.json:
         print(json.dumps(_plain(args.model, size, file_bytes, times)))

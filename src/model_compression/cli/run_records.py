@@ -9,7 +9,7 @@ from model_compression.errors import RunFolderError
 from model_compression.files import write_atomically
 from model_compression.report.records import FAILURES, read_record
 
-_PLACES = ("teacher_cache", "data_dir")  # where things lie is of no matter
+_PLACES = ("teacher_cache", "data_dir", "resident", "workers")  # where things lie is of no matter
 
 
 def is_recorded(path: Path, config: TrainConfig) -> bool:

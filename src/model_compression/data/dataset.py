@@ -15,6 +15,8 @@ from model_compression.errors import DataError, UsageError
 
 Labels = npt.NDArray[np.int64]
 
+_MAX_CLASSES = 100_000  # a larger label is a number of something else
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
@@ -102,6 +104,15 @@ class Dataset:
         )
 
 
+def numbered_classes(largest: int, source: str) -> tuple[str, ...]:
+    """Class names "0", "1", … up to that of the ``largest`` label. Raises DataError where it can be no class number."""
+    if not 0 <= largest < _MAX_CLASSES:
+        raise DataError(
+            f"{source}: the largest label is {largest}; expected class numbers, 0 to K − 1, at most {_MAX_CLASSES:,}"
+        )
+    return tuple(map(str, range(largest + 1)))
+
+
 def content_digest(images: Images, labels: Labels) -> str:
     """SHA-256 (hexadecimal) of shape, pixels and labels: two data sets with equal digests train alike.
 
@@ -164,6 +175,11 @@ def _check_labels(name: str, labels: Labels, num_images: int, class_names: tuple
         )
     if not class_names or len(set(class_names)) != len(class_names):
         raise DataError(f"{name}: class names are {class_names!r}; expected at least one, no two the same")
+    unprintable = [class_name for class_name in class_names if not class_name.isprintable()]
+    if unprintable:
+        raise DataError(
+            f"{name}: the class name {unprintable[0]!a} has characters that cannot be printed; give it another"
+        )
     wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if wrong.size:
         raise DataError(

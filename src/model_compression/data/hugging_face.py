@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from model_compression.data.dataset import Dataset, Labels, hold_out
+from model_compression.data.dataset import Dataset, Labels, hold_out, numbered_classes
 from model_compression.data.folder import as_rgb, scaled
 from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
 from model_compression.errors import DataError, MissingExtraError, UsageError
@@ -210,7 +210,7 @@ def _labels(split: Any, column: str, name: str) -> tuple[Labels, tuple[str, ...]
     if not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{name}: some images have no label in {column!r}; expected a class number for each")
     names = getattr(split.features[column], "names", None)
-    classes = tuple(names) if names else tuple(map(str, range(int(values.max()) + 1)))
+    classes = tuple(names) if names else numbered_classes(int(values.max()), f"{name}, column {column!r}")
     return values.astype(np.int64), classes
 
 

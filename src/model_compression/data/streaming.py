@@ -17,6 +17,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import LazyImages
 from model_compression.data.loader import Batch, Loader, ResidentLoader
 from model_compression.data.opaque import OpaqueImages
+from model_compression.data.torch_datasets import checked_batch
 from model_compression.errors import DataError, ModelCompressionError, UsageError
 
 
@@ -68,6 +69,7 @@ class OpaqueLoader(Loader):
         assert isinstance(dataset.images, OpaqueImages)
         super().__init__(dataset, config, device)
         self._images, self._num_classes = dataset.images, dataset.num_classes
+        self._what = "test" if dataset.name.endswith("-test") else "training"
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Images of the first batch, for dry runs."""
@@ -94,7 +96,12 @@ class OpaqueLoader(Loader):
 
     def _batches(self) -> Iterator[Batch]:
         device = self.targets.device
-        for images, labels in self._images.loader:
+        for batch in self._images.loader:
+            images, labels = checked_batch(batch, self._what)
+            if images.shape[1:] != self._images.first.shape[1:]:
+                raise DataError(
+                    f"a batch has images of {tuple(images.shape[1:])}, the first had {self._images.first.shape[1:]}"
+                )
             targets = labels.long()
             if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self._num_classes:
                 raise DataError(

@@ -10,8 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from torch.utils.data import Dataset as TorchDataset
 
-from model_compression.data.dataset import Dataset, Labels
-from model_compression.data.lazy import Images, LazyImages, mean_and_std
+from model_compression.data.dataset import Dataset, Labels, numbered_classes
+from model_compression.data.lazy import Images, LazyImages, evenly, mean_and_std
 from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import DataError, ModelCompressionError, UsageError
 
@@ -89,7 +89,7 @@ def from_loaders(train: DataLoader[Any], test: DataLoader[Any]) -> tuple[Dataset
             raise UsageError(f"the {what} DataLoader has no length; give one of a data set that has") from None
     first, first_labels = _first(train, "training")
     first_test, _ = _first(test, "test")
-    test_labels = torch.cat([_checked(batch, "test")[1] for batch in test]).long().cpu().numpy()
+    test_labels = torch.cat([checked_batch(batch, "test")[1] for batch in test]).long().cpu().numpy()
     largest = max(int(test_labels.max()), int(first_labels.max()))
     names = _class_names((train.dataset, test.dataset), largest)
     count = _count(train, len(first))
@@ -160,7 +160,9 @@ def _labels(dataset: TorchDataset[Any], what: str, report: Report) -> Labels | N
     if first is None:
         return None
     listed = _listed(dataset)
-    if listed is not None and listed[0] == _class_number(first):
+    if listed is not None and all(
+        listed[number] == _class_number(_parts(dataset[int(number)])[1]) for number in evenly(len(listed), _READ_TWICE)
+    ):
         return listed
     report(f"the {what} data set lists no labels: each of its {_length(dataset):,} items is read for its own")
     return np.array([_class_number(_parts(dataset[number])[1]) for number in range(_length(dataset))], dtype=np.int64)
@@ -171,6 +173,8 @@ def _listed(dataset: Any) -> Labels | None:
     if isinstance(dataset, Subset):
         whole = _listed(dataset.dataset)
         return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.int64)]
+    if getattr(dataset, "target_transform", None) is not None:
+        return None  # the list is of what goes into that
     for attribute in ("targets", "labels"):
         try:
             values = np.asarray(getattr(dataset, attribute, None))
@@ -193,16 +197,17 @@ def _class_names(datasets: Sequence[Any], largest: int) -> tuple[str, ...]:
         names = getattr(dataset.dataset if isinstance(dataset, Subset) else dataset, "classes", None)
         if isinstance(names, Sequence) and len(set(map(str, names))) == len(names) > largest:
             return tuple(map(str, names))
-    return tuple(str(number) for number in range(largest + 1))
+    return numbered_classes(largest, type(datasets[0]).__name__)
 
 
 def _first(loader: DataLoader[Any], what: str) -> tuple[torch.Tensor, torch.Tensor]:
     for batch in loader:
-        return _checked(batch, what)
+        return checked_batch(batch, what)
     raise UsageError(f"the {what} DataLoader gives no batches")
 
 
-def _checked(batch: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+def checked_batch(batch: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images, labels) of a batch of the ``what`` DataLoader. Raises UsageError for a batch of another form."""
     parts: Sequence[Any] = batch if isinstance(batch, Sequence) else ()
     if len(parts) == 2 and all(isinstance(part, torch.Tensor) for part in parts):
         images, labels = parts

@@ -8,6 +8,7 @@ from model_compression.errors import FileFormatError
 
 KEY = "model_compression"
 FORMAT = "model_compression.export/1"
+_MAX_SIDE = 4096  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,22 @@ class Metadata:
         return json.dumps({"format": FORMAT, **asdict(self)})
 
 
+def _check(found: Metadata) -> None:
+    """Raises ValueError with the name of what cannot be."""
+    numbers = (*found.mean, *found.std)
+    good = {
+        "class_names": found.class_names and all(isinstance(n, str) and n.isprintable() for n in found.class_names),
+        "image_shape": len(found.image_shape) == 3
+        and all(type(size) is int and 0 < size <= _MAX_SIDE for size in found.image_shape),
+        "mean and std": len(found.mean) == len(found.std) == found.image_shape[0]
+        and all(isinstance(value, int | float) for value in numbers),
+        "preprocessing_inside": isinstance(found.preprocessing_inside, bool),
+    }
+    wrong = [name for name, holds in good.items() if not holds]
+    if wrong:
+        raise ValueError(f"{wrong[0]} cannot be")
+
+
 def from_json(text: str | None, source: str) -> Metadata:
     """The metadata in a file's text. Raises FileFormatError for a file of other origin, and for a damaged text."""
     if text is None:
@@ -48,8 +65,7 @@ def from_json(text: str | None, source: str) -> Metadata:
         for key in ("class_names", "image_shape", "mean", "std"):
             values[key] = tuple(values[key])
         found = Metadata(**values)
-        if len(found.image_shape) != 3 or not all(type(size) is int and size > 0 for size in found.image_shape):
-            raise ValueError("image_shape")
+        _check(found)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FileFormatError(f"{source}: what it says of itself is damaged: {error}") from None
     return found

@@ -50,12 +50,26 @@ def _open_onnx(path: Path, threads: int) -> ExportedFile:
     except Exception as error:  # its exceptions have no common base
         raise FileFormatError(f"{path} is no ONNX file that ONNX Runtime can run: {_first_line(error)}") from None
     metadata = from_json(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
+    _check_session(session, metadata, path)
 
     def run(images: Array) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
         return logits
 
     return ExportedFile(runtime="ONNX Runtime", metadata=metadata, run=run)
+
+
+def _check_session(session: Any, metadata: Metadata, path: Path) -> None:
+    """Raises FileFormatError unless the graph takes and gives what the file says of itself."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    kind = "tensor(uint8)" if metadata.preprocessing_inside else "tensor(float)"
+    found = [(entry.type, tuple(entry.shape[1:])) for entry in (*inputs, *outputs)]
+    expected = [(kind, metadata.image_shape), ("tensor(float)", (len(metadata.class_names),))]
+    if found != expected:
+        raise FileFormatError(
+            f"{path} does not do what it says of itself: it takes and gives {found}, and says {expected}; export "
+            "it anew"
+        )
 
 
 def _open_program(path: Path, threads: int) -> ExportedFile:

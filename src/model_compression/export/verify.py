@@ -77,10 +77,11 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     or another size of images, MissingExtraError without its runtime, and FileFormatError.
     """
     file = open_file(Path(path))
-    if file.metadata.image_shape != dataset.image_shape or len(file.metadata.class_names) != dataset.num_classes:
+    known = file.metadata
+    if known.image_shape != dataset.image_shape or known.class_names != dataset.class_names:
         raise UsageError(
-            f"{path} takes images of {file.metadata.image_shape} and knows {len(file.metadata.class_names)} classes; "
-            f"{dataset.name} has {dataset.image_shape} and {dataset.num_classes}"
+            f"{path} takes images of {known.image_shape} and knows the classes {', '.join(known.class_names[:5])} …; "
+            f"{dataset.name} has {dataset.image_shape} and {', '.join(dataset.class_names[:5])} …"
         )
     network = network.deployed().cpu().eval()
     answers, references = [], []

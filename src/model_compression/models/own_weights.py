@@ -8,7 +8,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -72,7 +71,7 @@ def _read(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, and is not read: {reason}; save the weights alone, "
             "where you trust the file, with torch.save(model.state_dict(), …)"
         ) from error
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # a damaged file fails in any way, as struct.error and AssertionError
         kind = "a TorchScript archive" if "TorchScript" in str(error) else f"damaged ({type(error).__name__})"
         raise FileFormatError(
             f"{path} is no readable weights file: it is {kind}; expected one of torch.save"
@@ -83,11 +82,16 @@ def _dictionaries(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str,
     """Every dictionary in ``value`` that names tensors, with its place as "a.b"; what else it holds is left out."""
     if not isinstance(value, Mapping) or depth > _DEPTH:
         return
-    tensors = {str(key): entry for key, entry in value.items() if isinstance(entry, Tensor)}
+    tensors = {str(key): entry for key, entry in value.items() if isinstance(entry, Tensor) and _is_plain(entry)}
     if tensors and all(isinstance(key, str) for key in value):
         yield place, tensors
     for key, entry in value.items():
         yield from _dictionaries(entry, f"{place}.{key}" if place else str(key), depth + 1)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it has its numbers, one by one: sparse, meta and 8-bit floating-point tensors do not serve as weights."""
+    return tensor.layout == torch.strided and not tensor.is_meta and not str(tensor.dtype).startswith("torch.float8")
 
 
 def _plain(tensors: Tensors, expected: Mapping[str, Tensor]) -> Tensors:

@@ -238,7 +238,8 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> N
             faults.append(f"{name}: found {found.dtype}, expected {expected.dtype}")
     if faults:
         raise WeightsMismatchError(f"{source} does not fit the model: " + "; ".join(faults))
+    tensors = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
     wrong = not_finite(tensors)
     if wrong is not None:
         raise FileFormatError(f"{source}: {wrong} holds NaN or infinity; the file is damaged or was saved after one")
-    model.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in tensors.items()})
+    model.load_state_dict(tensors)

@@ -38,9 +38,10 @@ def load_state(path: Path, report: Callable[[str], None] = lambda message: None)
 
     Raises FileFormatError when none is whole, or the last one is of a newer format.
     """
-    damage: FileFormatError | None = None
+    damage: Exception | None = None
     for candidate in (path, previous(path)):
         if not candidate.is_file():
+            damage = damage or FileNotFoundError(f"{candidate} is missing")
             continue
         try:
             tensors, progress = unseal(candidate, FORMAT)
@@ -50,7 +51,7 @@ def load_state(path: Path, report: Callable[[str], None] = lambda message: None)
         if damage is not None:
             report(f"{damage}; continuing from the state before it, of step {progress.get('step')}")
         return State(tensors=tensors, progress=progress)
-    if damage is not None:
+    if isinstance(damage, FileFormatError):
         raise damage
     return None
 

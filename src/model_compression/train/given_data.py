@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.config import DataConfig
-from model_compression.data.dataset import Dataset
+from model_compression.data.dataset import Dataset, numbered_classes
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.residency import settled
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
@@ -88,7 +88,7 @@ def _from_arrays(data: Arrays) -> tuple[Dataset, Dataset]:
         raise UsageError(
             f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}, not as many"
         )
-    classes = tuple(str(number) for number in range(int(max(train_labels.max(), test_labels.max())) + 1))
+    classes = numbered_classes(int(max(train_labels.max(), test_labels.max())), "the arrays")
     pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
     settings: dict[str, Any] = {
         "class_names": classes,

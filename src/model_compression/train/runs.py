@@ -16,7 +16,7 @@ from model_compression.models.weights import save_weights
 from model_compression.train.board import open_board, write_event
 from model_compression.train.checkpoint import State, delete_states, load_state, save_state
 from model_compression.train.evaluate import agreement, figures, predict
-from model_compression.train.events import EventLog
+from model_compression.train.events import EventLog, read_events
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts, Prepared
 from model_compression.train.reused_classifier import num_parameters
@@ -70,6 +70,8 @@ def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: P
                 f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}"
             )
         state = load_state(run.state, observer.message)
+        if state is None:
+            _check_beginning(run, config, observer)
         prepared = Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
@@ -94,6 +96,18 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
     if run.read_config() != config:
         raise RunFolderError(f"{run.path} holds a run of another configuration; choose another --out, or delete it")
     return run.read_metrics() if run.metrics.exists() else resume_run(folder, observer)
+
+
+def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) -> None:
+    """Says that a run begins anew, as it stopped before its first save. Raises RunFolderError when it had saved."""
+    count = len(read_events(run.events))
+    if count > config.checkpoint_every:
+        raise RunFolderError(
+            f"{run.path} has done {count} epochs, and its {run.state.name} is gone: it cannot go on; put the file "
+            "back, or start a new run"
+        )
+    if count:
+        observer.message(f"{run.path} stopped before its first save: it begins anew")
 
 
 def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:

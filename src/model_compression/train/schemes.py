@@ -24,6 +24,7 @@ from model_compression.registry import unknown_name
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
+from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import load_data
 
@@ -72,8 +73,9 @@ def stages_of(config: SchemeConfig, folder: Path) -> dict[str, TrainConfig]:
             teacher=teacher,
             method=run.method if teacher is not None else None,
             seed=run.seed + (SEED_STRIDE * number if config.scheme == "self" else 0),
+            allow_weak_teacher=run.allow_weak_teacher or number > 0,  # what a stage came to is what is asked for
         )
-        teacher = ModelConfig(name=str(folder / name))
+        teacher = ModelConfig(name=str(folder.resolve() / name))
     return stages
 
 
@@ -139,8 +141,12 @@ def _finish(stages: dict[str, TrainConfig], folder: Path, observer: Observer) ->
     for number, (name, config) in enumerate(stages.items(), start=1):
         source = config.teacher.name if config.teacher else "labels"
         observer.message(f"{name}, stage {number} of {len(stages)}: {config.student.name} from {source}")
+        stage = RunFolder(folder / name)
+        if stage.metrics.exists():  # whatever the folder was called when it was made
+            metrics[name] = stage.read_metrics()
+            continue
         try:
-            metrics[name] = finish_run(config, folder / name, observer)
+            metrics[name] = finish_run(config, stage.path, observer)
         except Interrupted as stop:
             reason = str(stop).partition("; continue with")[0]
             message = f"{name}: {reason}; continue with: model-compression resume {folder}"

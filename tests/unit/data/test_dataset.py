@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_compression.data.dataset import Dataset, content_digest, hold_out
+from model_compression.data.dataset import Dataset, content_digest, hold_out, numbered_classes
 from model_compression.errors import DataError, UsageError
 
 
@@ -162,3 +162,17 @@ def numbered(count):
 
 def numbers(dataset):
     return dataset.images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "caf\udce9"])
+def test_class_names_that_cannot_be_printed_are_refused(name):
+    images, labels = np.zeros((2, 3, 4, 4), dtype=np.uint8), np.array([0, 1])
+    with pytest.raises(DataError, match="has characters that cannot be printed; give it another"):
+        Dataset(name="x", images=images, labels=labels, class_names=("a", name), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+@pytest.mark.parametrize("largest", [-1, 100_000, 10**12])
+def test_labels_that_can_be_no_class_numbers_are_refused(largest):
+    with pytest.raises(DataError, match=f"x: the largest label is {largest}; expected class numbers"):
+        numbered_classes(largest, "x")
+    assert numbered_classes(2, "x") == ("0", "1", "2")

@@ -214,3 +214,22 @@ def test_weights_of_the_first_format_had_no_digests(saved, model):
     save_file(tensors, saved, {"model_compression": json.dumps(header | {"format": FORMAT})})
     with pytest.raises(FileFormatError, match="the header is damaged: 'sha256'"):
         read_model(saved)
+
+
+def test_numbers_that_float32_does_not_have_are_refused(model, tmp_path):
+    state = {name: tensor.double() * 1e300 for name, tensor in model.state_dict().items()}
+    torch.save(state, tmp_path / "large.pt")
+    with pytest.raises(FileFormatError, match="holds NaN or infinity"):
+        load_model("lenet-caffe", {"num_classes": 4}, weights=tmp_path / "large.pt")
+
+
+def test_tensors_that_are_no_plain_numbers_are_no_weights(model, tmp_path):
+    state = model.state_dict()
+    for odd in (
+        state["conv1.weight"].to(torch.float8_e4m3fn),
+        state["conv1.weight"].to_sparse(),
+        torch.empty(20, device="meta"),
+    ):
+        torch.save({**state, "conv1.weight": odd}, tmp_path / "odd.pt")
+        with pytest.raises(FileFormatError, match="conv1.weight"):
+            load_model("lenet-caffe", {"num_classes": 4}, weights=tmp_path / "odd.pt")
