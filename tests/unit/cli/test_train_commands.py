@@ -9,7 +9,7 @@ import pytest
 from model_compression.cli.main import main
 from model_compression.config import TrainConfig, from_json
 from model_compression.recipes import RECIPES
-from model_compression.train import runs, teachers
+from model_compression.train import prepared, runs, teachers
 
 FAST = ["--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 TRAIN = ["train", "--student", "tiny", *FAST]
@@ -204,7 +204,7 @@ def test_names_are_checked_before_data_and_teacher_are_loaded(usage, monkeypatch
     def load(*_):
         raise AssertionError("loaded too early")
 
-    for module in (runs, teachers):
+    for module in (prepared, teachers):
         for function in ("load_data", "load_teachers"):
             monkeypatch.setattr(module, function, load)
     assert "unknown" in usage(*name.split(), *TAUGHT[1:], *arguments)
