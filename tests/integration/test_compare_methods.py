@@ -24,6 +24,7 @@ def comparison(tmp_path):
     save_weights(tmp_path / "teacher.safetensors", create_model("lenet-caffe", seed=9))
     options = ["--student", "lenet-caffe", "--data", "synthetic", "--epochs", "4", "--batch-size", "8"]
     options += ["--precision", "fp32", "--device", "cpu", "--teacher", tmp_path / "teacher.safetensors"]
+    options += ["--allow-weak-teacher"]  # nobody has trained it
     folders = ["--out", tmp_path / "results", "--runs", tmp_path / "runs"]
     arguments = [*PROGRAM, "compare-methods", *options, *folders, "--methods", "kd,at", "--json"]
     return [str(argument) for argument in arguments], tmp_path / "runs" / "results"
