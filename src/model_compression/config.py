@@ -42,6 +42,10 @@ class DataConfig:
     """Largest shift in pixels, each way, of ``flip_shift``."""
     cutout: int = 0
     """Side in pixels of a hole in each augmented image; 0: none."""
+    mixup: float = 0.0
+    """Each image is blended with another, with a share from Beta(mixup, mixup); 0: none."""
+    cutmix: float = 0.0
+    """A box of another image is pasted into each, what is left with a share from Beta(cutmix, cutmix); 0: none."""
     views: int = 0
     """Epoch e shows view e mod ``views``; 0 shows a fresh view each epoch."""
     view_seed: int = 0
@@ -57,9 +61,21 @@ class DataConfig:
         _at_least("cutout", self.cutout, 0)
         if self.cutout and self.augmentation == "none":
             raise UsageError(f"cutout {self.cutout} needs augmentation flip or flip_shift, got none")
+        for name in ("mixup", "cutmix"):
+            _between(name, getattr(self, name), 0, 100)
         _at_least("views", self.views, 0)
         _between("view_seed", self.view_seed, 0, 2**63 - 1)
         _at_least("validation", self.validation, 0)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is shown with another in it."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def has_views(self) -> bool:
+        """Whether one view shows an image otherwise than another."""
+        return self.augmentation != "none" or self.mixes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,7 @@ def test_methods_that_must_know_which_image_is_which_are_refused_for_loaders(arr
     ("data", "message"),
     [
         ({"augmentation": "flip"}, "augmentation 'flip' has no effect on DataLoaders"),
+        ({"mixup": 0.2}, "mixup 0.2 has no effect on DataLoaders"),
         ({"resident": "on"}, "resident 'on' has no effect on DataLoaders"),
         ({"workers": 2}, "workers 2 has no effect on DataLoaders"),
         ({"validation": 3}, "images of a DataLoader cannot be held out"),
@@ -181,6 +182,15 @@ def test_train_agreement_is_the_share_of_images_on_which_student_and_teacher_cho
 def test_methods_that_need_the_class_are_refused_for_unlabelled_images(arrays, tmp_path, method, message):
     with pytest.raises(UsageError, match=message):
         distilled((arrays[0], None, *arrays[2:]), tmp_path / "run", method=method)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+@pytest.mark.parametrize("method", ["dkd", "kd,crd", "nkd"])
+def test_methods_that_need_the_class_are_refused_for_mixed_images(arrays, tmp_path, method, mixing):
+    config = dataclasses.replace(CONFIG, data=DataConfig(**{mixing: 0.5}))
+    with pytest.raises(UsageError, match=f"method '{method}' needs the class of each image, and with mixup or cutmix"):
+        distilled(arrays, tmp_path / "run", method=method, config=config)
     assert not (tmp_path / "run").exists()
 
 

@@ -36,6 +36,7 @@ KINDS = {
         "teacher_tta": "flip",
     },
     "noisy teacher": {"method": "noisy_teacher", "optim": SGD, "data": FLIP},
+    "kd, mixed images": {"method": "kd", "optim": SGD, "data": {**FLIP, "views": 2, "mixup": 0.5, "cutmix": 1.0}},
     "kd of 2016, validation": {
         "method": MethodConfig(name="kd", params={"variant": "historic"}),
         "data": {"validation": 4},

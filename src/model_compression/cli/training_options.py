@@ -26,6 +26,8 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--augmentation": (str, "data.augmentation", "none, flip or flip_shift"),
     "--shift": (int, "data.shift", "largest shift of flip_shift, in pixels"),
     "--cutout": (int, "data.cutout", "side of a hole in each augmented image, in pixels, as 8; 0: none"),
+    "--mixup": (float, "data.mixup", "blend each image with another, share from Beta(MIXUP, MIXUP), as 0.2; 0: none"),
+    "--cutmix": (float, "data.cutmix", "paste a box of another image into each, share from Beta, as 1; 0: none"),
     "--views": (int, "data.views", "augmented views that are shown in turn; 0: a fresh one each epoch"),
     "--view-seed": (int, "data.view_seed", "seed of the augmentation"),
     "--validation": (
@@ -57,8 +59,8 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
 # option → (what it needs, whether a configuration has that); without it the option would do nothing
 _NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "--shift": ("--augmentation flip_shift", lambda config: config.data.augmentation == "flip_shift"),
-    "--views": ("--augmentation flip or flip_shift", lambda config: config.data.augmentation != "none"),
-    "--view-seed": ("--augmentation flip or flip_shift", lambda config: config.data.augmentation != "none"),
+    "--views": ("--augmentation flip or flip_shift", lambda config: config.data.has_views),
+    "--view-seed": ("--augmentation flip or flip_shift", lambda config: config.data.has_views),
     "--momentum": ("--optimizer sgd", lambda config: config.optim.optimizer == "sgd"),
     "--step-at": ("--schedule step", lambda config: config.optim.schedule == "step"),
     "--step-factor": ("--schedule step", lambda config: config.optim.schedule == "step"),

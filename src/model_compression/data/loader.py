@@ -11,17 +11,39 @@ from model_compression.config import DataConfig
 from model_compression.counter_random import derived_seed
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset
+from model_compression.data.mixing import Mixing, mix
 from model_compression.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """What else is in the images of a batch: the partners' ``targets`` (B,); ``share`` (B,), 0 to 1, is the own one."""
+
+    targets: Tensor
+    share: Tensor
+
+    def main(self, own: Tensor) -> Tensor:
+        """(B,) of the targets ``own`` (B,) and the partners' those with the larger share."""
+        return torch.where(self.share >= 0.5, own, self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Images (B, C, H, W) uint8, augmented, not normalised; targets (B,); indices (B,) into the data set; the view."""
+    """Images (B, C, H, W) uint8, augmented, not normalised; targets (B,); indices (B,) into the data set; the view.
+
+    Where images are mixed, ``mixed`` says with what.
+    """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
     view: int
+    mixed: Mixed | None = None
+
+    @property
+    def main_targets(self) -> Tensor:
+        """(B,) the class that has the larger share in each image."""
+        return self.targets if self.mixed is None else self.mixed.main(self.targets)
 
 
 class Loader(ABC):
@@ -31,6 +53,7 @@ class Loader(ABC):
         check_sizes(config, dataset.image_shape)
         self.config = config
         self.targets = torch.from_numpy(dataset.labels).to(device)
+        self._mixing = Mixing(config, len(dataset), device) if config.mixes else None
         self._fill: Tensor | None = None  # (C,), what is in a hole: the mean of some images
         if config.cutout:
             some = torch.from_numpy(dataset.images[:: max(1, len(dataset) // 1000)]).to(device)
@@ -49,7 +72,7 @@ class Loader(ABC):
 
     def view_of(self, epoch: int) -> int:
         """The view that ``epoch`` shows; without augmentation there is one."""
-        if self.config.augmentation == "none":
+        if not self.config.has_views:
             return 0
         return epoch % self.config.views if self.config.views else epoch
 
@@ -68,13 +91,29 @@ class Loader(ABC):
 
     def batch(self, indices: Tensor, view: int) -> Batch:
         """The images at ``indices`` (B,) as ``view`` shows them."""
-        return self._augmented(self.pixels(indices), indices, view)
+        rows = self._rows(indices, view)
+        return self._made(self.pixels(rows), rows, len(indices), view)
 
     def _shown(self, batches: Sequence[Tensor], view: int) -> Iterator[Batch]:
-        for indices, pixels in zip(batches, self.pixels_in_turn(batches), strict=True):
-            yield self._augmented(pixels, indices, view)
+        rows = [self._rows(indices, view) for indices in batches]
+        for indices, needed, pixels in zip(batches, rows, self.pixels_in_turn(rows), strict=True):
+            yield self._made(pixels, needed, len(indices), view)
 
-    def _augmented(self, pixels: Tensor, indices: Tensor, view: int) -> Batch:
+    def _rows(self, indices: Tensor, view: int) -> Tensor:
+        """Indices of the images that a batch is made of: where images are mixed, their partners come after them."""
+        return indices if self._mixing is None else torch.cat([indices, self._mixing.partners(indices, view)])
+
+    def _made(self, pixels: Tensor, rows: Tensor, count: int, view: int) -> Batch:
+        """The batch of ``count`` images that is made of ``pixels``, of the images at ``rows``."""
+        images, targets = self._augmented(pixels, rows, view), self.targets[rows]
+        if self._mixing is None:
+            return Batch(images=images, targets=targets, indices=rows, view=view)
+        mixture = self._mixing.sample(rows[:count], view)
+        images, share = mix(images[:count], images[count:], mixture)
+        mixed = Mixed(targets=targets[count:], share=share)
+        return Batch(images=images, targets=targets[:count], indices=rows[:count], view=view, mixed=mixed)
+
+    def _augmented(self, pixels: Tensor, indices: Tensor, view: int) -> Tensor:
         config = self.config
         plan = sample_plan(
             config.augmentation,
@@ -84,8 +123,7 @@ class Loader(ABC):
             shift=config.shift,
             cutout=config.cutout,
         )
-        images = apply_plan(pixels, plan, self._fill)
-        return Batch(images=images, targets=self.targets[indices], indices=indices, view=view)
+        return apply_plan(pixels, plan, self._fill)
 
 
 class ResidentLoader(Loader):

@@ -22,6 +22,9 @@ def fingerprint(live: LiveTeacher, data_digest: str, config: DataConfig, dtype: 
         view = {"augmentation": "none"}
     elif config.augmentation == "flip":
         del view["shift"]
+    view |= {key: value for key in ("mixup", "cutmix") if (value := getattr(config, key))}
+    if config.mixes:
+        view["view_seed"] = config.view_seed
     networks = [
         {
             "model": model.name,

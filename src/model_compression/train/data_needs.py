@@ -1,18 +1,24 @@
 """What a method needs to know of the images that are trained on, held against what is known of them."""
 
+from model_compression.config import DataConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import UsageError
 from model_compression.train.objective import Objective
 
 
-def check_data_needs(objective: Objective, train_set: Dataset) -> None:
-    """Raises UsageError where labels are needed and ``train_set`` has none, or indices and it has no order."""
+def check_data_needs(objective: Objective, train_set: Dataset, config: DataConfig) -> None:
+    """Raises UsageError where a method needs what the images have not: labels, one class each, or an order."""
     method, name = objective.method, objective.name
     if isinstance(train_set.images, OpaqueImages) and method is not None and method.uses_indices:
         raise UsageError(
             f"method {name!r} needs to know which image is which, and a DataLoader does not say; give the data set "
             "itself in its place, or choose another method"
+        )
+    if config.mixes and method is not None and method.uses_targets:
+        raise UsageError(
+            f"method {name!r} needs the class of each image, and with mixup or cutmix an image has two; leave these "
+            "out, or choose kd, logits or another method that needs no class"
         )
     if train_set.labelled:
         return

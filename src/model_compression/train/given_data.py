@@ -67,7 +67,7 @@ def is_opaque(dataset: Dataset) -> bool:
 
 
 def _check_as_they_are(config: DataConfig) -> None:
-    without_effect = ("augmentation", "views", "cutout", "resident", "workers", "image_size")
+    without_effect = ("augmentation", "views", "cutout", "mixup", "cutmix", "resident", "workers", "image_size")
     for field in dataclasses.fields(config):
         if field.name in without_effect and getattr(config, field.name) != field.default:
             raise UsageError(

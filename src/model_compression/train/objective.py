@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.config import MethodConfig, TrainConfig
+from model_compression.data.loader import Mixed
 from model_compression.errors import UsageError
 from model_compression.methods import Context, Method, create
 from model_compression.outputs import Outputs
@@ -48,15 +49,29 @@ class Objective:
             )
 
     def __call__(
-        self, student: Outputs, teacher: Outputs | None, targets: Tensor, context: Context
+        self,
+        student: Outputs,
+        teacher: Outputs | None,
+        targets: Tensor,
+        context: Context,
+        mixed: Mixed | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its unweighted terms by name."""
+        """The weighted sum, and its unweighted terms by name; of ``mixed`` images both labels count, by their share."""
         terms: dict[str, Tensor] = {}
         if self.label_weight:
-            terms["label"] = F.cross_entropy(student.logits, targets, label_smoothing=self.label_smoothing)
+            terms["label"] = self._label_loss(student.logits, targets, mixed)
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
             terms |= self.method(student, teacher, targets, context)
         weights = {"label": self.label_weight, **self.weights}
         loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
         return loss, terms
+
+    def _label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None) -> Tensor:
+        if mixed is None:
+            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        own, other = (
+            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+            for labels in (targets, mixed.targets)
+        )
+        return (mixed.share * own + (1 - mixed.share) * other).mean()

@@ -39,7 +39,7 @@ def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Datase
 
 def num_views(config: TrainConfig) -> int:
     """How many views a run shows."""
-    if config.data.augmentation == "none":
+    if not config.data.has_views:
         return 1
     return min(config.data.views or config.epochs, config.epochs)
 

@@ -104,7 +104,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
             self.objective = Objective(config, len(self.loader), train_set.num_classes, self._shapes())
-        check_data_needs(self.objective, train_set)
+        check_data_needs(self.objective, train_set, config.data)
         self._labelled = train_set.labelled
         self.modules = torch.nn.ModuleList([self.student])
         if self.objective.method is not None:
@@ -196,7 +196,7 @@ class Trainer:
         """A step on what `answer` gave for the batch."""
         set_rate(self.optimizer, self._rate(self.step))
         context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
-        loss, terms = self.objective(student, teacher, batch.targets, context)
+        loss, terms = self.objective(student, teacher, batch.targets, context, batch.mixed)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -205,7 +205,7 @@ class Trainer:
             self.average.update_parameters(self.student)
         self.step += 1
         # Without labels, what counts as correct is what the teacher says.
-        targets = batch.targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
+        targets = batch.main_targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
         self._record(loss, terms, student.logits, targets)
         if self.device.type == "cpu" or self.step % _CHECK_EVERY == 0:
             self._check_finite()

@@ -42,12 +42,21 @@ def assert_same(found, expected):
         assert one.view == other.view
         for name in ("images", "targets", "indices"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert (one.mixed is None) == (other.mixed is None)
+        if one.mixed is not None:
+            assert torch.equal(one.mixed.targets, other.mixed.targets)
+            assert torch.equal(one.mixed.share, other.mixed.share)
 
 
 @WORKERS
 @pytest.mark.parametrize(
     "options",
-    [{}, {"augmentation": "flip_shift", "views": 2, "view_seed": 3}, {"augmentation": "flip", "cutout": 4}],
+    [
+        {},
+        {"augmentation": "flip_shift", "views": 2, "view_seed": 3},
+        {"augmentation": "flip", "cutout": 4},
+        {"mixup": 0.4, "cutmix": 1.0},
+    ],
     ids=str,
 )
 def test_streamed_batches_are_the_resident_ones(dataset, workers, options):

@@ -55,10 +55,11 @@ def made(tiny, watcher):
     return build
 
 
+@pytest.mark.parametrize("data", [DATA, dataclasses.replace(DATA, mixup=0.5, cutmix=1.0)], ids=["plain", "mixed"])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_cached_answers_are_the_live_ones(made, precision, dtype):
-    teacher = made(precision=precision, dtype=dtype)
+def test_cached_answers_are_the_live_ones(made, precision, dtype, data):
+    teacher = made(precision=precision, dtype=dtype, data=data)
     for epoch in range(6):
         for batch in teacher._loader.epoch(epoch=epoch, seed=1, batch_size=5):
             live, cached = teacher.live.answer(batch).logits, teacher.answer(batch).logits

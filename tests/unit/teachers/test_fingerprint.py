@@ -44,6 +44,10 @@ def test_fingerprint_changes_with_all_that_answers_depend_on(tiny):
                 {"shift": 1},
                 {"cutout": 2},
                 {"view_seed": 1},
+                {"mixup": 0.2},
+                {"cutmix": 0.2},
+                {"augmentation": "none", "mixup": 0.2},
+                {"augmentation": "none", "mixup": 0.2, "view_seed": 1},
             )
         ),
     ]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model_compression.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.data.loader import Mixed
 from model_compression.errors import UnknownNameError
 from model_compression.methods import Context
 from model_compression.outputs import Outputs
@@ -30,10 +31,10 @@ def answered(config):
     return loss, {name: term.item() for name, term in terms.items()}, student, teacher, targets
 
 
-def cross_entropy(student, targets, smoothing=0.0):
+def cross_entropy(student, targets, smoothing=0.0, soft=None):
     logits = student.detach().numpy()
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    wanted = np.eye(4)[targets] * (1 - smoothing) + smoothing / 4
+    wanted = (np.eye(4)[targets] if soft is None else soft) * (1 - smoothing) + smoothing / 4
     return -(wanted * log_p).sum(axis=1).mean()
 
 
@@ -42,6 +43,20 @@ def test_objective_on_labels_is_cross_entropy(smoothing):
     loss, terms, student, _, targets = answered(dataclasses.replace(LABELS, label_smoothing=smoothing))
     assert terms == {"label": pytest.approx(cross_entropy(student, targets, smoothing))}
     assert loss.item() == terms["label"]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_objective_on_mixed_images_counts_both_labels_by_their_shares(smoothing):
+    rng = np.random.default_rng(1)
+    student, share = torch.tensor(rng.normal(size=(6, 4)), requires_grad=True), torch.tensor(rng.uniform(size=6))
+    own, other = torch.tensor([0, 3, 1, 2, 2, 0]), torch.tensor([1, 3, 0, 0, 2, 3])
+    config = dataclasses.replace(LABELS, label_smoothing=smoothing)
+    loss, _ = Objective(config, 100, 4)(Outputs(logits=student), None, own, CONTEXT, Mixed(targets=other, share=share))
+    soft = share[:, None] * torch.eye(4)[own] + (1 - share[:, None]) * torch.eye(4)[other]
+    assert loss.item() == pytest.approx(cross_entropy(student, soft.argmax(1), soft=soft.numpy(), smoothing=smoothing))
+    (gradient,) = torch.autograd.grad(loss, student)
+    wanted = torch.softmax(student.detach(), 1) - (soft * (1 - smoothing) + smoothing / 4)
+    torch.testing.assert_close(gradient, wanted / 6)
 
 
 def test_objective_applies_the_default_weights_of_the_method():
