@@ -195,6 +195,8 @@ class TrainConfig:
     teacher_tta: TeacherTta = "none"
     """``flip``: the teacher's answer is the mean of those to the image and to its mirror image."""
     tensorboard: bool = False
+    wandb: str = ""
+    """A project on Weights & Biases, where the curves go as well; empty: none."""
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)

@@ -306,22 +306,6 @@ def test_finished_and_missing_runs_are_not_resumed(tmp_path, tiny, watcher):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_tensorboard_curves_of_a_resumed_run_have_each_epoch_once(tmp_path, tiny, watcher):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = tiny.config(tensorboard=True, checkpoint_every=2, evaluate_every=1)
-    seen = watcher([7])
-    with pytest.raises(Interrupted):
-        start_run(config, tmp_path / "run", seen)
-    seen = watcher()
-    resume_run(tmp_path / "run", seen)
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    curves = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    for name in ("train_loss", "test_accuracy"):
-        expected = [(event["epoch"], pytest.approx(event[name])) for event in events]
-        assert [(point.step, point.value) for point in curves.Scalars(name)] == expected
-
-
 def test_a_run_whose_states_are_gone_is_not_begun_anew(tmp_path, tiny, watcher):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):

@@ -51,6 +51,7 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--precision": (str, "precision", "auto, fp32, bf16 or fp16"),
     "--compile": (str, "compile", "auto, on or off: compile the student's step"),
     "--device": (str, "device", "auto, cpu, cuda or mps"),
+    "--wandb": (str, "wandb", "a project on Weights & Biases, for the curves as well (extra: wandb)"),
     "--evaluate-every": (int, "evaluate_every", "epochs between points of the accuracy curve; 0: the last epoch only"),
     "--checkpoint-every": (int, "checkpoint_every", "epochs between saves of the resumable state"),
     "--keep-every": (int, "keep_every", "epochs between weights files that are kept"),

@@ -21,7 +21,6 @@ from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher
-from model_compression.train.board import summary_writer
 from model_compression.train.checks import check_classes, check_teachers_answers
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.mutual import Peers, peer_configs
@@ -31,6 +30,7 @@ from model_compression.train.observer import Observer
 from model_compression.train.reused_classifier import with_teachers_classifier
 from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
 from model_compression.train.teachers import cached_teacher, load_data
+from model_compression.train.trackers import check_trackers
 from model_compression.train.trainer import Teacher, Trainer
 
 
@@ -49,8 +49,7 @@ class Prepared:
     def __init__(self, config: TrainConfig, observer: Observer, parts: Parts):
         if config.method is not None:
             create_method(config.method)  # names and values, before minutes go into data and teacher
-        if config.tensorboard:
-            summary_writer()
+        check_trackers(config)
         self.device = choose_device(config.device)
         keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)

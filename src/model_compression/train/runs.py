@@ -13,7 +13,6 @@ from model_compression.errors import Interrupted, RunFolderError
 from model_compression.files import write_atomically
 from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
-from model_compression.train.board import open_board, write_event
 from model_compression.train.checkpoint import State, delete_states, load_state, save_state
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog, read_events
@@ -22,6 +21,7 @@ from model_compression.train.prepared import Parts, Prepared
 from model_compression.train.reused_classifier import num_parameters
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
+from model_compression.train.trackers import open_trackers
 from model_compression.train.trainer import Progress, Trainer
 
 
@@ -126,14 +126,14 @@ def _train(
         trainer.restore(state)
     events, timing = EventLog(run.events, progress["events"]), EventLog(run.timing, progress["timing"])
     begun = time.monotonic() - progress["seconds"]
-    board = open_board(run.path, trainer.epoch + 1) if config.tensorboard else None
 
     def save() -> None:
         counts = {"events": events.count, "timing": timing.count, "seconds": time.monotonic() - begun}
         facts = {"step": trainer.step, **prepared.identity, **counts}
         save_state(run.state, State(tensors=trainer.state(), progress=facts))
 
-    with stop_requests() as stopped:
+    watched = open_trackers(config, run.path, trainer.epoch + 1, observer.message)
+    with stop_requests() as stopped, watched as trackers:
 
         def stop() -> None:
             save()
@@ -171,8 +171,8 @@ def _train(
                 event[f"{prepared.eval_name}_accuracy"] = trainer.evaluate(prepared.eval_set)
             events.append(event)
             timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
-            if board is not None:
-                write_event(board, event)
+            for tracker in trackers:
+                tracker.epoch(event)
             if config.keep_every and event["epoch"] % config.keep_every == 0:
                 save_weights(run.path / f"student-{event['epoch']}.safetensors", trainer.network)
             observer.epoch_done(event)
@@ -180,9 +180,10 @@ def _train(
                 stop()
             if event["epoch"] % config.checkpoint_every == 0 or last:
                 save()
-        if board is not None:
-            board.close()
-        return _finish(config, prepared, run, time.monotonic() - begun)  # a signal that comes now changes nothing
+        metrics = _finish(config, prepared, run, time.monotonic() - begun)  # a signal that comes now changes nothing
+        for tracker in trackers:
+            tracker.close(metrics)
+        return metrics
 
 
 def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float) -> dict[str, Any]:

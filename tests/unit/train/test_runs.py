@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from model_compression.config import ModelConfig, TrainConfig, from_json
 from model_compression.data.dataset import hold_out
-from model_compression.errors import MissingExtraError, ModelCompressionError, RunFolderError, UsageError
+from model_compression.errors import ModelCompressionError, RunFolderError, UsageError
 from model_compression.models import create_model
 from model_compression.models.weights import read_header, read_model, save_weights
 from model_compression.train import runs
@@ -204,13 +204,6 @@ def test_wrong_method_leaves_nothing_behind(tiny, run, tmp_path):
         method = dataclasses.replace(config.method, **change)
         with pytest.raises(UsageError, match=message):
             run(dataclasses.replace(config, method=method))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_run_without_tensorboard_installed_leaves_nothing_behind(tiny, run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'model-compression\[tensorboard\]'"):
-        run(tiny.config(tensorboard=True))
     assert list(tmp_path.iterdir()) == []
 
 
