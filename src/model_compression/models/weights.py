@@ -13,6 +13,7 @@ from model_compression.errors import FileFormatError, NumericalError, UsageError
 from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.external import build_external, is_external, library_of
+from model_compression.models.hub import fetch, is_hub
 from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
@@ -70,7 +71,8 @@ def load_model(
 
     Args:
         name: a registered model, "timm:NAME", "torchvision:NAME" or "module.path:builder", with fresh weights;
-            "hf:FOLDER_OR_NAME", with its own; a shipped network; a weights file or a run folder.
+            "hf:FOLDER_OR_NAME", with its own; a shipped network; a weights file or a run folder; "hub:USER/REPO", what
+            `push` has uploaded.
         options: of the builder. ``pretrained`` asks a library for weights, or not to use those of "hf:".
         seed: of fresh weights; None draws them from torch's global generator.
         weights: a file with weights for a network that is built anew: .safetensors, or .pt with tensors and plain
@@ -134,6 +136,8 @@ def find_weights(name: str) -> Path:
     shipped = shipped_weights()
     if name in shipped:
         return shipped[name]
+    if is_hub(name):
+        return fetch(name)
     if is_external(name):
         raise no_weights(name)
     path = Path(name).expanduser()

@@ -1,0 +1,98 @@
+"""The Hugging Face hub as a place for networks of this package: hub:USER/REPO or hub:USER/REPO@REVISION.
+
+What is there was uploaded by `push`. Networks of the library transformers, on the same hub, are named hf:NAME.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from model_compression.errors import FileFormatError, MissingExtraError, ModelCompressionError, UsageError
+
+PREFIX = "hub:"
+WEIGHTS = "student.safetensors"
+_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_UPLOADED = ("README.md", WEIGHTS, "config.json", "metrics.json", "environment.json", "*.onnx", "*.pt2")
+_TIMEOUT_S = 10.0
+
+
+def is_hub(name: str) -> bool:
+    """Whether ``name`` is of the form hub:…"""
+    return name.startswith(PREFIX)
+
+
+def fetch(name: str) -> Path:
+    """The weights file that ``name`` means, downloaded into the hub client's cache; where no hub is, that copy serves.
+
+    Raises UsageError for another form of name, MissingExtraError, FileFormatError where no such network is, and
+    ModelCompressionError when the hub is not reached.
+    """
+    found = _NAME.fullmatch(name.removeprefix(PREFIX))
+    if found is None:
+        raise UsageError(f"{name!r} names no network on the hub; expected hub:USER/REPO or hub:USER/REPO@REVISION")
+    hub = _client()
+    endpoint = hub.constants.ENDPOINT
+    try:
+        hub.get_session().head(endpoint, timeout=_TIMEOUT_S)
+        reached = True
+    except Exception:  # of the client's HTTP library
+        reached = False  # the client itself would try for half a minute
+    try:
+        path = hub.hf_hub_download(found["repo"], WEIGHTS, revision=found["revision"], local_files_only=not reached)
+    except hub.errors.LocalEntryNotFoundError:
+        raise ModelCompressionError(f"{name}: {endpoint} is not reached, and no copy is in its cache here") from None
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError, hub.errors.EntryNotFoundError):
+        raise FileFormatError(
+            f"{name}: there is no {WEIGHTS} there that can be read; look at the name, or log in with `hf auth login` if "
+            "the repository is private"
+        ) from None
+    except Exception as error:  # the client raises its own errors and those of its HTTP library
+        raise ModelCompressionError(f"{name} could not be downloaded: {_line(error)}") from error
+    return Path(path)
+
+
+def check_repository(repo: str) -> None:
+    """Raises UsageError unless ``repo`` is USER/REPO, MissingExtraError without the client."""
+    found = _NAME.fullmatch(repo)
+    if found is None or found["revision"]:
+        raise UsageError(f"a repository on the hub is named USER/REPO, got {repo!r}")
+    _client()
+
+
+def uploaded_files(folder: Path) -> list[Path]:
+    """What of a run folder `upload` takes."""
+    return sorted(path for pattern in _UPLOADED for path in folder.glob(pattern) if path.is_file())
+
+
+def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
+    """Uploads a run folder's files as one commit; the repository is made unless it is there. Returns its address.
+
+    Raises ModelCompressionError when the hub does not take them; then the repository is as it was.
+    """
+    hub = _client()
+    names = [path.name for path in uploaded_files(folder)]
+    try:
+        api = hub.HfApi(endpoint=hub.constants.ENDPOINT, library_name="model-compression")
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=names, commit_message=message)
+    except Exception as error:  # as in `fetch`
+        raise ModelCompressionError(f"the hub did not take {repo}: {_line(error)}") from error
+    return str(address)
+
+
+def _client() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "hub", "the Hugging Face hub") from None
+    return huggingface_hub
+
+
+def _line(error: BaseException) -> str:
+    """What it says in a line, and what caused it."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "it does not know you, or you may not write there; log in with `hf auth login`"
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = (lines[0] if lines else type(error).__name__)[:200]
+    return said if error.__cause__ is None else f"{said} ({_line(error.__cause__)})"
