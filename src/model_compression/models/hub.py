@@ -43,8 +43,8 @@ def fetch(name: str) -> Path:
         raise ModelCompressionError(f"{name}: {endpoint} is not reached, and no copy is in its cache here") from None
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError, hub.errors.EntryNotFoundError):
         raise FileFormatError(
-            f"{name}: there is no {WEIGHTS} there that can be read; look at the name, or log in with `hf auth login` if "
-            "the repository is private"
+            f"{name}: there is no {WEIGHTS} there that can be read; look at the name, or log in with `hf auth login` "
+            "where the repository is private"
         ) from None
     except Exception as error:  # the client raises its own errors and those of its HTTP library
         raise ModelCompressionError(f"{name} could not be downloaded: {_line(error)}") from error
