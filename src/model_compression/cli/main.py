@@ -28,6 +28,7 @@ COMMANDS = {
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
     "compare-methods": ("compare_methods", "compare distillation methods over seeds, with tests"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
+    "report": ("report", "one page on runs: results, curves, costs, mistakes"),
     "methods": ("methods", "list the distillation methods, or explain one"),
     "features": ("features", "list the layers of a network that methods can compare"),
     "draw": ("draw", "make the picture of a network"),

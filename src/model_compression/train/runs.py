@@ -1,5 +1,6 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -211,7 +212,8 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
         of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
         metrics[f"peer_{number}_{name}_accuracy"] = figures(of_peer, targets)["accuracy"]
         save_weights(run.path / f"peer-{number}.safetensors", peer)
-    write_atomically(run.predictions, save(tensors))
+    names = {"class_names": json.dumps(prepared.eval_set.class_names)}
+    write_atomically(run.predictions, save(tensors, metadata=names))
     save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     run.write_json(run.metrics, metrics)
