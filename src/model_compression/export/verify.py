@@ -13,6 +13,7 @@ from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.export.runtimes import open_file
 from model_compression.models.base import Network
+from model_compression.report.statistics import Proportion
 
 BOUND = 1e-4  # of the logits' range
 _BATCH = 500
@@ -51,10 +52,7 @@ class Verification:
 
     def interval(self) -> tuple[float, float]:
         """95 % interval of the accuracy (Wilson 1927)."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.correct, self.images).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        return Proportion(count=self.correct, total=self.images).interval
 
     def fault(self, bound: float = BOUND) -> str | None:
         """What is wrong, None for a file that answers alike: within ``bound``, and other classes in ties only."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import NormalDist, mean, stdev
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,29 @@ class Summary:
     mean: float
     sd: float | None
     half_width: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportion:
+    """``count`` of ``total`` images, with the 95 % interval of the share (Wilson 1927, J. Am. Stat. Assoc. 22, 209)."""
+
+    count: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """0 to 1; NaN of no images."""
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """From and to, within 0 and 1; all of it where there are no images."""
+        if not self.total:
+            return 0.0, 1.0
+        z, n, share = NormalDist().inv_cdf(0.975), self.total, self.share
+        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def summarise(values: Sequence[float]) -> Summary:

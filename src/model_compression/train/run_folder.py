@@ -21,9 +21,9 @@ _LOCK = ".lock"
 class RunFolder:
     """The files of a run.
 
-    config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl, metrics.json (when finished),
-    student.safetensors, predictions.safetensors (test logits of student and teacher), and until then state.safetensors
-    and the state before it, state-previous.safetensors.
+    config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl; when finished metrics.json,
+    student.safetensors, its model card README.md, and predictions.safetensors (test logits of student and teacher);
+    until then state.safetensors and the state before it, state-previous.safetensors.
     """
 
     def __init__(self, path: str | Path):
@@ -33,6 +33,7 @@ class RunFolder:
         self.events = self.path / "events.jsonl"
         self.timing = self.path / "timing.jsonl"
         self.metrics = self.path / "metrics.json"
+        self.card = self.path / "README.md"
         self.student = self.path / "student.safetensors"
         self.predictions = self.path / "predictions.safetensors"
         self.state = self.path / "state.safetensors"

@@ -1,5 +1,6 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from model_compression.errors import Interrupted, RunFolderError
 from model_compression.files import write_atomically
 from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
+from model_compression.report.model_card import model_card
+from model_compression.report.run_files import read_run
 from model_compression.train.checkpoint import State, delete_states, load_state, save_state
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import EventLog, read_events
@@ -212,9 +215,11 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
         of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
         metrics[f"peer_{number}_{name}_accuracy"] = figures(of_peer, targets)["accuracy"]
         save_weights(run.path / f"peer-{number}.safetensors", peer)
-    write_atomically(run.predictions, save(tensors))
+    names = {"class_names": json.dumps(prepared.eval_set.class_names)}
+    write_atomically(run.predictions, save(tensors, metadata=names))
     save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
-    run.write_json(run.metrics, metrics)
+    write_atomically(run.card, model_card(read_run(run.path, metrics)).encode())
+    run.write_json(run.metrics, metrics)  # last: with it the run is finished
     delete_states(run.state)
     return metrics

@@ -1,0 +1,74 @@
+"""One page on runs: what was run, accuracy with intervals, curves, costs, what is taken for what, calibration,
+agreement with the teacher, and what the student gets wrong where the teacher is right.
+
+It reads run folders only, of runs that are still going too; a folder with runs in it, as of a comparison or a scheme,
+stands for all of them. Runs that differ in their seed alone are one row, with an interval over seeds.
+"""
+
+import argparse
+from pathlib import Path
+
+FORMATS = {".html": "html", ".md": "md", ".json": "json"}
+
+EXAMPLES = """examples:
+  model-compression report runs/distilled
+  model-compression report runs/kd-seed* runs/labels-seed* --out report.html
+  model-compression report runs/compare-cifar10-lenet-10-epochs --format md
+  model-compression report runs/distilled --out report.json
+
+The page is one file: it opens without a network, in light and dark, on a
+telephone and on paper. Latency is in it for runs with a measure.json:
+  model-compression measure runs/distilled --json > runs/distilled/measure.json
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, or a folder with runs in it")
+    parser.add_argument("--out", metavar="FILE", help="the file to write (default: report.html; md and json: printed)")
+    parser.add_argument("--format", metavar="FORMAT", help="html, md or json (default: by the file's ending, or html)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the report; returns the exit code."""
+    import json
+
+    from model_compression.files import write_atomically
+    from model_compression.report.contents import make_report, to_plain
+
+    kind = _format(args)
+    report = make_report(args.runs)
+    if kind == "html":
+        from model_compression.report.html import to_html
+
+        text = to_html(report)
+    elif kind == "md":
+        from model_compression.report.markdown import to_markdown
+
+        text = to_markdown(report)
+    else:
+        text = json.dumps(to_plain(report), indent=2) + "\n"
+    out = args.out or ("report.html" if kind == "html" else None)
+    if out is None:
+        print(text, end="")
+        return 0
+    write_atomically(out, text.encode())
+    count = len(report.runs)
+    print(f"{out}   {len(text.encode()):,} bytes, {count} run{'' if count == 1 else 's'}")
+    return 0
+
+
+def _format(args: argparse.Namespace) -> str:
+    """Of --format, or of the ending of --out. Raises UsageError for another one, and for a file that is there."""
+    from model_compression.errors import UsageError
+    from model_compression.registry import unknown_name
+
+    kinds = list(FORMATS.values())
+    if args.format is not None and args.format not in kinds:
+        raise unknown_name("format", args.format, kinds)
+    if args.out and Path(args.out).is_dir():
+        raise UsageError(f"--out {args.out} is a folder; give the name of a file, as {Path(args.out) / 'report.html'}")
+    if args.format is None and args.out and Path(args.out).suffix not in FORMATS:
+        raise UsageError(f"--out must end in {', '.join(FORMATS)}, or --format must say what it is; got {args.out}")
+    kind: str = args.format or (FORMATS[Path(args.out).suffix] if args.out else "html")
+    return kind

@@ -1,0 +1,67 @@
+"""List the runs in a folder and below: what each is, how far it is, its accuracy, and when it was last written to."""
+
+import argparse
+import json
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model_compression.report.run_states import RunState
+
+EXAMPLES = """examples:
+  model-compression runs
+  model-compression runs runs/compare-cifar10-lenet-10-epochs --json
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="where they are (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Lists; returns the exit code."""
+    from model_compression.report.run_states import run_states
+
+    folder = Path(args.folder)
+    found = run_states(folder)
+    if args.json:
+        rows = [{**asdict(one), "path": str(one.path), "resumable": one.resumable} for one in found]
+        print(json.dumps({"folder": str(folder), "runs": rows}))
+    elif found:
+        _print_list(found, folder)
+    else:
+        print(f"no runs in {folder}")
+    return 0
+
+
+def _print_list(found: "list[RunState]", folder: Path) -> None:
+    names = [str(one.path.relative_to(folder)) if one.path != folder else str(one.path) for one in found]
+    width = max(40, *map(len, names))
+    for name, one in zip(names, found, strict=True):
+        accuracy = "" if one.accuracy is None else f"{one.accuracy:.2%}"
+        print(f"{name:<{width}}  {_state(one):<15} {accuracy:>7} {_age(one.age_s):>7} ago")
+        print(textwrap.fill(_what(one), 78, initial_indent="  ", subsequent_indent="  "))
+    stopped = [one for one in found if one.resumable]
+    if stopped:
+        print(f"\ngo on with a stopped one: model-compression resume {stopped[0].path}")
+
+
+def _what(one: "RunState") -> str:
+    held_out = ", accuracy on held-out images" if one.eval_set == "validation" and one.accuracy is not None else ""
+    return one.what if one.seed is None else f"{one.what}, seed {one.seed}{held_out}"
+
+
+def _state(one: "RunState") -> str:
+    return one.state if one.state in ("finished", "damaged") else f"{one.state} {one.done}/{one.epochs}"
+
+
+def _age(seconds: float) -> str:
+    """As "3 min", "5 h" or "12 d"."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds / length)} {unit}"
+    return f"{int(seconds)} s"

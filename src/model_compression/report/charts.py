@@ -1,0 +1,170 @@
+"""Charts of the report as SVG that takes its colours and its font from the page, in which points can be looked up."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SERIES = 8
+"""Colours that a page has; further series begin again, dashed."""
+_WIDTH, _HEIGHT = 5.2, 3.3  # inches of 72 units: narrow enough that its text is read on a telephone
+_MUTED, _LINE = "#020202", "#030303"  # stand for the page's colours, which the SVG gets below
+_STYLES = ("-", "--", ":")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """``points`` (x, y, what a reader is told of it) of series number ``series``, from 0 on, called ``name``."""
+
+    name: str
+    series: int
+    points: Sequence[tuple[float, float, str]]
+    low: Sequence[float] | None = None
+    """Ends of an interval around each point, with ``high``."""
+    high: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """``svg`` markup, and ``lines``: name, series and points (x, y, text) in its units, for whoever points at it."""
+
+    svg: str
+    lines: Sequence[dict[str, Any]]
+
+
+def line_chart(
+    lines: Sequence[Line], *, key: str, x: str, y: str, log: bool = False, levels: Sequence[tuple[float, str]] = ()
+) -> Chart:
+    """Curves over epochs, ``y`` in the units that it says; ``levels`` (height, name) are dashed lines across."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure()
+    for number, line in enumerate(lines):
+        marker = "o" if len(line.points) < 25 else None
+        axes.plot(
+            [point[0] for point in line.points],
+            [point[1] for point in line.points],
+            **_style(line.series),
+            lw=1.6,
+            marker=marker,
+            ms=2.6,
+            gid=f"series-{line.series}-{number}",
+        )
+    for height, name in levels:
+        axes.axhline(height, ls=(0, (4, 3)), lw=1, color=_MUTED, zorder=1)
+        axes.annotate(
+            name, (1, height), xycoords=("axes fraction", "data"), xytext=(0, -3), textcoords="offset points",
+            ha="right", va="top", fontsize=9, color=_MUTED,
+        )  # fmt: skip
+    if log:
+        axes.set_yscale("log")
+        _plain_log(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _chart(figure, axes, lines, key, x, y)
+
+
+def scatter_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
+    """Points with intervals upwards and downwards, over a logarithmic axis."""
+    figure, axes = _figure()
+    for number, line in enumerate(lines):
+        across, up = [point[0] for point in line.points], [point[1] for point in line.points]
+        gid = f"series-{line.series}-{number}"
+        colour = _colour(line.series)
+        if line.low is not None and line.high is not None:
+            axes.vlines(across, line.low, line.high, color=colour, lw=1.4, gid=f"{gid}-interval")
+        axes.plot(across, up, "o", color=colour, ms=7, mec="none", gid=gid)
+    axes.set_xscale("log")
+    axes.margins(0.12)
+    _plain_log(axes, "x")
+    return _chart(figure, axes, lines, key, x, y)
+
+
+def reliability_chart(lines: Sequence[Line], *, key: str) -> Chart:
+    """Accuracy against confidence, both in per cent, with intervals; the diagonal is where they are the same."""
+    figure, axes = _figure(height=3.9)
+    axes.plot([0, 100], [0, 100], ls=(0, (4, 3)), lw=1, color=_MUTED, zorder=1)
+    for number, line in enumerate(lines):
+        across, up = [point[0] for point in line.points], [point[1] for point in line.points]
+        gid = f"series-{line.series}-{number}"
+        axes.vlines(across, line.low or [], line.high or [], color=_colour(line.series), lw=1.2, alpha=0.6)
+        axes.plot(across, up, **_style(line.series), lw=1.4, marker="o", ms=4, gid=gid)
+    axes.set(xlim=(0, 102), ylim=(0, 102))
+    axes.set_aspect("equal", adjustable="box", anchor="W")
+    return _chart(
+        figure, axes, lines, key, "confidence: mean of the largest probability, %", "images that are right, %"
+    )
+
+
+def _figure(height: float = _HEIGHT) -> "tuple[Figure, Axes]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained", dpi=72)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_LINE)
+    axes.grid(axis="y", color=_LINE, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0, labelsize=10, labelcolor=_MUTED, pad=5)
+    return figure, axes
+
+
+def _colour(series: int) -> str:
+    """Stands for a colour of the page."""
+    return f"#0000{series % SERIES + 16:02x}"
+
+
+def _style(series: int) -> dict[str, Any]:
+    return {"color": _colour(series), "ls": _STYLES[series // SERIES % len(_STYLES)]}
+
+
+def _plain_log(axes: "Axes", which: str = "y") -> None:
+    """A logarithmic axis with plain numbers: at powers of ten, and at 2 and 5 times them where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10f}".rstrip("0").rstrip(".")))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _chart(figure: "Figure", axes: "Axes", lines: Sequence[Line], key: str, x: str, y: str) -> Chart:
+    import matplotlib
+
+    axes.set_xlabel(x, color=_MUTED, fontsize=10, loc="right", labelpad=6)
+    axes.set_title(y, color=_MUTED, fontsize=10, loc="left", pad=10)
+    figure.canvas.draw()  # which lays it out
+    height = figure.bbox.height
+    found = []
+    for line in lines:
+        places = axes.transData.transform([(point[0], point[1]) for point in line.points])
+        points = [
+            [round(float(across), 1), round(float(height - up), 1), point[2]]
+            for (across, up), point in zip(places, line.points, strict=True)
+        ]
+        found.append({"name": line.name, "series": line.series, "points": points})
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Chart(svg=_themed(buffer.getvalue(), key), lines=found)
+
+
+def _themed(svg: str, key: str) -> str:
+    """Only the element, with the page's colours and font, and names that are unique on the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(r'id="([^"]*)"', rf'id="{key}-\1"', svg)
+    svg = re.sub(r'href="#([^"]*)"', rf'href="#{key}-\1"', svg).replace("url(#", f"url(#{key}-")
+    svg = re.sub(r"#0000([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16) - 15})", svg)
+    for stand_in, name in ((_MUTED, "muted"), (_LINE, "line")):
+        svg = svg.replace(stand_in, f"var(--{name})")
+    svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
+    return svg.replace("xlink:href", "href").strip()

@@ -1,0 +1,191 @@
+"""Runs that differ in their seed only are one group; its name says in what it differs from the others."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model_compression.config import MethodConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.report.run_files import RunFiles
+from model_compression.report.significance import PairedGain, holm, paired_gain
+from model_compression.report.statistics import Summary, summarise
+
+_NOT_THE_RECIPE = {
+    "seed",
+    "device",
+    "tensorboard",
+    "wandb",
+    "teacher_cache",
+    "allow_weak_teacher",
+    "evaluate_every",
+    "checkpoint_every",
+    "keep_every",
+    "data.data_dir",
+    "data.resident",
+    "data.workers",
+}
+_OF_METHODS = {"method", "teacher", "teacher_tta", "teacher_cache_dtype", "label_smoothing", "compile"}
+"""Parts of a recipe that label-only training does not have, or not of need."""
+_FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs of one recipe with different seeds. ``recipe`` maps places as "optim.lr" to values, seeds are not in it."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    runs: tuple[RunFiles, ...]
+
+    @property
+    def finished(self) -> tuple[RunFiles, ...]:
+        """The runs that have a result."""
+        return tuple(run for run in self.runs if run.metrics is not None)
+
+    @property
+    def accuracy(self) -> Summary | None:
+        """Of the finished runs, None without one."""
+        found = [run.accuracy for run in self.finished if run.accuracy is not None]
+        return summarise(found) if found else None
+
+    @property
+    def eval_set(self) -> str:
+        """What accuracies are of."""
+        return self.runs[0].eval_set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What a group gains over ``baseline``, paired by seed; ``p_value`` is corrected by Holm for all in the report."""
+
+    group: str
+    baseline: str
+    gain: PairedGain
+    p_value: float | None
+
+
+def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a run's result depends on but its seed, flat, with the defaults of what the config does not have."""
+    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
+    for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
+        if config.get(part):
+            defaults[part] = to_dict(kind(name=""))
+    values = {**_flat(defaults), **_flat(config)}
+    return {key: value for key, value in values.items() if key not in _NOT_THE_RECIPE}
+
+
+def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
+    """The groups, in the order of their first runs; runs by seed."""
+    found: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(recipe_of(run.config), sort_keys=True), []).append(run)
+    members = [sorted(own, key=lambda run: run.seed) for own in found.values()]
+    recipes = [recipe_of(own[0].config) for own in members]
+    names = _names(recipes)
+    return [
+        Group(name=name, recipe=recipe, runs=tuple(own))
+        for name, recipe, own in zip(names, recipes, members, strict=True)
+    ]
+
+
+def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The places in which recipes differ."""
+    keys = sorted({key for recipe in recipes for key in recipe})
+    return [key for key in keys if any(recipe.get(key) != recipes[0].get(key) for recipe in recipes)]
+
+
+def gains(groups: Sequence[Group]) -> list[Gain]:
+    """Of each group with a method over the same recipe on labels alone, where there is one."""
+    found = []
+    for group in groups:
+        for baseline in groups:
+            pairs = _paired(group, baseline)
+            if pairs and _is_baseline(baseline, group):
+                gain = paired_gain([own for own, _ in pairs], [base for _, base in pairs])
+                found.append((group.name, baseline.name, gain))
+                break
+    tested = [gain.p_value for *_, gain in found if gain.p_value is not None]
+    corrected = iter(holm(tested))
+    return [
+        Gain(group=group, baseline=base, gain=gain, p_value=None if gain.p_value is None else next(corrected))
+        for group, base, gain in found
+    ]
+
+
+def _is_baseline(baseline: Group, group: Group) -> bool:
+    """Whether ``baseline`` is the same student on labels alone."""
+    alone = "method.name" not in baseline.recipe and baseline is not group
+    return alone and all(key.split(".")[0] in _OF_METHODS for key in differing([baseline.recipe, group.recipe]))
+
+
+def _paired(group: Group, baseline: Group) -> list[tuple[float, float]]:
+    base = {run.seed: run.accuracy for run in baseline.finished}
+    return [
+        (run.accuracy, found)
+        for run in group.finished
+        if run.accuracy is not None and (found := base.get(run.seed)) is not None
+    ]
+
+
+def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to call recipes, each by what sets it apart, in as few words as will do."""
+    first = [key for key in _FIRST if len({short(recipe.get(key)) for recipe in recipes if key in recipe}) > 1]
+    begun = [_beginning(recipe, first) for recipe in recipes]
+    names: list[str] = []
+    for recipe, beginning in zip(recipes, begun, strict=True):
+        alike = [other for other, own in zip(recipes, begun, strict=True) if own == beginning]
+        name = ", ".join([*beginning, *(f"{_last(key)} {short(recipe.get(key))}" for key in _telling(alike))])
+        names.append(f"{name} ({names.count(name) + 1})" if name in names else name)
+    return names
+
+
+def _beginning(recipe: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """The student where there are several, the method, the teacher where there are several."""
+    student = [short(recipe["student.name"])] if "student.name" in keys else []
+    teacher = [f"from {short(recipe['teacher.name'])}"] if {"teacher.name"} <= {*keys} & {*recipe} else []
+    return [*student, method_name(recipe), *teacher]
+
+
+def _telling(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Few places by which all of ``recipes`` can be told apart: each time the one with the most values."""
+    keys = [key for key in differing(recipes) if key not in _FIRST]
+    keys.sort(key=lambda key: (key.split(".")[0] not in ("method", "student"), key.startswith("teacher")))
+    chosen: list[str] = []
+
+    def kinds(places: Sequence[str]) -> int:
+        return len({str([recipe.get(place) for place in places]) for recipe in recipes})
+
+    while keys and kinds(chosen) < len(recipes):
+        best = max(keys, key=lambda key: kinds([*chosen, key]))
+        keys.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def _last(key: str) -> str:
+    return key.split(".")[-1].replace("_", " ")
+
+
+def method_name(recipe: Mapping[str, Any]) -> str:
+    """Of a recipe; "labels alone" without a method."""
+    return str(recipe.get("method.name") or "labels alone")
+
+
+def short(value: Any) -> str:
+    """A value as a name has it: of a path its last part."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return "-".join(map(str, value))
+    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,73 @@
+"""Runs become rows: which belong together, what they are called, what they gain."""
+
+import json
+
+import pytest
+from scipy.stats import ttest_rel
+from written_runs import write_run
+
+from model_compression.config import ModelConfig
+from model_compression.report.groups import gains, group_runs
+from model_compression.report.run_files import find_runs
+
+
+def named(folder, **runs):
+    """Names of the groups of runs with these options."""
+    for name, options in runs.items():
+        write_run(folder / name, **options)
+    return [group.name for group in group_runs(find_runs([folder / name for name in runs]))]
+
+
+def test_seeds_are_one_group_in_their_order(tmp_path):
+    for seed in (2, 0, 1):
+        write_run(tmp_path / f"kd-seed{seed}", seed=seed)
+    (group,) = group_runs(find_runs([tmp_path]))
+    assert [run.seed for run in group.runs] == [0, 1, 2]
+    assert group.accuracy.n == 3
+    assert group.accuracy.mean == pytest.approx(sum(run.accuracy for run in group.runs) / 3)
+
+
+def test_names_say_what_differs_and_no_more(tmp_path):
+    assert named(tmp_path / "a", a={}) == ["kd"]
+    assert named(tmp_path / "b", a={"method": None}, b={}, c={"method": "dkd"}) == ["labels alone", "kd", "dkd"]
+    cold = {"params": {"temperature": 0.3}}
+    assert named(tmp_path / "c", a={"params": {"temperature": 4.0}}, b=cold, c={"method": None}) == [
+        "kd, temperature 4.0",
+        "kd, temperature 0.3",
+        "labels alone",
+    ]
+    wide = {"student": ModelConfig(name="cnn"), "epochs": 9}
+    assert named(tmp_path / "d", a=wide, b={}) == ["cnn, kd", "lenet, kd"]
+    files = [{"student": ModelConfig(name=f"{place}/net.pt")} for place in ("here", "there")]
+    assert named(tmp_path / "e", a=files[0], b=files[1]) == ["kd", "kd (2)"]
+
+
+def test_where_things_lie_and_new_options_are_of_no_matter(tmp_path):
+    config = json.loads((write_run(tmp_path / "a") / "config.json").read_text())
+    write_run(tmp_path / "b", seed=1)
+    config |= {"seed": 1, "device": "cuda", "teacher_cache": True, "tensorboard": True}
+    del config["compile"], config["method"]["first_stage_epochs"], config["data"]["cutout"]  # of an older version
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config))
+    assert len(group_runs(find_runs([tmp_path]))) == 1
+
+
+def test_gains_are_paired_with_label_only_of_the_same_recipe(tmp_path):
+    for seed in range(3):
+        for method, share in ((None, 0.4), ("kd", 0.6), ("dkd", 0.5)):
+            write_run(tmp_path / f"{method}-seed{seed}", method, seed, share=share + 0.05 * seed * (method == "kd"))
+    write_run(tmp_path / "longer", "kd", 0, epochs=8)
+    groups = group_runs(find_runs([tmp_path]))
+    by_name = {group.name: [run.accuracy for run in group.finished] for group in groups}
+    found = {gain.group: gain for gain in gains(groups)}
+    assert len(found) == 2  # 8 epochs have no label-only run of as many
+    p_values = []
+    for gain in found.values():
+        own, base = by_name[gain.group], by_name["labels alone"]
+        expected = ttest_rel(own, base)
+        assert gain.gain.mean == pytest.approx(sum(own) / 3 - sum(base) / 3)
+        assert gain.gain.p_value == pytest.approx(expected.pvalue)
+        assert gain.gain.half_width == pytest.approx(expected.confidence_interval().high - gain.gain.mean)
+        p_values.append((expected.pvalue, gain.p_value))
+    (small, first), (large, second) = sorted(p_values)
+    assert first == pytest.approx(min(1, 2 * small))
+    assert second == pytest.approx(max(first, large))

@@ -1,0 +1,65 @@
+"""Run folders as training leaves them, written in a moment."""
+
+import json
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig, to_dict
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+def logits_for(targets, classes, share, seed):
+    """(N, K) float32 of which about ``share`` are right."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(targets), classes)).astype(np.float32)
+    chosen = np.where(rng.random(len(targets)) < share, targets, rng.integers(0, classes, len(targets)))
+    logits[np.arange(len(targets)), chosen] += 3
+    return logits
+
+
+def config_of(method="kd", seed=0, **options):
+    """A configuration; ``method`` None is labels alone."""
+    return TrainConfig(
+        student=options.pop("student", ModelConfig(name="lenet")),
+        teacher=ModelConfig(name="nin-cifar10") if method else None,
+        method=MethodConfig(name=method, params=options.pop("params", {})) if method else None,
+        data=DataConfig(name=options.pop("data", "animals")),
+        **{"seed": seed, "epochs": 4, "evaluate_every": 1, **options},
+    )
+
+
+def write_run(folder, method="kd", seed=0, *, share=0.6, images=200, classes=CLASSES, done=4, side=8, **options):
+    """Writes a run of ``done`` epochs of 4, without results if they are fewer; returns ``folder``."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(to_dict(config_of(method, seed, **options))))
+    environment = {"model_compression": "0.1.0", "torch": "2.13.0", "processor": "abacus", "threads": 2, "gpu": None}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    events = [
+        {"epoch": epoch, "train_loss": 2.0 / epoch, "test_accuracy": share * epoch / 4} for epoch in range(1, done + 1)
+    ]
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    if done < 4:
+        return folder
+    rng = np.random.default_rng(100)
+    targets = rng.integers(0, len(classes), images)
+    student = logits_for(targets, len(classes), share, seed)
+    tensors = {"student_logits": student, "targets": targets.astype(np.int64)}
+    tensors["thumbnails"] = rng.integers(0, 256, (min(50, images), 3, side, side), dtype=np.uint8)
+    if method:
+        tensors["teacher_logits"] = logits_for(targets, len(classes), 0.9, 999)
+    save_file(tensors, folder / "predictions.safetensors", {"class_names": json.dumps(classes)})
+    metrics = {"test_accuracy": float(np.mean(student.argmax(1) == targets)), "seconds": 61.0, "parameters": 1234}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "student.safetensors").write_bytes(bytes(5000))
+    return folder
+
+
+def measured(milliseconds):
+    """What `measure --json` prints."""
+    latency = [
+        {"runtime": runtime, "batch": 1, "threads": 2, "calls": 20, "median_ms": factor * milliseconds, "p95_ms": 9.0}
+        for runtime, factor in (("PyTorch", 2.0), ("ONNX Runtime", 1.0))
+    ]
+    return json.dumps({"model": "lenet", "parameters": 1234, "latency": latency})
