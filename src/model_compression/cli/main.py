@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": ("verify", "compare an exported file with its network"),
     "predict": ("predict", "classify images with an exported file"),
     "measure": ("measure", "what a network costs: size, operations, memory, latency"),
+    "doctor": ("doctor", "look at machine, data, teacher and loss before a run"),
     "demo": ("demo", "a LeNet learns CIFAR-10 from a network in network, in minutes"),
     "compare-methods": ("compare_methods", "compare distillation methods over seeds, with tests"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
