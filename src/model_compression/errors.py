@@ -47,6 +47,10 @@ class NumericalError(ModelCompressionError):
     """A loss became NaN or infinite, or exploded; the message names the step and the term."""
 
 
+class OutOfMemoryError(ModelCompressionError):
+    """Memory ran out; the message names a number of images that fits, or what else would help."""
+
+
 class Interrupted(ModelCompressionError):
     """A run was stopped by a signal after its state had been saved; `resume` continues it."""
 

@@ -32,7 +32,12 @@ def seal(tensors: dict[str, Tensor], key: str, header: dict[str, Any]) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digests = {name: _digest(tensor) for name, tensor in sorted(tensors.items())}
     text = json.dumps({_SEAL: {"whole": _BLANK, "tensors": digests}, **header})
-    payload = save(tensors, {key: text})
+    try:
+        payload = save(tensors, {key: text})
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, which no class of Python's stands for
+            raise
+        raise MemoryError("not enough memory to put a file together") from None
     return payload.replace(_BLANK.encode(), hashlib.sha256(payload).hexdigest().encode(), 1)
 
 

@@ -178,6 +178,13 @@ def test_wrapped_and_added_methods_use_what_their_parts_use():
     ):
         method = create(name, **params)
         assert (method.uses_targets, method.uses_indices) == expected, name
+    for name, params, expected in (
+        ("logit_std", {"base": "dkd"}, True),
+        ("logit_std", {"base": "dist"}, False),
+        ("kd,at", {}, True),
+        ("kd,rkd", {}, False),
+    ):
+        assert create(name, **params).per_sample == expected, name
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS.names() if not create(name).needs_teacher])
@@ -188,3 +195,40 @@ def test_method_that_needs_no_teacher_looks_at_none(name):
     alone = method(beside.student, None, torch.arange(5), context)
     assert method.needs == {"logits"}
     assert {key: term.item() for key, term in alone.items()} == {key: t.item() for key, t in beside.terms.items()}
+
+
+@NAMES
+def test_method_says_whether_parts_of_a_batch_add_up_to_its_gradient(name):
+    """A batch that memory does not take is split only where a method says so of itself."""
+
+    def gradients(sizes):
+        method = built(name).double()
+        networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
+        student, teacher = (wide(outputs(shapes, 6, seed)) for seed, shapes in enumerate(networks))
+        start = 0
+        for size in sizes:
+            rows = slice(start, start + size)
+            context = Context(indices=torch.arange(6)[rows], epoch=1, step=7, seed=0)
+            terms = method(part(student, rows), part(teacher, rows), torch.arange(6)[rows], context)
+            (sum(terms.values()) * (size / 6)).backward()
+            start += size
+        found = [*tensors(student), *method.parameters()]
+        return [tensor.grad for tensor in found if tensor.grad is not None]
+
+    def wide(answers):
+        features = {key: leaf(value) for key, value in answers.features.items()}
+        return Outputs(logits=leaf(answers.logits), embedding=leaf(answers.embedding), features=features)
+
+    def leaf(tensor):
+        return tensor.detach().double().requires_grad_()
+
+    def part(answers, rows):
+        features = {key: value[rows] for key, value in answers.features.items()}
+        return Outputs(logits=answers.logits[rows], embedding=answers.embedding[rows], features=features)
+
+    whole = gradients([6])
+    adds_up = all(
+        torch.allclose(one, other, rtol=1e-6, atol=1e-9 * float(one.abs().max()))
+        for one, other in zip(whole, gradients([3, 2, 1]), strict=True)
+    )
+    assert create(name).per_sample == adds_up

@@ -1,4 +1,4 @@
-"""Kills a run at each of its fsync and rename calls in turn, and lets it go on: python killed_runs.py FOLDER.
+"""Kills a run at each of its write, fsync and rename calls in turn, and lets it go on: python killed_runs.py FOLDER.
 
 Prints one JSON line a kill: the call, the moment, and whether the run that went on ends as the one that was left alone.
 A process that forks, so that torch is loaded once: run it by itself, not within the test process.
@@ -55,22 +55,55 @@ def forked(task):
 
 
 def deadly(point):
-    """Makes this process kill itself at the ``point``-th moment: 0 before the first call, 1 after it, and so on."""
+    """Makes this process kill itself at the ``point``-th moment: before or after a call, or within a write."""
     moments = iter(range(10**6))
+
+    def moment():
+        return next(moments) == point
 
     def wrapped(real):
         def call(*arguments, **options):
-            if next(moments) == point:
+            if moment():
                 os.kill(os.getpid(), signal.SIGKILL)
             result = real(*arguments, **options)
-            if next(moments) == point:
+            if moment():
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
         return call
 
+    def opened(real):
+        def call(*arguments, **options):
+            return Dying(real(*arguments, **options), moment)
+
+        return call
+
     for name in CALLS:
         setattr(os, name, wrapped(getattr(os, name)))
+    os.fdopen, Path.open = opened(os.fdopen), opened(Path.open)
+
+
+class Dying:
+    """A file whose process ends when half of a write has reached the disk."""
+
+    def __init__(self, file, moment):
+        self.file, self.moment = file, moment
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return self.file.__exit__(*exception)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, payload):
+        if self.moment():
+            self.file.write(payload[: len(payload) // 2])
+            self.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.file.write(payload)
 
 
 def contents(folder):

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_killed_at_any_fsync_or_rename_goes_on_to_the_same_files(tmp_path):
+def test_a_run_killed_at_any_write_fsync_or_rename_goes_on_to_the_same_files(tmp_path):
     script = Path(__file__).with_name("killed_runs.py")
     done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]

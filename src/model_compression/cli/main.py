@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": ("verify", "compare an exported file with its network"),
     "predict": ("predict", "classify images with an exported file"),
     "measure": ("measure", "what a network costs: size, operations, memory, latency"),
+    "doctor": ("doctor", "look at machine, data, teacher and loss before a run"),
     "runs": ("runs", "list runs with their state and accuracy"),
     "compare": ("compare", "is run A better than run B, and what differs"),
     "push": ("push", "upload a run to the Hugging Face hub"),

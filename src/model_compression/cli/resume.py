@@ -4,12 +4,16 @@ import argparse
 
 EXAMPLES = """examples:
   model-compression resume runs/cifar10-lenet-kd-seed0
+  model-compression resume runs/cifar10-lenet-kd-seed0 --lr 0.0003
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--lr", type=float, metavar="RATE", help="another largest rate from here on, after a loss that exploded"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -17,4 +21,4 @@ def run(args: argparse.Namespace) -> int:
     """Resumes; returns the exit code."""
     from model_compression.cli.run_reports import resume_and_report
 
-    return resume_and_report(args.run, as_json=args.json)
+    return resume_and_report(args.run, as_json=args.json, lr=args.lr)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from model_compression.cli.schemes import print_stages
 from model_compression.config import TrainConfig
+from model_compression.errors import UsageError
 from model_compression.recipes import RECIPES
 from model_compression.train import runs, schemes
 from model_compression.train.trainer import Progress as Training
@@ -29,12 +30,16 @@ def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: 
     return print_result(metrics, folder, as_json)
 
 
-def resume_and_report(folder: str, *, as_json: bool) -> int:
+def resume_and_report(folder: str, *, as_json: bool, lr: float | None = None) -> int:
     """Continues the run, or the scheme of runs, in ``folder`` and prints the result; returns the exit code."""
     with ConsoleObserver() as observer:
         if schemes.is_scheme(folder):
+            if lr is not None:
+                raise UsageError(
+                    "--lr is for one run: give the folder of the stage that stopped, then resume the scheme"
+                )
             return print_stages(schemes.resume_scheme(folder, observer), Path(folder), as_json)
-        metrics = runs.resume_run(folder, observer)
+        metrics = runs.resume_run(folder, observer, lr=lr)
     return print_result(metrics, Path(folder), as_json)
 
 

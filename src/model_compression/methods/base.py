@@ -45,6 +45,8 @@ class Method(nn.Module):
     """Whether the terms depend on the classes of the images; such a method does not serve unlabelled ones."""
     uses_indices: bool = False
     """Whether they depend on which image of the data set is which; such a method does not serve a plain DataLoader."""
+    per_sample: bool = False
+    """Whether each term is a mean of values of one image each: parts of a batch then add up to its gradient."""
     default_weights: Mapping[str, float]
     default_label_weight: float
 

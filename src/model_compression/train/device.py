@@ -12,7 +12,7 @@ import torch
 from model_compression.errors import UsageError
 
 _COMPILE_PAYS_FROM = 5_000  # steps: compiling takes some 40 s
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
 
 def choose_device(name: str) -> torch.device:
@@ -83,3 +83,15 @@ def keep_freed_memory(device: torch.device) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_freed_memory_back(device: torch.device) -> None:
+    """Undoes `keep_freed_memory`, once memory has run out: what a smaller step does not need is the system's again."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 65_536)  # glibc's own values
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
+        libc.malloc_trim(0)

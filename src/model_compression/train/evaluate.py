@@ -12,6 +12,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.models.base import Network
 from model_compression.train.device import autocast
+from model_compression.train.out_of_memory import in_parts
 
 _BATCH = 500
 
@@ -32,7 +33,7 @@ def predict(
     with evaluating(model), autocast(device, precision):
         logits: list[Tensor] = []
         for batch in loader.in_order(view=0, batch_size=_BATCH):
-            logits.append(model(model.preprocessing(batch.images)).float().cpu())
+            logits.append(in_parts(lambda images: model(model.preprocessing(images)).float().cpu(), batch.images))
             if watch is not None:
                 watch(sum(map(len, logits)))
         return torch.cat(logits)

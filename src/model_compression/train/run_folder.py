@@ -84,6 +84,8 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path} is in use by another process; wait for it or choose another folder"
             ) from None
+        except OSError as error:  # a folder that can only be read
+            raise writing_failed(self.path / _LOCK, error) from error
 
     def unlock(self) -> None:
         """Gives the folder back. The file stays: to unlink it could hand the lock to two processes."""

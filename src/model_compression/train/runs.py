@@ -1,5 +1,6 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from model_compression.config import TrainConfig
-from model_compression.errors import Interrupted, RunFolderError
+from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
@@ -26,6 +27,7 @@ from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 from model_compression.train.trackers import open_trackers
 from model_compression.train.trainer import Progress, Trainer
+from model_compression.train.ways_on import ways_on
 
 
 def start_run(
@@ -56,12 +58,16 @@ def start_run(
         run.unlock()
 
 
-def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: Parts | None = None) -> dict[str, Any]:
+def resume_run(
+    folder: str | Path, observer: Observer | None = None, *, parts: Parts | None = None, lr: float | None = None
+) -> dict[str, Any]:
     """Continues an interrupted run to the weights that it would have reached; returns its metrics.
 
-    ``parts`` are those that it was started with.
+    ``parts`` are those that it was started with. ``lr``, after a loss that exploded, is the schedule's largest rate
+    from here on; the metrics then hold it, as the configuration alone no longer says how the weights came to be.
 
-    Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's.
+    Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's,
+    and UsageError for a rate that cannot be.
     """
     run = RunFolder(folder)
     observer, config = observer or Silent(), run.read_config()
@@ -75,10 +81,12 @@ def resume_run(folder: str | Path, observer: Observer | None = None, *, parts: P
         state = load_state(run.state, observer.message)
         if state is None:
             _check_beginning(run, config, observer)
+        if lr is not None:
+            _check_lr(run, config, state, lr)
         prepared = Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
-        return _train(config, prepared, run, observer, state)
+        return _train(config, prepared, run, observer, state, lr)
     finally:
         run.unlock()
 
@@ -120,10 +128,25 @@ def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> 
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
 
 
+def _check_lr(run: RunFolder, config: TrainConfig, state: State | None, lr: float) -> None:
+    """Raises UsageError unless the run can go on with another rate."""
+    dataclasses.replace(config.optim, lr=lr)  # checks the value
+    if config.peers is not None:
+        raise UsageError("a run with peers goes on with its own rate: leave --lr out, or start a new run")
+    if state is None:
+        raise UsageError(f"{run.path} has no saved state to go on from with another rate: start a new run with --lr")
+
+
 def _train(
-    config: TrainConfig, prepared: Prepared, run: RunFolder, observer: Observer, state: State | None
+    config: TrainConfig,
+    prepared: Prepared,
+    run: RunFolder,
+    observer: Observer,
+    state: State | None,
+    lr: float | None = None,
 ) -> dict[str, Any]:
     trainer = prepared.trainer
+    trainer.report = observer.message
     progress: dict[str, Any] = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
     if state is not None:
         trainer.restore(state)
@@ -135,8 +158,12 @@ def _train(
         facts = {"step": trainer.step, **prepared.identity, **counts}
         save_state(run.state, State(tensors=trainer.state(), progress=facts))
 
+    if lr is not None:
+        trainer.change_lr(lr)
+        save()
+
     watched = open_trackers(config, run.path, trainer.epoch + 1, observer.message)
-    with stop_requests() as stopped, watched as trackers:
+    with ways_on(run), stop_requests() as stopped, watched as trackers:
 
         def stop() -> None:
             save()
@@ -181,7 +208,7 @@ def _train(
             observer.epoch_done(event)
             if stopped:
                 stop()
-            if event["epoch"] % config.checkpoint_every == 0 or last:
+            if (event["epoch"] % config.checkpoint_every == 0 or last) and not trainer.guard.alarmed:
                 save()
         metrics = _finish(config, prepared, run, time.monotonic() - begun)  # a signal that comes now changes nothing
         for tracker in trackers:
@@ -211,6 +238,8 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
         "compiled": prepared.trainer.compiled,
         "parameters": num_parameters(network),
     }
+    if prepared.trainer.lr != config.optim.lr:
+        metrics["lr_changed_to"] = prepared.trainer.lr
     for number, peer in enumerate(prepared.peers.networks if prepared.peers else (), start=1):
         of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
         metrics[f"peer_{number}_{name}_accuracy"] = figures(of_peer, targets)["accuracy"]

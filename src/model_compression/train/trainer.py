@@ -24,8 +24,10 @@ from model_compression.train.checkpoint import State, optimizer_tensors, restore
 from model_compression.train.data_needs import check_data_needs
 from model_compression.train.device import autocast, choose_compile, seed_device
 from model_compression.train.evaluate import accuracy, evaluating, predict
+from model_compression.train.guard import ANSWERS, IMAGES, Guard
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
+from model_compression.train.out_of_memory import Learned, MicroBatches, batch_obstacle, merged
 from model_compression.train.taps import NO_TAPS, Taps
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
@@ -112,7 +114,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.modules, config.optim)
         self.steps_per_epoch = self.loader.steps(config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.step = 0
+        self.step, self.lr = 0, config.optim.lr
         self.compiled = choose_compile(config.compile, device, self.total_steps) and self._tapped is None
         if config.compile == "on" and self._tapped is not None:
             raise UsageError("--compile on serves methods that need logits only; use --compile off with this one")
@@ -120,6 +122,10 @@ class Trainer:
         self._forward = torch.compile(self.student, dynamic=False) if self.compiled else self.student
         self._sums = self._no_sums()
         self._terms: dict[str, Tensor] = {}
+        weights = {"label": self.objective.label_weight, **self.objective.weights}
+        self.guard = Guard(weights, config.optim.lr, device)
+        self.micro_batches = MicroBatches(self._batch_obstacle)
+        self.report: Callable[[str], None] = lambda message: None
 
     @property
     def epoch(self) -> int:
@@ -178,12 +184,18 @@ class Trainer:
                 watch()
 
     def _train_step(self, batch: Batch, epoch: int) -> None:
-        seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # for dropout; forked above
-        teacher = self.teacher.answer(batch) if self.teacher is not None else None
-        student = self.answer(batch)
-        self.learn(batch, epoch, student, teacher)
+        def begin() -> None:
+            seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # dropout; forked above
+            self.optimizer.zero_grad(set_to_none=True)
+
+        def gradients(part: Batch, share: float) -> Learned:
+            teacher = self.teacher.answer(part) if self.teacher is not None else None
+            return self._gradients(part, epoch, self.answer(part), teacher, share)
+
+        learned = merged(self.micro_batches.run(batch, begin, gradients, self.report))
+        self._update(learned)
         if self.peers is not None:
-            self.peers.learn(batch, epoch, student)
+            self.peers.learn(batch, epoch, Outputs(logits=learned.logits))
 
     def answer(self, batch: Batch) -> Outputs:
         """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
@@ -194,32 +206,52 @@ class Trainer:
 
     def learn(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None) -> None:
         """A step on what `answer` gave for the batch."""
-        set_rate(self.optimizer, self._rate(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update(self._gradients(batch, epoch, student, teacher, share=1.0))
+
+    def _gradients(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None, share: float) -> Learned:
+        """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
         context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
         loss, terms = self.objective(student, teacher, batch.targets, context, batch.mixed)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss if share == 1.0 else loss * share).backward()
+        # Without labels, what counts as correct is what the teacher says.
+        targets = batch.main_targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
+        logits = student.logits.detach()
+        inputs = {IMAGES: batch.images.sum()} if batch.images.is_floating_point() else {}
+        if teacher is not None and self.config.teacher is not None:
+            inputs[ANSWERS] = teacher.logits.sum()
+        return Learned(
+            count=len(targets),
+            loss=loss.detach(),
+            terms={name: term.detach() for name, term in terms.items()},
+            correct=(logits.argmax(dim=1) == targets).sum(),
+            inputs=inputs,
+            logits=logits,
+        )
+
+    def _update(self, learned: Learned) -> None:
+        """A step of the optimiser on the gradients that are there."""
+        set_rate(self.optimizer, self._rate(self.step))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.student)
         self.step += 1
-        # Without labels, what counts as correct is what the teacher says.
-        targets = batch.main_targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
-        self._record(loss, terms, student.logits, targets)
+        self._record(learned)
+        self.guard.watch(self.step, learned.loss, learned.terms, learned.inputs)
         if self.device.type == "cpu" or self.step % _CHECK_EVERY == 0:
-            self._check_finite()
+            self.guard.check()
 
-    def _record(self, loss: Tensor, terms: dict[str, Tensor], logits: Tensor, targets: Tensor) -> None:
+    def _record(self, learned: Learned) -> None:
         """Adds to the sums on the device, without waiting for it."""
-        count, kind = len(targets), self._sums.dtype
-        correct = (logits.detach().argmax(dim=1) == targets).sum()
-        self._sums += torch.stack([loss.detach().to(kind) * count, correct.to(kind), self._sums.new_tensor(count)])
-        for name, term in terms.items():
-            self._terms[name] = self._terms.get(name, self._sums.new_zeros(())) + term.detach().to(kind) * count
+        count, kind = learned.count, self._sums.dtype
+        sums = [learned.loss.to(kind) * count, learned.correct.to(kind), self._sums.new_tensor(count)]
+        self._sums += torch.stack(sums)
+        for name, term in learned.terms.items():
+            self._terms[name] = self._terms.get(name, self._sums.new_zeros(())) + term.to(kind) * count
 
     def _epoch_event(self, epoch: int) -> dict[str, Any]:
-        self._check_finite()
+        self.guard.check()
         progress = self._progress(epoch)
         count = float(self._sums[2])
         return {
@@ -229,11 +261,12 @@ class Trainer:
             "train_loss": progress.loss,
             "train_accuracy" if self._labelled else "train_agreement": progress.accuracy,
             "terms": {name: float(self._terms[name]) / count for name in sorted(self._terms)},  # as after a restore
-        }
+        } | ({"micro_batch": self.micro_batches.size} if self.micro_batches.size else {})
 
-    def _check_finite(self) -> None:
-        """Raises NumericalError that names the term when this epoch's sums hold NaN or infinity."""
-        self._fail_unless_finite(not_finite({**self._terms, "loss": self._sums[0]}))
+    def _batch_obstacle(self) -> str | None:
+        """What forbids to split a batch."""
+        objective, others = self.objective, {"peers answer it as well": self.peers is not None}
+        return batch_obstacle(self.modules, objective.method, objective.name, others)
 
     def _fail_unless_finite(self, wrong: str | None) -> None:
         if wrong is not None:
@@ -261,7 +294,11 @@ class Trainer:
             tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
         if self.peers is not None:
             tensors |= {f"peers.{name}": tensor for name, tensor in self.peers.state().items()}
-        return tensors | {"sums": self._sums}
+        if self.lr != self.config.optim.lr:
+            tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        if self.micro_batches.size:
+            tensors["micro_batch"] = torch.tensor(self.micro_batches.size)
+        return tensors | {"sums": self._sums, "guard": self.guard.state()}
 
     def restore(self, state: State) -> None:
         """Continues from a saved state. Raises WeightsMismatchError when it is of another network."""
@@ -278,14 +315,24 @@ class Trainer:
             self.peers.restore(State(tensors=parts["peers"], progress=state.progress))
         self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
         self._sums = state.tensors["sums"].to(self.device)
+        if "guard" in state.tensors:  # not in states of before
+            self.guard.restore(state.tensors["guard"])
+        if "lr" in state.tensors:
+            self.change_lr(float(state.tensors["lr"]))
+        self.micro_batches.size = int(state.tensors.get("micro_batch", torch.tensor(0))) or None
         if self.scaler.is_enabled():
             scale, tracker = state.tensors["scaler"].tolist()
             self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
         self.step = int(state.progress["step"])
 
+    def change_lr(self, lr: float) -> None:
+        """Goes on with another largest rate than the configuration's; part of the state."""
+        self.lr = self.guard.lr = lr
+
     def _rate(self, step: int) -> float:
         config = self.config
-        return rate_at(config.optim, step=step, steps_per_epoch=self.steps_per_epoch, epochs=config.epochs)
+        optim = config.optim if self.lr == config.optim.lr else dataclasses.replace(config.optim, lr=self.lr)
+        return rate_at(optim, step=step, steps_per_epoch=self.steps_per_epoch, epochs=config.epochs)
 
     def _progress(self, epoch: int) -> Progress:
         return Progress(epoch=epoch, step=self.step, steps_per_epoch=self.steps_per_epoch, sums=self._sums)

@@ -17,7 +17,8 @@ from model_compression.errors import DataError
 
 N = 23
 CPU = torch.device("cpu")
-WORKERS = pytest.mark.parametrize("workers", [0, 2])
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # four on a machine of two
+WORKERS = pytest.mark.parametrize("workers", [0, 1, 4])
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_trainer_stops_at_the_step_in_which_a_term_became_nan(tiny, built, metho
     trainer = built(tiny.config(method, optim={"optimizer": "sgd", "lr": rate}))
     seen = []
     term = "(label|kd)" if method == "kd" else method or "label"
-    with pytest.raises(NumericalError, match=rf"^{term} became NaN or infinite by step \d+; lower the learning rate"):
+    with pytest.raises(NumericalError, match=rf"^{term} became NaN or infinite at step \d+; lower the learning rate"):
         trained(trainer, watch=lambda progress: seen.append(progress.loss))
     assert steps <= len(seen) == trainer.step - 1 < 15  # the very step, not the epoch's end
     assert all(abs(loss) < float("inf") for loss in seen)

@@ -33,6 +33,7 @@ class AttentionTransfer(Method):
     needs = frozenset({"features"})
     default_weights = {"at": 1000.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

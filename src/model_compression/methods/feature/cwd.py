@@ -49,6 +49,7 @@ class CWD(Method):
     needs = frozenset({"features"})
     default_weights = {"cwd": 50.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, temperature: float = 4.0):
         super().__init__()

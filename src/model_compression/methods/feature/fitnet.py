@@ -29,6 +29,7 @@ class FitNet(Method):
     default_pairs = 1  # each further one adds as much
     default_weights = {"fitnet": 100.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self) -> None:
         super().__init__()

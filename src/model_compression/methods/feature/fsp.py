@@ -42,6 +42,7 @@ class FSP(Method):
     min_pairs = 2
     default_weights = {"fsp": 50.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self) -> None:
         super().__init__()

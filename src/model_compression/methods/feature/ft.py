@@ -48,6 +48,7 @@ class FactorTransfer(Method):
     needs = frozenset({"features"})
     default_weights = {"ft": 200.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, ratio: float = 0.5):
         super().__init__()

@@ -76,6 +76,7 @@ class MGD(Method):
     uses_indices = True
     default_weights = {"mgd": 7e-5}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, mask_ratio: float = 0.5):
         super().__init__()

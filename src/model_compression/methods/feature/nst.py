@@ -43,6 +43,7 @@ class NeuronSelectivity(Method):
     needs = frozenset({"features"})
     default_weights = {"nst": 50.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

@@ -33,6 +33,7 @@ class SimKD(Method):
     default_pairs = 1
     default_weights = {"simkd": 1.0}
     default_label_weight = 0.0
+    per_sample = True
 
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """Raises UsageError when the student's maps have not been projected to the teacher's channels."""

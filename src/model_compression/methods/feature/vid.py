@@ -76,6 +76,7 @@ class VID(Method):
     needs = frozenset({"features"})
     default_weights = {"vid": 1.0}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, initial_variance: float = 5.0):
         super().__init__()

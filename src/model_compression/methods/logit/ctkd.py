@@ -39,6 +39,7 @@ class CTKD(Method):
 
     default_weights = {"ctkd": 0.9}
     default_label_weight = 0.1
+    per_sample = True
 
     def __init__(self, lowest: float = 1.0, highest: float = 21.0, ramp_epochs: int = 10):
         super().__init__()

@@ -52,6 +52,7 @@ class DKD(Method):
 
     uses_targets = True
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()

@@ -41,6 +41,7 @@ class KD(Method):
 
     default_weights = {"kd": 0.9}
     default_label_weight = 0.1
+    per_sample = True
 
     def __init__(self, temperature: float = 4.0, variant: str = "paper"):
         super().__init__()

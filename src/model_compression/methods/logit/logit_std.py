@@ -52,6 +52,7 @@ class LogitStd(Method):
         self.default_weights = {term: _FACTOR * weight for term, weight in method.default_weights.items()}
         self.default_label_weight = method.default_label_weight
         self.uses_targets, self.uses_indices = method.uses_targets, method.uses_indices
+        self.per_sample = method.per_sample
 
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """The base's."""

@@ -17,6 +17,7 @@ class Logits(Method):
 
     default_weights = {"logits": 1.0}
     default_label_weight = 0.0
+    per_sample = True
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

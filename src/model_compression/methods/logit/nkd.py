@@ -34,6 +34,7 @@ class NKD(Method):
 
     uses_targets = True
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, gamma: float = 1.5, temperature: float = 1.0):
         super().__init__()

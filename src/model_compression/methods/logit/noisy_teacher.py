@@ -28,6 +28,7 @@ class NoisyTeacher(Method):
     uses_indices = True
     default_weights = {"logits": 1.0}
     default_label_weight = 0.0
+    per_sample = True
 
     def __init__(self, alpha: float = 0.5, sigma: float = 0.1, variant: str = "paper"):
         super().__init__()

@@ -47,6 +47,7 @@ class TeacherFreeKD(Method):
     uses_targets = True
     default_weights = {"tf_kd": 0.1}
     default_label_weight = 0.9
+    per_sample = True
 
     def __init__(self, correct: float = 0.99, temperature: float = 20.0):
         super().__init__()

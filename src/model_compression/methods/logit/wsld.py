@@ -39,6 +39,7 @@ class WSLD(Method):
     uses_targets = True
     default_weights = {"wsld": 2.5}
     default_label_weight = 1.0
+    per_sample = True
 
     def __init__(self, temperature: float = 2.0):
         super().__init__()

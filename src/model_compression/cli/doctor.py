@@ -1,0 +1,104 @@
+"""Look at machine, data, teacher and loss before hours go into a run, and say what to do.
+
+Exits with 1 if something fails.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_compression.cli.model_options import add_model_options, with_model_options
+
+if TYPE_CHECKING:
+    from model_compression.train.examination.finding import Finding
+
+EXAMPLES = """examples:
+  model-compression doctor
+  model-compression doctor --data folder:photos --image-size 64
+  model-compression doctor --teacher nin-cifar10 --student lenet --method kd
+  model-compression doctor --teacher resnet56 --teacher-weights own.pt --json
+"""
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--teacher", metavar="MODEL", help="what is to teach, as `distill` takes it")
+    add_model_options(parser, "teacher")
+    parser.add_argument("--student", metavar="MODEL", help="what is to learn, as `distill` takes it")
+    add_model_options(parser, "student")
+    parser.add_argument(
+        "--data", metavar="NAME", help="data set, folder:PATH or hf:NAME (default with a network: cifar10)"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--image-size", type=int, default=0, metavar="INT", help="of folder:PATH and hf:NAME")
+    parser.add_argument("--method", metavar="NAME", help="whose terms are looked at (default: kd)")
+    parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs are to be (default: runs)")
+    parser.add_argument("--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines; returns the exit code."""
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.config import DataConfig, MethodConfig, ModelConfig
+    from model_compression.errors import UsageError
+    from model_compression.train.examination.whole import examine
+
+    named = {}
+    for role in ("teacher", "student"):
+        name = getattr(args, role)
+        named[role] = with_model_options(ModelConfig(name=name), args, role) if name else None
+        if name is None and with_model_options(ModelConfig(name=""), args, role) != ModelConfig(name=""):
+            raise UsageError(f"options of a {role} have no effect here: give --{role}")
+    if args.method and not args.student:
+        raise UsageError("--method has no effect here: its loss is that of a student, give --student")
+    data = None
+    if args.data or any(named.values()):
+        data = DataConfig(name=args.data or "cifar10", data_dir=args.data_dir, image_size=args.image_size)
+    elif args.data_dir or args.image_size:
+        raise UsageError("--data-dir and --image-size have no effect here: give --data")
+    with ConsoleObserver() as observer:
+        findings = examine(
+            **named,
+            data=data,
+            method=MethodConfig(name=args.method or "kd"),
+            device=args.device,
+            runs=Path(args.out).expanduser(),
+            report=observer.message,
+        )
+        found = list(findings) if args.json else _shown(findings)
+    failed = any(finding.level == "fail" for finding in found)
+    if args.json:
+        print(json.dumps({"findings": [vars(finding) for finding in found], "failed": failed}))
+    return 1 if failed else 0
+
+
+def _shown(findings: "Iterator[Finding]") -> "list[Finding]":
+    """Prints each as soon as it is there, and how many there were of each level; returns them."""
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console, shown, area = Console(highlight=False, markup=False, emoji=False), [], ""
+    for finding in findings:
+        if finding.area != area:
+            area = finding.area
+            console.print(Text(area, style="bold"))
+        row = Table.grid(padding=(0, 1))
+        row.add_column(width=5, justify="right")
+        row.add_column(width=13)
+        row.add_column(overflow="fold")
+        row.add_row(Text(finding.level, style=_COLOURS[finding.level]), finding.subject, Text(finding.text))
+        if finding.remedy:
+            row.add_row("", "", Text(f"→ {finding.remedy}"))
+        console.print(row)
+        shown.append(finding)
+    counts: Counter[str] = Counter(finding.level for finding in shown)
+    console.print(", ".join(f"{counts[level]} {level}" for level in _COLOURS))
+    return shown

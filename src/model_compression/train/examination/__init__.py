@@ -1,0 +1,1 @@
+"""What `model-compression doctor` looks at, before hours go into a run: machine, data, teacher and loss."""

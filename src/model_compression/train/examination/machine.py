@@ -1,0 +1,152 @@
+"""The machine: versions, processor, memory and disks."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model_compression.data.residency import available_memory_bytes
+from model_compression.teachers.store import cache_folder
+from model_compression.train.device import autocast, choose_precision
+from model_compression.train.examination.finding import Finding, Level
+
+_GIB = 2**30
+_MEMORY = (1 * _GIB, 4 * _GIB)  # too little, little
+_DISK = (_GIB // 2, 5 * _GIB)
+_PAYS = 1.1  # times as fast, below which a difference may be noise
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)$")
+
+
+def examine_machine(device: torch.device, runs: Path) -> Iterator[Finding]:
+    """Findings on this machine; runs are to be written below ``runs``."""
+    yield _versions()
+    yield _threads() if device.type == "cpu" else _gpu(device)
+    yield _bfloat16(device)
+    free = available_memory_bytes()
+    yield Finding(
+        area="machine",
+        subject="memory",
+        level=_enough(free, _MEMORY),
+        text=f"{free / _GIB:.1f} GiB are free",
+        remedy="" if free >= _MEMORY[1] else "end other programs, or take a smaller --batch-size and --resident off",
+    )
+    yield _disk("disk, answers", cache_folder(), "MODEL_COMPRESSION_CACHE names another folder")
+    yield _disk("disk, runs", runs, "--out names another folder")
+
+
+def _versions() -> Finding:
+    """Those of the packages that this one needs, as its metadata have them."""
+    try:
+        needed = metadata.requires("model-compression") or []
+    except metadata.PackageNotFoundError:
+        needed = []
+    bounds = [found.groups() for line in needed if (found := _REQUIREMENT.fullmatch(line))]
+    old = [f"{name} {metadata.version(name)} (needs {low})" for name, low in bounds if is_older(name, low)]
+    if old:
+        return Finding(
+            area="machine",
+            subject="versions",
+            level="fail",
+            text=f"too old: {', '.join(old)}",
+            remedy="pip install --upgrade model-compression",
+        )
+    return Finding(
+        area="machine",
+        subject="versions",
+        level="ok",
+        text=f"torch {torch.__version__}, {len(bounds)} packages as needed",
+    )
+
+
+def is_older(name: str, low: str) -> bool:
+    """Whether the installed package ``name`` is older than ``low``, by the numbers of both."""
+    return _numbers(metadata.version(name)) < _numbers(low)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _threads() -> Finding:
+    threads = torch.get_num_threads()
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    text = f"{threads} to compute with, {processors} processors"
+    if threads > processors:
+        remedy = f"they hinder each other: set OMP_NUM_THREADS={processors}"
+    elif 2 * threads <= processors and "OMP_NUM_THREADS" in os.environ:
+        remedy = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} leaves processors idle; unset it for one run alone"
+    else:
+        remedy = ""
+    return Finding(area="machine", subject="threads", level="warn" if remedy else "ok", text=text, remedy=remedy)
+
+
+def _gpu(device: torch.device) -> Finding:
+    if device.type != "cuda":
+        return Finding(area="machine", subject="device", level="ok", text=device.type)
+    free, total = torch.cuda.mem_get_info()
+    text = f"{torch.cuda.get_device_name()}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    crowded = free < total / 2
+    remedy = "another program holds its memory: see nvidia-smi" if crowded else ""
+    return Finding(area="machine", subject="device", level="warn" if crowded else "ok", text=text, remedy=remedy)
+
+
+def _bfloat16(device: torch.device) -> Finding:
+    """What --precision auto takes, and whether that is the faster one as measured."""
+    chosen = choose_precision("auto", device)
+    seconds = {kind: _step_seconds(device, kind) for kind in (torch.float32, torch.bfloat16)}
+    gain = seconds[torch.float32] / seconds[torch.bfloat16]
+    text = f"a step in bfloat16 is {gain:.1f} times as fast as in float32"
+    level: Level = "ok"
+    if chosen == torch.bfloat16 and gain < 1 / _PAYS:
+        level, remedy = "warn", "--precision auto takes bfloat16 here; give --precision fp32"
+    elif chosen == torch.float32 and gain > _PAYS:
+        level, remedy = "warn", "--precision auto takes float32 here; try --precision bf16"
+    else:
+        remedy = ""
+        text += f", and --precision auto takes {str(chosen).removeprefix('torch.')}"
+    return Finding(area="machine", subject="bfloat16", level=level, text=text, remedy=remedy)
+
+
+def _step_seconds(device: torch.device, kind: torch.dtype) -> float:
+    """Least time of a forward and backward pass of two convolutions: what else runs only adds to it."""
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).to(device)
+        images = torch.rand(32, 3, 32, 32, device=device)
+    times = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        with autocast(device, kind):
+            loss = model(images).float().square().mean()
+        loss.backward()
+        float(loss.detach())  # waits for the device
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])
+
+
+def _disk(subject: str, folder: Path, elsewhere: str) -> Finding:
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return Finding(
+            area="machine",
+            subject=subject,
+            level="fail",
+            text=f"nothing can be written to {there}",
+            remedy=f"change its permissions; {elsewhere}",
+        )
+    free = shutil.disk_usage(there).free
+    level = _enough(free, _DISK)
+    remedy = "" if level == "ok" else f"free some space; {elsewhere}"
+    return Finding(
+        area="machine", subject=subject, level=level, text=f"{free / _GIB:.1f} GiB free below {there}", remedy=remedy
+    )
+
+
+def _enough(free: int, bounds: tuple[int, int]) -> Level:
+    return "fail" if free < bounds[0] else "warn" if free < bounds[1] else "ok"

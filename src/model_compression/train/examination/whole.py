@@ -1,0 +1,90 @@
+"""All examinations that a plan for a run allows, one after the other."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.data.dataset import Dataset
+from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.methods import create
+from model_compression.models.base import placed
+from model_compression.train.checks import check_classes
+from model_compression.train.device import choose_device
+from model_compression.train.examination.data import examine_data
+from model_compression.train.examination.finding import Finding
+from model_compression.train.examination.machine import examine_machine
+from model_compression.train.examination.teacher import examine_teacher
+from model_compression.train.examination.terms import examine_terms
+from model_compression.train.networks import check_student, check_teachers, load_teachers
+from model_compression.train.observer import Silent
+from model_compression.train.prepared import Parts, Prepared
+from model_compression.train.teachers import load_data
+
+
+def examine(
+    *,
+    student: ModelConfig | None,
+    teacher: ModelConfig | None,
+    data: DataConfig | None,
+    method: MethodConfig,
+    device: str,
+    runs: Path,
+    report: Callable[[str], None],
+) -> Iterator[Finding]:
+    """Findings on the machine, and on what is given: ``data``, a ``teacher``, and the loss of a ``student``.
+
+    What cannot be loaded is a finding too, and ends what depends on it. Raises UsageError for a name that is not known,
+    before anything is looked at.
+    """
+    chosen = choose_device(device)
+    create(method.name, **method.params)
+    for config, check in ((student, check_student), (teacher, check_teachers)):
+        if config is not None:
+            check(config)
+    yield from examine_machine(chosen, runs)
+    if data is None:
+        return
+    try:
+        train, test = load_data(data, report)
+    except UsageError:
+        raise
+    except ModelCompressionError as error:
+        yield Finding(area="data", subject="content", level="fail", text=str(error))
+        return
+    yield from examine_data(train, test)
+    try:
+        for network in load_teachers(teacher, train) if teacher is not None else ():
+            check_classes("teacher", network, train)
+            yield from examine_teacher(placed(network, chosen), train, test, chosen)
+    except ModelCompressionError as error:
+        yield Finding(area="teacher", subject="weights", level="fail", text=str(error))
+        return
+    if student is not None:
+        yield from _loss(student, teacher, data, method, device, (train, test))
+
+
+def _loss(
+    student: ModelConfig,
+    teacher: ModelConfig | None,
+    data: DataConfig,
+    method: MethodConfig,
+    device: str,
+    datasets: tuple[Dataset, Dataset],
+) -> Iterator[Finding]:
+    """Of the method where there is a teacher or none is needed, else of the labels."""
+    taught = teacher is not None or not create(method.name, **method.params).needs_teacher
+    config = TrainConfig(
+        student=student,
+        teacher=teacher,
+        method=method if taught else None,
+        data=data,
+        batch_size=min(128, len(datasets[0])),
+        device=device,
+        precision="fp32",
+        teacher_cache="off",
+        allow_weak_teacher=True,  # which has been found above
+    )
+    try:
+        yield from examine_terms(Prepared(config, Silent(), Parts(data=datasets)).trainer)
+    except ModelCompressionError as error:
+        yield Finding(area="loss", subject="student", level="fail", text=str(error))
