@@ -160,7 +160,7 @@ def _themed(svg: str, key: str) -> str:
     """Only the element, with the page's colours and font, and names that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
     svg = re.sub(r'id="([^"]*)"', rf'id="{key}-\1"', svg)
     svg = re.sub(r'href="#([^"]*)"', rf'href="#{key}-\1"', svg).replace("url(#", f"url(#{key}-")
     svg = re.sub(r"#0000([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16) - 15})", svg)
