@@ -5,9 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from conftest import chromium
 from PIL import Image
 from playwright.sync_api import sync_playwright
+
+from conftest import chromium
 
 HEIGHT, GAP = 1500, 40  # pixels
 VIEWS = ((1280, "light"), (400, "dark"))

@@ -41,7 +41,7 @@ def to_html(report: Report) -> str:
     own = files("model_compression.report") / "page"
     style, script = (Markup((own / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
     several = len(report.groups) > 1
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         report=report,
         version=__version__,
         style=style,
@@ -59,6 +59,7 @@ def to_html(report: Report) -> str:
         recipes=[(group, recipe_in_words(group.recipe), command(group)) for group in report.groups],
         environments=_environments(report),
     )
+    return page.lstrip()
 
 
 def _curves(report: Report) -> list[tuple[str, Chart, str]]:

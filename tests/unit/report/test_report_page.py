@@ -112,6 +112,12 @@ def test_nothing_from_files_becomes_markup(tmp_path):
     assert not re.search(r"(?<!\\)<(script|i|u|b)>", outside_of_code)
 
 
+def test_data_of_a_python_program_have_no_command(tmp_path):
+    page = Page(to_html(make_report([write_run(tmp_path / "r", data="arrays")])))
+    assert "# trained from Python" in page.text
+    assert "--config" not in page.text
+
+
 def test_diverged_losses_leave_the_page_whole(tmp_path):
     folder = write_run(tmp_path / "r", done=3)
     with (folder / "events.jsonl").open("a") as file:
