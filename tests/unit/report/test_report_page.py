@@ -143,6 +143,12 @@ def test_latency_is_drawn_where_it_was_measured(tmp_path):
     assert "PyTorch, batch 1, 2 threads: 0.5 ms" in page.text
 
 
+def test_sizes_that_are_all_but_equal_are_not_drawn(tmp_path):
+    for name, method, count in (("a", "kd", 5000), ("b", "dkd", 5040)):
+        (write_run(tmp_path / name, method) / "student.safetensors").write_bytes(bytes(count))
+    assert "Size" not in to_html(make_report([tmp_path]))
+
+
 def test_markdown_has_a_row_for_each_group_with_results(runs):
     text = to_markdown(make_report([runs]))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
