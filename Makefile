@@ -17,7 +17,7 @@ help:
 	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that learns from labels alone'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
-	@echo 'make browser    the Chromium that some tests drive, by npm, which test does as well'
+	@echo 'make browser    what tests of pages need, by npm: Chromium and onnxruntime-web; test does so as well'
 	@echo 'make bench      the benchmarks, an hour of an idle machine; results/benchmarks/'
 	@echo 'make fuzz       each parser for a minute, with atheris'
 	@echo 'make lint       ruff and mypy'
@@ -40,8 +40,9 @@ test-slow: .venv/stamp-tools browser data
 
 # Without npm the other tests run all the same; those of pages then fail and say so.
 browser: .venv/stamp-python
-	@$(if $(CHROMIUM),,if command -v npm >/dev/null; then $(MAKE) --silent --no-print-directory .venv/stamp-browser; \
-		else echo 'npm was not found: the tests of pages need it, or a Chromium on the PATH or in CHROMIUM' >&2; fi)
+	@if command -v npm >/dev/null; then \
+		$(MAKE) --silent --no-print-directory examples/browser/node_modules $(if $(CHROMIUM),,.venv/stamp-browser); \
+	else echo 'npm was not found: the tests of pages need it' >&2; fi
 
 bench: .venv/stamp-bench data
 	$(BIN)/python -m benchmarks.speed
@@ -100,6 +101,12 @@ data: .venv/stamp-package
 	@node tests/browser/unpack.mjs .venv/browser
 	@touch $@
 
+# onnxruntime-web, 150 MB
+examples/browser/node_modules: examples/browser/package-lock.json
+	@echo 'set-up: what examples/browser needs, once'
+	@npm ci --prefix examples/browser --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .venv/stamp-bench: .venv/stamp-package
 	@echo 'set-up: what the benchmarks compare with into .venv, once'
 	$(PIP) --no-build-isolation --editable '.[all,bench]'
@@ -107,6 +114,6 @@ data: .venv/stamp-package
 
 clean:
 	if [ -e .venv/made-by-make ]; then rm -rf .venv; fi
-	rm -rf .venv/stamp-* .venv/browser
+	rm -rf .venv/stamp-* .venv/browser examples/browser/node_modules
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

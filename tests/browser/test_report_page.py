@@ -81,6 +81,7 @@ def pages(tmp_path_factory):
         write_run(folder / "runs" / f"kd-{seed}", seed=seed, classes=classes, images=900)
         write_run(folder / "runs" / f"labels-{seed}", None, seed, share=0.4, classes=classes, images=900)
     (folder / "runs" / "kd-0" / "measure.json").write_text(measured(0.5))
+    (folder / "runs" / "labels-0" / "student.safetensors").write_bytes(bytes(5200))
     (folder / "runs" / "labels-0" / "measure.json").write_text(measured(0.25))
     going_on = write_run(
         folder / "a-run-folder-with-a-name-as-long-as-those-of-people-who-put-every-option-in-it", done=2

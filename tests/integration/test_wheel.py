@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from written_runs import write_run
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +81,12 @@ print(json.dumps(shapes))
     shapes = json.loads(run_outside(installed, tmp_path, "-c", code))
     weights = sorted((ROOT / "src/model_compression/weights").glob("*.safetensors"))
     assert shapes == {path.stem: [2, 10] for path in weights}
+
+
+def test_wheel_writes_a_report(installed, tmp_path):
+    write_run(tmp_path / "run")
+    run_outside(installed, tmp_path, "-m", "model_compression.cli.main", "report", "run")
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_wheel_draws_a_network(installed, tmp_path):

@@ -1,6 +1,7 @@
 """Charts of the report as SVG that takes its colours and its font from the page, in which points can be looked up."""
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ SERIES = 8
 """Colours that a page has; further series begin again, dashed."""
 _WIDTH, _HEIGHT = 5.2, 3.3  # inches of 72 units: narrow enough that its text is read on a telephone
 _MUTED, _LINE = "#020202", "#030303"  # stand for the page's colours, which the SVG gets below
+_NARROW = 1.5  # a logarithmic axis ends at this many times of where it begins, at least
 _STYLES = ("-", "--", ":")
 
 
@@ -80,6 +82,10 @@ def scatter_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
         axes.plot(across, up, "o", color=colour, ms=7, mec="none", gid=gid)
     axes.set_xscale("log")
     axes.margins(0.12)
+    low, high = axes.get_xlim()
+    if high < _NARROW * low:  # small differences are not to look large
+        centre, reach = math.sqrt(low * high), math.sqrt(_NARROW)
+        axes.set_xlim(centre / reach, centre * reach)
     _plain_log(axes, "x")
     return _chart(figure, axes, lines, key, x, y)
 
@@ -160,7 +166,7 @@ def _themed(svg: str, key: str) -> str:
     """Only the element, with the page's colours and font, and names that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
     svg = re.sub(r'id="([^"]*)"', rf'id="{key}-\1"', svg)
     svg = re.sub(r'href="#([^"]*)"', rf'href="#{key}-\1"', svg).replace("url(#", f"url(#{key}-")
     svg = re.sub(r"#0000([0-9a-f]{2})", lambda found: f"var(--series-{int(found[1], 16) - 15})", svg)

@@ -8,6 +8,8 @@ from model_compression.report.groups import Group, method_name, short
 
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
+_GIVEN = ("arrays", "dataloaders")
+"""What data are called that have no name."""
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 
 
@@ -52,7 +54,12 @@ def environment_in_words(environment: Mapping[str, Any]) -> list[tuple[str, str]
 
 
 def command(group: Group) -> str:
-    """What repeats a group's first run; another seed is given by ``--seed``."""
+    """What repeats a group's first run; another seed is given by ``--seed``.
+
+    Of a run on data that were given in Python, a comment that says so: no command has them.
+    """
+    if group.recipe["data.name"] in _GIVEN:
+        return "# trained from Python: call model_compression.distill again, with the same data and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
     return f"model-compression {verb} --config {shlex.quote(str(group.runs[0].path / 'config.json'))} --out runs/again"
 

@@ -112,6 +112,12 @@ def test_nothing_from_files_becomes_markup(tmp_path):
     assert not re.search(r"(?<!\\)<(script|i|u|b)>", outside_of_code)
 
 
+def test_data_of_a_python_program_have_no_command(tmp_path):
+    page = Page(to_html(make_report([write_run(tmp_path / "r", data="arrays")])))
+    assert "# trained from Python" in page.text
+    assert "--config" not in page.text
+
+
 def test_diverged_losses_leave_the_page_whole(tmp_path):
     folder = write_run(tmp_path / "r", done=3)
     with (folder / "events.jsonl").open("a") as file:
@@ -135,6 +141,12 @@ def test_latency_is_drawn_where_it_was_measured(tmp_path):
     charts = [attributes["aria-label"] for _, attributes in page.elements if "data-lines" in attributes]
     assert charts[2:5] == ["Size", "Latency in PyTorch", "Latency in ONNX Runtime"]
     assert "PyTorch, batch 1, 2 threads: 0.5 ms" in page.text
+
+
+def test_sizes_that_are_all_but_equal_are_not_drawn(tmp_path):
+    for name, method, count in (("a", "kd", 5000), ("b", "dkd", 5040)):
+        (write_run(tmp_path / name, method) / "student.safetensors").write_bytes(bytes(count))
+    assert "Size" not in to_html(make_report([tmp_path]))
 
 
 def test_markdown_has_a_row_for_each_group_with_results(runs):
