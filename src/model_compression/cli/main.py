@@ -20,6 +20,7 @@ COMMANDS = {
     "distill": ("distill", "train a student on a teacher's answers"),
     "resume": ("resume", "continue an interrupted run"),
     "test": ("test", "measure a network's accuracy"),
+    "prune": ("prune", "take channels out of a network, and repair it by distillation"),
     "pack": ("pack", "write a run's network as a small file, with its accuracy"),
     "export": ("export", "write a network for other runtimes, proven on every test image"),
     "verify": ("verify", "compare an exported file with its network"),

@@ -30,8 +30,13 @@ def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: 
 
 
 def resume_and_report(folder: str, *, as_json: bool) -> int:
-    """Continues the run, or the scheme of runs, in ``folder`` and prints the result; returns the exit code."""
+    """Continues the run, or what has several runs, in ``folder`` and prints the result; returns the exit code."""
+    from model_compression.cli.compression_reports import resume_compression
+
     with ConsoleObserver() as observer:
+        code = resume_compression(Path(folder), observer, as_json)
+        if code is not None:
+            return code
         if schemes.is_scheme(folder):
             return print_stages(schemes.resume_scheme(folder, observer), Path(folder), as_json)
         metrics = runs.resume_run(folder, observer)

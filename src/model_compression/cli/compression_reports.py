@@ -1,0 +1,48 @@
+"""What a person sees of networks that were made smaller, and how an interrupted compression goes on."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model_compression.train.observer import Observer
+
+
+def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int | None:
+    """Continues the pruning that ``folder`` holds and prints the result; None for a folder of another kind."""
+    from model_compression.compress import prune
+
+    folder = folder.expanduser()
+    if (folder / prune.FILE).is_file():
+        return print_pruned(prune.resume_prune(folder, observer), folder, as_json)
+    return None
+
+
+def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:
+    """Prints what each step came to; returns the exit code."""
+    last = metrics["final"]
+    name = "validation" if "validation_accuracy" in last else "test"
+    if as_json:
+        print(json.dumps({"run": str(folder / "final"), **last, "stages": metrics}))
+        return 0
+    print(f"{'':<10} {'left':>7} {'parameters':>12} {'not zero':>9} {name + ' accuracy':>16}")
+    for stage, found in metrics.items():
+        print(
+            f"{stage:<10} {found['share']:>7.1%} {found['parameters']:>12,} {found['density']:>9.1%} "
+            f"{found[f'{name}_accuracy']:>16.2%}"
+        )
+    if last["density"] < 1:
+        print(zeros_bring(folder / "final" / "student.safetensors"))
+    print(f"run folder {folder / 'final'}")
+    return 0
+
+
+def zeros_bring(weights: Path) -> str:
+    """What weights that are zero bring, and what they do not, as measured on their file."""
+    import zlib
+
+    content = weights.read_bytes()
+    return (
+        f"The file keeps its {len(content):,} bytes, and neither PyTorch nor ONNX Runtime computes faster for zeros; "
+        f"zipped it takes {len(zlib.compress(content, 9)):,}."
+    )
