@@ -9,13 +9,30 @@ if TYPE_CHECKING:
 
 
 def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int | None:
-    """Continues the pruning that ``folder`` holds and prints the result; None for a folder of another kind."""
-    from model_compression.compress import prune
+    """Continues what ``folder`` holds and prints the result; None for a folder of another kind."""
+    from model_compression.compress import prune, quantize
 
     folder = folder.expanduser()
     if (folder / prune.FILE).is_file():
         return print_pruned(prune.resume_prune(folder, observer), folder, as_json)
+    if (folder / quantize.FILE).is_file():
+        return print_quantized(quantize.resume_quantize(folder, observer), folder, as_json)
     return None
+
+
+def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
+    """Prints what the file is like; returns the exit code."""
+    path = folder / report["file"]
+    if as_json:
+        print(json.dumps({"out": str(path), **report}))
+        return 0
+    low, high = report["interval"]
+    how = ", ".join([report["precision"], *(["trained with its roundings"] if report["trained"] else [])])
+    print(f"{path}   {report['bytes']:,} bytes, {how}")
+    print(f"test accuracy       {report['accuracy']:.2%}   (95 % interval {low:.2%} to {high:.2%})")
+    print(f"of the network      {report['network_accuracy']:.2%}   ({report['drop']:.2f} points lost)")
+    print(f"same class          {report['agreement']:.2%} of {report['images']:,} images")
+    return 0
 
 
 def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:

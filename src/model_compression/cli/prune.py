@@ -49,12 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--step-epochs", type=int, default=2, metavar="INT", help="of the repairs before the last (default: 2)"
     )
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN and how far it is pruned")
-    add_repair_options(parser)
+    add_repair_options(parser, "how it is repaired (default: as the run was trained)")
 
 
-def add_repair_options(parser: argparse.ArgumentParser) -> None:
+def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
     """Adds what says how a smaller network is trained on; what is not given is as in its run."""
-    group = parser.add_argument_group("how it is repaired (default: as the run was trained)")
+    group = parser.add_argument_group(title)
     group.add_argument("--method", metavar="NAME", help="one that needs logits only, as kd or dkd")
     group.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="of the method")
     group.add_argument("--label-weight", type=float, metavar="W", help="weight of the label loss")
@@ -115,9 +115,14 @@ def _goal(args: argparse.Namespace) -> tuple[str, float]:
 
 def _folder(args: argparse.Namespace) -> Path:
     goal, share = _goal(args)
-    path = Path(args.model)
-    beside = path.parent if path.exists() else Path("runs")
-    return beside / f"{path.stem if path.is_file() else path.name}-{goal}-{share:g}"
+    return beside(args.model, f"{goal}-{share:g}")
+
+
+def beside(model: str, what: str) -> Path:
+    """The folder for ``what`` is made of ``model``: beside it, or among the runs for one that is shipped."""
+    path = Path(model)
+    parent = path.parent if path.exists() else Path("runs")
+    return parent / f"{path.stem if path.is_file() else path.name}-{what}"
 
 
 def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":

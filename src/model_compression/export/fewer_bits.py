@@ -5,11 +5,12 @@ symmetric, per output channel, in 7 bits (−64 to 64). The eighth bit would be 
 VNNI add products of 8-bit numbers up with saturation: the file would answer otherwise there.
 """
 
+import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def to_int8(model: Any, images: Array, calibration: str) -> Any:
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     if calibration not in methods:
         raise unknown_name("calibration", calibration, list(methods))
+    untouched = _preprocessing(model)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         try:
@@ -53,7 +55,7 @@ def to_int8(model: Any, images: Array, calibration: str) -> Any:
                 path,
                 _Reader(model.graph.input[0].name, images),
                 op_types_to_quantize=list(_INT8),
-                nodes_to_exclude=_preprocessing(model),
+                nodes_to_exclude=untouched,
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -105,7 +107,9 @@ class _Reader:
     """Gives ONNX Runtime the images, batch by batch."""
 
     def __init__(self, name: str, images: Array):
-        self._batches: Iterator[Array] = iter(np.split(images, range(_BATCH, len(images), _BATCH)))
+        batch = min(_BATCH, len(images))
+        whole = images[: len(images) // batch * batch]  # its histograms want batches of one size
+        self._batches: Iterator[Array] = iter(np.split(whole, len(whole) // batch))
         self._name = name
 
     def get_next(self) -> dict[str, Array] | None:
@@ -162,11 +166,11 @@ def _loaded(path: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice of ONNX Runtime's quantiser, which it gives on the root logger."""
+    """Without the advice of ONNX Runtime's quantiser, on the root logger, and its progress, on stdout."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -4,8 +4,9 @@ import copy
 import dataclasses
 import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from model_compression.data.dataset import Dataset
-from model_compression.errors import MissingExtraError, ModelCompressionError, UsageError
+from model_compression.errors import MissingExtraError, NotVerifiedError, UsageError
 from model_compression.export.metadata import KEY, Metadata
+from model_compression.export.runtimes import open_file
 from model_compression.export.verify import Verification, pixels_of, verify
 from model_compression.files import writing_failed
 from model_compression.models.base import Network
@@ -71,7 +73,7 @@ def export(
     ``path`` as its name when it has passed. ``encoding`` writes an ONNX file in fewer bits, which then states its own
     accuracy.
 
-    Raises UsageError for an unknown format or ending, MissingExtraError, and ModelCompressionError, leaving nothing,
+    Raises UsageError for an unknown format or ending, MissingExtraError, and NotVerifiedError, leaving nothing,
     when the file does not answer as the network does.
     """
     path, writer = Path(path), EXPORTERS.get(to)
@@ -93,7 +95,7 @@ def export(
         found = verify(part, network, dataset, expected=expected)
         fault = found.fault() if encoding is None else found.drop_fault(encoding.max_drop)
         if fault:
-            raise ModelCompressionError(f"{path} is not written, as it does not answer as the network does: {fault}")
+            raise NotVerifiedError(f"{path} is not written, as it does not answer as the network does: {fault}")
         if encoding is not None:
             own = dataclasses.replace(metadata, accuracy=found.accuracy)
             _rewrite(part, lambda model: _with_metadata(model, own))
@@ -105,8 +107,28 @@ def export(
     return found
 
 
-def write_unverified(network: Network, path: Path, image_shape: tuple[int, int, int]) -> None:
-    """An ONNX file of normalised images to logits, to be timed and thrown away. Raises MissingExtraError."""
+def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]], images: Any) -> dict[str, Any]:
+    """Logits (N, K), in an array, to uint8 ``images`` (N, C, H, W), of a file as each of ``encodes`` rewrites it."""
+    import onnx
+
+    answers = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain, tried = Path(folder) / "plain.onnx", Path(folder) / "tried.onnx"
+        write_unverified(network, plain, tuple(images.shape[1:]), preprocessing=True)
+        for name, encode in encodes.items():
+            tried.write_bytes(encode(onnx.load(plain)).SerializeToString())
+            answers[name] = open_file(tried).run(images)
+    return answers
+
+
+def write_unverified(
+    network: Network,
+    path: Path,
+    image_shape: tuple[int, int, int],
+    *,
+    preprocessing: bool = False,
+) -> None:
+    """An ONNX file that is tried and thrown away: of normalised images, or of pixels. Raises MissingExtraError."""
     network = _frozen(network)
     with torch.no_grad():
         classes = network(torch.zeros(2, *image_shape)).shape[1]
@@ -115,7 +137,7 @@ def write_unverified(network: Network, path: Path, image_shape: tuple[int, int, 
         model=network.name,
         class_names=tuple(map(str, range(classes))),
         image_shape=image_shape,
-        preprocessing_inside=False,
+        preprocessing_inside=preprocessing,
         mean=how.mean,
         std=how.std,
         channel_order=how.channel_order,
