@@ -10,14 +10,33 @@ if TYPE_CHECKING:
 
 def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int | None:
     """Continues what ``folder`` holds and prints the result; None for a folder of another kind."""
-    from model_compression.compress import prune, quantize
+    from model_compression.compress import pipeline, prune, quantize
 
     folder = folder.expanduser()
     if (folder / prune.FILE).is_file():
         return print_pruned(prune.resume_prune(folder, observer), folder, as_json)
     if (folder / quantize.FILE).is_file():
         return print_quantized(quantize.resume_quantize(folder, observer), folder, as_json)
+    if (folder / pipeline.FILE).is_file():
+        return print_compressed(pipeline.resume_compress(folder, observer), folder, as_json)
     return None
+
+
+def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int:
+    """Prints what every stage came to; returns the exit code."""
+    if as_json:
+        print(json.dumps({"out": str(folder / "student.onnx"), **result}))
+        return 0
+    if result["teacher_accuracy"] is not None:
+        print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {result['threads']} threads")
+    print(f"{'':<24} {'bytes':>11} {'parameters':>11} {'accuracy':>9} {'median':>10} {'95 %':>10}")
+    for stage in result["stages"]:
+        print(
+            f"{stage['name'] + ', ' + stage['runtime']:<24} {stage['size_bytes']:>11,} {stage['parameters']:>11,} "
+            f"{stage['accuracy']:>9.2%} {stage['median_ms']:>7.3f} ms {stage['p95_ms']:>7.3f} ms"
+        )
+    print("\n".join(str(folder / name) for name in ("student.onnx", "table.md", "stages.png")))
+    return 0
 
 
 def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:

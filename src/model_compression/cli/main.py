@@ -22,6 +22,7 @@ COMMANDS = {
     "test": ("test", "measure a network's accuracy"),
     "prune": ("prune", "take channels out of a network, and repair it by distillation"),
     "quantize": ("quantize", "write a network as an int8 file that is proven, trained on if it must be"),
+    "compress": ("compress", "distil, prune, quantise, export and verify, within a budget"),
     "pack": ("pack", "write a run's network as a small file, with its accuracy"),
     "export": ("export", "write a network for other runtimes, proven on every test image"),
     "verify": ("verify", "compare an exported file with its network"),

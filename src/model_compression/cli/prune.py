@@ -98,13 +98,14 @@ def _for_latency(config: "PruneConfig", observer: "Observer") -> "PruneConfig":
     import dataclasses
 
     from model_compression.cli.measure import time_at_batch_1
-    from model_compression.compress.prune import share_for_latency
+    from model_compression.compress.budget import share_that_fits
     from model_compression.models.weights import find_weights, read_model
     from model_compression.train.teachers import load_data
 
     network, (train, _) = read_model(find_weights(config.model)), load_data(config.run.data, observer.message)
     observer.message(f"looking for the size that takes {config.share:.0%} of the time")
-    share = share_for_latency(network, train, config.share, lambda one: time_at_batch_1(one, train.image_shape))
+    allowed = config.share * time_at_batch_1(network, train.image_shape)
+    share = share_that_fits(network, train, "macs", lambda one: time_at_batch_1(one, train.image_shape) <= allowed)
     observer.message(f"that is {share:.1%} of the MACs")
     return dataclasses.replace(config, share=share)
 

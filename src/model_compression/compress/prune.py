@@ -5,7 +5,7 @@ whose network is the result. The steps spare the same share each, and the last o
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,24 +155,3 @@ def shown_images(train: Dataset, seed: int, count: int = _SHOWN) -> Iterator[Ten
     """Batches (B, C, H, W) uint8 of ``count`` training images."""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count]
     return (torch.from_numpy(train.images[batch.sort().values.numpy()]) for batch in order.split(_BATCH))
-
-
-def share_for_latency(network: Network, data: Dataset, share: float, time_of: Callable[[Network], float]) -> float:
-    """The share of the MACs that leaves ``share`` of the time that ``time_of`` finds a network takes, by bisection.
-
-    Raises UsageError when the smallest network that can be made takes longer.
-    """
-    whole, low, high = time_of(network), 0.0, 1.0
-    images = list(shown_images(data, 0, _BATCH))
-    macs, found = cost_of(network, "macs", data.image_shape), None
-    for _ in range(6):
-        middle = (low + high) / 2
-        try:
-            fast = time_of(cut_channels(network, images, resource="macs", target=round(middle * macs))) <= share * whole
-        except UsageError:  # it cannot be cut so far
-            low = middle
-            continue
-        found, low, high = (middle, middle, high) if fast else (found, low, middle)
-    if found is None:
-        raise UsageError(f"no share of the MACs of {network.name} leaves {share:.0%} of its latency; ask for less")
-    return found

@@ -91,14 +91,14 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(network, part, metadata, writer)
         if encoding is not None:
-            _rewrite(part, encoding.encode)
+            rewrite(part, encoding.encode)
         found = verify(part, network, dataset, expected=expected)
         fault = found.fault() if encoding is None else found.drop_fault(encoding.max_drop)
         if fault:
             raise NotVerifiedError(f"{path} is not written, as it does not answer as the network does: {fault}")
         if encoding is not None:
             own = dataclasses.replace(metadata, accuracy=found.accuracy)
-            _rewrite(part, lambda model: _with_metadata(model, own))
+            rewrite(part, lambda model: _with_metadata(model, own))
         os.replace(part, path)
     except OSError as error:
         raise writing_failed(path, error) from error
@@ -198,7 +198,7 @@ def _without_traces(model: Any) -> Any:
     return model
 
 
-def _rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
     """``change`` takes the ONNX model of a file and returns what the file holds then."""
     import onnx
 

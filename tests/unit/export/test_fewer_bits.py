@@ -65,8 +65,8 @@ def test_int8_is_what_the_network_that_is_trained_for_it_answers(tmp_path):
     limits = torch.from_numpy(np.array([exact(model).min(), exact(model).max()]))
     simulated = rounded_input(logits, limits).numpy()  # the file rounds its answers too
     step = float(limits[1] - limits[0]) / 255
-    assert np.abs(simulated - answers).max() < 2.01 * step
-    assert (np.abs(simulated - answers) < 0.01 * step).mean() > 0.8
+    assert np.abs(simulated - answers).max() < 1.01 * step
+    assert (np.abs(simulated - answers) < 0.01 * step).mean() > 0.5
 
 
 def test_half_and_int8_weights_are_those_roundings(tmp_path):
