@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from model_compression.compress.channels import Resource, cost_of, cut_channels
+from model_compression.compress.channels import Resource, cost_of, cut_channels, seen_shape
 from model_compression.compress.measure import Latency, latency
 from model_compression.compress.prune import shown_images
 from model_compression.data.dataset import Dataset
@@ -70,6 +70,6 @@ def file_latency(path: Path) -> Latency:
 @torch.no_grad()
 def network_latency(network: Network, image_shape: tuple[int, int, int]) -> Latency:
     """Of one normalised image, in PyTorch, float32."""
-    network, image = network.deployed().cpu().float().eval(), torch.zeros(1, *image_shape)
+    network, image = network.deployed().cpu().float().eval(), torch.zeros(1, *seen_shape(network, image_shape))
     threads = torch.get_num_threads()
     return latency(lambda: network(image), runtime="PyTorch", batch=1, threads=threads, seconds=1.0)

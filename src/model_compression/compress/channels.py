@@ -50,8 +50,14 @@ class _Group:
 
 def cost_of(network: Network, resource: Resource, image_shape: tuple[int, int, int]) -> int:
     """Parameters, or multiply-accumulates for an image of ``image_shape`` (C, H, W)."""
-    summary = summarize(network, image_shape)
+    summary = summarize(network, seen_shape(network, image_shape))
     return summary.macs if resource == "macs" else summary.parameters
+
+
+def seen_shape(network: Network, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(C, H, W) of what the layers see of an image of ``image_shape``, which may be scaled first."""
+    height, width = network.preprocessing.size or image_shape[1:]
+    return image_shape[0], height, width
 
 
 def cut_channels(
@@ -86,7 +92,9 @@ def cut_channels(
             worth = _fisher(cut, groups, normalised, generator)
             spared = _spared(cut, groups, resource, shape)
             wanted = cost - max(target, round(_ROUND * cost))
-            for group, channels in zip(groups, _cheapest(worth, spared, wanted), strict=True):
+            chosen = _cheapest(worth, spared, wanted)
+            assert any(chosen), "no cut spares anything, though the smallest network does"
+            for group, channels in zip(groups, chosen, strict=True):
                 if channels:
                     _remove(graph, group, channels)
         cost = cost_of(cut, resource, shape)
@@ -95,12 +103,12 @@ def cut_channels(
 
 def check_reachable(network: Network, resource: Resource, target: int, image_shape: tuple[int, int, int]) -> None:
     """Raises UsageError unless ``network`` can be cut to ``target``, and be built again when it is."""
-    smallest = copied(network)
-    with _graph(smallest, image_shape) as (graph, groups):
+    smallest, shape = copied(network), seen_shape(network, image_shape)
+    with _graph(smallest, shape) as (graph, groups):
         for group in groups:
             if group.count > SMALLEST:
                 _remove(graph, group, list(range(SMALLEST, group.count)))
-    as_pruned(smallest, network.deployed(), torch.zeros(2, *image_shape))
+    as_pruned(smallest, network.deployed(), torch.zeros(2, *shape))
     least, whole = (cost_of(one, resource, image_shape) for one in (smallest, network))
     if least > target:
         raise UsageError(

@@ -120,7 +120,7 @@ class _Reader:
 
 def _preprocessing(model: Any) -> list[str]:
     """Names of the nodes before the first one with weights."""
-    names = []
+    names: list[str] = []
     for node in model.graph.node:
         if node.op_type in _WEIGHTED:
             return names
