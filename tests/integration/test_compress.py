@@ -49,6 +49,7 @@ def whole(tiny, tmp_path_factory):
         return folder, compress(settings(tiny), folder)
 
 
+@pytest.mark.slow
 def test_stages_are_in_the_table_with_what_they_cost(whole, tiny):
     folder, result = whole
     names = [(stage["name"], stage["runtime"]) for stage in result["stages"]]
@@ -70,7 +71,7 @@ def test_stages_are_in_the_table_with_what_they_cost(whole, tiny):
 @pytest.mark.parametrize(
     ("stop", "where"),
     [
-        (17, "pruning: step-1"),
+        pytest.param(17, "pruning: step-1", marks=pytest.mark.slow),
         pytest.param(3, "distilling", marks=pytest.mark.slow),
         pytest.param(27, "pruning: final", marks=pytest.mark.slow),
     ],
@@ -96,6 +97,7 @@ def test_it_goes_on_at_the_stage_that_was_interrupted(whole, tiny, tmp_path, wat
         resume_compress(folder)
 
 
+@pytest.mark.slow
 def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
     config = settings(tiny, share=1.0, budget=Budget(min_accuracy=1.0))
     with pytest.raises(
@@ -147,7 +149,7 @@ def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch
     [
         (["--max-bytes", "-1"], "max_bytes and max_latency_ms must be at least 0, got -1"),
         (["--min-accuracy", "82"], "min_accuracy must lie between 0 and 1, got 82.0; 0.82 is 82 %"),
-        (["--max-bytes", "100"], "however far wide is pruned, it does not fit"),
+        pytest.param(["--max-bytes", "100"], "however far wide is pruned, it does not fit", marks=pytest.mark.slow),
         (["--method", "fitnet"], "method 'fitnet' compares features"),
         (["--scheme", "self"], "--scheme has no effect here"),
         (["--validation", "3"], "--validation has no effect here"),

@@ -40,7 +40,9 @@ def refusing(monkeypatch, count):
     monkeypatch.setattr(Verification, "drop_fault", fault)
 
 
-@pytest.mark.parametrize("to", ["int8", "half", "int8-weights"])
+@pytest.mark.parametrize(
+    "to", ["int8", pytest.param("half", marks=pytest.mark.slow), pytest.param("int8-weights", marks=pytest.mark.slow)]
+)
 def test_file_states_the_accuracy_that_was_measured_on_it(trained, tiny, tmp_path, to):
     report = quantize(settings(trained, to=to), tmp_path / "q")
     _, test = tiny.data()
@@ -53,6 +55,7 @@ def test_file_states_the_accuracy_that_was_measured_on_it(trained, tiny, tmp_pat
     assert sorted(path.name for path in (tmp_path / "q").iterdir()) == ["quantize.json", "report.json", "student.onnx"]
 
 
+@pytest.mark.slow
 def test_what_loses_too_much_is_trained_on_and_its_file_is_that_of_the_trained(trained, tmp_path, monkeypatch):
     refusing(monkeypatch, 1)
     report = quantize(settings(trained), tmp_path / "q")
@@ -63,6 +66,7 @@ def test_what_loses_too_much_is_trained_on_and_its_file_is_that_of_the_trained(t
     assert one.weights_sha256 == other.weights_sha256
 
 
+@pytest.mark.slow
 def test_what_loses_too_much_even_then_is_not_kept(trained, tmp_path, monkeypatch):
     refusing(monkeypatch, 2)
     with pytest.raises(NotVerifiedError, match="loses too much, after quantisation-aware training; train longer"):
@@ -74,7 +78,8 @@ def test_what_loses_too_much_even_then_is_not_kept(trained, tmp_path, monkeypatc
     assert not (tmp_path / "half" / "trained").exists()
 
 
-@pytest.mark.parametrize("stop", [5, pytest.param(1, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 5, 13])
 def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watcher, stop, monkeypatch):
     refusing(monkeypatch, 1)
     quantize(settings(trained), tmp_path / "whole")

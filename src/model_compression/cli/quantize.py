@@ -46,10 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=512, metavar="INT", help="training images that ranges are seen on (default: 512)"
     )
-    add_repair_options(
-        parser,
-        f"how it is trained on, if it must be (default: as the run was, {_EPOCHS} epochs at a tenth of the rate)",
-    )
+    add_repair_options(parser, f"how it is trained on, if it must be (default: as its run, but {_EPOCHS} epochs)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -146,7 +146,7 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
     names = {"distilled": distilled} | ({"pruned": pruned} if last is pruned else {})
     stages = [one for name, run in names.items() for one in _float_stages(name, run, folder, test)]
     stages.append(_int8_stage(quantized, report, stages[-1], test))
-    result = {
+    result: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "stages": to_plain(stages),
         "budget": dataclasses.asdict(config.budget),

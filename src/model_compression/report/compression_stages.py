@@ -102,7 +102,7 @@ def _draw(axes: Any, stages: Sequence[Stage], cost: str) -> None:
         late = [[0.0], [stage.p95_ms - price]] if cost == "median_ms" else None
         axes.errorbar(
             price, accuracy, yerr=[[accuracy - low], [high - accuracy]], xerr=late, fmt="o", ms=7, lw=1, capsize=2,
-            color=_BLUE if is_best else _GREY, mfc=_BLUE if is_best else "white",
+            zorder=3 if is_best else 2, color=_BLUE if is_best else _GREY, mfc=_BLUE if is_best else "white",
         )  # fmt: skip
         above = number % 2 == 0  # neighbours lie close together
         axes.annotate(
