@@ -33,7 +33,7 @@ _GOALS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "ti
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.usage = "%(prog)s RUN (--macs | --params | --latency | --sparsity) SHARE [options]"
+    parser.usage = "%(prog)s RUN [options]\n       (--macs | --params | --latency | --sparsity) SHARE"
     parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
     goal = parser.add_mutually_exclusive_group(required=True)
     for name, text in _GOALS.items():
