@@ -33,6 +33,10 @@ class RunFolderError(ModelCompressionError):
     """A run folder is taken, incomplete, or belongs to another configuration."""
 
 
+class NotVerifiedError(ModelCompressionError):
+    """A file does not answer as the network that it was made of; it is not kept under its name."""
+
+
 class MissingExtraError(ModelCompressionError):
     """An optional package is not installed; the message names the extra to install."""
 

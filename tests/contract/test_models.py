@@ -48,8 +48,9 @@ def test_network_survives_a_weights_file(name, tmp_path):
     assert again.name == model.deployed().name
     assert state.keys() == again.state_dict().keys()
     assert all(torch.equal(tensor, state[key]) for key, tensor in again.state_dict().items())
+    answering = model.deployed() if name == "quantization-aware" else model  # whose weights are saved unrounded
     with torch.no_grad():
-        torch.testing.assert_close(again(images(2)), model(images(2)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(again(images(2)), answering(images(2)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

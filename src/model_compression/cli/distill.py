@@ -46,13 +46,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
 
 
-def add_teacher_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what says who answers, from which layers, and where the answers are stored."""
+def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cifar10") -> None:
+    """Adds what says who answers (``default`` is what the help calls it), from which layers, and where it is stored."""
     parser.add_argument(
         "--teacher",
         metavar="MODEL",
         help="a shipped network, a weights file or a run, hf:NAME, or with weights any that --student takes; "
-        "a,b averages two (default: nin-cifar10)",
+        f"a,b averages two (default: {default})",
     )
     add_model_options(parser, "teacher")
     parser.add_argument(

@@ -94,6 +94,17 @@ def _of_network(network: "Network", side: int) -> Callable[[int], Callable[[], o
     return call
 
 
+def time_at_batch_1(network: "Network", image_shape: tuple[int, int, int]) -> float:
+    """Median time in ms for one image: in ONNX Runtime, or in PyTorch where that is not installed."""
+    import torch
+
+    from model_compression.compress.measure import latency
+
+    threads, side = torch.get_num_threads(), image_shape[-1]
+    runtime, call = (_of_onnx(network, side, threads) or [("PyTorch", _of_network(network, side))])[0]
+    return latency(call(1), runtime=runtime, batch=1, threads=threads, seconds=1.0).median_ms
+
+
 def _of_file(file: "ExportedFile") -> tuple[str, Callable[[int], Callable[[], object]]]:
     import numpy as np
 

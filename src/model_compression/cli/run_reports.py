@@ -31,13 +31,15 @@ def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: 
 
 
 def resume_and_report(folder: str, *, as_json: bool, lr: float | None = None) -> int:
-    """Continues the run, or the scheme of runs, in ``folder`` and prints the result; returns the exit code."""
+    """Continues the run, or what has several runs, in ``folder`` and prints the result; returns the exit code."""
+    from model_compression.cli.compression_reports import is_compression, resume_compression
+
+    if lr is not None and (is_compression(Path(folder)) or schemes.is_scheme(folder)):
+        raise UsageError("--lr is for one run: give the folder of the stage that stopped, then resume the whole")
     with ConsoleObserver() as observer:
+        if is_compression(Path(folder)):
+            return resume_compression(Path(folder), observer, as_json)
         if schemes.is_scheme(folder):
-            if lr is not None:
-                raise UsageError(
-                    "--lr is for one run: give the folder of the stage that stopped, then resume the scheme"
-                )
             return print_stages(schemes.resume_scheme(folder, observer), Path(folder), as_json)
         metrics = runs.resume_run(folder, observer, lr=lr)
     return print_result(metrics, Path(folder), as_json)

@@ -86,10 +86,16 @@ def add_options(
     parser.add_argument("--out", metavar="FOLDER", help=out)
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
+    add_recipe_options(parser)
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
+    """Adds what says how a network is trained, whichever it is; ``show_defaults`` where they are the config's."""
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs too (extra: tensorboard)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     for option, (kind, place, text) in _OPTIONS.items():
-        parser.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=f"{text}{_default(place)}")
+        text += _default(place) if show_defaults else ""
+        parser.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
 
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
@@ -111,6 +117,14 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
 
 def with_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """``config`` with what the command line gives in its place."""
+    config = with_recipe_options(config, args)
+    if args.student:
+        config = dataclasses.replace(config, student=ModelConfig(name=args.student))
+    return dataclasses.replace(config, student=with_model_options(config.student, args, "student"))
+
+
+def with_recipe_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """``config`` with what the options of `add_recipe_options` give in its place."""
     for option, (_, place, _) in _OPTIONS.items():
         value = getattr(args, option[2:].replace("-", "_"))
         if value is not None:
@@ -118,9 +132,6 @@ def with_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     for option, (needed, is_met) in _NEEDS.items():
         if getattr(args, option[2:].replace("-", "_")) is not None and not is_met(config):
             raise UsageError(f"{option} has no effect here: it needs {needed}")
-    if args.student:
-        config = _replaced(config, "student", ModelConfig(name=args.student))
-    config = _replaced(config, "student", with_model_options(config.student, args, "student"))
     return _replaced(config, "tensorboard", True) if args.tensorboard else config
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   model-compression verify student.onnx --model runs/distilled
   model-compression verify lenet.pt2 --model lenet-cifar10 --bound 1e-5
+  model-compression verify int8.onnx --model runs/distilled --max-drop 1
 """
 
 
@@ -27,6 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="largest difference that passes, as a share of the logits' range (default: 1e-4)",
     )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="of accuracy that a file of fewer bits may lose, in the place of --bound (default: 0.5)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -35,10 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.data.sources import load_dataset
     from model_compression.errors import ModelCompressionError, UsageError
+    from model_compression.export.runtimes import open_file
     from model_compression.export.verify import verify
     from model_compression.models.weights import find_weights, read_model
     from model_compression.train.checks import check_classes
 
+    if not 0 <= args.max_drop <= 100:
+        raise UsageError(f"--max-drop must lie between 0 and 100 points, got {args.max_drop}; 0.5 is usual")
     if not 0 < args.bound < 1:
         raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")
     network = read_model(find_weights(args.model))
@@ -46,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         _, test = load_dataset(args.data, args.data_dir, observer.message, args.image_size)
         check_classes("model", network, test)
         found = verify(args.file, network, test)
-    fault = found.fault(args.bound)
+    exact = open_file(Path(args.file)).metadata.precision == "float32"
+    fault = found.fault(args.bound) if exact else found.drop_fault(args.max_drop)
     if args.json:
         values = {key: getattr(found, key) for key in ("images", "accuracy", "agreement", "largest_difference")}
         ties = {"others": found.others, "ties": found.ties}

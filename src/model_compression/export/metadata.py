@@ -16,8 +16,8 @@ class Metadata:
     """``class_names`` in the order of the logits; ``image_shape`` (C, H, W) of the input.
 
     With ``preprocessing_inside`` the input is uint8 RGB pixels; without it, float32 (pixels / 255 − ``mean``) / ``std``
-    in ``channel_order``. ``weights_sha256`` is of the network that was exported, ``accuracy`` its test accuracy in
-    float32 on ``data``, None where it was not measured.
+    in ``channel_order``. ``weights_sha256`` is of the network that was exported, ``accuracy`` the test accuracy on
+    ``data``, None where it was not measured. ``precision`` is what the file computes in, or holds its weights in.
     """
 
     model: str
@@ -30,6 +30,7 @@ class Metadata:
     data: str
     accuracy: float | None
     weights_sha256: str
+    precision: str = "float32"
 
     def to_json(self) -> str:
         """Text that `from_json` reads."""
@@ -45,6 +46,7 @@ def _check(found: Metadata) -> None:
         and all(type(size) is int and 0 < size <= _MAX_SIDE for size in found.image_shape),
         "mean and std": len(found.mean) == len(found.std) == found.image_shape[0]
         and all(isinstance(value, int | float) for value in numbers),
+        "precision": isinstance(found.precision, str) and found.precision.isprintable(),
         "preprocessing_inside": isinstance(found.preprocessing_inside, bool),
     }
     wrong = [name for name, holds in good.items() if not holds]

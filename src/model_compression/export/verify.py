@@ -25,7 +25,8 @@ class Verification:
 
     ``largest_difference`` of a logit; ``logit_range``, largest less smallest logit of the network; ``others``, the
     numbers of images for which they choose different classes, and ``ties``, those among them whose two classes differ
-    by no more than the largest difference could turn; ``correct``, how often the file is right.
+    by no more than the largest difference could turn; ``correct``, how often the file is right, and
+    ``reference_correct``, how often the network is.
     """
 
     images: int
@@ -34,6 +35,7 @@ class Verification:
     others: tuple[int, ...]
     ties: tuple[int, ...]
     correct: int
+    reference_correct: int
 
     @property
     def relative_difference(self) -> float:
@@ -44,6 +46,11 @@ class Verification:
     def accuracy(self) -> float:
         """Of the file, 0 to 1."""
         return self.correct / self.images
+
+    @property
+    def drop(self) -> float:
+        """What the file loses of the network's accuracy, in points of a hundred."""
+        return 100 * (self.reference_correct - self.correct) / self.images
 
     @property
     def agreement(self) -> float:
@@ -65,6 +72,16 @@ class Verification:
         if wrong:
             return f"{len(wrong)} of {self.images} images get another class, the first is image {wrong[0]}"
         return None
+
+    def drop_fault(self, max_drop: float) -> str | None:
+        """What is wrong with a file of fewer bits, None for one that loses at most ``max_drop`` points of accuracy."""
+        if self.drop <= max_drop:
+            return None
+        reference = self.reference_correct / self.images
+        return (
+            f"its accuracy is {self.accuracy:.2%}, {self.drop:.2f} points below the network's {reference:.2%}; at most "
+            f"{max_drop:g} are accepted"
+        )
 
 
 @torch.no_grad()
@@ -115,4 +132,5 @@ def compared(found: Tensor, reference: Tensor, targets: Tensor) -> Verification:
         others=tuple(others.tolist()),
         ties=tuple(others[margin <= 2 * largest].tolist()),
         correct=int((chosen == targets).sum()),
+        reference_correct=int((expected == targets).sum()),
     )

@@ -1,11 +1,14 @@
 """Writes a network for other runtimes. A file gets its name only once it is verified."""
 
 import copy
+import dataclasses
 import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from model_compression.data.dataset import Dataset
-from model_compression.errors import MissingExtraError, ModelCompressionError, UsageError
+from model_compression.errors import MissingExtraError, NotVerifiedError, UsageError
 from model_compression.export.metadata import KEY, Metadata
+from model_compression.export.runtimes import open_file
 from model_compression.export.verify import Verification, pixels_of, verify
 from model_compression.files import writing_failed
 from model_compression.models.base import Network
@@ -40,32 +44,61 @@ class Deployed(nn.Module):
         return logits
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """Fewer bits for an ONNX file: ``encode`` rewrites the model in place, for ``precision``.
+
+    It passes with at most ``max_drop`` points of accuracy below ``expected``, logits (N, K), or the network's own.
+    """
+
+    precision: str
+    encode: Callable[[Any], Any]
+    max_drop: float
+    expected: Tensor | None = None
+
+
 def export(
-    network: Network, path: str | Path, dataset: Dataset, *, to: str = "onnx", preprocessing: bool = True
+    network: Network,
+    path: str | Path,
+    dataset: Dataset,
+    *,
+    to: str = "onnx",
+    preprocessing: bool = True,
+    encoding: Encoding | None = None,
 ) -> Verification:
     """Writes ``network`` to ``path`` for the runtime ``to``, and proves on all of ``dataset`` that it answers alike.
 
     The batch is dynamic. With ``preprocessing`` the file takes uint8 RGB pixels (B, C, H, W), without it what the
     network itself takes. The file is written under another name, loaded by its own runtime and compared; it gets
-    ``path`` as its name when it has passed.
+    ``path`` as its name when it has passed. ``encoding`` writes an ONNX file in fewer bits, which then states its own
+    accuracy.
 
-    Raises UsageError for an unknown format or ending, MissingExtraError, and ModelCompressionError, leaving nothing,
+    Raises UsageError for an unknown format or ending, MissingExtraError, and NotVerifiedError, leaving nothing,
     when the file does not answer as the network does.
     """
     path, writer = Path(path), EXPORTERS.get(to)
     if path.suffix != SUFFIXES[to]:
         raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
     network = _frozen(network)
-    expected = _logits(network, dataset)
+    expected = logits_on(network, dataset)
     metadata = _metadata(network, dataset, expected, preprocessing)
+    if encoding is not None:
+        assert to == "onnx"
+        metadata = dataclasses.replace(metadata, precision=encoding.precision)
+        expected = expected if encoding.expected is None else encoding.expected
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(network, part, metadata, writer)
+        if encoding is not None:
+            rewrite(part, encoding.encode)
         found = verify(part, network, dataset, expected=expected)
-        fault = found.fault()
+        fault = found.fault() if encoding is None else found.drop_fault(encoding.max_drop)
         if fault:
-            raise ModelCompressionError(f"{path} is not written, as it does not answer as the network does: {fault}")
+            raise NotVerifiedError(f"{path} is not written, as it does not answer as the network does: {fault}")
+        if encoding is not None:
+            own = dataclasses.replace(metadata, accuracy=found.accuracy)
+            rewrite(part, lambda model: _with_metadata(model, own))
         os.replace(part, path)
     except OSError as error:
         raise writing_failed(path, error) from error
@@ -74,8 +107,28 @@ def export(
     return found
 
 
-def write_unverified(network: Network, path: Path, image_shape: tuple[int, int, int]) -> None:
-    """An ONNX file of normalised images to logits, to be timed and thrown away. Raises MissingExtraError."""
+def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]], images: Any) -> dict[str, Any]:
+    """Logits (N, K), in an array, to uint8 ``images`` (N, C, H, W), of a file as each of ``encodes`` rewrites it."""
+    import onnx
+
+    answers = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain, tried = Path(folder) / "plain.onnx", Path(folder) / "tried.onnx"
+        write_unverified(network, plain, tuple(images.shape[1:]), preprocessing=True)
+        for name, encode in encodes.items():
+            tried.write_bytes(encode(onnx.load(plain)).SerializeToString())
+            answers[name] = open_file(tried).run(images)
+    return answers
+
+
+def write_unverified(
+    network: Network,
+    path: Path,
+    image_shape: tuple[int, int, int],
+    *,
+    preprocessing: bool = False,
+) -> None:
+    """An ONNX file that is tried and thrown away: of normalised images, or of pixels. Raises MissingExtraError."""
     network = _frozen(network)
     with torch.no_grad():
         classes = network(torch.zeros(2, *image_shape)).shape[1]
@@ -84,7 +137,7 @@ def write_unverified(network: Network, path: Path, image_shape: tuple[int, int, 
         model=network.name,
         class_names=tuple(map(str, range(classes))),
         image_shape=image_shape,
-        preprocessing_inside=False,
+        preprocessing_inside=preprocessing,
         mean=how.mean,
         std=how.std,
         channel_order=how.channel_order,
@@ -130,10 +183,36 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata)
         output_names=["logits"],
         verbose=False,
     )
-    model = program.model_proto
-    model.metadata_props.append(onnx.StringStringEntryProto(key=KEY, value=metadata.to_json()))
+    model = _with_metadata(_without_traces(program.model_proto), metadata)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def _without_traces(model: Any) -> Any:
+    """``model`` without the exporter's notes on which line of which file of this machine each node came from."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]
+    return model
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """``change`` takes the ONNX model of a file and returns what the file holds then."""
+    import onnx
+
+    model = change(onnx.load(path))
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def _with_metadata(model: Any, metadata: Metadata) -> Any:
+    import onnx
+
+    del model.metadata_props[:]
+    model.metadata_props.append(onnx.StringStringEntryProto(key=KEY, value=metadata.to_json()))
+    return model
 
 
 @EXPORTERS.register("torch-export")
@@ -143,8 +222,8 @@ def _to_torch_export(module: nn.Module, example: Tensor, path: Path, metadata: M
 
 
 @torch.no_grad()
-def _logits(network: Network, dataset: Dataset) -> Tensor:
-    """Of all images, in float32."""
+def logits_on(network: Network, dataset: Dataset) -> Tensor:
+    """Logits (N, K) of all images, in float32; the network is on the CPU."""
     return torch.cat([network(network.preprocessing(images)) for images in pixels_of(dataset)])
 
 

@@ -141,8 +141,9 @@ def find_weights(name: str) -> Path:
     if is_external(name):
         raise no_weights(name)
     path = Path(name).expanduser()
-    if (path / "student.safetensors").is_file():
-        return path / "student.safetensors"
+    for folder in (path, path / "final"):  # of a run, or of several in turn that end there
+        if (folder / "student.safetensors").is_file():
+            return folder / "student.safetensors"
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder without student.safetensors; expected a finished run or a file")
     if path.is_file():

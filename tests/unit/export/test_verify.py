@@ -33,7 +33,9 @@ def test_a_tie_that_turns_is_listed_and_passes():
 
 
 def test_another_class_that_is_no_tie_fails_and_names_the_image():
-    found = Verification(images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90)
+    found = Verification(
+        images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90, reference_correct=91
+    )
     assert found.fault() == "1 of 100 images get another class, the first is image 7"
 
 
@@ -44,8 +46,21 @@ def test_nan_fails():
 
 
 def test_interval_is_wilsons():
-    found = Verification(images=100, largest_difference=0.0, logit_range=1.0, others=(), ties=(), correct=90)
+    found = Verification(
+        images=100, largest_difference=0.0, logit_range=1.0, others=(), ties=(), correct=90, reference_correct=91
+    )
     z, n, p = 1.959963984540054, 100, 0.9
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     assert found.interval() == pytest.approx((middle - half, middle + half), rel=1e-9)
+
+
+def test_a_file_of_fewer_bits_is_held_to_what_it_loses():
+    answers = REFERENCE.clone()
+    answers[0] = -answers[0]
+    found = compared(answers, REFERENCE, TARGETS)
+    assert (found.correct, found.reference_correct, found.drop) == (2, 3, 25.0)
+    assert found.drop_fault(25) is None
+    assert found.drop_fault(24.9) == (
+        "its accuracy is 50.00%, 25.00 points below the network's 75.00%; at most 24.9 are accepted"
+    )

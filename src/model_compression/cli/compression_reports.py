@@ -1,0 +1,89 @@
+"""What a person sees of networks that were made smaller, and how an interrupted compression goes on."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model_compression.train.observer import Observer
+
+
+def is_compression(folder: Path) -> bool:
+    """Whether `prune`, `quantize` or `compress` writes into ``folder``."""
+    from model_compression.compress import pipeline, prune, quantize
+
+    return any((folder.expanduser() / name).is_file() for name in (prune.FILE, quantize.FILE, pipeline.FILE))
+
+
+def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int:
+    """Continues what ``folder``, as `is_compression` finds it, holds and prints the result; returns the exit code."""
+    from model_compression.compress import pipeline, prune, quantize
+
+    folder = folder.expanduser()
+    if (folder / prune.FILE).is_file():
+        return print_pruned(prune.resume_prune(folder, observer), folder, as_json)
+    if (folder / quantize.FILE).is_file():
+        return print_quantized(quantize.resume_quantize(folder, observer), folder, as_json)
+    return print_compressed(pipeline.resume_compress(folder, observer), folder, as_json)
+
+
+def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int:
+    """Prints what every stage came to; returns the exit code."""
+    if as_json:
+        print(json.dumps({"out": str(folder / "student.onnx"), **result}))
+        return 0
+    if result["teacher_accuracy"] is not None:
+        print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {result['threads']} threads")
+    print(f"{'':<24} {'bytes':>11} {'parameters':>11} {'accuracy':>9} {'median':>10} {'95 %':>10}")
+    for stage in result["stages"]:
+        print(
+            f"{stage['name'] + ', ' + stage['runtime']:<24} {stage['size_bytes']:>11,} {stage['parameters']:>11,} "
+            f"{stage['accuracy']:>9.2%} {stage['median_ms']:>7.3f} ms {stage['p95_ms']:>7.3f} ms"
+        )
+    print("\n".join(str(folder / name) for name in ("student.onnx", "table.md", "stages.png")))
+    return 0
+
+
+def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
+    """Prints what the file is like; returns the exit code."""
+    path = folder / report["file"]
+    if as_json:
+        print(json.dumps({"out": str(path), **report}))
+        return 0
+    low, high = report["interval"]
+    how = ", ".join([report["precision"], *(["trained with its roundings"] if report["trained"] else [])])
+    print(f"{path}   {report['bytes']:,} bytes, {how}")
+    print(f"test accuracy       {report['accuracy']:.2%}   (95 % interval {low:.2%} to {high:.2%})")
+    print(f"of the network      {report['network_accuracy']:.2%}   ({report['drop']:.2f} points lost)")
+    print(f"same class          {report['agreement']:.2%} of {report['images']:,} images")
+    return 0
+
+
+def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:
+    """Prints what each step came to; returns the exit code."""
+    last = metrics["final"]
+    name = "validation" if "validation_accuracy" in last else "test"
+    if as_json:
+        print(json.dumps({"run": str(folder / "final"), **last, "stages": metrics}))
+        return 0
+    print(f"{'':<10} {'left':>7} {'parameters':>12} {'not zero':>9} {name + ' accuracy':>16}")
+    for stage, found in metrics.items():
+        print(
+            f"{stage:<10} {found['share']:>7.1%} {found['parameters']:>12,} {found['density']:>9.1%} "
+            f"{found[f'{name}_accuracy']:>16.2%}"
+        )
+    if last["density"] < 1:
+        print(zeros_bring(folder / "final" / "student.safetensors"))
+    print(f"run folder {folder / 'final'}")
+    return 0
+
+
+def zeros_bring(weights: Path) -> str:
+    """What weights that are zero bring, and what they do not, as measured on their file."""
+    import zlib
+
+    content = weights.read_bytes()
+    return (
+        f"The file keeps its {len(content):,} bytes, and neither PyTorch nor ONNX Runtime computes faster for zeros; "
+        f"zipped it takes {len(zlib.compress(content, 9)):,}."
+    )

@@ -1,0 +1,146 @@
+"""Take channels out of a trained network, in steps, each repaired by distillation from its run's teacher.
+
+What comes out is an ordinary smaller network: it is tested, measured, exported, quantised and trained on as any other.
+A network that is no run, or had no teacher, learns from what it was before; --teacher names another.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_compression.cli.distill import add_teacher_options, with_teacher
+from model_compression.cli.training_options import add_recipe_options, parse_pairs, with_recipe_options
+
+if TYPE_CHECKING:
+    from model_compression.compress.prune import PruneConfig
+    from model_compression.config import TrainConfig
+    from model_compression.train.observer import Observer
+
+EXAMPLES = """examples:
+  model-compression prune runs/distilled --macs 0.5
+  model-compression prune runs/distilled --params 0.07 --steps 5 --epochs 30
+  model-compression prune runs/distilled --latency 0.5 --out runs/twice-as-fast
+  model-compression prune lenet-cifar10 --params 0.1 --epochs 6 \\
+      --teacher whitening-cnn-cifar10
+  model-compression prune runs/distilled --sparsity 0.9
+
+The result is the run in OUT/final; OUT itself names it as well:
+  model-compression export runs/distilled-macs-0.5 --out small.onnx
+"""
+
+_GOALS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "time for one image, as measured here"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.usage = "%(prog)s RUN [options]\n       (--macs | --params | --latency | --sparsity) SHARE"
+    parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
+    goal = parser.add_mutually_exclusive_group(required=True)
+    for name, text in _GOALS.items():
+        goal.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"share that is left of the {text}")
+    goal.add_argument(
+        "--sparsity",
+        type=float,
+        metavar="SHARE",
+        help="share of the single weights that become zero, as 0.9; the file gets no smaller but zipped, and nothing "
+        "gets faster without a runtime for sparse weights",
+    )
+    parser.add_argument("--steps", type=int, default=4, metavar="INT", help="cuts, each with its repair (default: 4)")
+    parser.add_argument(
+        "--step-epochs", type=int, default=2, metavar="INT", help="of the repairs before the last (default: 2)"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="default: RUN and how far it is pruned")
+    add_repair_options(parser, "how it is repaired (default: as the run was trained)")
+
+
+def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
+    """Adds what says how a smaller network is trained on; what is not given is as in its run."""
+    group = parser.add_argument_group(title)
+    group.add_argument("--method", metavar="NAME", help="one that needs logits only, as kd or dkd")
+    group.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="of the method")
+    group.add_argument("--label-weight", type=float, metavar="W", help="weight of the label loss")
+    add_teacher_options(group, "the run's")  # type: ignore[arg-type]
+    add_recipe_options(group, show_defaults=False)  # type: ignore[arg-type]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prunes; returns the exit code."""
+    from model_compression.cli.compression_reports import print_pruned
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.compress.prune import prune
+
+    with ConsoleObserver() as observer:
+        config = _config(args, observer)
+        folder = Path(args.out) if args.out else _folder(args)
+        metrics = prune(config, folder, observer)
+    return print_pruned(metrics, folder, args.json)
+
+
+def _config(args: argparse.Namespace, observer: "Observer") -> "PruneConfig":
+    from model_compression.compress.prune import PruneConfig
+    from model_compression.compress.repair import place_of
+    from model_compression.errors import UsageError
+
+    goal, share = _goal(args)
+    if not 0 < share < 1:
+        raise UsageError(f"--{goal} must lie between 0 and 1, got {share}; 0.5 is a half")
+    run = repaired(args.model, args)
+    settings = {"model": place_of(args.model), "run": run, "steps": args.steps, "step_epochs": args.step_epochs}
+    if goal == "sparsity":
+        return PruneConfig(resource="weights", share=1 - share, **settings)
+    if goal == "params":
+        return PruneConfig(resource="params", share=share, **settings)
+    config = PruneConfig(resource="macs", share=share, **settings)
+    return _for_latency(config, observer) if goal == "latency" else config
+
+
+def _for_latency(config: "PruneConfig", observer: "Observer") -> "PruneConfig":
+    """``config`` with the share of the MACs that leaves that share of the time, as measured here and now."""
+    import dataclasses
+
+    from model_compression.cli.measure import time_at_batch_1
+    from model_compression.compress.budget import share_that_fits
+    from model_compression.models.weights import find_weights, read_model
+    from model_compression.train.teachers import load_data
+
+    network, (train, _) = read_model(find_weights(config.model)), load_data(config.run.data, observer.message)
+    observer.message(f"looking for the size that takes {config.share:.0%} of the time")
+    allowed = config.share * time_at_batch_1(network, train.image_shape)
+    share = share_that_fits(network, train, "macs", lambda one: time_at_batch_1(one, train.image_shape) <= allowed)
+    observer.message(f"that is {share:.1%} of the MACs")
+    return dataclasses.replace(config, share=share)
+
+
+def _goal(args: argparse.Namespace) -> tuple[str, float]:
+    return next((name, getattr(args, name)) for name in (*_GOALS, "sparsity") if getattr(args, name) is not None)
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    goal, share = _goal(args)
+    return beside(args.model, f"{goal}-{share:g}")
+
+
+def beside(model: str, what: str) -> Path:
+    """The folder for ``what`` is made of ``model``: beside it, or among the runs for one that is shipped."""
+    path = Path(model)
+    parent = path.parent if path.exists() else Path("runs")
+    return parent / f"{path.stem if path.is_file() else path.name}-{what}"
+
+
+def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":
+    """How ``model`` is trained on: as it was, but for what the command line gives."""
+    import dataclasses
+
+    from model_compression.compress.repair import repair_config
+    from model_compression.config import MethodConfig
+
+    config = with_recipe_options(repair_config(model), args)
+    method = config.method
+    assert method is not None
+    if args.method and args.method != method.name:
+        method = MethodConfig(name=args.method)
+    params = parse_pairs(args.param, "--param")
+    label_weight = method.label_weight if args.label_weight is None else args.label_weight
+    method = dataclasses.replace(method, params={**method.params, **params}, label_weight=label_weight)
+    taught: TrainConfig = with_teacher(dataclasses.replace(config, method=method), args)
+    return taught

@@ -1,0 +1,83 @@
+"""Write a network in fewer bits, proven on every test image: what loses more accuracy than it may is not written.
+
+int8 is calibrated on training images. If the file loses more than --max-drop points, the network is trained on with
+the roundings of int8, by its run's teacher, and written again. half and int8-weights store small and compute in
+float32.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_compression.cli.prune import add_repair_options, repaired
+
+if TYPE_CHECKING:
+    from model_compression.compress.quantize import QuantizeConfig
+
+EXAMPLES = """examples:
+  model-compression quantize runs/distilled
+  model-compression quantize runs/pruned --max-drop 0.3 --epochs 10
+  model-compression quantize lenet-cifar10 --to half --out half
+  model-compression quantize lenet-cifar10 --teacher whitening-cnn-cifar10
+
+The file is OUT/student.onnx:
+  model-compression measure runs/distilled-int8/student.onnx --threads 1
+  model-compression predict runs/distilled-int8/student.onnx cat.png
+"""
+
+_EPOCHS, _RATE = 8, 0.1  # of the training with roundings: the network is nearly there
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
+    parser.add_argument("--to", default="int8", metavar="NAME", help="int8, half or int8-weights (default: int8)")
+    parser.add_argument("--out", metavar="FOLDER", help="default: RUN and the precision")
+    parser.add_argument(
+        "--max-drop", type=float, default=0.5, metavar="POINTS", help="of accuracy that may be lost (default: 0.5)"
+    )
+    parser.add_argument(
+        "--calibration",
+        default="auto",
+        metavar="NAME",
+        help="how int8 finds ranges: minmax, percentile, entropy, or auto, the best of them on images that it has not "
+        "seen (default: auto)",
+    )
+    parser.add_argument(
+        "--images", type=int, default=512, metavar="INT", help="training images that ranges are seen on (default: 512)"
+    )
+    add_repair_options(parser, f"how it is trained on, if it must be (default: as its run, but {_EPOCHS} epochs)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantises; returns the exit code."""
+    from model_compression.cli.compression_reports import print_quantized
+    from model_compression.cli.prune import beside
+    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.compress.quantize import quantize
+
+    folder = Path(args.out) if args.out else beside(args.model, args.to)
+    with ConsoleObserver() as observer:
+        report = quantize(_config(args), folder, observer)
+    return print_quantized(report, folder, args.json)
+
+
+def _config(args: argparse.Namespace) -> "QuantizeConfig":
+    import dataclasses
+
+    from model_compression.compress.quantize import QuantizeConfig
+    from model_compression.compress.repair import place_of
+
+    run = repaired(args.model, args)
+    if args.epochs is None:
+        run = dataclasses.replace(run, epochs=_EPOCHS)
+    if args.lr is None:
+        run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr=_RATE * run.optim.lr))
+    return QuantizeConfig(
+        model=place_of(args.model),
+        run=run,
+        to=args.to,
+        calibration=args.calibration,
+        images=args.images,
+        max_drop=args.max_drop,
+    )

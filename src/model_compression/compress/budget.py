@@ -1,0 +1,75 @@
+"""How far a network is to be pruned so that what comes out costs no more than it may."""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from model_compression.compress.channels import Resource, cost_of, cut_channels, seen_shape
+from model_compression.compress.measure import Latency, latency
+from model_compression.compress.prune import shown_images
+from model_compression.data.dataset import Dataset
+from model_compression.errors import UsageError
+from model_compression.export.fewer_bits import to_int8
+from model_compression.export.runtimes import open_file
+from model_compression.export.write import rewrite, write_unverified
+from model_compression.models.base import Network
+
+_TRIES, _SHOWN = 6, 64
+_ROOM = 0.95  # of a budget is planned with: what is pruned after training has other layers than what is tried here
+
+
+def share_that_fits(network: Network, data: Dataset, resource: Resource, fits: Callable[[Network], bool]) -> float:
+    """The largest share of the ``resource`` that is left by a cut that ``fits``, by bisection; 1.0: all of it.
+
+    Raises UsageError when the smallest network that can be made does not fit.
+    """
+    if fits(network):
+        return 1.0
+    low, high, found = 0.0, 1.0, None
+    images = list(shown_images(data, 0, _SHOWN))
+    whole = cost_of(network, resource, data.image_shape)
+    for _ in range(_TRIES):
+        middle = (low + high) / 2
+        try:
+            is_small = fits(cut_channels(network, images, resource=resource, target=round(middle * whole)))
+        except UsageError:  # it cannot be cut so far
+            low = middle
+            continue
+        found, low, high = (middle, middle, high) if is_small else (found, low, middle)
+    if found is None:
+        raise UsageError(f"however far {network.name} is pruned, it does not fit; allow more, or take another student")
+    return found
+
+
+def fits_budget(network: Network, data: Dataset, max_bytes: int, max_latency_ms: float) -> bool:
+    """Whether the int8 file of ``network`` keeps both bounds, with some room; 0 is no bound."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tried.onnx"
+        write_unverified(network, path, data.image_shape, preprocessing=True)
+        shown = torch.cat(list(shown_images(data, 0, _SHOWN))).numpy()
+        rewrite(path, partial(to_int8, images=shown, calibration="minmax"))
+        if max_bytes and path.stat().st_size > _ROOM * max_bytes:
+            return False
+        return not max_latency_ms or file_latency(path).median_ms <= _ROOM * max_latency_ms
+
+
+def file_latency(path: Path) -> Latency:
+    """Of one image, in the file's own runtime, with as many threads as torch has."""
+    import numpy as np
+
+    threads = torch.get_num_threads()
+    file = open_file(path, threads)
+    kind = np.uint8 if file.metadata.preprocessing_inside else np.float32
+    image = np.zeros((1, *file.metadata.image_shape), dtype=kind)
+    return latency(lambda: file.run(image), runtime=file.runtime, batch=1, threads=threads, seconds=1.0)
+
+
+@torch.no_grad()
+def network_latency(network: Network, image_shape: tuple[int, int, int]) -> Latency:
+    """Of one normalised image, in PyTorch, float32."""
+    network, image = network.deployed().cpu().float().eval(), torch.zeros(1, *seen_shape(network, image_shape))
+    threads = torch.get_num_threads()
+    return latency(lambda: network(image), runtime="PyTorch", batch=1, threads=threads, seconds=1.0)

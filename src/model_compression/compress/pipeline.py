@@ -1,0 +1,230 @@
+"""From a teacher to the file that ships: distil, prune, quantise, export, each stage proven, within a budget.
+
+A folder holds compress.json, the run ``distilled``, the pruning ``pruned`` where the budget asks for one, the
+quantisation ``quantized``, float32 files of the networks, stages.json, table.md and stages.png; and student.onnx, when
+the budget is kept.
+"""
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from model_compression.compress.budget import file_latency, fits_budget, network_latency, share_that_fits
+from model_compression.compress.channels import check_reachable, cost_of
+from model_compression.compress.prune import PruneConfig, finish_prune
+from model_compression.compress.quantize import ONNX, QuantizeConfig, finish_quantize
+from model_compression.compress.repair import checked_repair
+from model_compression.compress.stages import begin, check_new, read, stage, write_json
+from model_compression.config import TrainConfig
+from model_compression.data.dataset import Dataset
+from model_compression.errors import ModelCompressionError, RunFolderError, UsageError
+from model_compression.export.verify import verify
+from model_compression.export.write import export
+from model_compression.files import write_atomically
+from model_compression.models.weights import find_weights, read_model
+from model_compression.report.compression_stages import Stage, markdown, plot, to_plain
+from model_compression.train.observer import Observer, Silent
+from model_compression.train.prepared import Parts
+from model_compression.train.runs import check_run, finish_run
+from model_compression.train.teachers import load_data
+
+FILE, RESULT = "compress.json", "stages.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the file that ships may cost; 0: anything."""
+
+    max_bytes: int = 0
+    max_latency_ms: float = 0.0
+    """Median of one image, in ONNX Runtime, on this machine."""
+    min_accuracy: float = 0.0
+    """On the test images, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 0 or not 0 <= self.max_latency_ms < float("inf"):
+            raise UsageError(
+                f"max_bytes and max_latency_ms must be at least 0, got {self.max_bytes} and {self.max_latency_ms}"
+            )
+        if not 0 <= self.min_accuracy <= 1:
+            raise UsageError(f"min_accuracy must lie between 0 and 1, got {self.min_accuracy}; 0.82 is 82 %")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """A compression, whole. ``share`` of the ``resource`` is left by pruning; 1: nothing is pruned."""
+
+    run: TrainConfig
+    """How the student is distilled."""
+    budget: Budget
+    resource: Literal["macs", "params"] = "params"
+    share: float = 1.0
+    steps: int = 4
+    step_epochs: int = 2
+    prune_epochs: int = 0
+    """Of the repair after the last cut; 0: as many as the distillation."""
+    quantize_epochs: int = 8
+    """Of the training with roundings, where it is needed, at a tenth of the rate."""
+    max_drop: float = 0.5
+    """Points of accuracy that quantising may lose."""
+
+    def __post_init__(self) -> None:
+        checked_repair(self.run)
+        for name in ("steps", "step_epochs", "quantize_epochs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.prune_epochs < 0 or not 0 <= self.max_drop <= 100:
+            raise UsageError(f"prune_epochs and max_drop must be at least 0, got {self.prune_epochs}, {self.max_drop}")
+
+
+def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
+    """``config`` with the pruning that its budget asks for, found on the untrained student.
+
+    Raises what the stages would raise at their beginnings, and UsageError when the budget cannot be kept.
+    """
+    data = load_data(config.run.data, observer.message)
+    looked_at = dataclasses.replace(config.run, teacher_cache="off")
+    student = check_run(looked_at, Parts(data=data)).network.deployed().cpu()
+    budget = config.budget
+    if not (budget.max_bytes or budget.max_latency_ms):
+        return config
+    observer.message("looking for the size that keeps the budget")
+    resource: Literal["macs", "params"] = "params" if budget.max_bytes else "macs"
+    share = share_that_fits(
+        student, data[0], resource, lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms)
+    )
+    if share < 1:
+        target = round(share * cost_of(student, resource, data[0].image_shape))
+        check_reachable(student, resource, target, data[0].image_shape)
+        observer.message(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
+    return dataclasses.replace(config, resource=resource, share=share)
+
+
+def compress(config: CompressConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
+    """Makes the file that ships in a new ``folder``; returns what stages.json says.
+
+    Raises RunFolderError when the folder is taken, UsageError before anything is written, Interrupted after a signal,
+    and ModelCompressionError when the budget is not kept: then stages.json says what was reached, and there is no
+    student.onnx.
+    """
+    folder, observer = Path(folder).expanduser(), observer or Silent()
+    check_new(folder)
+    config = planned(config, observer)
+    begin(folder, FILE, config)
+    return _finish(config, folder, observer)
+
+
+def resume_compress(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
+    """Continues at the stage that was interrupted. Raises RunFolderError when nothing is left to do."""
+    folder = Path(folder).expanduser()
+    config = read(CompressConfig, folder / FILE)
+    if (folder / ONNX).exists():
+        raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")
+    return _finish(config, folder, observer or Silent())
+
+
+def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[str, Any]:
+    distilled, pruned, quantized = folder / "distilled", folder / "pruned", folder / "quantized"
+    observer.message("distilling")
+    with stage("distilling", folder):
+        metrics = finish_run(config.run, distilled, observer)
+    last = distilled
+    if config.share < 1:
+        observer.message("pruning")
+        with stage("pruning", folder):
+            finish_prune(_pruning(config, distilled), pruned, observer)
+        last = pruned
+    observer.message("quantising")
+    with stage("quantising", folder):
+        report = finish_quantize(_quantising(config, last), quantized, observer)
+    observer.message("exporting, verifying and measuring every stage")
+    _, test = load_data(config.run.data, observer.message)
+    names = {"distilled": distilled} | ({"pruned": pruned} if last is pruned else {})
+    stages = [one for name, run in names.items() for one in _float_stages(name, run, folder, test)]
+    stages.append(_int8_stage(quantized, report, stages[-1], test))
+    result: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "stages": to_plain(stages),
+        "budget": dataclasses.asdict(config.budget),
+        "teacher_accuracy": metrics.get("teacher_test_accuracy"),
+        "broken": broken(config.budget, stages[-1]),
+    }
+    write_json(folder / RESULT, result)
+    write_atomically(folder / "table.md", markdown(stages, result["threads"]).encode())
+    plot(folder / "stages.png", stages, f"{config.run.student.name} on {config.run.data.name}: accuracy and cost")
+    if result["broken"]:
+        raise ModelCompressionError(
+            f"the budget is not kept: {'; '.join(result['broken'])}; {folder / RESULT} says what was reached, and "
+            f"{quantized / ONNX} is the file"
+        )
+    shutil.copyfile(quantized / ONNX, folder / ONNX)
+    return result
+
+
+def broken(budget: Budget, shipped: Stage) -> list[str]:
+    """What of the budget the file that ships does not keep, in words."""
+    faults = []
+    if budget.max_bytes and shipped.size_bytes > budget.max_bytes:
+        faults.append(f"{shipped.size_bytes:,} bytes, at most {budget.max_bytes:,} are allowed")
+    if budget.max_latency_ms and shipped.median_ms > budget.max_latency_ms:
+        faults.append(f"{shipped.median_ms:.3f} ms, at most {budget.max_latency_ms:g} are allowed")
+    if shipped.accuracy < budget.min_accuracy:
+        faults.append(f"accuracy {shipped.accuracy:.2%}, at least {budget.min_accuracy:.2%} is asked for")
+    return faults
+
+
+def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
+    run = dataclasses.replace(config.run, epochs=config.prune_epochs or config.run.epochs)
+    return PruneConfig(
+        model=str(distilled.resolve()),
+        run=run,
+        resource=config.resource,
+        share=config.share,
+        steps=config.steps,
+        step_epochs=config.step_epochs,
+    )
+
+
+def _quantising(config: CompressConfig, last: Path) -> QuantizeConfig:
+    optim = dataclasses.replace(config.run.optim, lr=config.run.optim.lr / 10)
+    run = dataclasses.replace(config.run, epochs=config.quantize_epochs, optim=optim)
+    return QuantizeConfig(model=str(last.resolve()), run=run, max_drop=config.max_drop)
+
+
+def _float_stages(name: str, run: Path, folder: Path, test: Dataset) -> list[Stage]:
+    """A network in PyTorch and, exported and verified, in ONNX Runtime."""
+    weights = find_weights(str(run))
+    network, path = read_model(weights), folder / f"{name}-float32.onnx"
+    found = verify(path, network, test) if path.exists() else export(network, path, test)
+    shape = test.image_shape
+    common: dict[str, Any] = {
+        "name": name,
+        "parameters": cost_of(network, "params", shape),
+        "macs": cost_of(network, "macs", shape),
+        "accuracy": found.accuracy,
+        "interval": found.interval(),
+    }
+    timed = [("PyTorch", weights, network_latency(network, shape)), ("ONNX Runtime", path, file_latency(path))]
+    return [
+        Stage(
+            runtime=runtime, size_bytes=file.stat().st_size, median_ms=time.median_ms, p95_ms=time.p95_ms, **common
+        )
+        for runtime, file, time in timed
+    ]  # fmt: skip
+
+
+def _int8_stage(folder: Path, report: dict[str, Any], before: Stage, test: Dataset) -> Stage:
+    time = file_latency(folder / ONNX)
+    return dataclasses.replace(
+        before,
+        name="int8",
+        size_bytes=report["bytes"],
+        accuracy=report["accuracy"],
+        interval=(report["interval"][0], report["interval"][1]),
+        median_ms=time.median_ms,
+        p95_ms=time.p95_ms,
+    )

@@ -1,0 +1,195 @@
+"""Quantises a trained network into an ONNX file that is proven on the whole test set, and trains it on where it must.
+
+A folder holds quantize.json, student.onnx, report.json (when finished) and, where rounding alone cost too much, the
+quantisation-aware run ``trained``. A file that loses more accuracy than it may does not get its name.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_compression.compress.channels import copied
+from model_compression.compress.prune import shown_images
+from model_compression.compress.repair import checked_repair
+from model_compression.compress.stages import begin, check_new, read, stage, write_json
+from model_compression.config import ModelConfig, TrainConfig
+from model_compression.data.dataset import Dataset
+from model_compression.errors import MissingExtraError, NotVerifiedError, RunFolderError, UsageError
+from model_compression.export.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
+from model_compression.export.verify import Verification
+from model_compression.export.write import Encoding, encoded_answers, export, logits_on
+from model_compression.models.base import Network
+from model_compression.models.quantization_aware import NAME
+from model_compression.models.weights import find_weights, read_model
+from model_compression.registry import unknown_name
+from model_compression.train.checks import check_classes
+from model_compression.train.observer import Observer, Silent
+from model_compression.train.run_folder import RunFolder
+from model_compression.train.runs import finish_run
+from model_compression.train.teachers import load_data
+
+FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
+AUTO = "auto"
+PRECISIONS = ("int8", "half", "int8-weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig:
+    """What is quantised, to what, and what it may cost."""
+
+    model: str
+    """A run, a weights file or a shipped network."""
+    run: TrainConfig
+    """How it is trained on where it must be, and on what data; its student is replaced."""
+    to: Literal["int8", "half", "int8-weights"] = "int8"
+    """int8 computes so; the others store weights small and compute in float32."""
+    calibration: str = AUTO
+    """How ranges are found: minmax, percentile or entropy; auto takes what changes answers to other images least."""
+    images: int = 512
+    """Training images that ranges are seen on."""
+    max_drop: float = 0.5
+    """Points of test accuracy that the file may lose."""
+
+    def __post_init__(self) -> None:
+        if self.to not in PRECISIONS:
+            raise unknown_name("precision", str(self.to), list(PRECISIONS))
+        if self.calibration not in (AUTO, *CALIBRATIONS):
+            raise unknown_name("calibration", self.calibration, [AUTO, *CALIBRATIONS])
+        if self.images < 1:
+            raise UsageError(f"images must be at least 1, got {self.images}; some hundreds are usual")
+        if not 0 <= self.max_drop <= 100:
+            raise UsageError(f"max_drop must lie between 0 and 100 points, got {self.max_drop}; 0.5 is usual")
+        checked_repair(self.run)
+
+
+def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
+    """Quantises into a new ``folder``; returns what report.json says.
+
+    Raises RunFolderError when the folder is taken, UsageError before anything is written, MissingExtraError,
+    Interrupted after a signal, and NotVerifiedError when the file loses too much even after training.
+    """
+    folder, observer = Path(folder).expanduser(), observer or Silent()
+    check_new(folder)
+    _check(config, observer)
+    begin(folder, FILE, config)
+    return _finish(config, folder, observer)
+
+
+def resume_quantize(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
+    """Continues what was interrupted; returns what `quantize` does. Raises RunFolderError when nothing is left."""
+    folder = Path(folder).expanduser()
+    config = read(QuantizeConfig, folder / FILE)
+    if (folder / REPORT).exists():
+        raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")
+    return _finish(config, folder, observer or Silent())
+
+
+def finish_quantize(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
+    """The report of what is finished, resumed or made anew, whichever ``folder`` asks for."""
+    if not (folder / FILE).exists():
+        return quantize(config, folder, observer)
+    if read(QuantizeConfig, folder / FILE) != config:
+        raise RunFolderError(f"{folder} holds another quantisation; choose another --out, or delete it")
+    if (folder / REPORT).exists():
+        report: dict[str, Any] = json.loads((folder / REPORT).read_text())
+        return report
+    return _finish(config, folder, observer)
+
+
+def _check(config: QuantizeConfig, observer: Observer) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime.quantization  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
+    network = read_model(find_weights(config.model))
+    check_classes("model", network, load_data(config.run.data, observer.message)[1])
+
+
+def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
+    train, test = load_data(config.run.data, observer.message)
+    network = copied(read_model(find_weights(config.model)))
+    expected = logits_on(network, test)
+    trained = RunFolder(folder / "trained")
+    if not trained.config.exists():
+        observer.message(f"{config.to}: writing {folder / ONNX}, and comparing it with the network on {test.name}")
+        try:
+            return _written(config, network, expected, (train, test), folder, observer)
+        except NotVerifiedError as loss:
+            if config.to != "int8":
+                raise
+            observer.message(f"{loss}; training with its roundings")
+    student = ModelConfig(name=NAME, options={"body": str(find_weights(config.model).resolve())})
+    run = dataclasses.replace(config.run, student=student, precision="fp32", compile="off")
+    with stage("quantisation-aware training", folder):
+        finish_run(run, trained.path, observer)
+    try:
+        after = copied(read_model(trained.student))
+        return _written(config, after, expected, (train, test), folder, observer)
+    except NotVerifiedError as loss:
+        raise NotVerifiedError(
+            f"{loss}, after quantisation-aware training; train longer (--epochs), or accept more (--max-drop)"
+        ) from None
+
+
+def _written(
+    config: QuantizeConfig, network: Network, expected: Tensor, data: tuple[Dataset, Dataset], folder: Path,
+    observer: Observer,
+) -> dict[str, Any]:  # fmt: skip
+    """Writes and proves the file; returns the report. Raises NotVerifiedError, leaving nothing, when it is not kept."""
+    train, test = data
+    encode, calibration = {"half": to_half, "int8-weights": to_int8_weights}.get(config.to), None
+    if encode is None:
+        shown = torch.cat(list(shown_images(train, config.run.seed, 2 * config.images)))
+        seen, others = shown[::2], shown[1::2]
+        calibration = config.calibration
+        if calibration == AUTO:
+            calibration = best_calibration(network, seen, others if len(others) else seen, observer)
+        encode = partial(to_int8, images=seen.numpy(), calibration=calibration)
+    encoding = Encoding(precision=config.to, encode=encode, max_drop=config.max_drop, expected=expected)
+    found = export(network, folder / ONNX, test, encoding=encoding)
+    report = _report(config, found, folder, calibration, trained=(folder / "trained").exists())
+    write_json(folder / REPORT, report)
+    return report
+
+
+def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: Observer) -> str:
+    """The calibration on images ``seen`` that changes the answers to ``others`` least, by KL divergence in nats."""
+    with torch.no_grad():
+        expected = network(network.preprocessing(others)).log_softmax(dim=1)
+    encodes = {name: partial(to_int8, images=seen.numpy(), calibration=name) for name in CALIBRATIONS}
+    distances = {}
+    for name, answers in encoded_answers(network, encodes, others.numpy()).items():
+        found = torch.from_numpy(answers).log_softmax(dim=1)
+        distances[name] = float(F.kl_div(found, expected, log_target=True, reduction="batchmean"))
+    best = min(distances, key=lambda name: distances[name])
+    listed = ", ".join(f"{name} {distance:.2g}" for name, distance in distances.items())
+    observer.message(f"ranges by {best}, which changes the answers least (KL divergence: {listed})")
+    return best
+
+
+def _report(
+    config: QuantizeConfig, found: Verification, folder: Path, calibration: str | None, trained: bool
+) -> dict[str, Any]:
+    return {
+        "file": ONNX,
+        "bytes": (folder / ONNX).stat().st_size,
+        "precision": config.to,
+        "calibration": calibration,
+        "trained": trained,
+        "images": found.images,
+        "accuracy": found.accuracy,
+        "interval": list(found.interval()),
+        "network_accuracy": found.reference_correct / found.images,
+        "drop": found.drop,
+        "agreement": found.agreement,
+        "largest_difference": float(np.float32(found.largest_difference)),
+    }

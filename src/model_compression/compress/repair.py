@@ -1,0 +1,63 @@
+"""How a network that was made smaller is trained on: as its own run was, by the same teacher."""
+
+import dataclasses
+from pathlib import Path
+
+from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.errors import UsageError
+from model_compression.models.weights import find_weights
+from model_compression.train.objective import create_method
+from model_compression.train.run_folder import RunFolder
+
+_METHOD = MethodConfig(name="kd")
+
+
+def place_of(model: str) -> str:
+    """``model`` in the words of a configuration that is read from another folder: a path is whole."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.exists() else model
+
+
+def repair_config(model: str) -> TrainConfig:
+    """The configuration of the run ``model``, with a method that serves any student; else the usual one.
+
+    Its teacher is the run's. A network without one learns from what it was itself. Methods that compare features, or
+    end in the teacher's classifier, are replaced by kd: a smaller network has other layers to compare.
+
+    Raises UsageError and FileFormatError for what is no network with weights.
+    """
+    find_weights(model)  # an error for what is none
+    own = ModelConfig(name=place_of(model))
+    folder = _run_folder(model)
+    if folder is None:
+        return TrainConfig(
+            student=own,
+            teacher=own,
+            method=_METHOD,
+            data=DataConfig(augmentation="flip_shift"),
+            optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
+            epochs=12,
+        )
+    config = RunFolder(folder).read_config()
+    method = config.method if config.method is not None and config.peers is None else _METHOD
+    if create_method(method).needs != {"logits"} or not create_method(method).needs_teacher:
+        method = _METHOD
+    teacher = config.teacher or own
+    return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None)
+
+
+def checked_repair(config: TrainConfig) -> TrainConfig:
+    """``config``, if a method of it can repair. Raises UsageError for one that compares features."""
+    if config.method is None or config.teacher is None:
+        raise UsageError("what was made smaller is repaired by a teacher: give a method that has one, as kd")
+    if create_method(config.method).needs != {"logits"}:
+        raise UsageError(
+            f"method {config.method.name!r} compares features, and layers lose theirs here; give one that needs logits "
+            "only, as kd"
+        )
+    return config
+
+
+def _run_folder(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    return next((folder for folder in (path, path / "final") if (folder / "config.json").is_file()), None)

@@ -1,0 +1,177 @@
+"""ONNX models in fewer bits: int8 arithmetic, calibrated on images, or weights that are stored small.
+
+int8 as ONNX Runtime computes it: activations in 8 bits per tensor, between ranges that are seen on images; weights
+symmetric, per output channel, in 7 bits (−64 to 64). The eighth bit would be worth little, and processors without
+VNNI add products of 8-bit numbers up with saturation: the file would answer otherwise there.
+"""
+
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model_compression.errors import MissingExtraError, ModelCompressionError, UsageError
+from model_compression.registry import unknown_name
+
+Array = npt.NDArray[Any]
+
+WEIGHT_BOUND = 64  # the largest weight of a channel is this integer
+CALIBRATIONS = ("minmax", "percentile", "entropy")
+_BATCH = 32
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_INT8 = (*_WEIGHTED, "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Concat")
+_SMALL = 1024  # numbers: tensors of fewer are left as they are
+
+
+def to_int8(model: Any, images: Array, calibration: str) -> Any:
+    """``model`` with int8 arithmetic between quantised tensors (QDQ).
+
+    ``images`` (N, C, H, W), as the model takes them, show the ranges of activations. ``calibration`` is "minmax", all
+    that is seen; "percentile", without the outermost 0.01 %; or "entropy", the range whose histogram loses least.
+
+    Raises UsageError for an unknown calibration and for a model without a convolution or inner product, and
+    MissingExtraError.
+    """
+    try:
+        from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
+    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    if calibration not in methods:
+        raise unknown_name("calibration", calibration, list(methods))
+    untouched = _preprocessing(model)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "int8.onnx"
+        try:
+            quantize_static(
+                model,
+                path,
+                _Reader(model.graph.input[0].name, images),
+                op_types_to_quantize=list(_INT8),
+                nodes_to_exclude=untouched,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod[methods[calibration]],
+                extra_options={"CalibPercentile": 99.99} if calibration == "percentile" else {},
+            )
+        except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # it has no exceptions of its own
+            reason = str(error).partition("\n")[0]
+            raise ModelCompressionError(f"ONNX Runtime cannot quantise this network: {reason}") from error
+        return _loaded(path)
+
+
+def to_half(model: Any) -> Any:
+    """``model`` with weights in half precision, which are widened when it is loaded: it computes in float32."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in _large(model):
+        values = numpy_helper.to_array(tensor)
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise ModelCompressionError(f"{tensor.name} has weights that half precision cannot hold")
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}_wide", to=TensorProto.FLOAT))
+    return _with_nodes_first(model, casts)
+
+
+def to_int8_weights(model: Any) -> Any:
+    """``model`` with the weights of each output channel in 8 bits and a scale: it computes in float32."""
+    from onnx import helper, numpy_helper
+
+    nodes = []
+    for tensor in _large(model):
+        values, name = numpy_helper.to_array(tensor), tensor.name
+        axis = _output_axis(model, name)
+        others = tuple(number for number in range(values.ndim) if number != axis)
+        scale = np.maximum(np.abs(values).max(axis=others), 1e-12) / 127
+        shape = [-1 if number == axis else 1 for number in range(values.ndim)]
+        steps = np.round(values / scale.reshape(shape)).astype(np.int8)
+        tensor.CopyFrom(numpy_helper.from_array(steps, f"{name}_int8"))
+        model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+        inputs = [f"{name}_int8", f"{name}_scale"]
+        nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}_wide", axis=axis))
+    return _with_nodes_first(model, nodes)
+
+
+class _Reader:
+    """Gives ONNX Runtime the images, batch by batch."""
+
+    def __init__(self, name: str, images: Array):
+        batch = min(_BATCH, len(images))
+        whole = images[: len(images) // batch * batch]  # its histograms want batches of one size
+        self._batches: Iterator[Array] = iter(np.split(whole, len(whole) // batch))
+        self._name = name
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next batch, by the name of the input; None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {self._name: batch}
+
+
+def _preprocessing(model: Any) -> list[str]:
+    """Names of the nodes before the first one with weights."""
+    names: list[str] = []
+    for node in model.graph.node:
+        if node.op_type in _WEIGHTED:
+            return names
+        names.append(node.name)
+    raise UsageError("the network has no convolution and no inner product, which int8 would make smaller or faster")
+
+
+def _large(model: Any) -> list[Any]:
+    """Its tensors of float32 numbers that are worth storing small."""
+    from onnx import TensorProto
+
+    return [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1 and int(np.prod(tensor.dims)) >= _SMALL
+    ]
+
+
+def _output_axis(model: Any, name: str) -> int:
+    """Which axis of a weight counts output channels: the last of a MatMul's, the first of the others'."""
+    for node in model.graph.node:
+        if name in node.input:
+            transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
+            is_plain = node.op_type == "MatMul" or (node.op_type == "Gemm" and not transposed)
+            return len(next(t for t in model.graph.initializer if t.name == name).dims) - 1 if is_plain else 0
+    return 0
+
+
+def _with_nodes_first(model: Any, nodes: Sequence[Any]) -> Any:
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    return model
+
+
+def _loaded(path: Path) -> Any:
+    import onnx
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice of ONNX Runtime's quantiser, on the root logger, and its progress, on stdout."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

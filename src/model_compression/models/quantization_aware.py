@@ -1,0 +1,101 @@
+"""A network that computes, in training, with the roundings of the int8 file that it will become.
+
+Weights are rounded per output channel and inputs of convolutions and inner products per tensor, as `export.fewer_bits`
+has it (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
+inference", arXiv 1712.05877); gradients pass the roundings as if there were none. A normalisation after a convolution
+is not folded: it scales each channel, and so does not change the roundings per channel.
+"""
+
+from collections import OrderedDict
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_compression.models.base import MODELS, Network, create_model
+from model_compression.models.weights import find_weights, read_model
+
+NAME = "quantization-aware"
+_LEVELS, _WEIGHT_BOUND = 255, 64  # of activations, and the integer that is the largest weight
+_MOMENTUM = 0.05  # of the ranges, per step
+
+
+@MODELS.register(NAME)
+def quantization_aware(body: str = "lenet", num_classes: int | None = None) -> Network:
+    """Network ``body``: the name of one with fresh weights, of ``num_classes``; or a weights file or run."""
+    if body in MODELS:
+        options = {} if num_classes is None else {"num_classes": num_classes}
+        return _QuantizationAware(create_model(body, **options))
+    return _QuantizationAware(read_model(find_weights(body)))
+
+
+class _QuantizationAware(Network):
+    ranges: Tensor
+
+    def __init__(self, body: Network):
+        super().__init__(OrderedDict(network=body))
+        self.preprocessing, self.declares_preprocessing = body.preprocessing, body.declares_preprocessing
+        self._layers = [name for name, layer in body.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        self.register_buffer("ranges", torch.zeros(len(self._layers), 2))  # of each layer's input; none: (0, 0)
+
+    def deployed(self) -> Network:
+        """The network itself, with the weights that were trained, not rounded: writing the file does that."""
+        network = self.get_submodule("network")
+        assert isinstance(network, Network)
+        network.preprocessing = self.preprocessing
+        return network
+
+    @property
+    def body(self) -> nn.Module:
+        """What layers are tapped in."""
+        return self.deployed().body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        network, weights = self.get_submodule("network"), {}
+        with ExitStack() as stack:
+            for number, name in enumerate(self._layers):
+                layer = network.get_submodule(name)
+                weights[f"{name}.weight"] = rounded_weight(layer.weight)  # type: ignore[arg-type]
+                # For this call only: a copy of the network, as of averaged weights, has ranges of its own.
+                stack.callback(layer.register_forward_pre_hook(self._rounding(number)).remove)
+            logits: Tensor = torch.func.functional_call(network, weights, (images,))
+        return logits
+
+    def _rounding(self, number: int) -> Any:
+        def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            if self.training:
+                self._see(number, inputs[0].detach())
+            return (rounded_input(inputs[0], self.ranges[number].clone()), *inputs[1:])
+
+        return before
+
+    @torch.no_grad()
+    def _see(self, number: int, values: Tensor) -> None:
+        """Moves a layer's range towards that of ``values``; zero is always in it."""
+        low, high = values.amin().clamp(max=0), values.amax().clamp(min=0)
+        seen = torch.stack([low, high]).to(self.ranges.dtype)
+        known = self.ranges[number]
+        self.ranges[number] = torch.where((known == 0).all(), seen, known.lerp(seen, _MOMENTUM))
+
+
+def rounded_weight(weight: Tensor) -> Tensor:
+    """Each output channel (the first axis) rounded to −64…64 steps of its largest weight; the gradient passes."""
+    largest = weight.detach().abs().flatten(1).amax(dim=1).clamp_min(1e-12)
+    scale = (largest / _WEIGHT_BOUND).view(-1, *[1] * (weight.ndim - 1))
+    return weight + ((weight / scale).round() * scale - weight).detach()
+
+
+def rounded_input(values: Tensor, limits: Tensor) -> Tensor:
+    """``values`` in 255 steps between ``limits`` (low, high), and none beyond; without limits (0, 0) as they are.
+
+    The gradient passes within the limits.
+    """
+    low, high = limits.unbind()
+    scale = (high - low) / _LEVELS
+    if not bool(scale > 0):
+        return values
+    zero = (-low / scale).round()
+    kept = values.clamp(float(-zero * scale), float((_LEVELS - zero) * scale))
+    return kept + ((kept / scale).round() * scale - kept).detach()

@@ -1,0 +1,115 @@
+"""The stages of a compression: a table, and a plot of accuracy against size and latency, Pareto fronts marked."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from model_compression.files import write_atomically
+
+_BLUE, _GREY = "#0072B2", "#777777"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a network came to: ``accuracy`` and its 95 % ``interval``, 0 to 1, and what it costs in ``runtime``.
+
+    ``size_bytes`` of the file, ``median_ms`` and ``p95_ms`` for one image.
+    """
+
+    name: str
+    runtime: str
+    size_bytes: int
+    parameters: int
+    macs: int
+    accuracy: float
+    interval: tuple[float, float]
+    median_ms: float
+    p95_ms: float
+
+
+def front(stages: Sequence[Stage], cost: str) -> list[bool]:
+    """Which stages no other one beats: none is as accurate and as cheap, and better in one. ``cost`` is a field."""
+    figures = [(stage.accuracy, getattr(stage, cost)) for stage in stages]
+    return [
+        not any(
+            accuracy >= own and price <= own_price and (accuracy, price) != (own, own_price)
+            for accuracy, price in figures
+        )
+        for own, own_price in figures
+    ]
+
+
+def to_plain(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Plain values, with whether each stage is on the front of size and of latency."""
+    fronts = zip(front(stages, "size_bytes"), front(stages, "median_ms"), strict=True)
+    return [
+        {**asdict(stage), "on_size_front": size, "on_latency_front": latency}
+        for stage, (size, latency) in zip(stages, fronts, strict=True)
+    ]
+
+
+def markdown(stages: Sequence[Stage], threads: int) -> str:
+    """The table; a star is on the Pareto front of accuracy and that cost."""
+    lines = [
+        "| stage | runtime | bytes | parameters | MACs | test accuracy | 95 % interval "
+        f"| ms, batch 1, {threads} threads | 95th percentile |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for stage, plain in zip(stages, to_plain(stages), strict=True):
+        low, high = stage.interval
+        size, latency = (" *" if plain[key] else "" for key in ("on_size_front", "on_latency_front"))
+        lines.append(
+            f"| {stage.name} | {stage.runtime} | {stage.size_bytes:,}{size} | {stage.parameters:,} | {stage.macs:,} "
+            f"| {stage.accuracy:.2%} | {low:.2%} to {high:.2%} | {stage.median_ms:.3f}{latency} | {stage.p95_ms:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: Path, stages: Sequence[Stage], title: str) -> None:
+    """Writes accuracy against size and against latency as PNG or SVG; filled points are on the front."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    sides = figure.subplots(1, 2, sharey=True)
+    for axes, cost, label in zip(
+        sides,
+        ("size_bytes", "median_ms"),
+        ("file, kB", "latency of one image, ms (median, 95th percentile)"),
+        strict=True,
+    ):
+        _draw(axes, stages, cost)
+        axes.set(xscale="log", xlabel=label)
+        axes.margins(x=0.25, y=0.2)
+        axes.grid(alpha=0.25, which="both")
+        axes.spines[["top", "right"]].set_visible(False)
+    sides[0].set_ylabel("test accuracy, % (95 % interval)")
+    figure.suptitle(title, fontsize=11)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=130)
+    write_atomically(path, buffer.getvalue())
+
+
+def _draw(axes: Any, stages: Sequence[Stage], cost: str) -> None:
+    scale = 1e-3 if cost == "size_bytes" else 1.0
+    best = front(stages, cost)
+    for number, (stage, is_best) in enumerate(zip(stages, best, strict=True)):
+        price, accuracy = scale * getattr(stage, cost), 100 * stage.accuracy
+        low, high = (100 * bound for bound in stage.interval)
+        late = [[0.0], [stage.p95_ms - price]] if cost == "median_ms" else None
+        axes.errorbar(
+            price, accuracy, yerr=[[accuracy - low], [high - accuracy]], xerr=late, fmt="o", ms=7, lw=1, capsize=2,
+            zorder=3 if is_best else 2, color=_BLUE if is_best else _GREY, mfc=_BLUE if is_best else "white",
+        )  # fmt: skip
+        above = number % 2 == 0  # neighbours lie close together
+        axes.annotate(
+            f"{stage.name}, {stage.runtime}", (price, high if above else low), fontsize=8, ha="center",
+            va="bottom" if above else "top", xytext=(0, 4 if above else -4), textcoords="offset points",
+        )  # fmt: skip
+    points = sorted(
+        (scale * getattr(stage, cost), 100 * stage.accuracy) for stage, one in zip(stages, best, strict=True) if one
+    )
+    axes.plot(*zip(*points, strict=True), ls="--", lw=1, color=_BLUE, zorder=0)

@@ -1,0 +1,173 @@
+"""The one command: stages in turn, what they cost, the budget, and going on at the stage that was interrupted."""
+
+import json
+import os
+import signal
+from collections import OrderedDict
+
+import pytest
+from torch import nn
+
+from model_compression.cli.main import main
+from model_compression.compress import pipeline
+from model_compression.compress.pipeline import Budget, CompressConfig, broken, compress, resume_compress
+from model_compression.config import ModelConfig
+from model_compression.errors import Interrupted, ModelCompressionError, RunFolderError
+from model_compression.export.runtimes import open_file
+from model_compression.models.base import MODELS, Network
+from model_compression.report.compression_stages import Stage, front, markdown
+
+
+def wide(num_classes=3):
+    layers = OrderedDict(conv1=nn.Conv2d(3, 12, 3, bias=False), bn1=nn.BatchNorm2d(12), relu1=nn.ReLU())
+    layers |= {
+        "flatten": nn.Flatten(),
+        "ip1": nn.Linear(432, 16),
+        "relu2": nn.ReLU(),
+        "ip2": nn.Linear(16, num_classes),
+    }
+    return Network(layers)
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setitem(MODELS._entries, "wide", wide)
+
+
+def settings(tiny, **changes):
+    run = tiny.config("kd", student=ModelConfig(name="wide"))
+    given = {"budget": Budget(), "share": 0.5, "steps": 2, "step_epochs": 1, "prune_epochs": 2, "max_drop": 99}
+    return CompressConfig(run=run, **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    """A compression that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "c"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS._entries, "wide", wide)
+        return folder, compress(settings(tiny), folder)
+
+
+@pytest.mark.slow
+def test_stages_are_in_the_table_with_what_they_cost(whole, tiny):
+    folder, result = whole
+    names = [(stage["name"], stage["runtime"]) for stage in result["stages"]]
+    runtimes = ("PyTorch", "ONNX Runtime")
+    assert names == [(name, runtime) for name in ("distilled", "pruned") for runtime in runtimes] + [
+        ("int8", "ONNX Runtime")
+    ]
+    assert json.loads((folder / "stages.json").read_text()) == json.loads(json.dumps(result))
+    _, test = tiny.data()
+    for path, stage in (("distilled-float32.onnx", 1), ("pruned-float32.onnx", 3), ("student.onnx", 4)):
+        right = float((open_file(folder / path).run(test.images).argmax(axis=1) == test.labels).mean())
+        assert result["stages"][stage]["accuracy"] == pytest.approx(right)
+        assert result["stages"][stage]["size_bytes"] == (folder / path).stat().st_size
+    assert result["stages"][2]["parameters"] < 0.5 * result["stages"][0]["parameters"]
+    assert (folder / "stages.png").read_bytes().startswith(b"\x89PNG")
+    assert len((folder / "table.md").read_text().splitlines()) == 2 + 5
+
+
+@pytest.mark.parametrize(
+    ("stop", "where"),
+    [
+        pytest.param(17, "pruning: step-1", marks=pytest.mark.slow),
+        pytest.param(3, "distilling", marks=pytest.mark.slow),
+        pytest.param(27, "pruning: final", marks=pytest.mark.slow),
+    ],
+)
+def test_it_goes_on_at_the_stage_that_was_interrupted(whole, tiny, tmp_path, watcher, stop, where):
+    class Stopping(watcher):
+        def stepped(self, progress):
+            super().stepped(progress)
+            if len(self.steps) == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "c"
+    with pytest.raises(Interrupted, match=f"{where}: stopped at .*continue with: model-compression resume {folder}$"):
+        compress(settings(tiny), folder, Stopping())
+    with pytest.raises(RunFolderError, match="is begun already"):
+        compress(settings(tiny), folder)
+    seen = watcher()
+    resume_compress(folder, seen)
+    assert len(seen.steps) == 30 - stop  # 3 epochs of the student, then 1 and 2, of 5 steps
+    for name in ("student.onnx", "pruned-float32.onnx", "quantized/report.json"):
+        assert (folder / name).read_bytes() == (whole[0] / name).read_bytes(), name
+    with pytest.raises(RunFolderError, match="is finished: there is nothing to resume"):
+        resume_compress(folder)
+
+
+@pytest.mark.slow
+def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
+    config = settings(tiny, share=1.0, budget=Budget(min_accuracy=1.0))
+    with pytest.raises(
+        ModelCompressionError, match=r"the budget is not kept: accuracy .*, at least 100.00% is asked for"
+    ):
+        compress(config, tmp_path / "c")
+    assert not (tmp_path / "c" / "student.onnx").exists()
+    assert (tmp_path / "c" / "stages.json").exists()
+
+
+def stage(name="a", size=100, accuracy=0.8, ms=1.0):
+    return Stage(
+        name=name, runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, accuracy=accuracy,
+        interval=(accuracy - 0.01, accuracy + 0.01), median_ms=ms, p95_ms=ms + 0.1,
+    )  # fmt: skip
+
+
+def test_the_front_has_those_that_none_beats():
+    stages = [
+        stage(size=100, accuracy=0.8),
+        stage(size=50, accuracy=0.8),
+        stage(size=20, accuracy=0.7),
+        stage(size=30, accuracy=0.7),
+    ]
+    assert front(stages, "size_bytes") == [False, True, True, False]
+    assert front(stages, "median_ms") == [True, True, False, False]
+    assert "| 50 * | 1 | 1 | 80.00% | 79.00% to 81.00% | 1.000 * | 1.100 |" in markdown(stages, 2)
+
+
+def test_budget_says_what_is_broken():
+    budget = Budget(max_bytes=90, max_latency_ms=0.5, min_accuracy=0.81)
+    assert broken(budget, stage()) == [
+        "100 bytes, at most 90 are allowed",
+        "1.000 ms, at most 0.5 are allowed",
+        "accuracy 80.00%, at least 81.00% is asked for",
+    ]
+    assert broken(Budget(), stage()) == []
+
+
+def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "fits_budget", lambda network, *_: network.ip1.out_features <= 8)
+    config = pipeline.planned(settings(tiny, share=1.0, budget=Budget(max_bytes=1)), pipeline.Silent())
+    assert config.resource == "params"
+    assert 0.1 < config.share < 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-bytes", "-1"], "max_bytes and max_latency_ms must be at least 0, got -1"),
+        (["--min-accuracy", "82"], "min_accuracy must lie between 0 and 1, got 82.0; 0.82 is 82 %"),
+        pytest.param(["--max-bytes", "100"], "however far wide is pruned, it does not fit", marks=pytest.mark.slow),
+        (["--method", "fitnet"], "method 'fitnet' compares features"),
+        (["--scheme", "self"], "--scheme has no effect here"),
+        (["--validation", "3"], "--validation has no effect here"),
+        (["--steps", "0"], "steps must be at least 1, got 0"),
+    ],
+)
+def test_wrong_usage_is_one_line(tiny, tmp_path, capsys, arguments, message):
+    base = [
+        "compress",
+        "--teacher",
+        str(tiny.teacher),
+        "--student",
+        "wide",
+        "--data",
+        "tiny",
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    assert main([*base, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

@@ -1,0 +1,168 @@
+"""Pruning in steps, each a run: what is left, who teaches it, and that an interruption changes nothing."""
+
+import dataclasses
+import json
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from model_compression.cli.main import main
+from model_compression.compress.prune import PruneConfig, prune, resume_prune, shares
+from model_compression.compress.repair import repair_config
+from model_compression.config import MethodConfig
+from model_compression.errors import Interrupted, RunFolderError, UsageError
+from model_compression.models.base import MODELS, Network
+from model_compression.models.sparse import density_of
+from model_compression.models.weights import read_model
+from model_compression.train.runs import start_run
+
+
+def wide(num_classes=3):
+    layers = OrderedDict(conv1=nn.Conv2d(3, 12, 3, bias=False), bn1=nn.BatchNorm2d(12), relu1=nn.ReLU())
+    layers |= {
+        "flatten": nn.Flatten(),
+        "ip1": nn.Linear(432, 16),
+        "relu2": nn.ReLU(),
+        "ip2": nn.Linear(16, num_classes),
+    }
+    return Network(layers)
+
+
+@pytest.fixture
+def trained(tiny, tmp_path, monkeypatch):
+    """A run of "wide" that the tiny teacher taught."""
+    from model_compression.config import ModelConfig
+
+    monkeypatch.setitem(MODELS._entries, "wide", wide)
+    start_run(tiny.config("kd", student=ModelConfig(name="wide"), ema=0.5), tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+def settings(trained, **changes):
+    given = {"resource": "params", "share": 0.5, "steps": 2, "step_epochs": 1, **changes}
+    return PruneConfig(model=str(trained), run=repair_config(str(trained)), **given)
+
+
+def test_steps_spare_alike_and_the_last_is_what_was_asked_for(trained):
+    assert shares(settings(trained, share=0.125, steps=3)) == pytest.approx(
+        {"step-1": 0.5, "step-2": 0.25, "final": 0.125}
+    )
+
+
+def test_pruned_run_is_a_run_as_any_other(trained, tiny, tmp_path, watcher):
+    seen = watcher()
+    metrics = prune(settings(trained), tmp_path / "p", seen)
+    whole = sum(parameter.numel() for parameter in read_model(trained / "student.safetensors").parameters())
+    assert list(metrics) == ["step-1", "final"]
+    for name, share in (("step-1", 0.5**0.5), ("final", 0.5)):
+        network = read_model(tmp_path / "p" / name / "student.safetensors")
+        count = sum(parameter.numel() for parameter in network.parameters())
+        assert 0.85 * share * whole < count == metrics[name]["parameters"] <= share * whole
+    config = json.loads((tmp_path / "p" / "final" / "config.json").read_text())
+    assert (config["teacher"]["name"], config["method"]["name"], config["ema"]) == (str(tiny.teacher), "kd", 0.5)
+    assert [config["epochs"], len(seen.steps)] == [3, 5 + 15]
+    assert metrics["final"]["teacher_test_accuracy"] is not None
+    again = prune(settings(tmp_path / "p", share=0.8, steps=1), tmp_path / "again")  # its folder is a network's name
+    assert again["final"]["parameters"] < metrics["final"]["parameters"]
+
+
+@pytest.mark.parametrize("stop", [2, 5, 7, 19])
+def test_interrupted_pruning_ends_with_the_same_bytes(trained, tmp_path, watcher, stop, monkeypatch):
+    for folder in ("whole", "part"):
+        (tmp_path / folder).mkdir()
+    config = settings(trained)
+    prune(config, tmp_path / "whole" / "p")
+
+    class Stopping(watcher):
+        def stepped(self, progress):
+            super().stepped(progress)
+            if len(self.steps) == stop:
+                import os
+                import signal
+
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "part" / "p"
+    with pytest.raises(
+        Interrupted, match=f"(step-1|final): stopped at .*continue with: model-compression resume {folder}"
+    ):
+        prune(config, folder, Stopping())
+    with pytest.raises(RunFolderError, match=f"is begun already: continue it with: model-compression resume {folder}"):
+        prune(config, folder)
+    seen = watcher()
+    resume_prune(folder, seen)
+    assert len(seen.steps) == 20 - stop
+    for name in (
+        "step-1.safetensors",
+        "final.safetensors",
+        "final/student.safetensors",
+        "final/predictions.safetensors",
+    ):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / "p" / name).read_bytes(), name
+    with pytest.raises(RunFolderError, match="is finished: there is nothing to resume; its result is in"):
+        resume_prune(folder)
+
+
+def test_zeros_stay_through_every_repair(trained, tmp_path):
+    metrics = prune(settings(trained, resource="weights", share=0.1), tmp_path / "p")
+    assert metrics["final"]["density"] == pytest.approx(0.1, abs=1e-3)
+    network = read_model(tmp_path / "p" / "final" / "student.safetensors")
+    assert density_of(network) == pytest.approx(0.1, abs=1e-3)
+    zeros = [weight == 0 for weight in read_model(tmp_path / "p" / "final.safetensors").parameters() if weight.ndim > 1]
+    after = [weight == 0 for weight in network.parameters() if weight.ndim > 1]
+    assert all(torch.equal(one, other) for one, other in zip(zeros, after, strict=True))
+
+
+def test_network_without_a_teacher_learns_from_what_it_was(tiny, tmp_path):
+    start_run(tiny.config(), tmp_path / "labels")
+    config = repair_config(str(tmp_path / "labels"))
+    assert (config.teacher.name, config.method.name) == (str(tmp_path / "labels"), "kd")
+    start_run(dataclasses.replace(tiny.config("kd"), method=MethodConfig(name="fitnet")), tmp_path / "features")
+    assert repair_config(str(tmp_path / "features")).method == MethodConfig(name="kd")
+    assert repair_config("lenet-cifar10").teacher.name == "lenet-cifar10"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"share": 1.0}, "the share that is left must lie between 0 and 1, got 1.0"),
+        ({"share": 0.001}, "cannot be cut to 7 parameters: with 4 channels in every layer that can be cut it has"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"resource": "mac"}, "unknown resource 'mac'; did you mean 'macs'"),
+    ],
+)
+def test_wrong_pruning_is_refused_before_anything_is_written(trained, tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        prune(settings(trained, **change), tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_command_says_what_was_left(trained, tmp_path, capsys):
+    base = ["prune", str(trained), "--params", "0.5", "--steps", "2", "--step-epochs", "1", "--epochs", "1"]
+    assert main([*base, "--out", str(tmp_path / "p")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in out[1:3]] == [["step-1", "70.7%"], ["final", "50.0%"]]
+    assert out[-1] == f"run folder {tmp_path / 'p' / 'final'}"
+    assert (
+        main(
+            ["prune", str(trained), "--sparsity", "0.9", "--steps", "1", "--epochs", "1", "--out", str(tmp_path / "s")]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out.splitlines()
+    size = (tmp_path / "s" / "final" / "student.safetensors").stat().st_size
+    assert out[-2].startswith(
+        f"The file keeps its {size:,} bytes, and neither PyTorch nor ONNX Runtime computes faster"
+    )
+    for arguments, message in (
+        (["--params", "1.5"], "--params must lie between 0 and 1, got 1.5"),
+        (["--params", "0.5", "--method", "fitnet"], "method 'fitnet' compares features"),
+        (["--params", "0.5", "--method", "kdd"], "unknown method 'kdd'; did you mean 'kd'"),
+    ):
+        assert main(["prune", str(trained), *arguments, "--out", str(tmp_path / "none")]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["prune", "lenet", "--params", "0.5"]) == 2
+    assert "network 'lenet' has no weights" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,154 @@
+"""From a run to a file in fewer bits: proven, trained on where it must be, and resumed to the same bytes."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from model_compression.cli.main import main
+from model_compression.compress.quantize import QuantizeConfig, quantize, resume_quantize
+from model_compression.compress.repair import repair_config
+from model_compression.config import ModelConfig
+from model_compression.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
+from model_compression.export.runtimes import open_file
+from model_compression.export.verify import Verification
+from model_compression.models.weights import read_model
+from model_compression.train.runs import start_run
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    start_run(tiny.config("kd", student=ModelConfig(name="tiny", options={"dropout": 0.1})), tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+def settings(trained, **changes):
+    return QuantizeConfig(
+        model=str(trained), run=repair_config(str(trained)), **{"images": 10, "max_drop": 99, **changes}
+    )
+
+
+def refusing(monkeypatch, count):
+    """Files are found wanting ``count`` times."""
+    left = [count]
+
+    def fault(self, max_drop):
+        left[0] -= 1
+        return "it loses too much" if left[0] >= 0 else None
+
+    monkeypatch.setattr(Verification, "drop_fault", fault)
+
+
+@pytest.mark.parametrize(
+    "to", ["int8", pytest.param("half", marks=pytest.mark.slow), pytest.param("int8-weights", marks=pytest.mark.slow)]
+)
+def test_file_states_the_accuracy_that_was_measured_on_it(trained, tiny, tmp_path, to):
+    report = quantize(settings(trained, to=to), tmp_path / "q")
+    _, test = tiny.data()
+    file = open_file(tmp_path / "q" / "student.onnx")
+    right = float((file.run(test.images).argmax(axis=1) == test.labels).mean())
+    assert (report["accuracy"], file.metadata.accuracy, file.metadata.precision) == (right, right, to)
+    assert report["network_accuracy"] == json.loads((trained / "metrics.json").read_text())["test_accuracy"]
+    assert report["drop"] == pytest.approx(100 * (report["network_accuracy"] - right))
+    assert report["bytes"] == (tmp_path / "q" / "student.onnx").stat().st_size
+    assert sorted(path.name for path in (tmp_path / "q").iterdir()) == ["quantize.json", "report.json", "student.onnx"]
+
+
+@pytest.mark.slow
+def test_what_loses_too_much_is_trained_on_and_its_file_is_that_of_the_trained(trained, tmp_path, monkeypatch):
+    refusing(monkeypatch, 1)
+    report = quantize(settings(trained), tmp_path / "q")
+    assert report["trained"]
+    quantize(settings(tmp_path / "q" / "trained", calibration="auto"), tmp_path / "by-hand")
+    assert read_model(tmp_path / "q" / "trained" / "student.safetensors").name == "tiny"  # not rounded, and ordinary
+    one, other = (open_file(tmp_path / name / "student.onnx").metadata for name in ("q", "by-hand"))
+    assert one.weights_sha256 == other.weights_sha256
+
+
+@pytest.mark.slow
+def test_what_loses_too_much_even_then_is_not_kept(trained, tmp_path, monkeypatch):
+    refusing(monkeypatch, 2)
+    with pytest.raises(NotVerifiedError, match="loses too much, after quantisation-aware training; train longer"):
+        quantize(settings(trained), tmp_path / "q")
+    assert not list((tmp_path / "q").glob("*.onnx"))
+    refusing(monkeypatch, 1)
+    with pytest.raises(NotVerifiedError, match=r"student\.onnx is not written.*it loses too much$"):
+        quantize(settings(trained, to="half"), tmp_path / "half")
+    assert not (tmp_path / "half" / "trained").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 5, 13])
+def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watcher, stop, monkeypatch):
+    refusing(monkeypatch, 1)
+    quantize(settings(trained), tmp_path / "whole")
+    refusing(monkeypatch, 1)
+    with pytest.raises(Interrupted, match=f"continue with: model-compression resume {tmp_path / 'part'}"):
+        quantize(settings(trained), tmp_path / "part", watcher([stop]))
+    with pytest.raises(RunFolderError, match="is begun already: continue it with"):
+        quantize(settings(trained), tmp_path / "part")
+    seen = watcher()
+    resume_quantize(tmp_path / "part", seen)
+    assert len(seen.steps) == 15 - stop
+    for name in ("student.onnx", "report.json", "trained/student.safetensors"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    with pytest.raises(RunFolderError, match="is finished"):
+        resume_quantize(tmp_path / "part")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"to": "int4"}, "unknown precision 'int4'; did you mean 'int8'"),
+        ({"calibration": "max"}, "unknown calibration 'max'"),
+        ({"images": 0}, "images must be at least 1, got 0"),
+        ({"max_drop": -1}, "max_drop must lie between 0 and 100 points, got -1"),
+        ({"model": "lenet"}, "network 'lenet' has no weights"),
+        ({"model": "lenet-cifar10"}, "answers with 10 classes, but tiny-test has 3|cannot take images"),
+    ],
+)
+def test_wrong_use_is_refused_before_anything_is_written(trained, tmp_path, change, message):
+    def start():
+        quantize(QuantizeConfig(**{**vars(settings(trained)), **change}), tmp_path / "q")
+
+    with pytest.raises(UsageError, match=message):
+        start()
+    assert not (tmp_path / "q").exists()
+
+
+def test_command_says_what_was_lost_and_resume_goes_on(trained, tmp_path, capsys, monkeypatch):
+    from model_compression.cli.run_reports import ConsoleObserver
+
+    stepped = ConsoleObserver.stepped
+
+    def interrupting(self, progress):
+        stepped(self, progress)
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command = [
+        "quantize",
+        str(trained),
+        "--max-drop",
+        "50",
+        "--images",
+        "10",
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "q"),
+    ]
+    with monkeypatch.context() as patch:
+        refusing(patch, 1)
+        patch.setattr(ConsoleObserver, "stepped", interrupting)
+        assert main(command) == 128 + signal.SIGTERM
+    assert "training with its roundings" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "q")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"{tmp_path / 'q' / 'student.onnx'}   ")
+    assert out[0].endswith("int8, trained with its roundings")
+    assert [line.split()[0] for line in out[1:]] == ["test", "of", "same"]
+    verify = ["verify", str(tmp_path / "q" / "student.onnx"), "--model", str(trained), "--data", "tiny"]
+    assert main([*verify, "--max-drop", "100"]) == 0
+    assert json.loads((tmp_path / "q" / "trained" / "config.json").read_text())["epochs"] == 1

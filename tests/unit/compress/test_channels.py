@@ -1,0 +1,145 @@
+"""Which channels go, checked against gates written out and against networks whose channels are worth nothing."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model_compression.compress import channels
+from model_compression.compress.channels import cost_of, cut_channels
+from model_compression.errors import UsageError
+from model_compression.models import create_model
+from model_compression.models.base import MODELS, Network
+from model_compression.models.external import External
+from model_compression.models.weights import load_model, read_model, save_weights
+
+
+def small(num_classes=3):
+    return Network(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 12, 3),
+            bn1=nn.BatchNorm2d(12),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(12, 10, 3),
+            flatten=nn.Flatten(),
+            ip1=nn.Linear(160, 16),
+            relu2=nn.ReLU(),
+            ip2=nn.Linear(16, num_classes),
+        ),
+        flatten_shape=(10, 4, 4),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setitem(MODELS._entries, "small", small)
+
+
+def images(count=16, side=8, batches=2):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)] * batches
+
+
+def test_worthless_channels_go_first_and_the_answers_stay():
+    network = create_model("small", seed=0).eval()
+    with torch.no_grad():
+        network.conv2.weight[:, [1, 5, 7]] = 0
+        network.ip1.weight.view(16, 10, 16)[:, [0, 4]] = 0
+        network.ip2.weight[:, [2, 3, 11, 12]] = 0
+    left = (9 * 27 + 9) + 2 * 9 + (8 * 9 * 9 + 8) + (12 * 8 * 16 + 12) + (3 * 12 + 3)
+    cut = cut_channels(network, images(), resource="params", target=left)
+    assert cost_of(cut, "params", (3, 8, 8)) <= left
+    assert cut.flatten_shape == (8, 4, 4)
+    pixels = network.preprocessing(images()[0])
+    with torch.no_grad():
+        torch.testing.assert_close(cut(pixels), network(pixels), rtol=1e-5, atol=1e-6)
+    assert network.conv1.out_channels == 12  # it stays as it was
+
+
+def test_what_channels_are_worth_is_the_square_of_the_slope_of_their_gates():
+    network = create_model("small", seed=3).eval()
+    batches = [network.preprocessing(batch) for batch in images(count=4, batches=3)]
+    with channels._graph(network, (3, 8, 8)) as (_, groups):
+        found = channels._fisher(network, groups, batches, torch.Generator().manual_seed(9))
+    exact, generator = network.double(), torch.Generator().manual_seed(9)
+    gates = [torch.ones(size, dtype=torch.float64, requires_grad=True) for size in (16, 10, 12)]
+    expected = [torch.zeros(len(gate), dtype=torch.float64) for gate in gates]
+    for batch in batches:
+        maps = exact.relu1(exact.bn1(exact.conv1(batch.double()))) * gates[2].view(1, -1, 1, 1)
+        maps = exact.conv2(maps) * gates[1].view(1, -1, 1, 1)
+        logits = exact.ip2(exact.relu2(exact.ip1(maps.flatten(1))) * gates[0])
+        classes = torch.multinomial(logits.detach().float().softmax(dim=1), 1, generator=generator)[:, 0]
+        slopes = torch.autograd.grad(F.cross_entropy(logits, classes, reduction="sum"), gates)
+        for total, slope in zip(expected, slopes, strict=True):
+            total += slope.square() / (4 * 3)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lenet-caffe",
+        "resnet8",
+        "wrn_16_1",
+        pytest.param("vgg8", marks=pytest.mark.slow),
+        pytest.param("nin", marks=pytest.mark.slow),
+        pytest.param("whitening-cnn", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("resource", ["macs", "params"])
+def test_families_are_cut_to_what_is_asked_for_and_saved(name, resource, tmp_path):
+    network = create_model(name, seed=0).eval()
+    target = cost_of(network, resource, (3, 32, 32)) // 2
+    cut = cut_channels(network, images(4, 32, 1), resource=resource, target=target)
+    assert 0.9 * target < cost_of(cut, resource, (3, 32, 32)) <= target
+    save_weights(tmp_path / "cut.safetensors", cut)
+    again, pixels = read_model(tmp_path / "cut.safetensors").eval(), network.preprocessing(images(4, 32, 1)[0])
+    with torch.no_grad():
+        assert torch.equal(again(pixels), cut(pixels))
+    assert (again.name, again.options["body"]) == ("pruned", name)
+    twice = cut_channels(again, images(4, 32, 1), resource=resource, target=round(0.8 * target))
+    assert twice.options["body"] == name
+    fresh = load_model("pruned", twice.options, seed=1)
+    assert [t.shape for t in fresh.state_dict().values()] == [t.shape for t in twice.state_dict().values()]
+
+
+OWN_CODE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, fixed=False):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3), nn.Linear(16 * 36, 3)
+        self.fixed = fixed
+
+    def forward(self, images):
+        maps = self.one(images).relu()
+        return self.two(maps.reshape(len(maps), 576 if self.fixed else -1))
+"""
+
+
+def test_own_code_is_cut_where_it_takes_its_sizes_from_its_layers(tmp_path, monkeypatch):
+    (tmp_path / "pruned_net.py").write_text(OWN_CODE)
+    monkeypatch.chdir(tmp_path)
+    network = load_model("pruned_net:Net", seed=0)
+    assert isinstance(network, External)
+    target = cost_of(network, "params", (3, 8, 8)) // 2
+    cut = cut_channels(network, images(), resource="params", target=target)
+    assert cut.options["widths"] == {"module.one": [3, 7], "module.two": [252, 3]}
+    with pytest.raises(UsageError, match="pruned_net:Net cannot be built again with fewer channels: "):
+        cut_channels(load_model("pruned_net:Net", {"fixed": True}), images(), resource="params", target=target)
+
+
+def test_what_cannot_be_cut_is_said():
+    network = create_model("small", seed=0)
+    with pytest.raises(UsageError, match=r"small cannot be cut to 100 parameters: with 4 channels in every layer"):
+        cut_channels(network, images(), resource="params", target=100)
+    plain = Network(OrderedDict(flatten=nn.Flatten(), ip=nn.Linear(192, 3)))
+    with pytest.raises(UsageError, match="has no channels that can be taken away"):
+        cut_channels(plain, images(), resource="params", target=100)
+    with pytest.raises(UsageError, match="shufflenet_v2 cannot be followed"):
+        cut_channels(create_model("shufflenet_v2", seed=0), images(4, 32, 1), resource="macs", target=10**6)
