@@ -54,7 +54,8 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
     how = ", ".join([report["precision"], *(["trained with its roundings"] if report["trained"] else [])])
     print(f"{path}   {report['bytes']:,} bytes, {how}")
     print(f"test accuracy       {report['accuracy']:.2%}   (95 % interval {low:.2%} to {high:.2%})")
-    print(f"of the network      {report['network_accuracy']:.2%}   ({report['drop']:.2f} points lost)")
+    turn = "lost" if report["drop"] >= 0 else "won"
+    print(f"of the network      {report['network_accuracy']:.2%}   ({abs(report['drop']):.2f} points {turn})")
     print(f"same class          {report['agreement']:.2%} of {report['images']:,} images")
     return 0
 
