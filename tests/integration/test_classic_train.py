@@ -18,7 +18,7 @@ from model_compression.models.weights import read_model, save_weights
 from model_compression.train import runs
 from model_compression.train.device import choose_device, choose_precision
 from model_compression.train.evaluate import predict
-from model_compression.train.trainer import Progress
+from model_compression.train.roles import Progress
 
 DATA = DataConfig(name="few")
 EPOCH_LINE = re.compile(

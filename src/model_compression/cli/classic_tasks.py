@@ -21,8 +21,9 @@ from model_compression.models.weights import find_weights, read_model, shipped_w
 from model_compression.train import checks, runs
 from model_compression.train.device import choose_device, choose_precision
 from model_compression.train.evaluate import predict
+from model_compression.train.roles import Progress
 from model_compression.train.run_folder import RunFolder
-from model_compression.train.trainer import Progress, Trainer
+from model_compression.train.trainer import Trainer
 
 _NUM_CLASSES = 10  # of CIFAR-10, the script's one data set
 _MODES = {"logits": "NIPS2014", "noisy_teacher": "noisy", "kd": "knowledge distilling"}

@@ -15,7 +15,7 @@ from model_compression.config import TrainConfig
 from model_compression.errors import UsageError
 from model_compression.recipes import RECIPES
 from model_compression.train import runs, schemes
-from model_compression.train.trainer import Progress as Training
+from model_compression.train.roles import Progress as Training
 from model_compression.train.trainer import Trainer
 
 _REFRESH_S = 0.5

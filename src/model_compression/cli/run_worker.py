@@ -20,10 +20,11 @@ from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.teachers.cache import CachedTeacher
 from model_compression.train.events import read_events
 from model_compression.train.prepared import Parts
+from model_compression.train.roles import Progress
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import fill_cache, load_data
-from model_compression.train.trainer import Progress, Trainer
+from model_compression.train.trainer import Trainer
 
 Say = Callable[[dict[str, Any]], None]
 

@@ -2,7 +2,8 @@
 
 from typing import Any, Protocol
 
-from model_compression.train.trainer import Progress, Trainer
+from model_compression.train.roles import Progress
+from model_compression.train.trainer import Trainer
 
 
 class Observer(Protocol):

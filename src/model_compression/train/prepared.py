@@ -28,10 +28,11 @@ from model_compression.train.networks import check_student, check_teachers, load
 from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer
 from model_compression.train.reused_classifier import with_teachers_classifier
+from model_compression.train.roles import Teacher
 from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
 from model_compression.train.teachers import cached_teacher, load_data
 from model_compression.train.trackers import check_trackers
-from model_compression.train.trainer import Teacher, Trainer
+from model_compression.train.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

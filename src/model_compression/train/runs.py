@@ -23,10 +23,11 @@ from model_compression.train.events import EventLog, read_events
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts, Prepared
 from model_compression.train.reused_classifier import num_parameters
+from model_compression.train.roles import Progress
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 from model_compression.train.trackers import open_trackers
-from model_compression.train.trainer import Progress, Trainer
+from model_compression.train.trainer import Trainer
 from model_compression.train.ways_on import ways_on
 
 

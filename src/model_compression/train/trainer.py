@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,55 +27,12 @@ from model_compression.train.guard import ANSWERS, IMAGES, Guard
 from model_compression.train.objective import Objective
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
 from model_compression.train.out_of_memory import Learned, MicroBatches, batch_obstacle, merged
+from model_compression.train.roles import LearningTeacher, Progress, Teacher
 from model_compression.train.taps import NO_TAPS, Taps
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
 _STEP_STREAM, _METHOD_STREAM = 1, 2  # keep the numbers of steps and of methods apart from those of orders
 _FIRST_STAGE_LR = 1e-3
-
-
-class Teacher(Protocol):
-    """What answers for the teacher."""
-
-    def answer(self, batch: Batch) -> Outputs:
-        """Its outputs for a batch."""
-
-
-@runtime_checkable
-class LearningTeacher(Teacher, Protocol):
-    """What answers for the teacher and learns from the student's answers in turn, as its peers do."""
-
-    def learn(self, batch: Batch, epoch: int, student: Outputs) -> None:
-        """A step on the batch that it has answered last."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What `restore` needs to go on."""
-
-    def restore(self, state: State) -> None:
-        """Continues from a saved state."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run is, for whoever watches; reading loss or accuracy waits for the device."""
-
-    epoch: int
-    step: int
-    steps_per_epoch: int
-    sums: Tensor
-
-    @property
-    def loss(self) -> float:
-        """Mean of this epoch so far."""
-        return float(self.sums[0] / self.sums[2].clamp(min=1))
-
-    @property
-    def accuracy(self) -> float:
-        """On this epoch's augmented training images so far, while they were trained on; 0 to 1.
-
-        Without labels the agreement with the teacher.
-        """
-        return float(self.sums[1] / self.sums[2].clamp(min=1))
 
 
 class Trainer:

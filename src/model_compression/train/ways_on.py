@@ -26,6 +26,6 @@ def _kept(run: RunFolder) -> str:
     except FileFormatError:
         state = None
     if state is None:
-        return "no state was saved yet: start a new run with --out"
+        return "no state was saved yet: start a new run, with another --out"
     step = state.progress.get("step")
     return f"the state of step {step} is kept; go on from it with: model-compression resume {run.path} --lr RATE"
