@@ -41,7 +41,7 @@ def test_words_say_what_is_on():
     assert found["learns by"] == "kd (temperature 2.0; weights: kd 0.7; label weight 0.3)"
     assert found["data"] == "cifar10, 5,000 training images held out: accuracies are of them"
     assert found["augmentation"].startswith(
-        "mirrored and shifted by up to 2 pixels at random, 1 view in turn, a hole of 8"
+        "mirrored and shifted by up to 2 pixels at random, a hole of 8 pixels, 1 view in turn"
     )
     assert found["training"] == "1 epoch in batches of 256"
     assert found["optimiser"] == "SGD, rate 0.1, momentum 0.9, weight decay 0.0005"
