@@ -31,15 +31,16 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_teacher_options(parser)
-    parser.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a,b adds two (default: kd)")
-    parser.add_argument(
+    method = parser.add_argument_group("method")
+    method.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a,b adds two (default: kd)")
+    method.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2"
     )
-    parser.add_argument("--variant", metavar="NAME", help="of the method: paper, or historic for the script of 2016")
-    parser.add_argument(
+    method.add_argument("--variant", metavar="NAME", help="of the method: paper, or historic for the script of 2016")
+    method.add_argument(
         "--weight", action="append", default=[], metavar="TERM=W", help="weight of a term of the method"
     )
-    parser.add_argument(
+    method.add_argument(
         "--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)"
     )
     add_scheme_options(parser)
@@ -48,30 +49,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cifar10") -> None:
     """Adds what says who answers (``default`` is what the help calls it), from which layers, and where it is stored."""
-    parser.add_argument(
+    group = parser.add_argument_group("teacher")
+    group.add_argument(
         "--teacher",
         metavar="MODEL",
         help="a shipped network, a weights file or a run, hf:NAME, or with weights any that --student takes; "
         f"a,b averages two (default: {default})",
     )
-    add_model_options(parser, "teacher")
-    parser.add_argument(
+    add_model_options(group, "teacher")
+    group.add_argument(
         "--allow-weak-teacher", action="store_true", help="go on with one that is seen to answer at random"
     )
-    parser.add_argument(
+    group.add_argument(
         "--pairs",
         metavar="S=T,...",
         help="layers that are compared, student's = teacher's, for methods that need features (default: by stage)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
     )
-    parser.add_argument(
+    group.add_argument(
         "--teacher-cache",
         metavar="WHERE",
         help="the answers: auto (the user's cache), off, or a folder (default: auto)",
     )
-    parser.add_argument("--teacher-cache-dtype", metavar="STR", help="of stored answers: fp16 or fp32 (default: fp16)")
+    group.add_argument("--teacher-cache-dtype", metavar="STR", help="of stored answers: fp16 or fp32 (default: fp16)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -45,6 +45,8 @@ COMMANDS = {
     "export-npy": ("export_npy", "write a network's weights as a caffe-tensorflow .npy file"),
 }
 
+_OPTIONS_IN_USAGE = 8
+
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -55,6 +57,16 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def shorten_usage(self) -> None:
+        """Leaves what may be left out to the list of options, where naming all of it would fill the screen."""
+        optional = [action for action in self._actions if action.option_strings and not action.required]
+        if self.usage is not None or len(optional) <= _OPTIONS_IN_USAGE:
+            return
+        needed = [action for action in self._actions if not action.option_strings or action.required]
+        formatter = argparse.HelpFormatter(self.prog)
+        formatter.add_usage(None, needed, [], prefix="")
+        self.usage = f"{formatter.format_help().strip()} [options]"
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         parsed, unknown = self.parse_known_args(args, namespace)
@@ -111,6 +123,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         module.configure(parser)
+        parser.shorten_usage()
         return int(module.run(parser.parse_args(arguments)) or 0)
     except KeyboardInterrupt:
         return _failed(name, "interrupted", EXIT_INTERRUPTED)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from model_compression.config import ModelConfig
 
 
-def add_model_options(parser: argparse.ArgumentParser, role: str = "") -> None:
+def add_model_options(parser: argparse._ActionsContainer, role: str = "") -> None:
     """Adds --ROLE-option, -weights, -mean, -std and -size; without a role --option and so on."""
     prefix, whose = (f"--{role}-", f"the {role}'s") if role else ("--", "the model's")
     parser.add_argument(

@@ -59,8 +59,8 @@ def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
     group.add_argument("--method", metavar="NAME", help="one that needs logits only, as kd or dkd")
     group.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="of the method")
     group.add_argument("--label-weight", type=float, metavar="W", help="weight of the label loss")
-    add_teacher_options(group, "the run's")  # type: ignore[arg-type]
-    add_recipe_options(group, show_defaults=False)  # type: ignore[arg-type]
+    add_teacher_options(parser, "the run's")
+    add_recipe_options(parser, show_defaults=False)
 
 
 def run(args: argparse.Namespace) -> int:

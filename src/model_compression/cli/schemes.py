@@ -19,18 +19,19 @@ _GENERATIONS = 3
 
 def add_scheme_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--scheme", metavar="NAME", help="several networks: self, takd (in turn) or dml (at once)")
-    parser.add_argument(
+    scheme = parser.add_argument_group("scheme")
+    scheme.add_argument("--scheme", metavar="NAME", help="several networks: self, takd (in turn) or dml (at once)")
+    scheme.add_argument(
         "--generations",
         type=int,
         metavar="INT",
         help=f"self: how many students, each taught by the last; the first by labels or --teacher "
         f"(default: {_GENERATIONS})",
     )
-    parser.add_argument(
+    scheme.add_argument(
         "--assistants", metavar="A,B", help="takd: networks between teacher and student, from the teacher's side"
     )
-    parser.add_argument(
+    scheme.add_argument(
         "--peers", metavar="A,B", help="dml: networks that learn beside the student (default: one of its kind)"
     )
 

@@ -76,13 +76,14 @@ def add_options(
 
     Every default is None: what is not given is the recipe's or the config's.
     """
-    parser.add_argument(
+    student = parser.add_argument_group("student")
+    student.add_argument(
         "--student",
         metavar="MODEL",
         help="the network to train, as lenet, timm:NAME, torchvision:NAME, hf:NAME or mypackage.nets:build; "
         "a weights file goes on from it",
     )
-    add_model_options(parser, "student")
+    add_model_options(student, "student")
     parser.add_argument("--out", metavar="FOLDER", help=out)
     parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
     parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
@@ -93,9 +94,11 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
     """Adds what says how a network is trained, whichever it is; ``show_defaults`` where they are the config's."""
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs too (extra: tensorboard)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    groups = {"data": parser.add_argument_group("data"), "": parser.add_argument_group("training")}
     for option, (kind, place, text) in _OPTIONS.items():
         text += _default(place) if show_defaults else ""
-        parser.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
+        group = groups["data" if place.startswith("data.") else ""]
+        group.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
 
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:

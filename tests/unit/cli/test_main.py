@@ -59,3 +59,13 @@ def test_description_in_help_fits_80_columns(command, monkeypatch, capsys):
         main([command, "--help"])
     help_text = capsys.readouterr().out.partition("\nexamples:")[0]
     assert max(map(len, help_text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_leaves_what_may_be_left_out_to_the_list(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert usage.startswith(f"usage: model-compression {command}")
+    assert len(usage.splitlines()) <= 5
