@@ -48,7 +48,7 @@ def test_command_in_the_report_repeats_the_run(tiny, tmp_path, monkeypatch, caps
     start_run(tiny.config("kd"), tmp_path / "a run")
     assert main(["report", "a run", "--format", "md"]) == 0
     shown = capsys.readouterr().out
-    assert "model-compression distill --config 'a run/config.json' --out runs/again" in shown
-    assert main(["distill", "--config", "a run/config.json", "--out", "runs/again"]) == 0
-    weights = [(tmp_path / folder / "student.safetensors").read_bytes() for folder in ("a run", "runs/again")]
+    assert "model-compression distill --config 'a run/config.json' --out 'a run-again'" in shown
+    assert main(["distill", "--config", "a run/config.json", "--out", "a run-again"]) == 0
+    weights = [(tmp_path / folder / "student.safetensors").read_bytes() for folder in ("a run", "a run-again")]
     assert weights[0] == weights[1]

@@ -91,14 +91,14 @@ def _seeds(found: "Difference") -> list[str]:
     tested = "" if gain.p_value is None else f", p = {gain.p_value:.2g}"
     return [
         f"over {gain.n} seeds A gains {100 * gain.mean:+.2f} points{interval}{tested} (paired t test)",
-        _verdict(found.is_significant, "the seeds"),
+        *([_verdict(found.is_significant, "the seeds")] if found.on_images else []),
     ]
 
 
 def _images(found: "Difference") -> list[str]:
     images = found.on_images
     if images is None:
-        return [] if found.over_seeds else ["they were measured on different images: nothing can be said"]
+        return ["they were measured on different images: nothing can be said of which is better"]
     low, high = (f"{100 * bound:+.2f}" for bound in images.interval)
     seed = f" of seed {found.seeds[0]}" if found.seeds else ""
     lines = [
@@ -118,6 +118,10 @@ def _images(found: "Difference") -> list[str]:
 def _verdict(significant: bool | None, chance: str) -> str:
     if significant is None:
         return "too little is known for a verdict"
+    if significant and chance == "these images":
+        return (
+            "significant for these two networks: a difference this large is seldom the luck of the images (5 % level)"
+        )
     if significant:
         return f"significant: a difference this large is seldom the luck of {chance} (5 % level)"
     return f"not significant: it may be the luck of {chance} (5 % level)"

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from model_compression.cli.run_data import add_data_options, data_of
+
 EXAMPLES = """examples:
   model-compression export runs/distilled --out student.onnx
   model-compression export lenet-cifar10 --to torch-export --out lenet.pt2
@@ -19,9 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bare", action="store_true", help="leave the preprocessing out: the file takes normalised float32 images"
     )
-    parser.add_argument("--data", default="cifar10", metavar="NAME", help="what it is proven on (default: cifar10)")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where the data set is")
-    parser.add_argument("--image-size", type=int, default=0, metavar="PIXELS", help="of folder:PATH")
+    add_data_options(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
     network = read_model(find_weights(args.model))
     with ConsoleObserver() as observer:
-        _, test = load_dataset(args.data, args.data_dir, observer.message, args.image_size)
+        data = data_of(args)
+        _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
         check_classes("model", network, test)
         observer.message(f"writing {out}, and comparing its answers to {len(test):,} images with the network's")
         found = export(network, out, test, to=to, preprocessing=not args.bare)

@@ -5,6 +5,7 @@ There `hub:USER/REPO` names the network wherever this package takes one, also as
 
 import argparse
 import json
+from pathlib import Path
 
 EXAMPLES = """examples:
   hf auth login
@@ -24,19 +25,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Uploads; returns the exit code."""
+    from model_compression.errors import RunFolderError
+    from model_compression.files import write_atomically
     from model_compression.models import hub
-    from model_compression.train.run_folder import RunFolder
+    from model_compression.report.model_card import model_card
+    from model_compression.report.run_files import read_run
 
-    folder = RunFolder(args.run)
-    metrics = folder.read_metrics()
+    folder = Path(args.run).expanduser()
+    if (folder / "final" / "config.json").is_file():  # of a network that was pruned
+        folder = folder / "final"
+    if not (folder / "config.json").is_file():
+        raise RunFolderError(f"{folder} is no run folder: it has no config.json; give a run's, as runs/distilled")
+    run = read_run(folder)
+    if run.accuracy is None or run.student_bytes is None:
+        raise RunFolderError(f"{folder}: the run is not finished; continue it with: model-compression resume {folder}")
     hub.check_repository(args.repo)
-    files = hub.uploaded_files(folder.path)
+    if not (folder / "README.md").exists():  # of a run that was made before there were model cards
+        write_atomically(folder / "README.md", model_card(run).encode())
+    files = hub.uploaded_files(folder)
     sizes = {path.name: path.stat().st_size for path in files}
     address = None
     if not args.dry_run:
-        name = "validation" if "validation_accuracy" in metrics else "test"
-        message = f"{name} accuracy {metrics[f'{name}_accuracy']:.2%}, seed {metrics['seed']}"
-        address = hub.upload(folder.path, args.repo, private=args.private, message=message)
+        message = f"{run.eval_set} accuracy {run.accuracy:.2%}, seed {run.seed}"
+        address = hub.upload(folder, args.repo, private=args.private, message=message)
     if args.json:
         print(json.dumps({"repo": args.repo, "address": address, "files": sizes}))
         return 0

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model_compression.config import TrainConfig, to_dict
+from model_compression.config import ModelConfig, TrainConfig, to_dict
 from model_compression.errors import RunFolderError
 from model_compression.files import write_atomically
 from model_compression.report.records import FAILURES, read_record
 
-_PLACES = ("teacher_cache", "data_dir", "resident", "workers")  # where things lie is of no matter
+_PLACES = ("teacher_cache", "data_dir", "resident", "workers", "tensorboard", "wandb", "allow_weak_teacher")
 
 
 def is_recorded(path: Path, config: TrainConfig) -> bool:
@@ -31,9 +31,10 @@ def is_recorded(path: Path, config: TrainConfig) -> bool:
 def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between two configurations as plain values, as "optim.lr".
 
-    An option that there was not when the record was made is of no matter, nor is where things lie.
+    An option that there was not when the record was made had its default then; where things lie is of no matter.
     """
     found = []
+    recorded = _with_defaults(recorded)
     for key in wanted:
         if key not in recorded or key in _PLACES or recorded[key] == wanted[key]:
             continue
@@ -44,6 +45,19 @@ def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         else:
             found.append(key)
     return found
+
+
+def _with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
+    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
+    return {
+        **defaults,
+        **{
+            key: {**defaults[key], **value}
+            if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+            else value
+            for key, value in recorded.items()
+        },
+    }
 
 
 def write_record(path: Path, arm: str, config: TrainConfig, content: dict[str, Any]) -> None:

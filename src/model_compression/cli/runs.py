@@ -16,6 +16,9 @@ EXAMPLES = """examples:
 """
 
 
+_WIDEST = 44  # a longer name has a line of its own
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="where they are (default: runs)")
@@ -39,15 +42,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_list(found: "list[RunState]", folder: Path) -> None:
-    names = [str(one.path.relative_to(folder)) if one.path != folder else str(one.path) for one in found]
-    width = max(40, *map(len, names))
+    names = [_printable(one.path.relative_to(folder) if one.path != folder else one.path) for one in found]
+    width = max(40, *(len(name) for name in names if len(name) <= _WIDEST))
     for name, one in zip(names, found, strict=True):
         accuracy = "" if one.accuracy is None else f"{one.accuracy:.2%}"
+        if len(name) > _WIDEST:
+            print(name)
+            name = ""
         print(f"{name:<{width}}  {_state(one):<15} {accuracy:>7} {_age(one.age_s):>7} ago")
         print(textwrap.fill(_what(one), 78, initial_indent="  ", subsequent_indent="  "))
     stopped = [one for one in found if one.resumable]
     if stopped:
         print(f"\ngo on with a stopped one: model-compression resume {stopped[0].path}")
+
+
+def _printable(path: Path) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
 
 
 def _what(one: "RunState") -> str:

@@ -1,9 +1,11 @@
 """Measure a network's accuracy on the test images: a shipped network, a weights file or a run folder."""
 
 import argparse
+import dataclasses
 import json
 
 from model_compression.cli.model_options import add_model_options, with_model_options
+from model_compression.cli.run_data import add_data_options, data_of
 
 EXAMPLES = """examples:
   model-compression test --model nin-cifar10
@@ -24,13 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a shipped network, a weights file or a run; hf:NAME; with --weights any other",
     )
     add_model_options(parser)
-    parser.add_argument(
-        "--data", default="cifar10", metavar="NAME", help="data set, folder:PATH or hf:NAME (default: cifar10)"
-    )
-    parser.add_argument("--image-size", type=int, default=0, metavar="INT", help="of folder:PATH and hf:NAME")
+    add_data_options(parser)
     parser.add_argument("--resident", default="auto", metavar="STR", help="auto, on or off (default: auto)")
     parser.add_argument("--workers", type=int, metavar="INT", help="processes that decode what is not resident")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images (default: test)")
     parser.add_argument("--precision", default="auto", metavar="STR", help="auto, fp32 or bf16 (default: auto)")
     parser.add_argument("--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)")
@@ -44,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.config import DataConfig, ModelConfig
+    from model_compression.config import ModelConfig
     from model_compression.models.base import placed
     from model_compression.train.checks import check_classes
     from model_compression.train.device import choose_device, choose_precision
@@ -57,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     config = with_model_options(ModelConfig(name=args.model), args)
     check_teachers(config)
     with ConsoleObserver() as observer:
-        settings = {"image_size": args.image_size, "resident": args.resident, "workers": args.workers}
-        data = DataConfig(name=args.data, data_dir=args.data_dir, **settings)
+        data = dataclasses.replace(data_of(args), resident=args.resident, workers=args.workers)
         train, test = load_data(data, observer.message)
         dataset = test if args.split == "test" else train
         model = load_trained(config, dataset)
@@ -69,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     result = figures(logits, torch.from_numpy(dataset.labels))
     stated = model.facts.get("test_accuracy") if args.split == "test" else None
     if args.json:
-        facts = {"model": args.model, "data": args.data, "split": args.split, "images": len(dataset)}
+        facts = {"model": args.model, "data": data.name, "split": args.split, "images": len(dataset)}
         print(json.dumps({**facts, **result, "stated_accuracy": stated, "seconds": round(seconds, 2)}))
         return 0
     correct = round(result["accuracy"] * len(dataset))
@@ -77,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         f"{args.split} accuracy   {result['accuracy']:.2%}   ({correct:,} of {len(dataset):,} images, {seconds:.1f} s)"
     )
     print(f"NLL             {result['nll']:.4f}    calibration error {result['ece']:.2%}")
-    if isinstance(stated, float) and args.data == "cifar10":
+    if isinstance(stated, float) and data.name == "cifar10":
         same = abs(stated - result["accuracy"]) <= _TOLERANCE
         print(f"stated          {stated:.2%}   {'confirmed' if same else 'NOT confirmed on this machine'}")
     return 0

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_compression.cli.run_data import add_data_options, data_of
+
 if TYPE_CHECKING:
     from model_compression.export.verify import Verification
 
@@ -19,9 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("file", metavar="FILE", help="what `export` has written, .onnx or .pt2")
     parser.add_argument("--model", required=True, metavar="MODEL", help="the run, weights file or shipped network")
-    parser.add_argument("--data", default="cifar10", metavar="NAME", help="the data set (default: cifar10)")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where the data set is")
-    parser.add_argument("--image-size", type=int, default=0, metavar="PIXELS", help="of folder:PATH")
+    add_data_options(parser)
     parser.add_argument(
         "--bound",
         type=float,
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")
     network = read_model(find_weights(args.model))
     with ConsoleObserver() as observer:
-        _, test = load_dataset(args.data, args.data_dir, observer.message, args.image_size)
+        data = data_of(args)
+        _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
         check_classes("model", network, test)
         found = verify(args.file, network, test)
     exact = open_file(Path(args.file)).metadata.precision == "float32"

@@ -64,8 +64,8 @@ class Difference:
 
     @property
     def p_value(self) -> float | None:
-        """Over seeds where there are several, else on images."""
-        if self.over_seeds is not None:
+        """Over seeds where there are several, else on images; None where the images are not the same."""
+        if self.over_seeds is not None and self.on_images is not None:
             return self.over_seeds.p_value
         return None if self.on_images is None else self.on_images.p_value
 
@@ -104,8 +104,8 @@ def _one_group(folder: str) -> Group:
     if len(groups) > 1:
         names = "; ".join(group.name for group in groups[:4])
         raise UsageError(
-            f"{folder} has runs of {len(groups)} recipes ({names}); give a run, or a folder whose runs differ in their "
-            "seed alone"
+            f"{folder} has runs of {len(groups)} recipes, or a seed twice ({names}); give a run, or a folder whose "
+            "runs differ in their seed alone"
         )
     if not groups[0].finished:
         raise UsageError(f"{folder} has no finished run; wait for it, or continue it with: model-compression resume")

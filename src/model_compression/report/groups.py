@@ -75,13 +75,26 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _NOT_THE_RECIPE}
 
 
+def run_recipe(run: RunFiles) -> dict[str, Any]:
+    """`recipe_of` its configuration, and the rate that it went on with where `resume --lr` changed it."""
+    changed = (run.metrics or {}).get("lr_changed_to")
+    return recipe_of(run.config) | ({} if changed is None else {"optim.lr_changed_to": changed})
+
+
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
-    """The groups, in the order of their first runs; runs by seed."""
-    found: dict[str, list[RunFiles]] = {}
+    """The groups, in the order of their first runs; runs by seed.
+
+    A second run of a recipe with the same seed is no second sample: it begins a group of its own.
+    """
+    found: dict[tuple[str, int], list[RunFiles]] = {}
     for run in runs:
-        found.setdefault(json.dumps(recipe_of(run.config), sort_keys=True), []).append(run)
+        recipe = json.dumps(run_recipe(run), sort_keys=True)
+        number = 0
+        while any(other.seed == run.seed for other in found.get((recipe, number), [])):
+            number += 1
+        found.setdefault((recipe, number), []).append(run)
     members = [sorted(own, key=lambda run: run.seed) for own in found.values()]
-    recipes = [recipe_of(own[0].config) for own in members]
+    recipes = [run_recipe(own[0]) for own in members]
     names = _names(recipes)
     return [
         Group(name=name, recipe=recipe, runs=tuple(own))

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from model_compression.report.answers import accuracy, by_class
-from model_compression.report.groups import method_name, recipe_of, short
+from model_compression.report.groups import method_name, run_recipe, short
 from model_compression.report.markdown import plain
 from model_compression.report.page_parts import SPACE, interval_text, percent
 from model_compression.report.predictions import Predictions
@@ -20,7 +20,7 @@ _NAMED_CLASSES = 100  # with more, their number is said alone
 
 def model_card(run: RunFiles) -> str:
     """The card of a finished run."""
-    recipe = recipe_of(run.config)
+    recipe = run_recipe(run)
     assert run.metrics is not None
     assert run.predictions is not None
     title = f"{short(recipe['student.name'])} on {short(recipe['data.name'])}, {method_name(recipe)}"
@@ -101,8 +101,19 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     verb = "distill" if "method.name" in recipe else "train"
     command = f"model-compression {verb} --config config.json --out runs/again"
     rows = [*recipe_in_words(recipe), *environment_in_words(run.environment)]
-    again = "The same command on the same kind of machine gives the same weights:" if run.environment else "Again:"
-    return f"{_table(rows)}\n\n{again}\n\n```sh\n{command}\n```"
+    again = "The same command on the same kind of machine gives the same weights"
+    own = [part for part in ("student", "teacher") if _is_path(recipe.get(f"{part}.name", ""))]
+    if own:
+        again = (
+            f"The same command, where the {' and the '.join(own)} that config.json names are, gives the same weights"
+        )
+    if "optim.lr_changed_to" in recipe:
+        again = "The same recipe but for the rate, which was changed while it ran"
+    return f"{_table(rows)}\n\n{again}:\n\n```sh\n{command}\n```"
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name and ":" not in name
 
 
 def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:
@@ -115,9 +126,9 @@ def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:
 def _limits(found: Predictions, kind: str) -> str:
     lines = ["An image of none of these classes is given one of them all the same, and may be so with confidence."]
     classes = [one for one in by_class(found) if one.student.total]
-    if len(classes) > 1:
-        worst = min(classes, key=lambda one: one.student.share)
-        best = max(classes, key=lambda one: one.student.share)
+    worst = min(classes, key=lambda one: one.student.share)
+    best = max(classes, key=lambda one: one.student.share)
+    if worst.student.share < best.student.share:
         lines.append(
             f"Classes differ: {percent(worst.student.share)} of {plain(worst.name)} are found, "
             f"{percent(best.student.share)} of {plain(best.name)} ({kind} images)."

@@ -54,6 +54,8 @@ def read_predictions(path: Path, data: str) -> Predictions:
         _check(found)
     except KeyError as error:
         raise FileFormatError(f"{path} is damaged: it has no {error.args[0]}") from None
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error}; is it yours to read?") from None
     except (SafetensorError, ValueError, TypeError) as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
     return found

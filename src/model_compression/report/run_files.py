@@ -114,6 +114,8 @@ def read_run(folder: Path, metrics: Values | None = None) -> RunFiles:
     key = f"{run.eval_set}_accuracy"
     if run.metrics is not None and not _is_share(run.metrics.get(key)):
         raise FileFormatError(f"{folder / 'metrics.json'} is damaged: {key} is {run.metrics.get(key)!r}")
+    if run.metrics is not None and not isinstance(run.metrics.get("seconds", 0.0), int | float):
+        raise FileFormatError(f"{folder / 'metrics.json'} is damaged: seconds is {run.metrics['seconds']!r}")
     return run
 
 
@@ -124,6 +126,8 @@ def _is_share(value: Any) -> bool:
 def _object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of JSON or UTF-8
         raise FileFormatError(f"{path} is damaged: {error}") from None
     if not isinstance(values, dict):
@@ -137,6 +141,8 @@ def _events(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         events = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
     for event in events:

@@ -61,7 +61,7 @@ def command(group: Group) -> str:
     if group.recipe["data.name"] in _GIVEN:
         return "# trained from Python: call model_compression.distill again, with the same data and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
-    return f"model-compression {verb} --config {shlex.quote(str(group.runs[0].path / 'config.json'))} --out runs/again"
+    return f"model-compression {verb} --config {shlex.quote(str(group.runs[0].path / 'config.json'))} --out {shlex.quote(str(group.runs[0].path) + '-again')}"
 
 
 def duration(seconds: float) -> str:
@@ -137,6 +137,8 @@ def _optimizer(recipe: Mapping[str, Any]) -> str:
     name = recipe["optim.optimizer"]
     words = f"{_OPTIMIZERS.get(name, name)}, rate {recipe['optim.lr']:g}"
     words += f", momentum {recipe['optim.momentum']:g}" if name == "sgd" else ""
+    if "optim.lr_changed_to" in recipe:
+        words += f", changed to {recipe['optim.lr_changed_to']:g} in between (resume --lr)"
     decay = recipe.get("optim.weight_decay")
     return words + (f", weight decay {decay:g}" if decay else "")
 

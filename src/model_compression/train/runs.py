@@ -98,16 +98,24 @@ def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
 
 
 def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
-    """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for.
+    """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for; one of several.
 
+    A signal that comes when the run is all but finished raises Interrupted behind it, before the next one begins.
     Raises RunFolderError when the folder holds a run of another configuration.
     """
     run = RunFolder(folder)
-    if not run.config.exists():
-        return start_run(config, folder, observer)
-    if run.read_config() != config:
+    if run.config.exists() and run.read_config() != config:
         raise RunFolderError(f"{run.path} holds a run of another configuration; choose another --out, or delete it")
-    return run.read_metrics() if run.metrics.exists() else resume_run(folder, observer)
+    if run.config.exists() and run.metrics.exists():
+        return run.read_metrics()
+    with stop_requests() as stopped:
+        metrics = resume_run(folder, observer) if run.config.exists() else start_run(config, folder, observer)
+    if stopped:  # by a signal that came too late for this run, whose result is written
+        raise Interrupted(
+            f"stopped behind {run.path}, which is finished; continue with: model-compression resume {run.path}",
+            exit_code=128 + stopped[0],
+        )
+    return metrics
 
 
 def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) -> None:
@@ -167,9 +175,13 @@ def _train(
     with ways_on(run), stop_requests() as stopped, watched as trackers:
 
         def stop() -> None:
-            save()
+            if trainer.guard.alarmed:
+                said = "its loss being that of an explosion: the state before is kept"
+            else:
+                save()
+                said = "state saved"
             raise Interrupted(
-                f"stopped at step {trainer.step} of {trainer.total_steps}, state saved; "
+                f"stopped at step {trainer.step} of {trainer.total_steps}, {said}; "
                 f"continue with: model-compression resume {run.path}",
                 exit_code=128 + stopped[0],
             )

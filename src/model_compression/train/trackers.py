@@ -1,7 +1,8 @@
 """Where else the curves of a run go while it trains: TensorBoard's logs, or Weights & Biases; both are extras."""
 
-import hashlib
 import os
+import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any, Protocol
 
 from model_compression.config import TrainConfig, to_dict
 from model_compression.errors import MissingExtraError, UsageError
+from model_compression.files import write_atomically
+
+_PROJECT = re.compile(r"([\w.-]+/)?[\w.-]{1,128}", re.ASCII)
+_MODES = ("online", "offline", "disabled", "shared")
+_PATIENCE_S = 20.0  # for the connection
 
 
 class Tracker(Protocol):
@@ -46,15 +52,19 @@ class WeightsAndBiases:
 
     def __init__(self, project: str, folder: Path, config: TrainConfig, report: Callable[[str], None]):
         wandb = _wandb()
-        place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
+        entity, _, name = project.rpartition("/")
+        settings = wandb.Settings(
+            silent=True, console="off", save_code=False, disable_git=True, init_timeout=_PATIENCE_S
+        )
         self._run = wandb.init(
-            project=project,
+            entity=entity or None,
+            project=name,
             name=folder.name,
-            id=place[:16],
+            id=_own_id(folder / "wandb-id.txt"),
             resume="allow",
             dir=str(folder),
             config=to_dict(config),
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
+            settings=settings,
         )
         stored = f"offline; send it with: wandb sync {Path(self._run.dir).parent}"
         report(f"Weights & Biases: {stored if self._run.offline else self._run.url}")
@@ -75,6 +85,14 @@ def check_trackers(config: TrainConfig) -> None:
         _summary_writer()
     if config.wandb:
         wandb = _wandb()
+        if not _PROJECT.fullmatch(config.wandb):
+            raise UsageError(
+                f"a project on Weights & Biases is PROJECT or ENTITY/PROJECT, of letters, digits, '-', '_' and '.', "
+                f"got {config.wandb!r}"
+            )
+        mode = os.environ.get("WANDB_MODE", "online")
+        if mode not in _MODES:
+            raise UsageError(f"WANDB_MODE must be one of {', '.join(_MODES)}, got {mode!r}")
         if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.api.api_key:
             raise UsageError(
                 "Weights & Biases knows no account here; log in with `wandb login`, or keep the run on this machine "
@@ -91,13 +109,24 @@ def open_trackers(
     if config.tensorboard:
         trackers.append(TensorBoard(folder, first_epoch))
     if config.wandb:
-        trackers.append(WeightsAndBiases(config.wandb, folder, config, report))
+        try:
+            trackers.append(WeightsAndBiases(config.wandb, folder, config, report))
+        except Exception as error:  # of its client or of the network: no reason not to train
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            report(f"Weights & Biases is not reached, the run goes on without it: {reason}")
     try:
         yield trackers
     except BaseException:
         for tracker in trackers:
             tracker.close(None)
         raise
+
+
+def _own_id(path: Path) -> str:
+    """The run's on Weights & Biases, drawn once: a run that is resumed is the same one."""
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex[:16].encode())
+    return path.read_text()
 
 
 def _numbers(event: dict[str, Any]) -> dict[str, float]:

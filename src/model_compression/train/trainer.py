@@ -228,7 +228,7 @@ class Trainer:
         if wrong is not None:
             raise NumericalError(
                 f"{wrong} became NaN or infinite by step {self.step}; lower the learning rate "
-                f"({self.config.optim.lr} now) or use --precision fp32"
+                f"({self.lr} now) or use --precision fp32"
             )
 
     def evaluate(self, dataset: Dataset) -> float:

@@ -11,12 +11,14 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.report.difference import OnImages
 from model_compression.train.checks import better_order, weakness
 from model_compression.train.evaluate import evaluating, predict
 from model_compression.train.examination.finding import Finding
 
 _SAMPLE = 1000  # test images
-_BETTER = 0.03  # of accuracy by another normalisation, that is no luck with as many images
+_BETTER = 0.03  # of accuracy by another normalisation, which is worth a word
+_LUCK = 0.001  # p of McNemar's test, above which it may be luck
 _ALIKE = 1e-3  # of the range of the logits
 # What networks are often trained with, beside the data's own: channel means and deviations, 1 = white.
 _USUAL = {
@@ -68,6 +70,7 @@ def _accuracy(model: Network, answers: npt.NDArray[np.int64], sample: Dataset) -
     stated = stated if isinstance(stated, float) else None
     text = f"{float((answers == sample.labels).mean()):.1%} of {len(sample):,} test images are right"
     text += f"; its file states {stated:.1%}" if stated is not None else ""
+    text += f"; by chance {1 / sample.num_classes:.1%}"
     weak = weakness(answers, sample.labels, stated)
     remedy = "look at its normalisation, image size and order of classes, and what it was trained on" if weak else ""
     return Finding(area="teacher", subject="accuracy", level="fail" if weak else "ok", text=text, remedy=remedy)
@@ -77,17 +80,20 @@ def _normalisation(
     model: Network, answers: npt.NDArray[np.int64], sample: Dataset, train: Dataset, device: torch.device
 ) -> Finding:
     """Whether another usual normalisation gives more right answers."""
-    own, right = model.preprocessing, float((answers == sample.labels).mean())
+    own, right = model.preprocessing, answers == sample.labels
     found = {"its own": right}
     others = {"the data's": (train.mean, train.std), **(_USUAL if train.image_shape[0] == 3 else {})}
     try:
         for name, (mean, std) in others.items():
             model.preprocessing = dataclasses.replace(own, mean=mean, std=std, mean_image=None)
-            found[name] = float((_answers(model, sample, device) == sample.labels).mean())
+            found[name] = _answers(model, sample, device) == sample.labels
     finally:
         model.preprocessing = own
-    best = max(found, key=found.__getitem__)
-    if found[best] - right < _BETTER:
+    best = max(found, key=lambda name: int(found[name].sum()))
+    alone = OnImages(
+        count=len(sample), only_first=int((found[best] & ~right).sum()), only_second=int((right & ~found[best]).sum())
+    )
+    if alone.difference < _BETTER or alone.p_value > _LUCK:
         return Finding(
             area="teacher", subject="normalisation", level="ok", text=f"no usual one is better than {_told(own)}"
         )
@@ -96,7 +102,7 @@ def _normalisation(
         area="teacher",
         subject="normalisation",
         level="fail",
-        text=f"with {best} {found[best]:.1%} are right, with its own ({_told(own)}) {right:.1%}",
+        text=f"with {best} {found[best].mean():.1%} are right, with its own ({_told(own)}) {right.mean():.1%}",
         remedy=f"--teacher-mean {mean_text} --teacher-std {std_text}",
     )
 
