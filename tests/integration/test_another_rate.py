@@ -85,6 +85,20 @@ def test_run_that_saved_nothing_takes_no_other_rate(tiny, tmp_path):
         resume_run(tmp_path / "run", lr=0.1)
 
 
+def test_stop_while_the_loss_explodes_keeps_the_state_of_before(tiny, tmp_path, watcher):
+    class Exploding(watcher):
+        def stepped(self, progress):
+            if progress.step == 13:
+                self.trainer.guard.restore(self.trainer.guard.state() + 1)
+            super().stepped(progress)
+
+    with pytest.raises(Interrupted, match="stopped at step 13 of 15, its loss being that of an explosion"):
+        start_run(tiny.config(), tmp_path / "run", Exploding([13]))
+    state = load_state(tmp_path / "run" / "state.safetensors")
+    assert state.progress["step"] == 10
+    resume_run(tmp_path / "run", watcher(), lr=1e-4)
+
+
 def test_state_is_not_replaced_while_the_loss_is_high(tiny, tmp_path, watcher):
     """The loss of step 10, the second epoch's last, is high, and those after it are not."""
 

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from model_compression.config import ModelConfig
 from model_compression.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
+from model_compression.train import runs
 from model_compression.train.mutual import METHOD
 from model_compression.train.runs import resume_run, start_run
 from model_compression.train.schemes import SchemeConfig, is_scheme, resume_scheme, run_scheme, stages_of
@@ -50,6 +53,25 @@ def test_generations_are_taught_by_the_one_before(tiny, tmp_path, watcher):
     assert [message for message in seen.messages if "stage" in message][1] == (
         f"generation-2, stage 2 of 3: tiny from {tmp_path / 's' / 'generation-1'}"
     )
+
+
+def test_signal_that_comes_too_late_for_a_stage_stops_behind_it(tiny, tmp_path, watcher, monkeypatch):
+    def answered(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return predict(*arguments)
+
+    predict = runs.predict
+    monkeypatch.setattr(runs, "predict", answered)
+    with pytest.raises(Interrupted, match=r"generation-1: stopped behind .*generation-1, which is finished; .* resume"):
+        run_scheme(born_again(tiny), tmp_path / "s", watcher())
+    monkeypatch.undo()
+    assert (tmp_path / "s" / "generation-1" / "metrics.json").exists()
+    assert not (tmp_path / "s" / "generation-2").exists()
+    resume_scheme(tmp_path / "s")
+    whole = run_scheme(born_again(tiny), tmp_path / "whole")
+    last = [(tmp_path / name / "generation-3" / "student.safetensors").read_bytes() for name in ("s", "whole")]
+    assert list(whole) == ["generation-1", "generation-2", "generation-3"]
+    assert len(last[0]) == len(last[1])
 
 
 def test_stages_are_those_of_runs_made_by_hand(tiny, tmp_path):

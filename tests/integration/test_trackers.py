@@ -93,6 +93,37 @@ def test_wandb_without_an_account_is_refused_before_anything_is_made(tmp_path, t
 
 
 @pytest.mark.parametrize(
+    ("project", "mode", "message"),
+    [
+        ("a/b#c", "offline", "is PROJECT or ENTITY/PROJECT, .*, got 'a/b#c'"),
+        ("a/b/c", "offline", "is PROJECT or ENTITY/PROJECT"),
+        ("mine", "nonsense", "WANDB_MODE must be one of online, offline, disabled, shared, got 'nonsense'"),
+    ],
+)
+def test_wandb_names_that_cannot_be_are_refused_before_anything_is_made(
+    tmp_path, tiny, watcher, monkeypatch, project, mode, message
+):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(UsageError, match=message):
+        start_run(tiny.config(wandb=project), tmp_path / "run", watcher())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_that_is_not_reached_does_not_keep_from_training(tmp_path, tiny, watcher, monkeypatch):
+    import wandb
+
+    def unreachable(**options):
+        raise wandb.errors.CommError("no route\nto host")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", unreachable)
+    seen = watcher()
+    start_run(tiny.config(wandb="me/mine", epochs=1), tmp_path / "run", seen)
+    assert "Weights & Biases is not reached, the run goes on without it: no route" in seen.messages
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
     ("package", "extra", "option"),
     [("torch.utils.tensorboard", "tensorboard", {"tensorboard": True}), ("wandb", "wandb", {"wandb": "mine"})],
 )

@@ -61,7 +61,9 @@ def command(group: Group) -> str:
     if group.recipe["data.name"] in _GIVEN:
         return "# trained from Python: call model_compression.distill again, with the same data and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
-    return f"model-compression {verb} --config {shlex.quote(str(group.runs[0].path / 'config.json'))} --out {shlex.quote(str(group.runs[0].path) + '-again')}"
+    folder = group.runs[0].path
+    places = [shlex.quote(str(place)) for place in (folder / "config.json", f"{folder}-again")]
+    return f"model-compression {verb} --config {places[0]} --out {places[1]}"
 
 
 def duration(seconds: float) -> str:

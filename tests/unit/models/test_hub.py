@@ -101,10 +101,22 @@ def test_push_to_what_is_no_repository_is_refused(hub, run, repo, capsys):
     assert f"is named USER/REPO, got {repo!r}" in capsys.readouterr().err
 
 
-def test_push_of_an_unfinished_run_is_refused(hub, run, capsys):
+def test_push_of_what_cannot_be_pushed_is_refused(hub, run, tmp_path, capsys):
+    metrics = (run / "metrics.json").read_text()
+    for text, message in (("{", "metrics.json is damaged"), ('{"test_accuracy": NaN}', "test_accuracy is nan")):
+        (run / "metrics.json").write_text(text)
+        assert main(["push", str(run), "me/tiny", "--dry-run"]) == 1
+        assert message in capsys.readouterr().err
     (run / "metrics.json").unlink()
     assert main(["push", str(run), "me/tiny"]) == 1
     assert "the run is not finished" in capsys.readouterr().err
+    assert main(["push", str(tmp_path), "me/tiny"]) == 1
+    assert "is no run folder" in capsys.readouterr().err
+    (run / "metrics.json").write_text(metrics)
+    (run / "README.md").unlink()  # as in runs of before
+    run.rename(tmp_path / "final")
+    assert main(["push", str(tmp_path), "me/tiny"]) == 0  # as `prune` leaves it
+    assert b"library_name" in hub.files("me/tiny")["README.md"]
 
 
 @pytest.mark.parametrize("name", ["hub:", "hub:me/tiny@", "hub:../../etc"])

@@ -90,6 +90,19 @@ def test_other_images_cannot_be_compared(tmp_path):
     assert (found.on_images, found.is_significant) == (None, None)
 
 
+def test_seeds_on_other_images_give_no_verdict(tmp_path, capsys):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "a" / f"seed{seed}", seed=seed, share=0.9)
+        write_run(tmp_path / "b" / f"seed{seed}", None, seed=seed, share=0.3, images=150)
+    found = difference(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.over_seeds.p_value < 0.05
+    assert found.is_significant is None
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    text = capsys.readouterr().out
+    assert "on different images: nothing can be said of which is better" in text
+    assert "significant" not in text
+
+
 def test_folders_that_cannot_be_compared_are_refused(tmp_path):
     write_run(tmp_path / "two" / "a")
     write_run(tmp_path / "two" / "b", None)
@@ -108,7 +121,7 @@ def test_command_prints_a_verdict_and_json_with_the_same_figures(tmp_path, capsy
     a, b = write_run(tmp_path / "a", share=0.8), write_run(tmp_path / "b", None, share=0.4)
     assert main(["compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
-    assert "significant: a difference this large is seldom the luck of these images" in text
+    assert "significant for these two networks: a difference this large is seldom the luck of the images" in text
     assert "another seed may give another difference" in text
     assert "method.name   kd → none" in text
     assert main(["compare", str(a), str(b), "--json"]) == 0

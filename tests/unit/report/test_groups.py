@@ -27,6 +27,24 @@ def test_seeds_are_one_group_in_their_order(tmp_path):
     assert group.accuracy.mean == pytest.approx(sum(run.accuracy for run in group.runs) / 3)
 
 
+def test_a_seed_that_is_there_twice_is_no_second_sample(tmp_path):
+    for name, seed, share in (("a", 0, 0.9), ("b", 0, 0.1), ("c", 1, 0.5)):
+        write_run(tmp_path / name, seed=seed, share=share)
+    groups = group_runs(find_runs([tmp_path]))
+    assert [[run.path.name for run in group.runs] for group in groups] == [["a", "c"], ["b"]]
+    assert [group.name for group in groups] == ["kd", "kd (2)"]
+
+
+def test_a_rate_that_was_changed_is_another_recipe(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"seed{seed}", seed=seed)
+    path = tmp_path / "seed1" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lr_changed_to": 1e-5}))
+    assert [group.accuracy.n for group in group_runs(find_runs([tmp_path]))] == [1, 1]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lr_changed_to": None}))
+    assert [group.accuracy.n for group in group_runs(find_runs([tmp_path]))] == [2]
+
+
 def test_names_say_what_differs_and_no_more(tmp_path):
     assert named(tmp_path / "a", a={}) == ["kd"]
     assert named(tmp_path / "b", a={"method": None}, b={}, c={"method": "dkd"}) == ["labels alone", "kd", "dkd"]
