@@ -110,10 +110,15 @@ class MicroBatches:
         count = len(batch.targets)
         size = min(self.size or count, count)
         # Once more, as the first attempt has made the memory that is kept from step to step the system's again.
-        learned = _tried(batch, size, begin, gradients) or _tried(batch, size, begin, gradients)
+        learned = _tried(batch, size, begin, gradients)
         if learned is not None:
             return learned
         whole, obstacle = size, self._obstacle()
+        learned = _tried(batch, size, begin, gradients)
+        if learned is not None:
+            if obstacle is not None:
+                report(f"out of memory in a step, which was begun anew; its batch may count twice, as {obstacle}")
+            return learned
         while learned is None and size > 1:
             size = -(-size // 2)
             learned = _tried(batch if obstacle is None else part_of(batch, 0, size), size, begin, gradients)

@@ -1,0 +1,31 @@
+"""Which data set a command means."""
+
+import argparse
+
+import pytest
+
+from model_compression.cli.run_data import data_of
+from model_compression.config import DataConfig, ModelConfig, TrainConfig, to_json
+
+
+@pytest.fixture
+def run(tmp_path):
+    data = DataConfig(name="folder:photos", image_size=32, validation=5, augmentation="flip")
+    folder = tmp_path / "pruned" / "final"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(to_json(TrainConfig(student=ModelConfig(name="lenet"), data=data)))
+    return folder
+
+
+def asked(model, **options):
+    given = {"data": None, "image_size": None, "data_dir": None, **options}
+    return data_of(argparse.Namespace(model=str(model), **given))
+
+
+def test_data_are_those_of_the_run_unless_others_are_named(run):
+    own = DataConfig(name="folder:photos", image_size=32)
+    for model in (run, run / "student.safetensors", run.parent):
+        assert asked(model) == own
+    assert asked(run, image_size=64) == DataConfig(name="folder:photos", image_size=64)
+    assert asked(run, data="cifar100") == DataConfig(name="cifar100")
+    assert asked("lenet-cifar10") == DataConfig(name="cifar10")
