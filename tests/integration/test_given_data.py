@@ -185,6 +185,12 @@ def test_methods_that_need_the_class_are_refused_for_unlabelled_images(arrays, t
     assert not (tmp_path / "run").exists()
 
 
+def test_images_with_their_channels_last_are_named_with_the_remedy(arrays, tmp_path):
+    turned = [array.transpose(0, 2, 3, 1) if array.ndim == 4 else array for array in arrays]
+    with pytest.raises(UsageError, match=r"\(22, 8, 8, 3\), channels last; .*: give images.transpose\(0, 3, 1, 2\)"):
+        distilled(tuple(turned), tmp_path / "run")
+
+
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
 @pytest.mark.parametrize("method", ["dkd", "kd,crd", "nkd"])
 def test_methods_that_need_the_class_are_refused_for_mixed_images(arrays, tmp_path, method, mixing):

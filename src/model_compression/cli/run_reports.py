@@ -19,6 +19,7 @@ from model_compression.train.roles import Progress as Training
 from model_compression.train.trainer import Trainer
 
 _REFRESH_S = 0.5
+_FEW_STEPS, _SMALL_BATCH = 4, 16
 
 
 def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: str | None = None) -> int:
@@ -89,6 +90,11 @@ class ConsoleObserver:
             f"{trainer.steps_per_epoch} steps, {precision} on {trainer.device.type}"
             + (", compiled" if trainer.compiled else "")
         )
+        if trainer.steps_per_epoch < _FEW_STEPS and config.batch_size > _SMALL_BATCH:
+            self.message(
+                f"few steps an epoch: from as few images a network learns faster in smaller batches, as --batch-size "
+                f"{_SMALL_BATCH}"
+            )
         self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
         self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch
         if self._task is not None:  # of the run before, in a scheme

@@ -104,6 +104,10 @@ def _from_arrays(data: Arrays) -> tuple[Dataset, Dataset]:
 
 
 def _check_arrays(what: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        raise UsageError(
+            f"{what} images are {images.shape}, channels last; expected (N, C, H, W): give images.transpose(0, 3, 1, 2)"
+        )
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) < 2:
         raise UsageError(
             f"{what} images are {images.dtype} of shape {images.shape}; expected uint8 (N, C, H, W), pixels of 0 "

@@ -144,6 +144,11 @@ def test_luck_with_few_images_is_no_fault_of_the_normalisation():
     assert (found["normalisation"].level, few["normalisation"].level) == ("fail", "ok")
 
 
+def test_few_images_do_not_tell_a_teacher_from_chance():
+    found = by_subject(examine_teacher(teacher(order=(0, 1, 3, 2)), TRAIN, TEST.subset(range(8)), CPU))["accuracy"]
+    assert (found.level, "; by chance 25.0%" in found.text, "luck" in found.remedy) == ("warn", True, True)
+
+
 def test_stated_accuracy_is_compared():
     network = teacher(order=(0, 1, 2, 0))
     network.facts = {"test_accuracy": 0.97}

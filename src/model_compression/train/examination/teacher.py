@@ -12,6 +12,7 @@ from model_compression.data.opaque import OpaqueImages
 from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.report.difference import OnImages
+from model_compression.report.statistics import Proportion
 from model_compression.train.checks import better_order, weakness
 from model_compression.train.evaluate import evaluating, predict
 from model_compression.train.examination.finding import Finding
@@ -72,8 +73,14 @@ def _accuracy(model: Network, answers: npt.NDArray[np.int64], sample: Dataset) -
     text += f"; its file states {stated:.1%}" if stated is not None else ""
     text += f"; by chance {1 / sample.num_classes:.1%}"
     weak = weakness(answers, sample.labels, stated)
-    remedy = "look at its normalisation, image size and order of classes, and what it was trained on" if weak else ""
-    return Finding(area="teacher", subject="accuracy", level="fail" if weak else "ok", text=text, remedy=remedy)
+    if weak:
+        remedy = "look at its normalisation, image size and order of classes, and what it was trained on"
+        return Finding(area="teacher", subject="accuracy", level="fail", text=text, remedy=remedy)
+    lowest, _ = Proportion(count=int((answers == sample.labels).sum()), total=len(sample)).interval
+    if lowest <= 1 / sample.num_classes:
+        remedy = "with as few images that may be luck: give more, or look at its accuracy elsewhere"
+        return Finding(area="teacher", subject="accuracy", level="warn", text=text, remedy=remedy)
+    return Finding(area="teacher", subject="accuracy", level="ok", text=text)
 
 
 def _normalisation(
