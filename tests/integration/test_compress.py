@@ -1,5 +1,6 @@
 """The one command: stages in turn, what they cost, the budget, and going on at the stage that was interrupted."""
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from model_compression.config import ModelConfig
 from model_compression.errors import Interrupted, ModelCompressionError, RunFolderError
 from model_compression.export.runtimes import open_file
 from model_compression.models.base import MODELS, Network
-from model_compression.report.compression_stages import Stage, front, markdown
+from model_compression.report.compression_stages import Stage, front, markdown, plot
 
 
 def wide(num_classes=3):
@@ -95,6 +96,28 @@ def test_it_goes_on_at_the_stage_that_was_interrupted(whole, tiny, tmp_path, wat
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes(), name
     with pytest.raises(RunFolderError, match="is finished: there is nothing to resume"):
         resume_compress(folder)
+
+
+@pytest.mark.slow
+def test_full_disk_at_the_very_end_leaves_no_part_of_the_file(whole, monkeypatch):
+    folder, right = whole[0], (whole[0] / "student.onnx").read_bytes()
+    (folder / "student.onnx").unlink()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    def plot_and_fill_the_disk(path, *rest):
+        plot(path, *rest)
+        monkeypatch.setattr(os, "fsync", full)
+
+    monkeypatch.setattr(pipeline, "plot", plot_and_fill_the_disk)
+    with pytest.raises(ModelCompressionError, match=r"cannot write .*student\.onnx: the disk is full"):
+        resume_compress(folder)
+    assert not (folder / "student.onnx").exists()
+    monkeypatch.undo()
+    monkeypatch.setitem(MODELS._entries, "wide", wide)
+    resume_compress(folder)
+    assert (folder / "student.onnx").read_bytes() == right
 
 
 @pytest.mark.slow

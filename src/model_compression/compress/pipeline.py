@@ -6,7 +6,6 @@ the budget is kept.
 """
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -161,7 +160,7 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
             f"the budget is not kept: {'; '.join(result['broken'])}; {folder / RESULT} says what was reached, and "
             f"{quantized / ONNX} is the file"
         )
-    shutil.copyfile(quantized / ONNX, folder / ONNX)
+    write_atomically(folder / ONNX, (quantized / ONNX).read_bytes())  # last, and whole: it says that all is finished
     return result
 
 
