@@ -1,5 +1,6 @@
 """The one command: stages in turn, what they cost, the budget, and going on at the stage that was interrupted."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ from torch import nn
 from model_compression.cli.main import main
 from model_compression.compress import pipeline
 from model_compression.compress.pipeline import Budget, CompressConfig, broken, compress, resume_compress
-from model_compression.config import ModelConfig
+from model_compression.config import ModelConfig, to_json
 from model_compression.errors import Interrupted, ModelCompressionError, RunFolderError
 from model_compression.export.runtimes import open_file
 from model_compression.models.base import MODELS, Network
@@ -131,6 +132,15 @@ def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
     assert (tmp_path / "c" / "stages.json").exists()
 
 
+def test_validation_of_a_configuration_is_refused_as_the_option_is(tiny, tmp_path, capsys):
+    run = tiny.config("kd")
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, validation=10))
+    (tmp_path / "config.json").write_text(to_json(run))
+    assert main(["compress", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "c")]) == 2
+    assert "--validation 10 has no effect here: every stage is measured on the test" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
 def stage(name="a", size=100, accuracy=0.8, ms=1.0):
     return Stage(
         name=name, runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, accuracy=accuracy,
@@ -175,7 +185,7 @@ def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch
         pytest.param(["--max-bytes", "100"], "however far wide is pruned, it does not fit", marks=pytest.mark.slow),
         (["--method", "fitnet"], "method 'fitnet' compares features"),
         (["--scheme", "self"], "--scheme has no effect here"),
-        (["--validation", "3"], "--validation has no effect here"),
+        (["--validation", "3"], "--validation 3 has no effect here"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
     ],
 )

@@ -73,6 +73,11 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         checked_repair(self.run)
+        if self.run.data.validation:
+            raise UsageError(
+                f"--validation {self.run.data.validation} has no effect here: every stage is measured on the test "
+                "images; leave it out, or set data.validation to 0 in the configuration"
+            )
         for name in ("steps", "step_epochs", "quantize_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
