@@ -14,8 +14,9 @@ from model_compression.cli.main import main
 from model_compression.compress import pipeline
 from model_compression.compress.pipeline import Budget, CompressConfig, broken, compress, resume_compress
 from model_compression.config import ModelConfig, to_json
-from model_compression.errors import Interrupted, ModelCompressionError, RunFolderError
+from model_compression.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
 from model_compression.export.runtimes import open_file
+from model_compression.export.verify import Verification
 from model_compression.models.base import MODELS, Network
 from model_compression.report.compression_stages import Stage, front, markdown, plot
 
@@ -130,6 +131,24 @@ def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
         compress(config, tmp_path / "c")
     assert not (tmp_path / "c" / "student.onnx").exists()
     assert (tmp_path / "c" / "stages.json").exists()
+
+
+@pytest.mark.slow
+def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Verification, "drop_fault", lambda self, max_drop: "it loses too much")
+    message = r"it loses too much, after .* --quantize-epochs of compress.*stages\.json says what the other stages"
+    for start in (lambda: compress(settings(tiny, share=1.0), tmp_path / "c"), lambda: resume_compress(tmp_path / "c")):
+        with pytest.raises(NotVerifiedError, match=message):
+            start()
+        result = json.loads((tmp_path / "c" / "stages.json").read_text())
+        assert [(one["name"], one["runtime"]) for one in result["stages"]] == [
+            ("distilled", "PyTorch"),
+            ("distilled", "ONNX Runtime"),
+        ]
+        assert ["it loses too much" in fault for fault in result["broken"]] == [True]
+        for name in ("table.md", "stages.png", "stages.json"):
+            (tmp_path / "c" / name).unlink()
+        assert not list((tmp_path / "c").glob("**/student.onnx"))
 
 
 def test_validation_of_a_configuration_is_refused_as_the_option_is(tiny, tmp_path, capsys):
