@@ -116,7 +116,8 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
     network = read_model(find_weights(config.model))
-    check_classes("model", network, load_data(config.run.data, observer.message)[1])
+    _, test = load_data(config.run.data, observer.message)
+    check_classes("model", network, test, has_size_option=False)
 
 
 def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
