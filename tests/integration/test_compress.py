@@ -1,5 +1,7 @@
 """The one command: stages in turn, what they cost, the budget, and going on at the stage that was interrupted."""
 
+import dataclasses
+import errno
 import json
 import os
 import signal
@@ -11,11 +13,12 @@ from torch import nn
 from model_compression.cli.main import main
 from model_compression.compress import pipeline
 from model_compression.compress.pipeline import Budget, CompressConfig, broken, compress, resume_compress
-from model_compression.config import ModelConfig
-from model_compression.errors import Interrupted, ModelCompressionError, RunFolderError
+from model_compression.config import ModelConfig, to_json
+from model_compression.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
 from model_compression.export.runtimes import open_file
+from model_compression.export.verify import Verification
 from model_compression.models.base import MODELS, Network
-from model_compression.report.compression_stages import Stage, front, markdown
+from model_compression.report.compression_stages import Stage, front, markdown, plot
 
 
 def wide(num_classes=3):
@@ -98,6 +101,28 @@ def test_it_goes_on_at_the_stage_that_was_interrupted(whole, tiny, tmp_path, wat
 
 
 @pytest.mark.slow
+def test_full_disk_at_the_very_end_leaves_no_part_of_the_file(whole, monkeypatch):
+    folder, right = whole[0], (whole[0] / "student.onnx").read_bytes()
+    (folder / "student.onnx").unlink()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    def plot_and_fill_the_disk(path, *rest):
+        plot(path, *rest)
+        monkeypatch.setattr(os, "fsync", full)
+
+    monkeypatch.setattr(pipeline, "plot", plot_and_fill_the_disk)
+    with pytest.raises(ModelCompressionError, match=r"cannot write .*student\.onnx: the disk is full"):
+        resume_compress(folder)
+    assert not (folder / "student.onnx").exists()
+    monkeypatch.undo()
+    monkeypatch.setitem(MODELS._entries, "wide", wide)
+    resume_compress(folder)
+    assert (folder / "student.onnx").read_bytes() == right
+
+
+@pytest.mark.slow
 def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
     config = settings(tiny, share=1.0, budget=Budget(min_accuracy=1.0))
     with pytest.raises(
@@ -106,6 +131,33 @@ def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
         compress(config, tmp_path / "c")
     assert not (tmp_path / "c" / "student.onnx").exists()
     assert (tmp_path / "c" / "stages.json").exists()
+
+
+@pytest.mark.slow
+def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Verification, "drop_fault", lambda self, max_drop: "it loses too much")
+    message = r"it loses too much, after .* --quantize-epochs of compress.*stages\.json says what the other stages"
+    for start in (lambda: compress(settings(tiny, share=1.0), tmp_path / "c"), lambda: resume_compress(tmp_path / "c")):
+        with pytest.raises(NotVerifiedError, match=message):
+            start()
+        result = json.loads((tmp_path / "c" / "stages.json").read_text())
+        assert [(one["name"], one["runtime"]) for one in result["stages"]] == [
+            ("distilled", "PyTorch"),
+            ("distilled", "ONNX Runtime"),
+        ]
+        assert ["it loses too much" in fault for fault in result["broken"]] == [True]
+        for name in ("table.md", "stages.png", "stages.json"):
+            (tmp_path / "c" / name).unlink()
+        assert not list((tmp_path / "c").glob("**/student.onnx"))
+
+
+def test_validation_of_a_configuration_is_refused_as_the_option_is(tiny, tmp_path, capsys):
+    run = tiny.config("kd")
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, validation=10))
+    (tmp_path / "config.json").write_text(to_json(run))
+    assert main(["compress", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "c")]) == 2
+    assert "--validation 10 has no effect here: every stage is measured on the test" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
 
 
 def stage(name="a", size=100, accuracy=0.8, ms=1.0):
@@ -152,7 +204,7 @@ def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch
         pytest.param(["--max-bytes", "100"], "however far wide is pruned, it does not fit", marks=pytest.mark.slow),
         (["--method", "fitnet"], "method 'fitnet' compares features"),
         (["--scheme", "self"], "--scheme has no effect here"),
-        (["--validation", "3"], "--validation has no effect here"),
+        (["--validation", "3"], "--validation 3 has no effect here"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
     ],
 )

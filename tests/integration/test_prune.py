@@ -1,5 +1,6 @@
 """Pruning in steps, each a run: what is left, who teaches it, and that an interruption changes nothing."""
 
+import argparse
 import dataclasses
 import json
 from collections import OrderedDict
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from model_compression.cli.main import main
+from model_compression.cli.prune import add_repair_options, repaired
 from model_compression.compress.prune import PruneConfig, prune, resume_prune, shares
 from model_compression.compress.repair import repair_config
 from model_compression.config import MethodConfig
@@ -124,6 +126,34 @@ def test_network_without_a_teacher_learns_from_what_it_was(tiny, tmp_path):
     assert repair_config("lenet-cifar10").teacher.name == "lenet-cifar10"
 
 
+def test_data_of_other_classes_are_not_blamed_on_the_student(trained, tiny, tmp_path, monkeypatch):
+    two = [
+        dataclasses.replace(one, name="two", labels=one.labels % 2, class_names=("a", "b"), digest="")
+        for one in tiny.data()
+    ]
+    monkeypatch.setattr("model_compression.compress.prune.load_data", lambda *_: two)
+    with pytest.raises(UsageError, match="the model answers with 3 classes, but two has 2; choose another model or an"):
+        prune(settings(trained), tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_smoothing_of_the_run_goes_where_the_method_has_no_label_loss(tiny, tmp_path, capsys):
+    start_run(dataclasses.replace(tiny.config("kd"), label_smoothing=0.1, epochs=1), tmp_path / "smooth")
+    (parser := argparse.ArgumentParser()).add_argument("model")
+    add_repair_options(parser, "repair")
+
+    def smoothing(*arguments):
+        args = parser.parse_args([str(tmp_path / "smooth"), *arguments])
+        return repaired(args.model, args).label_smoothing
+
+    assert smoothing() == 0.1
+    assert smoothing("--method", "logits") == smoothing("--label-weight", "0") == 0
+    assert smoothing("--method", "logits", "--label-weight", "0.5") == 0.1
+    given = ["--params", "0.5", "--method", "logits", "--label-smoothing", "0.2", "--out", str(tmp_path / "p")]
+    assert main(["prune", str(tmp_path / "smooth"), *given]) == 2
+    assert "label_smoothing 0.2 has no effect" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -164,5 +194,11 @@ def test_command_says_what_was_left(trained, tmp_path, capsys):
         assert main(["prune", str(trained), *arguments, "--out", str(tmp_path / "none")]) == 2
         assert message in capsys.readouterr().err
     assert main(["prune", "lenet", "--params", "0.5"]) == 2
-    assert "network 'lenet' has no weights" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "network 'lenet' has no weights; give a weights file, a run folder or a shipped one" in error
+    assert "--weights" not in error
+    assert main(["prune", str(trained), "--params", "0.5", "--data", "synthetic"]) == 2
+    error = capsys.readouterr().err
+    assert "the model cannot take images of (3, 32, 32)" in error
+    assert error.endswith("; give data like those that it has learnt from\n")
     assert not (tmp_path / "none").exists()

@@ -24,9 +24,8 @@ def trained(tiny, tmp_path):
 
 
 def settings(trained, **changes):
-    return QuantizeConfig(
-        model=str(trained), run=repair_config(str(trained)), **{"images": 10, "max_drop": 99, **changes}
-    )
+    given = {"max_drop": 99, **({"images": 10} if changes.get("to", "int8") == "int8" else {}), **changes}
+    return QuantizeConfig(model=str(trained), run=repair_config(str(trained)), **given)
 
 
 def refusing(monkeypatch, count):
@@ -102,6 +101,7 @@ def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watche
     [
         ({"to": "int4"}, "unknown precision 'int4'; did you mean 'int8'"),
         ({"calibration": "max"}, "unknown calibration 'max'"),
+        ({"to": "half", "images": 5}, "calibration and images have no effect for half"),
         ({"images": 0}, "images must be at least 1, got 0"),
         ({"max_drop": -1}, "max_drop must lie between 0 and 100 points, got -1"),
         ({"model": "lenet"}, "network 'lenet' has no weights"),
@@ -114,6 +114,16 @@ def test_wrong_use_is_refused_before_anything_is_written(trained, tmp_path, chan
 
     with pytest.raises(UsageError, match=message):
         start()
+    assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize(
+    "option", [["--calibration", "percentile"], ["--images", "5"], ["--epochs", "3"], ["--teacher", "nin-cifar10"]]
+)
+@pytest.mark.parametrize("to", ["half", "int8-weights"])
+def test_options_of_int8_are_refused_for_what_does_without(tmp_path, capsys, to, option):
+    assert main(["quantize", "lenet-cifar10", "--to", to, *option, "--out", str(tmp_path / "q")]) == 2
+    assert f"{option[0]} has no effect here: --to {to} finds no ranges and trains nothing" in capsys.readouterr().err
     assert not (tmp_path / "q").exists()
 
 

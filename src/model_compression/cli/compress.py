@@ -74,8 +74,6 @@ def _config(args: argparse.Namespace) -> "CompressConfig":
 
     if args.scheme:
         raise UsageError("--scheme has no effect here: one student is distilled; run `distill --scheme` first")
-    if args.validation:
-        raise UsageError("--validation has no effect here: every stage is measured on the test images")
     budget = Budget(max_bytes=args.max_bytes, max_latency_ms=args.max_latency_ms, min_accuracy=args.min_accuracy)
     names = ("steps", "step_epochs", "prune_epochs", "quantize_epochs", "max_drop")
     settings: dict[str, Any] = {name: getattr(args, name) for name in names}

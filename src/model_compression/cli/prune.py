@@ -131,7 +131,7 @@ def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":
     """How ``model`` is trained on: as it was, but for what the command line gives."""
     import dataclasses
 
-    from model_compression.compress.repair import repair_config
+    from model_compression.compress.repair import repair_config, without_idle_smoothing
     from model_compression.config import MethodConfig
 
     config = with_recipe_options(repair_config(model), args)
@@ -143,4 +143,4 @@ def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":
     label_weight = method.label_weight if args.label_weight is None else args.label_weight
     method = dataclasses.replace(method, params={**method.params, **params}, label_weight=label_weight)
     taught: TrainConfig = with_teacher(dataclasses.replace(config, method=method), args)
-    return taught
+    return taught if args.label_smoothing else without_idle_smoothing(taught)

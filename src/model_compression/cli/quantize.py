@@ -26,6 +26,7 @@ The file is OUT/student.onnx:
 """
 
 _EPOCHS, _RATE = 8, 0.1  # of the training with roundings: the network is nearly there
+_OF_ALL_PRECISIONS = ("json", "data", "data_dir", "image_size", "resident", "workers")  # where test images come from
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibration",
-        default="auto",
         metavar="NAME",
         help="how int8 finds ranges: minmax, percentile, entropy, or auto, the best of them on images that it has not "
         "seen (default: auto)",
     )
     parser.add_argument(
-        "--images", type=int, default=512, metavar="INT", help="training images that ranges are seen on (default: 512)"
+        "--images", type=int, metavar="INT", help="training images that ranges are seen on (default: 512)"
     )
     add_repair_options(parser, f"how it is trained on, if it must be (default: as its run, but {_EPOCHS} epochs)")
 
@@ -65,19 +65,30 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> "QuantizeConfig":
     import dataclasses
 
-    from model_compression.compress.quantize import QuantizeConfig
+    from model_compression.compress.quantize import PRECISIONS, QuantizeConfig
     from model_compression.compress.repair import place_of
 
+    if args.to in PRECISIONS and args.to != "int8":
+        _check_int8_is_not_meant(args)
     run = repaired(args.model, args)
     if args.epochs is None:
         run = dataclasses.replace(run, epochs=_EPOCHS)
     if args.lr is None:
         run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr=_RATE * run.optim.lr))
-    return QuantizeConfig(
-        model=place_of(args.model),
-        run=run,
-        to=args.to,
-        calibration=args.calibration,
-        images=args.images,
-        max_drop=args.max_drop,
-    )
+    given = {name: getattr(args, name) for name in ("calibration", "images") if getattr(args, name) is not None}
+    return QuantizeConfig(model=place_of(args.model), run=run, to=args.to, max_drop=args.max_drop, **given)
+
+
+def _check_int8_is_not_meant(args: argparse.Namespace) -> None:
+    """Raises UsageError for options of ranges and of training, which other precisions do without."""
+    from model_compression.errors import UsageError
+
+    parser = argparse.ArgumentParser(add_help=False)
+    add_repair_options(parser, "")
+    defaults = {"calibration": None, "images": None, **vars(parser.parse_args([]))}
+    for name, default in defaults.items():
+        if name not in _OF_ALL_PRECISIONS and getattr(args, name) != default:
+            raise UsageError(
+                f"--{name.replace('_', '-')} has no effect here: --to {args.to} finds no ranges and trains nothing; "
+                "leave it out, or choose --to int8"
+            )

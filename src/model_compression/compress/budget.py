@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from model_compression.compress.channels import Resource, cost_of, cut_channels, seen_shape
+from model_compression.compress.channels import Resource, cost_of, cut_channels, seen_shape, smallest_cost
 from model_compression.compress.measure import Latency, latency
 from model_compression.compress.prune import shown_images
 from model_compression.data.dataset import Dataset
@@ -24,23 +24,27 @@ _ROOM = 0.95  # of a budget is planned with: what is pruned after training has o
 def share_that_fits(network: Network, data: Dataset, resource: Resource, fits: Callable[[Network], bool]) -> float:
     """The largest share of the ``resource`` that is left by a cut that ``fits``, by bisection; 1.0: all of it.
 
-    Raises UsageError when the smallest network that can be made does not fit.
+    Raises UsageError when the smallest network that can be made does not fit, and what `smallest_cost` raises when the
+    network cannot be cut at all.
     """
     if fits(network):
         return 1.0
-    low, high, found = 0.0, 1.0, None
-    images = list(shown_images(data, 0, _SHOWN))
     whole = cost_of(network, resource, data.image_shape)
+    least = smallest_cost(network, resource, data.image_shape)
+    low, high, found = least / whole, 1.0, None
+    images = list(shown_images(data, 0, _SHOWN))
     for _ in range(_TRIES):
         middle = (low + high) / 2
-        try:
-            is_small = fits(cut_channels(network, images, resource=resource, target=round(middle * whole)))
-        except UsageError:  # it cannot be cut so far
-            low = middle
-            continue
-        found, low, high = (middle, middle, high) if is_small else (found, low, middle)
+        target = max(least, round(middle * whole))
+        if fits(cut_channels(network, images, resource=resource, target=target)):
+            found, low = middle, middle
+        else:
+            high = middle
     if found is None:
-        raise UsageError(f"however far {network.name} is pruned, it does not fit; allow more, or take another student")
+        raise UsageError(
+            f"however far {network.name} is pruned, it does not fit; it can be cut to {least:,} of its {whole:,} "
+            f"{'MACs' if resource == 'macs' else 'parameters'}; allow more, or take another network"
+        )
     return found
 
 

@@ -102,19 +102,28 @@ def cut_channels(
 
 
 def check_reachable(network: Network, resource: Resource, target: int, image_shape: tuple[int, int, int]) -> None:
-    """Raises UsageError unless ``network`` can be cut to ``target``, and be built again when it is."""
+    """Raises UsageError unless ``network`` can be cut to ``target``, and what `smallest_cost` raises."""
+    least, whole = smallest_cost(network, resource, image_shape), cost_of(network, resource, image_shape)
+    if least > target:
+        raise UsageError(
+            f"{network.name} cannot be cut to {target:,} {'MACs' if resource == 'macs' else 'parameters'}: with "
+            f"{SMALLEST} channels in every layer that can be cut it has {least:,}, of {whole:,}"
+        )
+
+
+def smallest_cost(network: Network, resource: Resource, image_shape: tuple[int, int, int]) -> int:
+    """What ``network`` costs when it is cut as far as it can be.
+
+    Raises UsageError when it cannot be cut at all, or not be built again when it is, MissingExtraError without
+    torch-pruning.
+    """
     smallest, shape = copied(network), seen_shape(network, image_shape)
     with _graph(smallest, shape) as (graph, groups):
         for group in groups:
             if group.count > SMALLEST:
                 _remove(graph, group, list(range(SMALLEST, group.count)))
     as_pruned(smallest, network.deployed(), torch.zeros(2, *shape))
-    least, whole = (cost_of(one, resource, image_shape) for one in (smallest, network))
-    if least > target:
-        raise UsageError(
-            f"{network.name} cannot be cut to {target:,} {'MACs' if resource == 'macs' else 'parameters'}: with "
-            f"{SMALLEST} channels in every layer that can be cut it has {least:,}, of {whole:,}"
-        )
+    return cost_of(smallest, resource, image_shape)
 
 
 def copied(network: Network) -> Network:

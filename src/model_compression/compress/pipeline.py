@@ -6,7 +6,6 @@ the budget is kept.
 """
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage, write_json
 from model_compression.config import TrainConfig
 from model_compression.data.dataset import Dataset
-from model_compression.errors import ModelCompressionError, RunFolderError, UsageError
+from model_compression.errors import ModelCompressionError, NotVerifiedError, RunFolderError, UsageError
 from model_compression.export.verify import verify
 from model_compression.export.write import export
 from model_compression.files import write_atomically
@@ -74,6 +73,11 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         checked_repair(self.run)
+        if self.run.data.validation:
+            raise UsageError(
+                f"--validation {self.run.data.validation} has no effect here: every stage is measured on the test "
+                "images; leave it out, or set data.validation to 0 in the configuration"
+            )
         for name in ("steps", "step_epochs", "quantize_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -108,8 +112,8 @@ def compress(config: CompressConfig, folder: str | Path, observer: Observer | No
     """Makes the file that ships in a new ``folder``; returns what stages.json says.
 
     Raises RunFolderError when the folder is taken, UsageError before anything is written, Interrupted after a signal,
-    and ModelCompressionError when the budget is not kept: then stages.json says what was reached, and there is no
-    student.onnx.
+    and ModelCompressionError when the budget is not kept, NotVerifiedError when int8 loses more than ``max_drop``: then
+    stages.json says what was reached, and there is no student.onnx.
     """
     folder, observer = Path(folder).expanduser(), observer or Silent()
     check_new(folder)
@@ -139,29 +143,45 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
             finish_prune(_pruning(config, distilled), pruned, observer)
         last = pruned
     observer.message("quantising")
+    report, lost = None, None
     with stage("quantising", folder):
-        report = finish_quantize(_quantising(config, last), quantized, observer)
+        try:
+            report = finish_quantize(_quantising(config, last), quantized, observer)
+        except NotVerifiedError as loss:  # the table says what the other stages reached
+            lost = loss
     observer.message("exporting, verifying and measuring every stage")
     _, test = load_data(config.run.data, observer.message)
     names = {"distilled": distilled} | ({"pruned": pruned} if last is pruned else {})
     stages = [one for name, run in names.items() for one in _float_stages(name, run, folder, test)]
-    stages.append(_int8_stage(quantized, report, stages[-1], test))
+    if report is not None:
+        stages.append(_int8_stage(quantized, report, stages[-1], test))
+    faults = broken(config.budget, stages[-1]) if lost is None else [str(lost)]
+    result = _write_result(config, folder, stages, faults, metrics.get("teacher_test_accuracy"))
+    if lost is not None:
+        raise NotVerifiedError(f"{lost}; {folder / RESULT} says what the other stages reached") from lost
+    if faults:
+        raise ModelCompressionError(
+            f"the budget is not kept: {'; '.join(faults)}; {folder / RESULT} says what was reached, and "
+            f"{quantized / ONNX} is the file"
+        )
+    write_atomically(folder / ONNX, (quantized / ONNX).read_bytes())  # last, and whole: it says that all is finished
+    return result
+
+
+def _write_result(
+    config: CompressConfig, folder: Path, stages: list[Stage], faults: list[str], teacher_accuracy: float | None
+) -> dict[str, Any]:
+    """Writes what the stages came to, as values, table and plot; returns the values."""
     result: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "stages": to_plain(stages),
         "budget": dataclasses.asdict(config.budget),
-        "teacher_accuracy": metrics.get("teacher_test_accuracy"),
-        "broken": broken(config.budget, stages[-1]),
+        "teacher_accuracy": teacher_accuracy,
+        "broken": faults,
     }
     write_json(folder / RESULT, result)
     write_atomically(folder / "table.md", markdown(stages, result["threads"]).encode())
     plot(folder / "stages.png", stages, f"{config.run.student.name} on {config.run.data.name}: accuracy and cost")
-    if result["broken"]:
-        raise ModelCompressionError(
-            f"the budget is not kept: {'; '.join(result['broken'])}; {folder / RESULT} says what was reached, and "
-            f"{quantized / ONNX} is the file"
-        )
-    shutil.copyfile(quantized / ONNX, folder / ONNX)
     return result
 
 

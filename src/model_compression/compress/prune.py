@@ -23,6 +23,7 @@ from model_compression.models.base import Network
 from model_compression.models.sparse import as_sparse, density_of
 from model_compression.models.weights import find_weights, read_model, save_weights
 from model_compression.registry import unknown_name
+from model_compression.train.checks import check_classes
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
 from model_compression.train.run_folder import RunFolder
@@ -96,6 +97,7 @@ def check_prune(config: PruneConfig, observer: Observer) -> None:
     """Raises what `prune` would raise before it makes its folder."""
     network = read_model(find_weights(config.model))
     data = load_data(config.run.data, observer.message)
+    check_classes("model", network, data[0], has_size_option=False)
     own = dataclasses.replace(config.run, student=ModelConfig(name=config.model), teacher_cache="off")
     check_run(own, Parts(data=data))
     if config.resource != "weights":

@@ -37,7 +37,7 @@ from model_compression.train.runs import finish_run
 from model_compression.train.teachers import load_data
 
 FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
-AUTO = "auto"
+AUTO, _IMAGES = "auto", 512
 PRECISIONS = ("int8", "half", "int8-weights")
 
 
@@ -53,7 +53,7 @@ class QuantizeConfig:
     """int8 computes so; the others store weights small and compute in float32."""
     calibration: str = AUTO
     """How ranges are found: minmax, percentile or entropy; auto takes what changes answers to other images least."""
-    images: int = 512
+    images: int = _IMAGES
     """Training images that ranges are seen on."""
     max_drop: float = 0.5
     """Points of test accuracy that the file may lose."""
@@ -63,6 +63,11 @@ class QuantizeConfig:
             raise unknown_name("precision", str(self.to), list(PRECISIONS))
         if self.calibration not in (AUTO, *CALIBRATIONS):
             raise unknown_name("calibration", self.calibration, [AUTO, *CALIBRATIONS])
+        if self.to != "int8" and (self.calibration, self.images) != (AUTO, _IMAGES):
+            raise UsageError(
+                f"calibration and images have no effect for {self.to}, which needs no ranges; leave them out, or "
+                "choose int8"
+            )
         if self.images < 1:
             raise UsageError(f"images must be at least 1, got {self.images}; some hundreds are usual")
         if not 0 <= self.max_drop <= 100:
@@ -111,7 +116,8 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
     network = read_model(find_weights(config.model))
-    check_classes("model", network, load_data(config.run.data, observer.message)[1])
+    _, test = load_data(config.run.data, observer.message)
+    check_classes("model", network, test, has_size_option=False)
 
 
 def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
@@ -136,7 +142,8 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
         return _written(config, after, expected, (train, test), folder, observer)
     except NotVerifiedError as loss:
         raise NotVerifiedError(
-            f"{loss}, after quantisation-aware training; train longer (--epochs), or accept more (--max-drop)"
+            f"{loss}, after quantisation-aware training; train longer (--epochs of quantize, --quantize-epochs of "
+            "compress), or accept more (--max-drop)"
         ) from None
 
 

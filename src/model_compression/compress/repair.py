@@ -26,7 +26,7 @@ def repair_config(model: str) -> TrainConfig:
 
     Raises UsageError and FileFormatError for what is no network with weights.
     """
-    find_weights(model)  # an error for what is none
+    find_weights(model, takes_own_file=False)  # an error for what is none
     own = ModelConfig(name=place_of(model))
     folder = _run_folder(model)
     if folder is None:
@@ -44,6 +44,14 @@ def repair_config(model: str) -> TrainConfig:
         method = _METHOD
     teacher = config.teacher or own
     return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None)
+
+
+def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
+    """``config`` without the smoothing of labels that its method, other than the run's maybe, gives no weight."""
+    assert config.method is not None
+    given = config.method.label_weight
+    weight = create_method(config.method).default_label_weight if given is None else given
+    return config if weight else dataclasses.replace(config, label_smoothing=0.0)
 
 
 def checked_repair(config: TrainConfig) -> TrainConfig:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from model_compression.errors import UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import has_num_classes
+from model_compression.models.sparse import NAME as SPARSE
+from model_compression.models.sparse import keep_zeros
 from model_compression.models.weights import built
 from model_compression.registry import unknown_name
 
@@ -43,6 +45,8 @@ def pruned(
     if pixels is not None and network.flatten_shape is not None:
         channels = _first_inner_product(network).in_features // pixels
         network.flatten_shape = (channels, *network.flatten_shape[1:])
+    if body == SPARSE:
+        keep_zeros(network)  # what was resized has lost the body's hooks
     return network
 
 

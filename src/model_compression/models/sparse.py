@@ -22,10 +22,15 @@ def sparse(body: str = "lenet", body_options: dict[str, Any] | None = None, num_
     if num_classes is not None and (body in MODELS or has_num_classes(body)):
         options["num_classes"] = num_classes
     network = built(body, options, None, from_file=True)  # it may be: see `read_model`
+    keep_zeros(network)
+    return network
+
+
+def keep_zeros(network: Network) -> None:
+    """Lets no gradient reach weights that are zero, as they are in the step."""
     for parameter in network.parameters():
         if parameter.ndim > 1 and parameter.requires_grad:
             parameter.register_hook(lambda gradient, weight=parameter: gradient * (weight != 0))
-    return network
 
 
 @torch.no_grad()

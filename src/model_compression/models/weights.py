@@ -129,8 +129,11 @@ def built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bo
     return build_external(name, options, seed=seed, from_file=from_file)
 
 
-def find_weights(name: str) -> Path:
-    """The weights file of a shipped network, or of a file or run folder. Raises UnknownNameError."""
+def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
+    """The weights file of a shipped network, or of a file or run folder. Raises UnknownNameError.
+
+    ``takes_own_file``: who asks has an option for weights of a network that is built anew; the error names it then.
+    """
     if not name.strip():
         raise UsageError("the name of a network is empty; give a name, a weights file or a run folder")
     shipped = shipped_weights()
@@ -139,7 +142,7 @@ def find_weights(name: str) -> Path:
     if is_hub(name):
         return fetch(name)
     if is_external(name):
-        raise no_weights(name)
+        raise no_weights(name, takes_own_file=takes_own_file)
     path = Path(name).expanduser()
     for folder in (path, path / "final"):  # of a run, or of several in turn that end there
         if (folder / "student.safetensors").is_file():
@@ -151,18 +154,18 @@ def find_weights(name: str) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise FileFormatError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
     if name in MODELS:
-        raise no_weights(name)
+        raise no_weights(name, takes_own_file=takes_own_file)
     raise unknown_name("model", name, [*MODELS, *shipped])
 
 
-def no_weights(name: str) -> UsageError:
+def no_weights(name: str, *, takes_own_file: bool = True) -> UsageError:
     """The error for a network built anew where a trained one is meant: with fresh weights it answers at random."""
     shipped = ", ".join(shipped_weights()) or "none"
+    fault = f"network {name!r} has no weights; give a weights file, a run folder or a shipped one ({shipped})"
+    if not takes_own_file:
+        return UsageError(fault)
     fetched = "the option pretrained=true, or " if library_of(name) else ""
-    return UsageError(
-        f"network {name!r} has no weights; give a weights file, a run folder or a shipped one ({shipped}), or weights "
-        f"for it: {fetched}a file of its own (--weights, --teacher-weights)"
-    )
+    return UsageError(f"{fault}, or weights for it: {fetched}a file of its own (--weights, --teacher-weights)")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

@@ -29,8 +29,11 @@ _NAMED = 4  # classes that an error names
 Classes = npt.NDArray[np.int64]
 
 
-def check_classes(role: str, model: Network, dataset: Dataset) -> None:
-    """Raises UsageError unless the network takes the data set's images and answers with its number of classes."""
+def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_option: bool = True) -> None:
+    """Raises UsageError unless the network takes the data set's images and answers with its number of classes.
+
+    ``has_size_option``: images can be scaled for the ``role``; the error names the option then.
+    """
     training = model.training
     try:
         with torch.no_grad():
@@ -38,10 +41,10 @@ def check_classes(role: str, model: Network, dataset: Dataset) -> None:
     except ModelCompressionError:
         raise
     except Exception as error:  # a network of others says in its own way what it cannot take
-        remedy = "--size" if role == "model" else f"--{role}-size"
+        option = "--size" if role == "model" else f"--{role}-size"
+        remedy = f"{option} scales them for it" if has_size_option else "give data like those that it has learnt from"
         raise UsageError(
-            f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy} scales "
-            "them for it"
+            f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy}"
         ) from error
     finally:
         model.train(training)

@@ -13,6 +13,7 @@ from model_compression.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import External
+from model_compression.models.sparse import as_sparse
 from model_compression.models.weights import load_model, read_model, save_weights
 
 
@@ -132,6 +133,24 @@ def test_own_code_is_cut_where_it_takes_its_sizes_from_its_layers(tmp_path, monk
     assert cut.options["widths"] == {"module.one": [3, 7], "module.two": [252, 3]}
     with pytest.raises(UsageError, match="pruned_net:Net cannot be built again with fewer channels: "):
         cut_channels(load_model("pruned_net:Net", {"fixed": True}), images(), resource="params", target=target)
+
+
+def test_zeros_of_a_sparse_network_stay_when_it_has_lost_channels():
+    source = as_sparse(create_model("small", seed=0), 0.3)
+    network = cut_channels(
+        source, images(), resource="params", target=round(0.6 * cost_of(source, "params", (3, 8, 8)))
+    )
+    before = [weight.detach().clone() for weight in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    for batch in images():
+        optimizer.zero_grad()
+        network.train()(network.preprocessing(batch)).square().mean().backward()
+        optimizer.step()
+    for old, new in zip(before, network.parameters(), strict=True):
+        if old.ndim > 1:
+            assert not torch.equal(old, new)
+            assert 0 < int((old == 0).sum()) < old.numel()
+            assert torch.equal(old == 0, new == 0)
 
 
 def test_what_cannot_be_cut_is_said():
