@@ -1,5 +1,6 @@
 """How far a network is to be pruned so that what comes out costs no more than it may."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +18,21 @@ from model_compression.export.runtimes import open_file
 from model_compression.export.write import rewrite, write_unverified
 from model_compression.models.base import Network
 
-_TRIES, _SHOWN = 6, 64
+_TRIES, _SHOWN = 8, 64
+_NAMES: dict[Resource, str] = {"macs": "MACs", "params": "parameters"}
 _ROOM = 0.95  # of a budget is planned with: what is pruned after training has other layers than what is tried here
 
 
-def share_that_fits(network: Network, data: Dataset, resource: Resource, fits: Callable[[Network], bool]) -> float:
-    """The largest share of the ``resource`` that is left by a cut that ``fits``, by bisection; 1.0: all of it.
+def share_that_fits(
+    network: Network,
+    data: Dataset,
+    resource: Resource,
+    fits: Callable[[Network], bool],
+    report: Callable[[str], None] = lambda text: None,
+) -> float:
+    """The largest share of the ``resource`` that is left by a cut that ``fits``; 1.0: all of it.
+
+    By bisection of its logarithm, to within a few per cent. ``report`` is told of each try.
 
     Raises UsageError when the smallest network that can be made does not fit, and what `smallest_cost` raises when the
     network cannot be cut at all.
@@ -34,16 +44,18 @@ def share_that_fits(network: Network, data: Dataset, resource: Resource, fits: C
     low, high, found = least / whole, 1.0, None
     images = list(shown_images(data, 0, _SHOWN))
     for _ in range(_TRIES):
-        middle = (low + high) / 2
+        middle = math.sqrt(low * high)
         target = max(least, round(middle * whole))
-        if fits(cut_channels(network, images, resource=resource, target=target)):
+        good = fits(cut_channels(network, images, resource=resource, target=target))
+        report(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
+        if good:
             found, low = middle, middle
         else:
             high = middle
     if found is None:
         raise UsageError(
             f"however far {network.name} is pruned, it does not fit; it can be cut to {least:,} of its {whole:,} "
-            f"{'MACs' if resource == 'macs' else 'parameters'}; allow more, or take another network"
+            f"{_NAMES[resource]}; allow more, or take another network"
         )
     return found
 

@@ -96,10 +96,14 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
     budget = config.budget
     if not (budget.max_bytes or budget.max_latency_ms):
         return config
-    observer.message("looking for the size that keeps the budget")
+    observer.message("looking for the size that keeps the budget; nothing is written yet")
     resource: Literal["macs", "params"] = "params" if budget.max_bytes else "macs"
     share = share_that_fits(
-        student, data[0], resource, lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms)
+        student,
+        data[0],
+        resource,
+        lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms),
+        observer.message,
     )
     if share < 1:
         target = round(share * cost_of(student, resource, data[0].image_shape))

@@ -22,6 +22,7 @@ def data():
     return Dataset(name="noise", images=images, labels=labels, class_names=names, mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
+@pytest.mark.slow
 def test_share_is_the_largest_that_fits(data):
     network = create_model("lenet-caffe", seed=0)
     allowed = 0.3 * cost_of(network, "params", SHAPE)
@@ -30,6 +31,7 @@ def test_share_is_the_largest_that_fits(data):
     assert share_that_fits(network, data, "params", lambda one: True) == 1.0
 
 
+@pytest.mark.slow
 def test_what_fits_in_no_size_says_how_small_it_gets(data):
     network = create_model("lenet-caffe", seed=0)
     least = (
