@@ -1,6 +1,8 @@
 """Memory that runs out in a step, in a process with a real limit."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,9 +28,24 @@ def trained(folder, student, batch_size, mib):
     return done.returncode, messages, next((line for line in lines if "error" in line), None)
 
 
+def short_of_memory(folder, student, batch_size, limits):
+    """What ``trained`` gives for the first of the limits (MiB, rising) that leaves the libraries below what they need.
+
+    Their share is not the same from run to run. Where there is nothing left for it, not even one image fits; or oneDNN
+    calls a kernel that it had no memory to generate (brgemm_convolution_bwd_strided_t in torch 2.13), and the process
+    ends by a signal that nothing in Python can answer.
+    """
+    for mib in limits:
+        code, messages, error = trained(folder, student, batch_size, mib)
+        if code != -signal.SIGSEGV and not (error and "with one image a step" in error["text"]):
+            return code, messages, error
+        shutil.rmtree(folder)
+    pytest.fail(f"{student} was never left enough memory for one image by {limits} MiB")
+
+
 def test_batch_is_split_until_it_fits_and_the_student_is_the_same(tmp_path):
     assert trained(tmp_path / "whole", "lenet-caffe", 256, 0)[0] == 0
-    code, messages, error = trained(tmp_path / "split", "lenet-caffe", 256, 20)
+    code, messages, error = short_of_memory(tmp_path / "split", "lenet-caffe", 256, range(20, 28))
     assert (code, error) == (0, None)
     (said,) = [message for message in messages if "out of memory" in message]
     assert said.startswith("out of memory with 256 images at once: from here on ")
@@ -49,8 +66,8 @@ def test_batch_is_split_until_it_fits_and_the_student_is_the_same(tmp_path):
 
 
 def test_batch_that_must_not_be_split_is_refused_with_a_size_that_does_fit(tmp_path):
-    code, _, error = trained(tmp_path / "large", "resnet8", 512, 60)
-    assert (code, error["error"]) == (1, "OutOfMemoryError")
+    code, _, error = short_of_memory(tmp_path / "large", "resnet8", 512, range(60, 140, 10))
+    assert (code, error and error["error"]) == (1, "OutOfMemoryError")
     assert error["text"].startswith("out of memory with 512 images a step; ")
     assert "as BatchNorm (stem.bn) takes mean and deviation of the whole batch" in error["text"]
     fits = int(error["text"].partition("--batch-size ")[2].partition(".")[0])
