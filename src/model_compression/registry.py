@@ -13,7 +13,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
     """The error for a name that is not known: near matches first, then all names."""
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}known: {', '.join(sorted(known)) or 'none'}")
 
@@ -49,11 +49,14 @@ class Registry(Generic[T]):
         self.kind, self.group = kind, group
         self._accepts, self._expected = accepts, expected
         self._entries: dict[str, T] = {}
+        self._unlisted: set[str] = set()
         self.broken: dict[str, str] = {}
         """Names of entry points that could not be loaded when the names were listed last, and why."""
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str, *, listed: bool = True) -> Callable[[T], T]:
         """Decorator that enters a builder under ``name``; raises ValueError when another one has the name.
+
+        One that is not ``listed`` is for files to name, not for people: `names` and errors leave it out.
 
         The same definition may come again, as when a notebook's cell is run twice: the newest counts.
         """
@@ -62,6 +65,8 @@ class Registry(Generic[T]):
             if name in self._entries and _place(self._entries[name]) != _place(builder):
                 raise ValueError(f"{self.kind} {name!r} is registered already, by {self._entries[name]!r}")
             self._entries[name] = builder
+            if not listed:
+                self._unlisted.add(name)
             return builder
 
         return enter
@@ -71,7 +76,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             plugin = self._plugins().get(name)
             if plugin is None:
-                raise unknown_name(self.kind, name, [*self._entries, *self._plugins()])
+                raise unknown_name(self.kind, name, [*self._listed(), *self._plugins()])
             self._load(plugin)
         return self._entries[name]
 
@@ -80,14 +85,17 @@ class Registry(Generic[T]):
         return call_with_options(f"{self.kind} {name!r}", self.get(name), kwargs, *args)
 
     def names(self) -> list[str]:
-        """All names, sorted; those of plug-ins are loaded."""
+        """All names that are listed, sorted; those of plug-ins are loaded."""
         self.broken = {}
         for name, plugin in self._plugins().items():
             try:
                 self._load(plugin)
             except ModelCompressionError as error:
                 self.broken[name] = str(error)
-        return sorted(self._entries)
+        return sorted(self._listed())
+
+    def _listed(self) -> list[str]:
+        return [name for name in self._entries if name not in self._unlisted]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._plugins()

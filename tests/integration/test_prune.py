@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from model_compression.cli.compression_reports import print_pruned
 from model_compression.cli.main import main
 from model_compression.cli.prune import add_repair_options, repaired
 from model_compression.compress.prune import PruneConfig, prune, resume_prune, shares
@@ -68,6 +69,19 @@ def test_pruned_run_is_a_run_as_any_other(trained, tiny, tmp_path, watcher):
     assert metrics["final"]["teacher_test_accuracy"] is not None
     again = prune(settings(tmp_path / "p", share=0.8, steps=1), tmp_path / "again")  # its folder is a network's name
     assert again["final"]["parameters"] < metrics["final"]["parameters"]
+
+
+def test_table_of_a_pruning_begins_with_what_it_was(trained, tmp_path, capsys):
+    metrics = prune(settings(trained, steps=1), tmp_path / "p")
+    own = json.loads((trained / "metrics.json").read_text())
+    assert print_pruned(metrics, tmp_path / "p", as_json=True) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert list(stages) == ["before", "final"]
+    assert stages["before"]["test_accuracy"] == own["test_accuracy"]
+    assert (stages["before"]["parameters"], stages["before"]["share"]) == (own["parameters"], 1)
+    assert print_pruned(metrics, tmp_path / "p", as_json=False) == 0
+    before = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("before"))
+    assert before.split()[1:] == ["100.0%", f"{own['parameters']:,}", "100.0%", f"{own['test_accuracy']:.2%}"]
 
 
 @pytest.mark.parametrize("stop", [2, 5, 7, 19])

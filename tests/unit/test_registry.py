@@ -25,6 +25,15 @@ def test_registry_lists_its_names_sorted(registry):
     assert "dkd" not in registry
 
 
+def test_name_that_is_not_listed_is_known_all_the_same(registry):
+    registry.register("logits-of-a-file", listed=False)(lambda: "from a file")
+    assert registry.names() == ["kd", "logits"]
+    assert registry.create("logits-of-a-file") == "from a file"
+    assert "logits-of-a-file" in registry
+    with pytest.raises(UnknownNameError, match="unknown method 'logits-of-a-fil'; known: kd, logits$"):
+        registry.get("logits-of-a-fil")
+
+
 def test_registry_creates_with_options(registry):
     assert registry.create("kd") == ("kd", 4.0)
     assert registry.create("kd", temperature=2.0) == ("kd", 2.0)

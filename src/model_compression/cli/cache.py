@@ -18,6 +18,7 @@ EXAMPLES = """examples:
 MODEL_COMPRESSION_CACHE in the environment is where they lie, else the user's cache.
 """
 
+_SHORT = 8  # letters of a store's name that do to tell it from others
 _CHECKED = 500  # answers of each view that `check` computes again
 _TOLERANCES = {
     "float32": 1e-3,
@@ -77,9 +78,10 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"folder": str(args.folder or cache_folder()), "stores": found}))
         return 0
-    print("\n\n".join(map(_text, found)) or f"no answers are stored in {args.folder or cache_folder()}")
-    if len(found) > 1:
-        print(f"\n{len(found)} stores, {_size(sum(facts['size_bytes'] for facts in found))}")
+    if len(found) == 1:
+        print(_text(found[0]))
+    else:
+        print(_table(found, args.folder or cache_folder()))
     return 0
 
 
@@ -132,10 +134,13 @@ def _clear(args: argparse.Namespace) -> int:
 def _stores(folder: Path | None) -> list[Any]:
     """The stores that are meant. Raises UsageError when ``folder`` is none and has none."""
     from model_compression.errors import UsageError
-    from model_compression.teachers.store import cache_folder, stores
+    from model_compression.teachers.store import stores
 
-    if folder is not None and not folder.exists() and (cache_folder() / folder).exists():
-        folder = cache_folder() / folder
+    if folder is not None and not folder.exists() and folder.name == str(folder):
+        named = [store.folder for store in stores() if store.folder.name.startswith(folder.name)]
+        if len(named) > 1:
+            raise UsageError(f"{folder} begins the names of {len(named)} stores; give more letters of one")
+        folder = named[0] if named else folder
     found = stores(folder)
     if folder is not None and not found:
         raise UsageError(f"{folder} holds no stored answers; `model-compression cache info` lists those there are")
@@ -165,21 +170,61 @@ def _facts(store: Any) -> dict[str, Any]:
     }
 
 
+_LEGEND = "found there: views that runs asked for and did not have to wait for; `cache info STORE` shows more of one"
+
+
+def _table(found: list[dict[str, Any]], folder: Path) -> str:
+    """A line for each store in ``folder``, the damaged ones behind the others."""
+    if not found:
+        return f"no answers are stored in {folder}"
+    good = [facts for facts in found if "damaged" not in facts]
+    rows = [("store", "teacher", "data", "views", "size", "found there")]
+    for facts in sorted(good, key=lambda facts: (str(facts["teacher"]), str(facts["data"]), facts["views"])):
+        teacher = f"{facts['teacher']}{' (flip-averaged)' if facts['tta'] == 'flip' else ''}"
+        data = facts["data"] if facts["augmentation"] == "none" else f"{facts['data']}, {facts['augmentation']}"
+        rows.append(
+            (
+                Path(facts["folder"]).name[:_SHORT],
+                _cut(teacher, 28),
+                _cut(data, 20),
+                f"{facts['views']} {facts['dtype']}",
+                _size(facts["size_bytes"]),
+                f"{facts['found']} of {facts['found'] + facts['filled']}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        f"{Path(facts['folder']).name[:_SHORT]}  damaged, or of another version; `cache clear` deletes it"
+        for facts in found
+        if "damaged" in facts
+    ]
+    total = _size(sum(facts["size_bytes"] for facts in found))
+    return "\n".join([*lines, "", f"{len(found)} stores, {total}, in {folder}", _LEGEND])
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"…{text[1 - width :]}"
+
+
 def _text(facts: dict[str, Any]) -> str:
     if "damaged" in facts:
         name = Path(facts["folder"]).name
         return f"{facts['folder']}\n  damaged, or of another version; model-compression cache clear {name} deletes it"
+    stored = f"{facts['views']} view{'' if facts['views'] == 1 else 's'}"
     tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
     asked = facts["found"] + facts["filled"]
     lines = [
         facts["folder"],
         f"  teacher   {facts['teacher']}{tta}, in {facts['precision']}",
         f"  data      {facts['data']}, augmentation {facts['augmentation']}",
-        f"  stored    {facts['views']} views as {facts['dtype']}, {_size(facts['size_bytes'])}",
+        f"  stored    {stored} as {facts['dtype']}, {_size(facts['size_bytes'])}",
         f"  served    {facts['found']} of {asked} requests for a view were there ({facts['hit_rate']:.0%})",
     ]
     return "\n".join(lines)
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.1f} MB"
+    from model_compression.report.words import size
+
+    return size(size_bytes)

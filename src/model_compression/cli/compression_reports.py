@@ -61,22 +61,32 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
 
 
 def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:
-    """Prints what each step came to; returns the exit code."""
-    last = metrics["final"]
-    name = "validation" if "validation_accuracy" in last else "test"
+    """Prints what each step came to, below what it began with; returns the exit code."""
+    last, stages = metrics["final"], {"before": _before_pruning(folder), **metrics}
+    key = "validation_accuracy" if "validation_accuracy" in last else "test_accuracy"
     if as_json:
-        print(json.dumps({"run": str(folder / "final"), **last, "stages": metrics}))
+        print(json.dumps({"run": str(folder / "final"), **last, "stages": stages}))
         return 0
-    print(f"{'':<10} {'left':>7} {'parameters':>12} {'not zero':>9} {name + ' accuracy':>16}")
-    for stage, found in metrics.items():
-        print(
-            f"{stage:<10} {found['share']:>7.1%} {found['parameters']:>12,} {found['density']:>9.1%} "
-            f"{found[f'{name}_accuracy']:>16.2%}"
-        )
+    print(f"{'':<10} {'left':>7} {'parameters':>12} {'not zero':>9} {key.replace('_', ' '):>19}")
+    for stage, found in stages.items():
+        accuracy = f"{found[key]:.2%}" if key in found else "not stated"
+        print(f"{stage:<10} {found['share']:>7.1%} {found['parameters']:>12,} {found['density']:>9.1%} {accuracy:>19}")
     if last["density"] < 1:
         print(zeros_bring(folder / "final" / "student.safetensors"))
     print(f"run folder {folder / 'final'}")
     return 0
+
+
+def _before_pruning(folder: Path) -> dict[str, Any]:
+    """What a pruning in ``folder`` began with, as its file states it."""
+    from model_compression.compress.prune import FILE, PruneConfig
+    from model_compression.compress.stages import read
+    from model_compression.models.sparse import density_of
+    from model_compression.models.weights import find_weights, read_model
+
+    network = read_model(find_weights(read(PruneConfig, folder / FILE).model))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return {**network.facts, "share": 1.0, "parameters": count, "density": density_of(network)}
 
 
 def zeros_bring(weights: Path) -> str:

@@ -5,6 +5,8 @@ import inspect
 import json
 import re
 import sys
+import textwrap
+from itertools import zip_longest
 from typing import Any
 
 EXAMPLES = """examples:
@@ -12,7 +14,13 @@ EXAMPLES = """examples:
   model-compression methods kd
 """
 
-_FAMILIES = ("logit", "feature", "relation", "plug-in")
+_FAMILIES = {
+    "logit": "From the teacher's answers: any two networks, and the answers are stored",
+    "feature": "From what the teacher's layers see, paired with the student's (`features`)",
+    "relation": "From how the teacher relates images to one another",
+    "plug-in": "Of other packages",
+}
+_WIDTH = 80
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +44,10 @@ def run(args: argparse.Namespace) -> int:
     elif args.name:
         print(_text(facts[0]))
     else:
-        width = max(len(fact["name"]) for fact in facts)
-        for fact in facts:
-            print(f"{fact['name']:<{width}}  {'+'.join(fact['needs']):<18}  {_short(fact['paper'])}")
+        print(_list(facts))
         for reason in METHODS.broken.values():
             print(reason, file=sys.stderr)
-        print("\nmodel-compression methods NAME shows one in full; --method a,b adds two.")
+        print("\nStart with kd. `methods NAME` shows one in full; --method a,b adds two.")
     return 0
 
 
@@ -65,18 +71,36 @@ def _facts(name: str) -> dict[str, Any]:
     }
 
 
+def _list(facts: list[dict[str, Any]]) -> str:
+    """The methods by family: each with what it does and its paper."""
+    width = max(len(fact["name"]) for fact in facts) + 4
+    lines: list[str] = []
+    for family, title in _FAMILIES.items():
+        own = sorted((fact for fact in facts if fact["family"] == family), key=lambda fact: fact["name"])
+        lines += ["", *textwrap.wrap(title, _WIDTH)] if own else []
+        for fact in own:
+            text = textwrap.wrap(_what(fact), _WIDTH - width) + textwrap.wrap(_short(fact["paper"]), _WIDTH - width)
+            lines += [
+                f"{first:<{width}}{line}" for first, line in zip_longest([f"  {fact['name']}"], text, fillvalue="")
+            ]
+    return "\n".join(lines[1:])
+
+
+def _what(fact: dict[str, Any]) -> str:
+    """The first paragraph of its description, on one line."""
+    return " ".join(fact["description"].partition("\n\n")[0].split())
+
+
 def _markdown(facts: list[dict[str, Any]]) -> str:
     lines = ["| method | what it does | paper | needs | weights; labels |", "|---|---|---|---|---|"]
-    for fact in sorted(facts, key=lambda fact: (_FAMILIES.index(fact["family"]), fact["name"])):
+    for fact in sorted(facts, key=lambda fact: ([*_FAMILIES].index(fact["family"]), fact["name"])):
         authors = re.match(r"[^(]*\(([^)]*?\b\d{4})", fact["paper"])
         number = re.search(r"arXiv (\d+\.\d+)", fact["paper"])
         paper = authors.group(1) if authors else fact["paper"]
         if number:
             paper = f"[{paper}](https://arxiv.org/abs/{number.group(1)})"
-        what = " ".join(fact["description"].partition("\n\n")[0].split())
-        lines.append(
-            f"| `{fact['name']}` | {what} | {paper} | {_needs(fact)} | {_weights(fact)}; {fact['label_weight']:g} |"
-        )
+        weights = f"{_weights(fact)}; {fact['label_weight']:g}"
+        lines.append(f"| `{fact['name']}` | {_what(fact)} | {paper} | {_needs(fact)} | {weights} |")
     return "\n".join(lines)
 
 

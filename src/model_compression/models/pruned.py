@@ -23,7 +23,7 @@ Widths = dict[str, list[int]]
 _TOLERANCE = 1e-5  # of the largest logit: the same layers in the same order
 
 
-@MODELS.register(NAME)
+@MODELS.register(NAME, listed=False)
 def pruned(
     body: str = "lenet",
     body_options: dict[str, Any] | None = None,

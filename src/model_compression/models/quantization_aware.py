@@ -21,7 +21,7 @@ _LEVELS, _WEIGHT_BOUND = 255, 64  # of activations, and the integer that is the 
 _MOMENTUM = 0.05  # of the ranges, per step
 
 
-@MODELS.register(NAME)
+@MODELS.register(NAME, listed=False)
 def quantization_aware(body: str = "lenet", num_classes: int | None = None) -> Network:
     """Network ``body``: the name of one with fresh weights, of ``num_classes``; or a weights file or run."""
     if body in MODELS:

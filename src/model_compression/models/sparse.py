@@ -12,7 +12,7 @@ from model_compression.models.weights import built
 NAME = "sparse"
 
 
-@MODELS.register(NAME)
+@MODELS.register(NAME, listed=False)
 def sparse(body: str = "lenet", body_options: dict[str, Any] | None = None, num_classes: int | None = None) -> Network:
     """Network ``body``, of which weights that are zero stay zero: they get no gradient. Biases and norms are as ever.
 

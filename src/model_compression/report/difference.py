@@ -1,50 +1,14 @@
 """Whether one run, or one recipe over several seeds, is better than another, and in what their recipes differ."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
-
-import numpy as np
 
 from model_compression.errors import UsageError
 from model_compression.report.groups import Group, differing, group_runs
+from model_compression.report.paired_images import OnImages, on_images
 from model_compression.report.run_files import find_runs
 from model_compression.report.significance import LEVEL, PairedGain, paired_gain
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnImages:
-    """Two networks on the same ``count`` images: how many only the first, and only the second, is right on."""
-
-    count: int
-    only_first: int
-    only_second: int
-
-    @property
-    def difference(self) -> float:
-        """Of the accuracies, the first's minus the second's."""
-        return (self.only_first - self.only_second) / self.count
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, for other images of the same kind: Agresti & Min 2005, Statistics in Medicine 24, 729-740.
-
-        Wald's interval for paired shares, after half an image was added to each of the four cells.
-        """
-        count, first, second = self.count + 2, self.only_first + 0.5, self.only_second + 0.5
-        middle = (first - second) / count
-        half = NormalDist().inv_cdf(0.975) * math.sqrt(first + second - (first - second) ** 2 / count) / count
-        return middle - half, middle + half
-
-    @property
-    def p_value(self) -> float:
-        """Exact, two-sided, of McNemar's test (1947, Psychometrika 12, 153-157); 1 where none is right alone."""
-        from scipy.stats import binomtest
-
-        alone = self.only_first + self.only_second
-        return float(binomtest(self.only_first, alone).pvalue) if alone else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +78,8 @@ def _one_group(folder: str) -> Group:
 
 def _on_images(a: Group, b: Group, seeds: Sequence[int]) -> OnImages | None:
     """Of the runs of the smallest common seed, or else of each one's smallest seed."""
-    runs = [next(run for run in group.finished if not seeds or run.seed == seeds[0]) for group in (a, b)]
-    first, second = (run.predictions for run in runs)
-    if first is None or second is None or not np.array_equal(first.targets, second.targets):
-        return None
-    if not np.array_equal(first.thumbnails, second.thumbnails):
-        return None
-    ours, theirs = (found.student.argmax(axis=1) == found.targets for found in (first, second))
-    return OnImages(count=len(ours), only_first=int((ours & ~theirs).sum()), only_second=int((~ours & theirs).sum()))
+    first, second = (next(run for run in group.finished if not seeds or run.seed == seeds[0]) for group in (a, b))
+    return on_images(first, second)
 
 
 def _is_part(place: str, a: Group, b: Group) -> bool:

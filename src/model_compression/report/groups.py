@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from model_compression.config import MethodConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.report.paired_images import OnImages, on_images
 from model_compression.report.run_files import RunFiles
 from model_compression.report.significance import PairedGain, holm, paired_gain
 from model_compression.report.statistics import Summary, summarise
@@ -57,12 +58,16 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What a group gains over ``baseline``, paired by seed; ``p_value`` is corrected by Holm for all in the report."""
+    """What a group gains over ``baseline``, paired by seed; ``p_value`` is corrected by Holm for all in the report.
+
+    ``on_images`` compares the answers of the two runs where there is but one seed, None otherwise.
+    """
 
     group: str
     baseline: str
     gain: PairedGain
     p_value: float | None
+    on_images: OnImages | None
 
 
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,9 +81,23 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_recipe(run: RunFiles) -> dict[str, Any]:
-    """`recipe_of` its configuration, and the rate that it went on with where `resume --lr` changed it."""
+    """`recipe_of` its configuration, and what that does not say.
+
+    That is the rate that it went on with where `resume --lr` changed it, and, of a student that began as a weights
+    file, which network it is; the file is ``student.start`` then.
+    """
+    recipe = recipe_of(run.config)
     changed = (run.metrics or {}).get("lr_changed_to")
-    return recipe_of(run.config) | ({} if changed is None else {"optim.lr_changed_to": changed})
+    if changed is not None:
+        recipe["optim.lr_changed_to"] = changed
+    if run.network is not None and is_path(recipe["student.name"]):
+        recipe |= {"student.name": run.network, "student.start": recipe["student.name"]}
+    return recipe
+
+
+def is_path(name: Any) -> bool:
+    """Whether the name of a network is that of a file or folder."""
+    return "/" in str(name) and ":" not in str(name)
 
 
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
@@ -110,20 +129,21 @@ def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def gains(groups: Sequence[Group]) -> list[Gain]:
     """Of each group with a method over the same recipe on labels alone, where there is one."""
-    found = []
+    found: list[Gain] = []
     for group in groups:
         for baseline in groups:
             pairs = _paired(group, baseline)
             if pairs and _is_baseline(baseline, group):
-                gain = paired_gain([own for own, _ in pairs], [base for _, base in pairs])
-                found.append((group.name, baseline.name, gain))
+                gain = paired_gain(
+                    [own.accuracy or 0.0 for own, _ in pairs], [base.accuracy or 0.0 for _, base in pairs]
+                )
+                images = on_images(*pairs[0]) if len(pairs) == 1 else None
+                found.append(
+                    Gain(group=group.name, baseline=baseline.name, gain=gain, p_value=gain.p_value, on_images=images)
+                )
                 break
-    tested = [gain.p_value for *_, gain in found if gain.p_value is not None]
-    corrected = iter(holm(tested))
-    return [
-        Gain(group=group, baseline=base, gain=gain, p_value=None if gain.p_value is None else next(corrected))
-        for group, base, gain in found
-    ]
+    corrected = iter(holm([gain.p_value for gain in found if gain.p_value is not None]))
+    return [gain if gain.p_value is None else replace(gain, p_value=next(corrected)) for gain in found]
 
 
 def _is_baseline(baseline: Group, group: Group) -> bool:
@@ -132,13 +152,10 @@ def _is_baseline(baseline: Group, group: Group) -> bool:
     return alone and all(key.split(".")[0] in _OF_METHODS for key in differing([baseline.recipe, group.recipe]))
 
 
-def _paired(group: Group, baseline: Group) -> list[tuple[float, float]]:
-    base = {run.seed: run.accuracy for run in baseline.finished}
-    return [
-        (run.accuracy, found)
-        for run in group.finished
-        if run.accuracy is not None and (found := base.get(run.seed)) is not None
-    ]
+def _paired(group: Group, baseline: Group) -> list[tuple[RunFiles, RunFiles]]:
+    """Finished runs of the same seed."""
+    base = {run.seed: run for run in baseline.finished}
+    return [(run, base[run.seed]) for run in group.finished if run.seed in base]
 
 
 def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,6 +15,7 @@ from model_compression.report.page_parts import (
     compared,
     gain_text,
     interval_text,
+    p_text,
     percent,
     picture,
     tiles,
@@ -37,7 +38,7 @@ def to_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval_text, "size": size, "gain": gain_text}
+    environment.filters |= {"percent": percent, "interval": interval_text, "size": size, "gain": gain_text, "p": p_text}
     own = files("model_compression.report") / "page"
     style, script = (Markup((own / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
     several = len(report.groups) > 1

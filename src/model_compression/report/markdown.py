@@ -3,7 +3,7 @@
 import re
 
 from model_compression.report.contents import Report, interval_of
-from model_compression.report.page_parts import SPACE, gain_text, interval_text, percent
+from model_compression.report.page_parts import SPACE, gain_text, interval_text, p_text, percent
 from model_compression.report.words import command, duration, recipe_in_words, size
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#&~])")
@@ -11,6 +11,10 @@ _NOTES = (
     "Accuracy is that of the last epoch: its mean over seeds with the 95 % interval of the t distribution; with one "
     "seed, the interval of that network over images (Wilson), which says nothing of other seeds. Teacher, agreement "
     "and expected calibration error (15 bins) are those of the smallest seed."
+)
+_GAINS = (
+    "Gains over labels alone, paired by seed; with one seed, interval (Agresti & Min) and p (McNemar) are those of the "
+    "two networks over the same images:"
 )
 
 
@@ -51,9 +55,10 @@ def _gains(report: Report) -> list[str]:
     lines = []
     for gain in report.gains:
         n = f"n = {gain.gain.n} seed{'' if gain.gain.n == 1 else 's'}"
-        tested = "" if gain.p_value is None else f", p = {gain.p_value:.2g}"
-        lines.append(f"- {plain(gain.group)} over {plain(gain.baseline)}: {gain_text(gain.gain)} ({n}{tested})")
-    return ["\n".join(["Gains over labels alone, paired by seed:", "", *lines])] if lines else []
+        p_value = p_text(gain)
+        tested = "" if p_value == "–" else f", p {p_value}" if "<" in p_value else f", p = {p_value}"
+        lines.append(f"- {plain(gain.group)} over {plain(gain.baseline)}: {gain_text(gain)} ({n}{tested})")
+    return ["\n".join([_GAINS, "", *lines])] if lines else []
 
 
 def _unfinished(report: Report) -> list[str]:

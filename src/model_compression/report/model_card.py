@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from model_compression.report.answers import accuracy, by_class
-from model_compression.report.groups import method_name, run_recipe, short
+from model_compression.report.groups import is_path, method_name, run_recipe, short
 from model_compression.report.markdown import plain
 from model_compression.report.page_parts import SPACE, interval_text, percent
 from model_compression.report.predictions import Predictions
@@ -102,7 +102,7 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     command = f"model-compression {verb} --config config.json --out runs/again"
     rows = [*recipe_in_words(recipe), *environment_in_words(run.environment)]
     again = "The same command on the same kind of machine gives the same weights"
-    own = [part for part in ("student", "teacher") if _is_path(recipe.get(f"{part}.name", ""))]
+    own = [part for part in ("student", "teacher") if _is_file(recipe, part)]
     if own:
         again = (
             f"The same command, where the {' and the '.join(own)} that config.json names are, gives the same weights"
@@ -112,8 +112,8 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     return f"{_table(rows)}\n\n{again}:\n\n```sh\n{command}\n```"
 
 
-def _is_path(name: str) -> bool:
-    return "/" in name and ":" not in name
+def _is_file(recipe: dict[str, Any], part: str) -> bool:
+    return f"{part}.start" in recipe or is_path(recipe.get(f"{part}.name", ""))
 
 
 def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:

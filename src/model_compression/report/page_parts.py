@@ -4,14 +4,13 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from model_compression.report.contents import Detail, Report, interval_of
-from model_compression.report.groups import Group
-from model_compression.report.significance import PairedGain
+from model_compression.report.groups import Gain, Group
 from model_compression.report.words import duration, size
 
 _PICTURE_SIDE = 96  # pixels
@@ -137,7 +136,9 @@ def _of_groups(report: Report) -> list[Tile]:
         gain = next((gain for gain in report.gains if gain.group == best.name), None)
         if gain:
             rests = f"{gain.gain.n} seeds, paired" if gain.gain.n > 1 else "1 seed: no interval over seeds"
-            found.append(Tile(name="Gain over labels alone", value=gain_text(gain.gain), note=f"n = {rests}"))
+            found.append(
+                Tile(name="Gain over labels alone", value=gain_text(replace(gain, on_images=None)), note=f"n = {rests}")
+            )
     teachers = {detail.teacher_accuracy for detail in report.details if detail.teacher_accuracy}
     if len(teachers) == 1:
         of_teacher = teachers.pop()
@@ -149,10 +150,23 @@ def _of_groups(report: Report) -> list[Tile]:
     return found
 
 
-def gain_text(gain: PairedGain) -> str:
-    """As "+4.88 ± 0.41 points"."""
-    spread = "" if gain.half_width is None else f" ± {100 * gain.half_width:.2f}"
-    return f"{100 * gain.mean:+.2f}{spread} points".replace("-", "−")
+def gain_text(found: Gain) -> str:
+    """As "+4.88 ± 0.41 points", or, of one seed, "+4.88 points (+4.0 to +5.8 over images)"."""
+    half = found.gain.half_width
+    spread = "" if half is None else f" ± {100 * half:.2f}"
+    images = ""
+    if found.on_images is not None:
+        low, high = (f"{100 * end:+.1f}" for end in found.on_images.interval)
+        images = f" ({low} to {high} over images)"
+    return f"{100 * found.gain.mean:+.2f}{spread} points{images}".replace("-", "−")
+
+
+def p_text(found: Gain) -> str:
+    """The p of a gain: over seeds, or, of one seed, over images; a dash where there is none."""
+    p_value = found.p_value if found.on_images is None else found.on_images.p_value
+    if p_value is None:
+        return "–"
+    return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
 def compared(report: Report) -> Rows:

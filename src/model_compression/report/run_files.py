@@ -17,9 +17,10 @@ Values = Mapping[str, Any]
 class RunFiles:
     """A run as its folder has it.
 
-    ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``, ``predictions``
-    and ``student_bytes`` (of the weights file) are None until the run is finished; ``measured`` is what is in
-    measure.json, as `measure --json` prints it, None without one.
+    ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``, ``predictions``,
+    ``student_bytes`` (of the weights file) and ``network``, whose weights it has, as "lenet" or "pruned lenet", are
+    None until the run is finished; ``measured`` is what is in measure.json, as `measure --json` prints it, None
+    without one.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class RunFiles:
     metrics: Values | None
     predictions: Predictions | None
     student_bytes: int | None
+    network: str | None
     measured: Values | None
 
     @property
@@ -109,6 +111,7 @@ def read_run(folder: Path, metrics: Values | None = None) -> RunFiles:
         if finished and predictions.is_file()
         else None,
         student_bytes=weights.stat().st_size if finished and weights.is_file() else None,
+        network=_network(weights) if finished and weights.is_file() else None,
         measured=_measured(folder / "measure.json"),
     )
     key = f"{run.eval_set}_accuracy"
@@ -149,6 +152,23 @@ def _events(path: Path) -> list[dict[str, Any]]:
         if not isinstance(event, dict) or type(event.get("epoch")) is not int:
             raise FileFormatError(f"{path} is damaged: a line is not the record of an epoch")
     return events
+
+
+def _network(path: Path) -> str | None:
+    """The network that a weights file names, behind what was done to it; None where it does not say."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            header = json.loads((file.metadata() or {})["model_compression"])
+        name, options = header["model"], header["options"]
+        words = [name]
+        while isinstance(options.get("body"), str):  # as pruned has it, and of what it may have been made
+            words.append(options["body"])
+            options = options.get("body_options") or {}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return " ".join(words) if all(isinstance(word, str) for word in words) else None
 
 
 def _measured(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from model_compression.errors import ModelCompressionError, UsageError
-from model_compression.report.groups import recipe_of
+from model_compression.report.groups import run_recipe
 from model_compression.report.run_files import RunFiles, read_run
 from model_compression.report.words import sentence
 
@@ -74,7 +74,7 @@ def _state(folder: Path) -> RunState:
     return RunState(
         path=folder,
         state=state,
-        what=sentence(recipe_of(run.config)),
+        what=sentence(run_recipe(run)),
         seed=run.seed,
         done=len(run.events),
         epochs=int(run.config["epochs"]),

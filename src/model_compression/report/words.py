@@ -94,7 +94,8 @@ def _options(recipe: Mapping[str, Any], prefix: str) -> str:
 
 def _network(recipe: Mapping[str, Any], part: str) -> str:
     options = _options(recipe, f"{part}.options.")
-    return short(recipe[f"{part}.name"]) + (f" ({options})" if options else "")
+    start = f", from {short(recipe[f'{part}.start'])} on" if f"{part}.start" in recipe else ""
+    return short(recipe[f"{part}.name"]) + (f" ({options})" if options else "") + start
 
 
 def _teacher(recipe: Mapping[str, Any]) -> str:

@@ -59,8 +59,19 @@ def test_info_shows_each_store(command, build):
     build("--teacher-tta", "flip")
     code, out, _ = command("cache", "info")
     assert code == 0
-    for text in ("3 views as fp16", "1 views as fp16", "averaged with those to mirror images", "2 stores, 0.0 MB"):
-        assert text in out
+    stores = json.loads(command("cache", "info", "--json")[1])["stores"]
+    assert f"2 stores, {sum(facts['size_bytes'] for facts in stores) / 1e3:.3g} kB, in " in out
+    for facts in stores:
+        name, views = Path(facts["folder"]).name, facts["views"]
+        (row,) = [line for line in out.splitlines() if line.startswith(name[:8])]
+        assert f"  {views} fp16  " in row
+        assert f"  0 of {views}" in row
+        assert ("(flip-averaged)" in row) == (facts["tta"] == "flip")
+        code, one, _ = command("cache", "info", name[:8])
+        assert (code, one.splitlines()[0]) == (0, facts["folder"])
+        assert f"{views} view{'s' * (views > 1)} as fp16" in one
+        assert ("averaged with those to mirror images" in one) == (facts["tta"] == "flip")
+    assert command("cache", "info", "zz")[0] == 2
 
 
 def test_check_passes_what_is_good_and_names_what_is_not(command, build):
@@ -91,8 +102,10 @@ def test_store_that_cannot_be_read_is_shown_beside_the_others_and_can_be_cleared
     (folder / "fingerprint.json").write_text('{"format": "of another time"}')
     code, out, _ = command("cache", "info")
     assert code == 0
+    assert f"{folder.name[:8]}  damaged, or of another version; `cache clear` deletes it" in out
+    assert "  3 fp16  " in out
+    _, out, _ = command("cache", "info", folder.name)
     assert f"{folder}\n  damaged, or of another version; model-compression cache clear {folder.name} deletes it" in out
-    assert "3 views as fp16" in out
     assert sorted("damaged" in store for store in json.loads(command("cache", "info", "--json")[1])["stores"]) == [0, 1]
     assert command("cache", "check")[0] == 1
     assert command("cache", "clear", folder.name)[0] == 0

@@ -1,6 +1,7 @@
 """methods and features: what they print of the networks and the methods of this package."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,11 @@ def command(capsys):
 def test_methods_lists_every_method_with_its_paper(command):
     code, out, _ = command("methods")
     assert code == 0
-    for name in METHODS.names():
-        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name]]
-        assert any(year in line for year in map(str, range(2014, 2027)))
+    entries = re.split(r"^  (\w+) ", out, flags=re.MULTILINE)
+    assert sorted(entries[1::2]) == METHODS.names()
+    for text in entries[2::2]:
+        assert re.search(r"20[12]\d\)$", text.partition("\n\n")[0], re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 80
     listed = json.loads(command("methods", "--json")[1])["methods"]
     assert [method["name"] for method in listed] == METHODS.names()
 

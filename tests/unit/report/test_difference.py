@@ -10,7 +10,8 @@ from written_runs import write_run
 
 from model_compression.cli.main import main
 from model_compression.errors import UsageError
-from model_compression.report.difference import OnImages, difference
+from model_compression.report.difference import difference
+from model_compression.report.paired_images import OnImages
 
 
 def right(folder):

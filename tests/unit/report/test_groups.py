@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy.stats import ttest_rel
 from written_runs import write_run
 
 from model_compression.config import ModelConfig
-from model_compression.report.groups import gains, group_runs
-from model_compression.report.run_files import find_runs
+from model_compression.report.groups import gains, group_runs, run_recipe
+from model_compression.report.page_parts import gain_text, p_text
+from model_compression.report.run_files import find_runs, read_run
+from model_compression.report.words import recipe_in_words, sentence
 
 
 def named(folder, **runs):
@@ -89,3 +92,32 @@ def test_gains_are_paired_with_label_only_of_the_same_recipe(tmp_path):
     (small, first), (large, second) = sorted(p_values)
     assert first == pytest.approx(min(1, 2 * small))
     assert second == pytest.approx(max(first, large))
+
+
+def test_gain_of_one_seed_is_tested_over_the_images(tmp_path):
+    for method, share in ((None, 0.4), ("kd", 0.8)):
+        write_run(tmp_path / str(method), method, share=share, images=300)
+    (gain,) = gains(group_runs(find_runs([tmp_path])))
+    files = [load_file(tmp_path / name / "predictions.safetensors") for name in ("kd", "None")]
+    kd, labels = (file["student_logits"].argmax(1) == file["targets"] for file in files)
+    alone = [sum(a and not b for a, b in zip(*pair, strict=True)) for pair in ((kd, labels), (labels, kd))]
+    assert (gain.on_images.only_first, gain.on_images.only_second) == tuple(alone)
+    assert gain.on_images.difference == pytest.approx(gain.gain.mean)
+    assert p_text(gain) == "< 0.0001"
+    assert gain_text(gain).endswith(" over images)")
+    assert gain.p_value is None  # over seeds there is no test
+
+
+def test_student_that_began_as_a_file_is_called_by_its_network(tmp_path):
+    header = {"model": "pruned", "options": {"body": "sparse", "body_options": {"body": "resnet8"}}}
+    for name, start in (("a", "runs/one/final.safetensors"), ("b", "runs/two/final.safetensors")):
+        folder = write_run(tmp_path / name, student=ModelConfig(name=start))
+        save_file({}, folder / "student.safetensors", {"model_compression": json.dumps(header)})
+    runs = find_runs([tmp_path])
+    assert {run.network for run in runs} == {"pruned sparse resnet8"}
+    assert len(group_runs(runs)) == 2  # what they began as is part of the recipe
+    for run in runs:
+        recipe = run_recipe(run)
+        assert sentence(recipe).startswith("pruned sparse resnet8 learns ")
+        assert dict(recipe_in_words(recipe))["student"] == "pruned sparse resnet8, from final.safetensors on"
+    assert read_run(write_run(tmp_path / "c")).network is None  # of a file that is none

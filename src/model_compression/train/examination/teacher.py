@@ -11,7 +11,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.report.difference import OnImages
+from model_compression.report.paired_images import OnImages
 from model_compression.report.statistics import Proportion
 from model_compression.train.checks import better_order, weakness
 from model_compression.train.evaluate import evaluating, predict
