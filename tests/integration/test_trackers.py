@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import ClassVar
 
 import pytest
 
@@ -120,6 +121,28 @@ def test_wandb_that_is_not_reached_does_not_keep_from_training(tmp_path, tiny, w
     seen = watcher()
     start_run(tiny.config(wandb="me/mine", epochs=1), tmp_path / "run", seen)
     assert "Weights & Biases is not reached, the run goes on without it: no route" in seen.messages
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_wandb_that_fails_on_the_way_does_not_end_the_run(tmp_path, tiny, watcher, monkeypatch):
+    import wandb
+
+    class Failing:
+        offline, dir = True, str(tmp_path / "wandb" / "files")
+        summary: ClassVar = {}
+
+        def log(self, numbers, step):
+            raise wandb.errors.UsageError("the run is gone\nfor good")
+
+        def finish(self, exit_code):
+            raise OSError("no route")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", lambda **options: Failing())
+    seen = watcher()
+    start_run(tiny.config(wandb="mine", epochs=2), tmp_path / "run", seen)
+    said = "Weights & Biases did not take the numbers, the run goes on: "
+    assert seen.messages[-3:] == [said + "the run is gone", said + "the run is gone", said + "no route"]
     assert (tmp_path / "run" / "metrics.json").exists()
 
 

@@ -62,6 +62,7 @@ class ConsoleObserver:
         )
         self._task: TaskID | None = None
         self._teacher_counter: Callable[[int], None] | None = None
+        self._told_of_storing = False
         self._batch_size = self._epochs = self._num_images = self._steps_per_epoch = 0
         self._last_time, self._last_step = 0.0, 0
         self._epoch_time, self._epoch_step = 0.0, 0
@@ -141,7 +142,9 @@ class ConsoleObserver:
     def teacher_answered(self, done: int, total: int) -> None:
         """Shows how far the teacher's answers are."""
         if self._teacher_counter is None:
-            self.message("storing the teacher's answers; later runs read them")
+            if not self._told_of_storing:
+                self.message("storing the teacher's answers; later runs read them")
+            self._told_of_storing = True
             self._teacher_counter = self.counter("teacher", total)
         self._teacher_counter(done)
         if done == total:

@@ -68,15 +68,26 @@ class WeightsAndBiases:
         )
         stored = f"offline; send it with: wandb sync {Path(self._run.dir).parent}"
         report(f"Weights & Biases: {stored if self._run.offline else self._run.url}")
+        self._report = report
 
     def epoch(self, event: dict[str, Any]) -> None:
         """Adds the numbers of an epoch's event."""
-        self._run.log(_numbers(event), step=event["epoch"])
+        with self._left_out():
+            self._run.log(_numbers(event), step=event["epoch"])
 
     def close(self, metrics: dict[str, Any] | None) -> None:
         """Sends what is left; ``metrics`` become the run's summary."""
-        self._run.summary.update(metrics or {})
-        self._run.finish(exit_code=0 if metrics else 1)
+        with self._left_out():
+            self._run.summary.update(metrics or {})
+            self._run.finish(exit_code=0 if metrics else 1)
+
+    @contextmanager
+    def _left_out(self) -> Iterator[None]:
+        """Says what could not be sent: an error of the client or of the network is no reason to end the run."""
+        try:
+            yield
+        except Exception as error:
+            self._report(f"Weights & Biases did not take the numbers, the run goes on: {_first_line(error)}")
 
 
 def check_trackers(config: TrainConfig) -> None:
@@ -112,14 +123,17 @@ def open_trackers(
         try:
             trackers.append(WeightsAndBiases(config.wandb, folder, config, report))
         except Exception as error:  # of its client or of the network: no reason not to train
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            report(f"Weights & Biases is not reached, the run goes on without it: {reason}")
+            report(f"Weights & Biases is not reached, the run goes on without it: {_first_line(error)}")
     try:
         yield trackers
     except BaseException:
         for tracker in trackers:
             tracker.close(None)
         raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _own_id(path: Path) -> str:
