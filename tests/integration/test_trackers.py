@@ -69,7 +69,9 @@ def test_wandb_has_the_curves_of_both_parts_of_a_resumed_run_and_its_result(tmp_
     config, seen = tiny.config("kd", wandb="mine", evaluate_every=1), watcher([7])
     with pytest.raises(Interrupted):
         start_run(config, tmp_path / "run", seen)
-    metrics = resume_run(tmp_path / "run", watcher())
+    resumed = watcher()
+    metrics = resume_run(tmp_path / "run", resumed)
+    assert not [message for message in resumed.messages if "did not take" in message]
     parts = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert f"Weights & Biases: offline; send it with: wandb sync {parts[0].parent}" in seen.messages
     assert len({part.name for part in parts}) == 1  # the same run, gone on with
