@@ -100,9 +100,11 @@ def _for_latency(config: "PruneConfig", observer: "Observer") -> "PruneConfig":
 
     from model_compression.cli.measure import time_at_batch_1
     from model_compression.compress.budget import share_that_fits
+    from model_compression.compress.prune import check_prune
     from model_compression.models.weights import find_weights, read_model
     from model_compression.train.teachers import load_data
 
+    check_prune(config, observer)  # before it is measured for a while
     network, (train, _) = read_model(find_weights(config.model)), load_data(config.run.data, observer.message)
     observer.message(f"looking for the size that takes {config.share:.0%} of the time")
     allowed = config.share * time_at_batch_1(network, train.image_shape)
