@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import model_compression as mc
+from model_compression.cli.main import main
 from model_compression.config import MethodConfig, ModelConfig
 from model_compression.errors import Interrupted, UsageError
 from model_compression.models.weights import read_model, save_weights
@@ -86,3 +87,34 @@ def test_a_student_of_ones_own_code_is_built_again(tiny, tmp_path, monkeypatch, 
     again = read_model(tmp_path / "run" / "student.safetensors")
     logits = predict(again, tiny.data()[1], torch.device("cpu"), torch.float32)
     assert figures(logits, torch.from_numpy(tiny.data()[1].labels))["nll"] == metrics["test_nll"]
+
+
+def test_student_that_is_no_chain_is_resumed_built_again_and_exported(tiny, tmp_path, monkeypatch, watcher):
+    (tmp_path / "residual_nets.py").write_text(
+        """
+from torch import nn
+
+class Residual(nn.Module):
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.stem, self.branch, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()
+        self.head = nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        maps = self.stem(images)
+        return self.head(self.last(maps + self.branch(maps)).mean(dim=(2, 3)))
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    config = tiny.config(MethodConfig(name="simkd,at"), student=ModelConfig(name="residual_nets:Residual"), epochs=2)
+    metrics = start_run(config, tmp_path / "whole", watcher())
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "part", watcher([7]))
+    resume_run(tmp_path / "part", watcher())
+    for name in ("student.safetensors", "predictions.safetensors", "events.jsonl"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    again = read_model(tmp_path / "whole" / "student.safetensors")
+    test_set = tiny.data()[1]
+    logits = predict(again, test_set, torch.device("cpu"), torch.float32)
+    assert figures(logits, torch.from_numpy(test_set.labels))["nll"] == metrics["test_nll"]
+    assert main(["export", str(tmp_path / "whole"), "--out", "student.onnx"]) == 0

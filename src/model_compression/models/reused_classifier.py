@@ -25,7 +25,7 @@ TRUNK, PROJECTOR = "trunk", "projector"
 _TOLERANCE = 1e-4  # of the largest value: what two ways to compute the same in float32 differ by at most
 
 
-@MODELS.register(NAME)
+@MODELS.register(NAME, listed=False)
 def reused_classifier(
     num_classes: int = 10,
     body: str = "resnet8",
@@ -37,7 +37,6 @@ def reused_classifier(
     bias: bool = True,
 ) -> Network:
     """Network ``body`` up to ``layer``, a projector of its maps to the teacher's, global pooling, an inner product.
-
     ``body_map`` and ``teacher_map`` are (C, H, W) of the maps on both sides of the projector, ``pooling`` is "average"
     or "max". With fresh weights it is a network as any other; `reuse_classifier` makes the one with a teacher's.
     """
@@ -55,12 +54,14 @@ def reuse_classifier(
     The student's layers are used, not copied; the teacher's classifier is copied and frozen. ``images`` (B, C, H, W)
     uint8 show the shapes, and ``seed`` draws the projector's weights.
 
-    Raises UsageError when the student is no chain of layers that could be cut there, or when the teacher does not
-    answer with an inner product of its globally pooled maps.
+    Raises UsageError when ``layer`` of the student does not answer with maps, or when the teacher does not answer with
+    an inner product of its globally pooled maps.
     """
-    shapes = {found.name: found.shape[1:] for found in layers(student.body, student.preprocessing(images))}
-    trunk = behind_layer(student, layer)
+    _check_layer(student.body, layer)
+    pixels = student.preprocessing(images)
+    shapes = {found.name: found.shape[1:] for found in layers(student.body, pixels)}
     pooling, head, teacher_map = find_classifier(teacher, teacher_layer, images)
+    trunk = behind_layer(student, layer)
     if len(shapes.get(layer, ())) != 3:
         raise UsageError(f"the student's layer {layer!r} does not answer with maps; name another with --pairs")
     if pooling == "max" and any(a < b for a, b in zip(shapes[layer][1:], teacher_map[1:], strict=True)):
@@ -99,26 +100,67 @@ def last_maps(student: Network, teacher: Network, images: Tensor) -> tuple[str, 
     return names[0], names[1]
 
 
-def behind_layer(network: Network, layer: str) -> nn.Sequential:
-    """The layers of ``network`` up to ``layer``, which may lie within layers, as "stage3.block1".
+class UpToLayer(nn.Module):
+    """``body``, but with the answer of its ``layer`` for its own: of any module, whatever its ``forward`` does.
 
-    Raises UsageError unless each is a plain chain: then nothing goes around the cut.
+    ``body`` is used, not copied, and whole: what follows the layer is computed too, for nothing, and gets no gradient.
     """
-    return _cut(network.body, layer, f"the student is cut behind its layer {layer!r}, and cannot be: ")
+
+    def __init__(self, body: nn.Module, layer: str):
+        super().__init__()
+        self.body, self._layer = body, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the layer answers when the body is given ``images``."""
+        caught: list[Tensor] = []
+        layer = self.body.get_submodule(self._layer)
+        handle = layer.register_forward_hook(lambda module, inputs, answer: caught.append(answer))
+        try:
+            self.body(images)
+        finally:
+            handle.remove()
+        if not caught:
+            raise UsageError(f"layer {self._layer!r} was not used in the forward pass; choose other --pairs")
+        return caught[-1]
 
 
-def _cut(module: nn.Module, layer: str, refusal: str) -> nn.Sequential:
+def behind_layer(network: Network, layer: str) -> nn.Module:
+    """``network`` up to ``layer``, which may lie within layers, as "stage3.block1".
+
+    A chain of layers is cut; anything else is what `UpToLayer` makes of it. Raises UnknownNameError for a layer that is
+    not there.
+    """
+    _check_layer(network.body, layer)
+    return _cut(network.body, layer) if _is_chain(network.body, layer) else UpToLayer(network.body, layer)
+
+
+def _check_layer(body: nn.Module, layer: str) -> None:
+    known = [name for name, _ in body.named_modules() if name]
+    if layer not in known:
+        raise unknown_name("layer", layer, known)
+
+
+def name_in(trunk: nn.Module, name: str) -> str:
+    """What layer ``name`` of a body is called in the network whose trunk it has become."""
+    return f"{TRUNK}.{'body.' if isinstance(trunk, UpToLayer) else ''}{name}"
+
+
+def _is_chain(module: nn.Module, layer: str) -> bool:
+    """Whether each module that ``layer`` lies in is a plain chain, so that nothing goes around a cut behind it."""
+    first, _, rest = layer.partition(".")
     if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
-        raise UsageError(
-            f"{refusal}{type(module).__name__} is no chain of layers (nn.Sequential); choose other --pairs"
-        )
+        return False
+    return not rest or _is_chain(module.get_submodule(first), rest)
+
+
+def _cut(module: nn.Module, layer: str) -> nn.Sequential:
     first, _, rest = layer.partition(".")
     kept: OrderedDict[str, nn.Module] = OrderedDict()
     for name, child in module.named_children():
-        kept[name] = _cut(child, rest, refusal) if name == first and rest else child
+        kept[name] = _cut(child, rest) if name == first and rest else child
         if name == first:
-            return nn.Sequential(kept)
-    raise unknown_name("layer", first, list(kept))
+            break
+    return nn.Sequential(kept)
 
 
 @torch.no_grad()
@@ -184,7 +226,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _assembled(trunk: nn.Sequential, projector: nn.Sequential, pooling: str, head: nn.Linear) -> Network:
+def _assembled(trunk: nn.Module, projector: nn.Sequential, pooling: str, head: nn.Linear) -> Network:
     pools = {"average": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
     if pooling not in pools:
         raise UsageError(f"pooling must be 'average' or 'max', got {pooling!r}")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from model_compression.counter_random import derived_seed
 from model_compression.models.base import Network
-from model_compression.models.reused_classifier import PROJECTOR, TRUNK, reuse_classifier
+from model_compression.models.reused_classifier import PROJECTOR, TRUNK, name_in, reuse_classifier
 from model_compression.train.observer import Observer
 from model_compression.train.taps import Taps
 
@@ -25,7 +25,8 @@ def with_teachers_classifier(
         f"what is trained and ships is {student.name} up to {layer}, a projector and the teacher's classifier: "
         f"{num_parameters(whole):,} parameters, where {student.name} alone has {num_parameters(student):,}"
     )
-    return whole, dataclasses.replace(taps, student=(*(f"{TRUNK}.{name}" for name in taps.student[:-1]), PROJECTOR))
+    trunk = whole.get_submodule(TRUNK)
+    return whole, dataclasses.replace(taps, student=(*(name_in(trunk, name) for name in taps.student[:-1]), PROJECTOR))
 
 
 def num_parameters(network: Network) -> int:
