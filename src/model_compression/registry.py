@@ -13,7 +13,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UnknownNameError:
     """The error for a name that is not known: near matches first, then all names."""
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.51)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}known: {', '.join(sorted(known)) or 'none'}")
 

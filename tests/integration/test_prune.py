@@ -187,7 +187,11 @@ def test_command_says_what_was_left(trained, tmp_path, capsys):
     base = ["prune", str(trained), "--params", "0.5", "--steps", "2", "--step-epochs", "1", "--epochs", "1"]
     assert main([*base, "--out", str(tmp_path / "p")]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in out[1:3]] == [["step-1", "70.7%"], ["final", "50.0%"]]
+    assert [line.split()[:2] for line in out[1:4]] == [
+        ["before", "100.0%"],
+        ["step-1", "70.7%"],
+        ["final", "50.0%"],
+    ]
     assert out[-1] == f"run folder {tmp_path / 'p' / 'final'}"
     assert (
         main(

@@ -132,7 +132,7 @@ def test_broken_plugin_is_an_error_only_for_those_who_ask_for_it():
 def test_methods_command_shows_a_plugin_and_names_a_broken_one(capsys):
     assert main(["methods"]) == 0
     shown = capsys.readouterr()
-    assert "\nagree " in f"\n{shown.out}"
+    assert "\n  agree " in f"\n{shown.out}"
     assert "method 'broken', a plug-in of their-plugin, cannot be loaded" in shown.err
     assert main(["methods", "agree"]) == 0
     assert "The mean squared difference of the logits." in capsys.readouterr().out

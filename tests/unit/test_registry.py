@@ -30,7 +30,9 @@ def test_name_that_is_not_listed_is_known_all_the_same(registry):
     assert registry.names() == ["kd", "logits"]
     assert registry.create("logits-of-a-file") == "from a file"
     assert "logits-of-a-file" in registry
-    with pytest.raises(UnknownNameError, match=r"unknown method 'logits-of-a-fil'; known: kd, logits$"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown method 'logits-of-a-fil'; did you mean 'logits'\? known: kd, logits$"
+    ):
         registry.get("logits-of-a-fil")
 
 

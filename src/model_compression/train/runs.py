@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
 from model_compression.report.model_card import model_card
 from model_compression.report.run_files import read_run
-from model_compression.train.checkpoint import State, delete_states, load_state, save_state
+from model_compression.train.checkpoint import State, delete_states, load_state
 from model_compression.train.evaluate import agreement, figures, predict
-from model_compression.train.events import EventLog, read_events
+from model_compression.train.events import read_events
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts, Prepared
 from model_compression.train.reused_classifier import num_parameters
-from model_compression.train.roles import Progress
 from model_compression.train.run_folder import RunFolder
+from model_compression.train.run_loop import RunLoop
 from model_compression.train.stop_requests import stop_requests
 from model_compression.train.trackers import open_trackers
 from model_compression.train.trainer import Trainer
@@ -154,79 +153,16 @@ def _train(
     state: State | None,
     lr: float | None = None,
 ) -> dict[str, Any]:
-    trainer = prepared.trainer
-    trainer.report = observer.message
-    progress: dict[str, Any] = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
-    if state is not None:
-        trainer.restore(state)
-    events, timing = EventLog(run.events, progress["events"]), EventLog(run.timing, progress["timing"])
-    begun = time.monotonic() - progress["seconds"]
-
-    def save() -> None:
-        counts = {"events": events.count, "timing": timing.count, "seconds": time.monotonic() - begun}
-        facts = {"step": trainer.step, **prepared.identity, **counts}
-        save_state(run.state, State(tensors=trainer.state(), progress=facts))
-
-    if lr is not None:
-        trainer.change_lr(lr)
-        save()
-
-    watched = open_trackers(config, run.path, trainer.epoch + 1, observer.message)
-    with ways_on(run), stop_requests() as stopped, watched as trackers:
-
-        def stop() -> None:
-            if trainer.guard.alarmed:
-                said = "its loss being that of an explosion: the state before is kept"
-            else:
-                save()
-                said = "state saved"
-            raise Interrupted(
-                f"stopped at step {trainer.step} of {trainer.total_steps}, {said}; "
-                f"continue with: model-compression resume {run.path}",
-                exit_code=128 + stopped[0],
-            )
-
-        def watch(progress: Progress) -> None:
-            observer.stepped(progress)
-            if stopped and trainer.step % trainer.steps_per_epoch:  # after its last step an epoch is recorded first
-                stop()
-
-        def watch_answers() -> None:
-            if stopped:
-                stop()
-
-        def watch_first_stage() -> None:
-            if stopped:  # nothing is saved: the stage is short, and begins anew
-                raise Interrupted(
-                    f"stopped before the first step; continue with: model-compression resume {run.path}",
-                    exit_code=128 + stopped[0],
-                )
-
-        prepared.between_answers = watch_answers
-        observer.started(trainer, prepared.eval_name)
-        trainer.run_first_stage(watch_first_stage)
-        while trainer.step < trainer.total_steps:
-            epoch_begun = time.monotonic()
-            event = trainer.run_epoch(watch)
-            seconds = time.monotonic() - epoch_begun
-            last = event["epoch"] == config.epochs
-            if config.evaluate_every and (event["epoch"] % config.evaluate_every == 0 or last):
-                event[f"{prepared.eval_name}_accuracy"] = trainer.evaluate(prepared.eval_set)
-            events.append(event)
-            timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
+    with ways_on(run), stop_requests() as stopped:
+        loop = RunLoop(config, prepared, run, observer, state, stopped)
+        if lr is not None:
+            loop.change_lr(lr)
+        with open_trackers(config, run.path, loop.next_epoch, observer.message) as trackers:
+            loop.train(trackers)
+            metrics = _finish(config, prepared, run, loop.seconds)  # a signal that comes now changes nothing
             for tracker in trackers:
-                tracker.epoch(event)
-            if config.keep_every and event["epoch"] % config.keep_every == 0:
-                save_weights(run.path / f"student-{event['epoch']}.safetensors", trainer.network)
-            observer.epoch_done(event)
-            if stopped:
-                stop()
-            if (event["epoch"] % config.checkpoint_every == 0 or last) and not trainer.guard.alarmed:
-                save()
-        metrics = _finish(config, prepared, run, time.monotonic() - begun)  # a signal that comes now changes nothing
-        for tracker in trackers:
-            tracker.close(metrics)
-        return metrics
+                tracker.close(metrics)
+            return metrics
 
 
 def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float) -> dict[str, Any]:

@@ -94,5 +94,5 @@ def test_objective_gives_no_gradient_to_the_teacher():
 
 
 def test_objective_refuses_weights_of_terms_that_the_method_lacks():
-    with pytest.raises(UnknownNameError, match="unknown term of method 'kd': 'kl'; did you mean 'kd'"):
+    with pytest.raises(UnknownNameError, match="unknown term of method 'kd': 'kl'; known: kd"):
         Objective(distilled("kd", weights={"kl": 1.0}), 100, 4)
