@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.registry import Registry
@@ -39,24 +40,32 @@ def nin_cifar10() -> Recipe:
 
 @RECIPES.register("whitening-cnn-cifar10")
 def whitening_cnn_cifar10() -> Recipe:
-    """The fast, strong teacher, without label smoothing, which would make it a worse teacher (arXiv 1906.02629)."""
-    return Recipe(
-        config=TrainConfig(
-            student=ModelConfig(name="whitening-cnn", options={"widths": [128, 384, 384]}),
-            data=DataConfig(augmentation="flip_shift", shift=2),
-            optim=OptimConfig(
-                optimizer="sgd",
-                lr=0.375,
-                momentum=0.85,
-                weight_decay=1.33e-3,
-                bias_lr_scale=64.0,
-                schedule="one_cycle",
-                warmup=0.23,
-            ),
-            epochs=16,
-            batch_size=256,
+    """The strong teacher, without label smoothing, which would make it a worse teacher (arXiv 1906.02629)."""
+    config = _whitening_cnn({"widths": [128, 384, 384]}, epochs=16)
+    return Recipe(config=config, expect="94.0 % test accuracy from one view (seed 0)")
+
+
+@RECIPES.register("whitening-cnn-small-cifar10")
+def whitening_cnn_small_cifar10() -> Recipe:
+    """The same with narrower blocks: it answers 2.5 times as fast."""
+    return Recipe(config=_whitening_cnn({}, epochs=24), expect="93.7 % test accuracy from one view (seed 0)")
+
+
+def _whitening_cnn(options: dict[str, Any], epochs: int) -> TrainConfig:
+    return TrainConfig(
+        student=ModelConfig(name="whitening-cnn", options=options),
+        data=DataConfig(augmentation="flip_shift", shift=2),
+        optim=OptimConfig(
+            optimizer="sgd",
+            lr=0.375,
+            momentum=0.85,
+            weight_decay=1.33e-3,
+            bias_lr_scale=64.0,
+            schedule="one_cycle",
+            warmup=0.23,
         ),
-        expect="94.0 % test accuracy from one view (seed 0)",
+        epochs=epochs,
+        batch_size=256,
     )
 
 

@@ -24,7 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each arm (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="the first seed (default: 0)")
     parser.add_argument("--epochs", type=int, metavar="E", help="of each run (default: classic 100, views 20)")
-    parser.add_argument("--teacher", metavar="MODEL", help="default: classic nin-cifar10, views whitening-cnn-cifar10")
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help="default: classic nin-cifar10, views whitening-cnn-small-cifar10"
+    )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="some of the arms only (default: all)")
     parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     layout = LAYOUTS[args.experiment]
     protocol, epochs, teacher, title = {
         "classic": (classic_protocol, 100, "nin-cifar10", "The classic experiment"),
-        "views": (views_protocol, 20, "whitening-cnn-cifar10", "How many views the teacher should answer"),
+        "views": (views_protocol, 20, "whitening-cnn-small-cifar10", "How many views the teacher should answer"),
     }[args.experiment]
     epochs, teacher = epochs if args.epochs is None else args.epochs, args.teacher or teacher
     arms = args.arms or list(layout.arms)
