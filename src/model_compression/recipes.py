@@ -136,6 +136,32 @@ def views_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | N
     return {"labels": labels, **arms, "fresh": fresh, "fresh_fp32": exact}
 
 
+def modern_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | None = None) -> dict[str, TrainConfig]:
+    """The student of 2016 as it would be trained today, on labels and by the three ways: augmented, AdamW, one cycle.
+
+    The teacher answers 16 views in turn; labels, which cost nothing, have a fresh view each epoch.
+    """
+    data = dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=4)
+    labels = TrainConfig(
+        student=ModelConfig(name="lenet", options={"init": "default"}),
+        data=data,
+        optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
+        epochs=epochs,
+        seed=seed,
+        evaluate_every=max(1, epochs // 20),
+    )
+    methods = {
+        "logits": MethodConfig(name="logits"),
+        "noisy_teacher": MethodConfig(name="noisy_teacher", params={"alpha": 0.5, "sigma": 0.1}),
+        "kd": MethodConfig(name="kd", params={"temperature": 4.0}, weights={"kd": 1.0}, label_weight=0.0),
+    }
+    viewed, named = dataclasses.replace(data, views=16), ModelConfig(name=teacher)
+    return {
+        "labels": labels,
+        **{arm: dataclasses.replace(labels, teacher=named, method=m, data=viewed) for arm, m in methods.items()},
+    }
+
+
 def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: int) -> dict[str, TrainConfig]:
     """``base`` on labels alone ("labels") and with each method: the same student, data, optimiser and epochs.
 

@@ -18,7 +18,7 @@ from model_compression.config import (
     to_json,
 )
 from model_compression.errors import UnknownNameError, UsageError
-from model_compression.recipes import RECIPES, classic_protocol, demo_pair, views_protocol
+from model_compression.recipes import RECIPES, classic_protocol, demo_pair, modern_protocol, views_protocol
 
 PLAIN = {"student": {"name": "lenet"}}
 
@@ -26,6 +26,7 @@ PLAIN = {"student": {"name": "lenet"}}
 def all_recipes():
     configs = {name: RECIPES.create(name).config for name in RECIPES}
     configs |= classic_protocol(teacher="nin-cifar10", epochs=100, seed=3)
+    configs |= {f"modern-{arm}": c for arm, c in modern_protocol(teacher="nin", epochs=20, seed=1).items()}
     configs |= {f"views-{arm}": c for arm, c in views_protocol(teacher="nin", epochs=20, seed=1).items()}
     configs |= {f"demo-{arm}": c for arm, c in demo_pair(teacher="nin", epochs=2, data=DataConfig()).items()}
     return configs
@@ -40,6 +41,16 @@ def test_config_round_trip_is_exact_for_every_recipe(name, config):
     assert json.loads(text)["student"]["name"] == config.student.name
     for section in (config.data, config.optim, config.student):
         assert from_dict(type(section), to_dict(section)) == section
+
+
+def test_arms_of_the_modern_experiment_differ_in_how_they_are_taught_alone():
+    arms = modern_protocol(teacher="nin", epochs=20, seed=1)
+    for config in arms.values():
+        data = dataclasses.replace(config.data, views=0)
+        assert dataclasses.replace(config, data=data, teacher=None, method=None) == arms["labels"]
+    assert {arm: config.data.views for arm, config in arms.items() if config.method} == dict.fromkeys(
+        ("logits", "noisy_teacher", "kd"), 16
+    )
 
 
 def test_recipes_train_teachers_without_label_smoothing():

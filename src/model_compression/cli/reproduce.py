@@ -1,5 +1,6 @@
-"""Repeat an experiment: `classic`, a LeNet on labels alone and with the three ways of 2016 to learn from a teacher; or
-`views`, how many augmented views of each image the teacher should answer.
+"""Repeat an experiment: `classic`, a LeNet on labels alone and with the three ways of 2016 to learn from a teacher;
+`modern`, the same with today's augmentation, optimiser and teacher; or `views`, how many augmented views of each image
+the teacher should answer.
 
 Each finished run leaves a record in the results folder; what has a record is not run again, and what was interrupted
 goes on where it stopped: give the same command again.
@@ -11,6 +12,7 @@ from pathlib import Path
 EXAMPLES = """examples:
   model-compression reproduce
   model-compression reproduce classic --seeds 3 --epochs 100
+  model-compression reproduce modern --seeds 5
   model-compression reproduce views --seeds 3 --arms views_4 fresh
   model-compression reproduce --epochs 2 --arms labels kd --out results/trial
 """
@@ -19,13 +21,19 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument(
-        "experiment", nargs="?", default="classic", metavar="EXPERIMENT", help="classic or views (default: classic)"
+        "experiment",
+        nargs="?",
+        default="classic",
+        metavar="EXPERIMENT",
+        help="classic, modern or views (default: classic)",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each arm (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="the first seed (default: 0)")
-    parser.add_argument("--epochs", type=int, metavar="E", help="of each run (default: classic 100, views 20)")
     parser.add_argument(
-        "--teacher", metavar="MODEL", help="default: classic nin-cifar10, views whitening-cnn-small-cifar10"
+        "--epochs", type=int, metavar="E", help="of each run (default: classic 100, modern 60, views 20)"
+    )
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help="default: classic nin-cifar10, the others whitening-cnn-small-cifar10"
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="some of the arms only (default: all)")
     parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
@@ -41,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.config import DataConfig
     from model_compression.errors import UsageError
     from model_compression.models.weights import find_weights
-    from model_compression.recipes import classic_protocol, views_protocol
+    from model_compression.recipes import classic_protocol, modern_protocol, views_protocol
     from model_compression.registry import unknown_name
     from model_compression.report.experiment_table import LAYOUTS, write_report
     from model_compression.report.records import record_path
@@ -54,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     layout = LAYOUTS[args.experiment]
     protocol, epochs, teacher, title = {
         "classic": (classic_protocol, 100, "nin-cifar10", "The classic experiment"),
+        "modern": (modern_protocol, 60, "whitening-cnn-small-cifar10", "The classic student, trained as today"),
         "views": (views_protocol, 20, "whitening-cnn-small-cifar10", "How many views the teacher should answer"),
     }[args.experiment]
     epochs, teacher = epochs if args.epochs is None else args.epochs, args.teacher or teacher
