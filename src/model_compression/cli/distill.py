@@ -149,6 +149,8 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     if given and teacher is None and getattr(args, "scheme", None) != "self":
         raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")
+    if "teacher_cache_dtype" in given and given.get("teacher_cache", config.teacher_cache) == "off":
+        raise UsageError("--teacher-cache-dtype has no effect here: --teacher-cache off stores no answers")
     if teacher is not None:
         teacher = with_model_options(teacher, args, "teacher")
     elif with_model_options(config.student, args, "teacher") != config.student:

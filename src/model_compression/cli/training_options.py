@@ -41,6 +41,7 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--optimizer": (str, "optim.optimizer", "sgd, adam or adamw"),
     "--lr": (float, "optim.lr", "largest learning rate"),
     "--weight-decay": (float, "optim.weight_decay", "on weights, never on biases"),
+    "--workers": ("--resident auto or off", lambda config: config.data.resident != "on"),
     "--momentum": (float, "optim.momentum", "of sgd, with Nesterov's correction"),
     "--schedule": (str, "optim.schedule", "constant, step or one_cycle"),
     "--step-at": (float, "optim.step_at", "step: share of the epochs after which the rate falls"),

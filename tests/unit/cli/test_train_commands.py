@@ -131,13 +131,13 @@ def test_options_reach_the_config(config_of):
 def test_method_options_reach_the_config(config_of):
     config, _ = config_of(
         *DISTILL, "--teacher", "nin", "--method", "kd", "--variant", "historic", "--param", "temperature=3", "--weight",
-        "kd=0.7", "--label-weight", 0.3, "--teacher-cache", "off", "--teacher-cache-dtype", "fp32", "--teacher-tta",
+        "kd=0.7", "--label-weight", 0.3, "--teacher-cache", "answers", "--teacher-cache-dtype", "fp32", "--teacher-tta",
         "flip",
     )  # fmt: skip
     assert config.teacher.name == "nin"
     assert config.method.params == {"temperature": 3, "variant": "historic"}
     assert (config.method.weights, config.method.label_weight) == ({"kd": 0.7}, 0.3)
-    assert (config.teacher_cache, config.teacher_cache_dtype, config.teacher_tta) == ("off", "fp32", "flip")
+    assert (config.teacher_cache, config.teacher_cache_dtype, config.teacher_tta) == ("answers", "fp32", "flip")
 
 
 @pytest.mark.parametrize("name", RECIPES.names())
@@ -167,6 +167,8 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TRAIN, "--cutout", 3], "cutout 3 needs augmentation flip or flip_shift, got none"),
         ([*TRAIN, "--augmentation", "flip", "--cutout", 9], "cutout must be at most the images' 8 pixels, got 9"),
         ([*TRAIN, "--momentum", 0.5], "--momentum has no effect here: it needs --optimizer sgd"),
+        ([*TRAIN, "--resident", "on", "--workers", 1], "--workers has no effect here: it needs --resident auto or off"),
+        ([*DISTILL, "--teacher", "nin", "--teacher-cache", "off", "--teacher-cache-dtype", "fp32"], "off stores no ans"),
         ([*TRAIN, "--step-at", 0.5], "--step-at has no effect here: it needs --schedule step"),
         ([*TRAIN, "--schedule", "step", "--warmup", 0.5], "--warmup has no effect here: it needs --schedule one_cycle"),
         ([*TAUGHT, "--method", "logits", "--label-smoothing", 0.1], "label_smoothing 0.1 has no effect: method 'logi"),
