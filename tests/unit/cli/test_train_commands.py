@@ -168,7 +168,7 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TRAIN, "--augmentation", "flip", "--cutout", 9], "cutout must be at most the images' 8 pixels, got 9"),
         ([*TRAIN, "--momentum", 0.5], "--momentum has no effect here: it needs --optimizer sgd"),
         ([*TRAIN, "--resident", "on", "--workers", 1], "--workers has no effect here: it needs --resident auto or off"),
-        ([*DISTILL, "--teacher", "nin", "--teacher-cache", "off", "--teacher-cache-dtype", "fp32"], "off stores no ans"),
+        ([*TAUGHT, "--teacher-cache", "off", "--teacher-cache-dtype", "fp32"], "stores no answer"),
         ([*TRAIN, "--step-at", 0.5], "--step-at has no effect here: it needs --schedule step"),
         ([*TRAIN, "--schedule", "step", "--warmup", 0.5], "--warmup has no effect here: it needs --schedule one_cycle"),
         ([*TAUGHT, "--method", "logits", "--label-smoothing", 0.1], "label_smoothing 0.1 has no effect: method 'logi"),
