@@ -18,6 +18,7 @@ from model_compression import start_run
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.train.device import choose_device
 
+TEACHER = "whitening-cnn-small-cifar10"  # answers twice as fast as nin-cifar10, and is right more often
 _ADAMW = OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle")
 
 
@@ -26,10 +27,11 @@ def plan(goal: int, seed: int, device: str) -> TrainConfig:
     augmented = DataConfig(augmentation="flip_shift", views=4)
     return TrainConfig(
         student=ModelConfig(name="lenet", options={"init": "default"}),
-        teacher=ModelConfig(name="nin-cifar10"),
+        teacher=ModelConfig(name=TEACHER),
         method=MethodConfig(name="kd"),
         data=DataConfig() if goal <= 72 else augmented,
         optim=_ADAMW,
+        batch_size=128,
         epochs=3 if goal <= 72 else 14,
         seed=seed,
         device=device,
@@ -66,7 +68,7 @@ def main() -> None:
         )
     text = "\n".join(
         [
-            "# Time to accuracy, LeNet from nin-cifar10",
+            f"# Time to accuracy, LeNet from {TEACHER}",
             "",
             f"{line(where)}. Reading the data, filling the teacher's cache and the test included; "
             "`python -m benchmarks.time_to_accuracy`.",
