@@ -18,6 +18,11 @@ class Recipe:
     expect: str
 
 
+_LENET = ModelConfig(name="lenet", options={"init": "default"})
+_ADAMW = OptimConfig(
+    optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"
+)  # what the LeNet is trained with today
+
 RECIPES: Registry[Callable[[], Recipe]] = Registry("recipe")
 
 
@@ -74,9 +79,9 @@ def lenet_cifar10() -> Recipe:
     """The classic student on labels alone, with augmentation."""
     return Recipe(
         config=TrainConfig(
-            student=ModelConfig(name="lenet", options={"init": "default"}),
+            student=_LENET,
             data=DataConfig(augmentation="flip_shift"),
-            optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
+            optim=_ADAMW,
             epochs=12,
             batch_size=256,
         ),
@@ -118,18 +123,10 @@ def classic_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig |
 
 def views_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | None = None) -> dict[str, TrainConfig]:
     """How many views of an image a teacher should answer: one, a few shown in turn, or a fresh one each epoch."""
-    data = dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=4)
-    labels = TrainConfig(
-        student=ModelConfig(name="lenet", options={"init": "default"}),
-        data=data,
-        optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
-        epochs=epochs,
-        seed=seed,
-        evaluate_every=max(1, epochs // 10),
-    )
+    labels = _augmented_lenet(epochs, seed, data)
     fresh = dataclasses.replace(labels, teacher=ModelConfig(name=teacher), method=MethodConfig(name="kd"))
     arms = {
-        f"views_{views}": dataclasses.replace(fresh, data=dataclasses.replace(data, views=views))
+        f"views_{views}": dataclasses.replace(fresh, data=dataclasses.replace(labels.data, views=views))
         for views in (1, 4, 16)
     }
     exact = dataclasses.replace(fresh, teacher_cache_dtype="fp32")
@@ -141,25 +138,29 @@ def modern_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | 
 
     The teacher answers 16 views in turn; labels, which cost nothing, have a fresh view each epoch.
     """
-    data = dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=4)
-    labels = TrainConfig(
-        student=ModelConfig(name="lenet", options={"init": "default"}),
-        data=data,
-        optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
-        epochs=epochs,
-        seed=seed,
-        evaluate_every=max(1, epochs // 20),
-    )
+    labels = _augmented_lenet(epochs, seed, data)
     methods = {
         "logits": MethodConfig(name="logits"),
         "noisy_teacher": MethodConfig(name="noisy_teacher", params={"alpha": 0.5, "sigma": 0.1}),
         "kd": MethodConfig(name="kd", params={"temperature": 4.0}, weights={"kd": 1.0}, label_weight=0.0),
     }
-    viewed, named = dataclasses.replace(data, views=16), ModelConfig(name=teacher)
+    viewed, named = dataclasses.replace(labels.data, views=16), ModelConfig(name=teacher)
     return {
         "labels": labels,
         **{arm: dataclasses.replace(labels, teacher=named, method=m, data=viewed) for arm, m in methods.items()},
     }
+
+
+def _augmented_lenet(epochs: int, seed: int, data: DataConfig | None) -> TrainConfig:
+    """The student of 2016 on labels, by today's means: a fresh view of each image in each epoch, AdamW, one cycle."""
+    return TrainConfig(
+        student=_LENET,
+        data=dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=4),
+        optim=_ADAMW,
+        epochs=epochs,
+        seed=seed,
+        evaluate_every=max(1, epochs // 10),
+    )
 
 
 def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: int) -> dict[str, TrainConfig]:
@@ -196,9 +197,9 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
 def demo_pair(*, teacher: str, epochs: int, data: DataConfig) -> dict[str, TrainConfig]:
     """A LeNet on labels alone and one that learns from the teacher, with the same short schedule."""
     labels = TrainConfig(
-        student=ModelConfig(name="lenet", options={"init": "default"}),
+        student=_LENET,
         data=data,
-        optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
+        optim=_ADAMW,
         epochs=epochs,
         evaluate_every=1,
     )

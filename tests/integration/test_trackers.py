@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from model_compression.errors import Interrupted, MissingExtraError, UsageError
+from model_compression.train import trackers
 from model_compression.train.runs import resume_run, start_run
 
 
@@ -69,12 +70,13 @@ def values(items):
 
 def test_wandb_has_the_curves_of_both_parts_of_a_resumed_run_and_its_result(tmp_path, tiny, watcher, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(trackers, "_PATIENCE_S", 120.0)  # a busy machine starts its client slowly
     config, seen = tiny.config("kd", wandb="mine", evaluate_every=1), watcher([7])
     with pytest.raises(Interrupted):
         start_run(config, tmp_path / "run", seen)
     resumed = watcher()
     metrics = resume_run(tmp_path / "run", resumed)
-    assert not [message for message in resumed.messages if "did not take" in message]
+    assert not [message for message in resumed.messages if "the run goes on" in message]
     parts = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert f"Weights & Biases: offline; send it with: wandb sync {parts[0].parent}" in seen.messages
     assert len({part.name for part in parts}) == 1  # the same run, gone on with

@@ -18,6 +18,7 @@ EXAMPLES = """examples:
 MODEL_COMPRESSION_CACHE in the environment is where they lie, else the user's cache.
 """
 
+_LEGEND = "found there: views that runs asked for and did not have to wait for; `cache info STORE` shows more of one"
 _SHORT = 8  # letters of a store's name that do to tell it from others
 _CHECKED = 500  # answers of each view that `check` computes again
 _TOLERANCES = {
@@ -168,9 +169,6 @@ def _facts(store: Any) -> dict[str, Any]:
         "filled": usage.filled,
         "hit_rate": usage.hit_rate,
     }
-
-
-_LEGEND = "found there: views that runs asked for and did not have to wait for; `cache info STORE` shows more of one"
 
 
 def _table(found: list[dict[str, Any]], folder: Path) -> str:

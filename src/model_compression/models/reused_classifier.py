@@ -37,6 +37,7 @@ def reused_classifier(
     bias: bool = True,
 ) -> Network:
     """Network ``body`` up to ``layer``, a projector of its maps to the teacher's, global pooling, an inner product.
+
     ``body_map`` and ``teacher_map`` are (C, H, W) of the maps on both sides of the projector, ``pooling`` is "average"
     or "max". With fresh weights it is a network as any other; `reuse_classifier` makes the one with a teacher's.
     """
@@ -58,8 +59,7 @@ def reuse_classifier(
     an inner product of its globally pooled maps.
     """
     _check_layer(student.body, layer)
-    pixels = student.preprocessing(images)
-    shapes = {found.name: found.shape[1:] for found in layers(student.body, pixels)}
+    shapes = {found.name: found.shape[1:] for found in layers(student.body, student.preprocessing(images))}
     pooling, head, teacher_map = find_classifier(teacher, teacher_layer, images)
     trunk = behind_layer(student, layer)
     if len(shapes.get(layer, ())) != 3:

@@ -25,30 +25,32 @@ class Layout:
     year: str = ""
 
 
+_OF_2016 = {"labels": 0.6615, "logits": 0.7197, "noisy_teacher": 0.7063, "kd": 0.7096, "teacher": 0.781}
+_CLASSIC_ARMS = {
+    "labels": "labels alone",
+    "logits": "logits (Ba & Caruana 2014)",
+    "noisy_teacher": "noisy teacher, α 0.5, σ 0.1 (Sau & Balasubramanian 2016)",
+}
 LAYOUTS = {
     "classic": Layout(
         heading="LeNet, trained on",
         arms={
-            "labels": "labels alone",
-            "logits": "logits (Ba & Caruana 2014)",
-            "noisy_teacher": "noisy teacher, α 0.5, σ 0.1 (Sau & Balasubramanian 2016)",
+            **_CLASSIC_ARMS,
             "kd": "KD, λ 0.3, τ 3 (Hinton et al. 2015)",
             "kd_tau_0.3": "KD, λ 0.3, τ 0.3",
         },
         baseline="labels",
-        published={"labels": 0.6615, "logits": 0.7197, "noisy_teacher": 0.7063, "kd": 0.7096, "teacher": 0.781},
+        published=_OF_2016,
         year="2016",
     ),
     "modern": Layout(
         heading="LeNet, trained on",
         arms={
-            "labels": "labels alone",
-            "logits": "logits (Ba & Caruana 2014)",
-            "noisy_teacher": "noisy teacher, α 0.5, σ 0.1 (Sau & Balasubramanian 2016)",
+            **_CLASSIC_ARMS,
             "kd": "KD, τ 4, no labels (Hinton et al. 2015)",
         },
         baseline="labels",
-        published={"labels": 0.6615, "logits": 0.7197, "noisy_teacher": 0.7063, "kd": 0.7096, "teacher": 0.781},
+        published=_OF_2016,
         year="2016",
     ),
     "views": Layout(
