@@ -129,8 +129,8 @@ def views_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | N
         f"views_{views}": dataclasses.replace(fresh, data=dataclasses.replace(labels.data, views=views))
         for views in (1, 4, 16)
     }
-    exact = dataclasses.replace(fresh, teacher_cache_dtype="fp32")
-    return {"labels": labels, **arms, "fresh": fresh, "fresh_fp32": exact}
+    exact = dataclasses.replace(arms["views_4"], teacher_cache_dtype="fp32")
+    return {"labels": labels, **arms, "fresh": fresh, "views_4_fp32": exact}
 
 
 def modern_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | None = None) -> dict[str, TrainConfig]:

@@ -49,7 +49,7 @@ def test_run_with_features_prints_its_pairs_and_saves_the_student_alone(tiny, tm
     metrics = start_run(tiny.config("toy", ema=0.9), tmp_path / "run", seen)
     assert seen.messages == [
         "features that are compared, student = teacher: drop1 = conv1, the embeddings",
-        "features and embeddings are not stored: the teacher answers live",
+        "features are not stored: the teacher answers live",
     ]
     assert set(seen.events[0]["terms"]) == {"label", "maps", "embeddings"}
     assert seen.events[-1]["terms"]["maps"] < seen.events[0]["terms"]["maps"]

@@ -101,7 +101,7 @@ def _check(args: argparse.Namespace) -> int:
                 count = observer.counter("check", len(views), "views")
                 largest = 0.0
                 for number, view in enumerate(views, start=1):
-                    largest = max(largest, teacher.difference(store.read(view), view, _CHECKED))
+                    largest = max(largest, teacher.difference(teacher.stored(view), view, _CHECKED))
                     count(number)
             if not views:
                 raise ModelCompressionError("no answers are stored in it: a run was stopped while it filled the first")
@@ -152,7 +152,12 @@ def _facts(store: Any) -> dict[str, Any]:
     from model_compression.errors import FileFormatError
 
     usage, views = store.usage, store.views()
-    found = {"folder": str(store.folder), "views": len(views), "size_bytes": store.size_bytes()}
+    found = {
+        "folder": str(store.folder),
+        "views": len(views),
+        "views_with_embeddings": len(store.views("embedding")),
+        "size_bytes": store.size_bytes(),
+    }
     try:
         print_, origin = store.fingerprint, store.origin
     except FileFormatError as error:  # or of another version of this package
@@ -210,6 +215,8 @@ def _text(facts: dict[str, Any]) -> str:
         name = Path(facts["folder"]).name
         return f"{facts['folder']}\n  damaged, or of another version; model-compression cache clear {name} deletes it"
     stored = f"{facts['views']} view{'' if facts['views'] == 1 else 's'}"
+    embedded = facts["views_with_embeddings"]
+    stored += f", {embedded} with embeddings," if embedded else ""
     tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
     asked = facts["found"] + facts["filled"]
     lines = [

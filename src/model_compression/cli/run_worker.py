@@ -19,6 +19,7 @@ from model_compression.config import MethodConfig, TrainConfig, from_dict
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.teachers.cache import CachedTeacher
 from model_compression.train.events import read_events
+from model_compression.train.objective import create_method
 from model_compression.train.prepared import Parts
 from model_compression.train.roles import Progress
 from model_compression.train.run_folder import RunFolder
@@ -84,7 +85,7 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     reporter = Reporter(say)
     parts = Parts(data=load_data(next(iter(configs.values())).data, reporter.message))
     refused: dict[str, str] = {}
-    stores = False
+    stored: list[TrainConfig] = []
     plain: TrainConfig | None = None
     for number, (arm, config) in enumerate(configs.items()):
         say({"done": number, "total": len(configs), "note": arm})
@@ -95,14 +96,19 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
             plain = dataclasses.replace(config, method=MethodConfig(name="logits"), label_smoothing=0.0)
             check_run(plain, parts)
         try:
-            stores |= isinstance(check_run(config, parts).teacher, CachedTeacher)
+            if isinstance(check_run(config, parts).teacher, CachedTeacher):
+                stored.append(config)
         except UsageError as error:
             refused[arm] = str(error)
         except Exception:  # its own run will fail, and say why
             traceback.print_exc()
-    if stores and plain is not None:
-        fill_cache(plain, reporter)
+    if stored:
+        fill_cache(max(stored, key=_needs_embedding), reporter)
     return {"refused": refused}
+
+
+def _needs_embedding(config: TrainConfig) -> bool:
+    return config.method is not None and "embedding" in create_method(config.method).needs
 
 
 def peak_memory() -> dict[str, int]:

@@ -1,5 +1,6 @@
 """A teacher's answers, computed once per view of the data and stored for every run that asks for the same."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,15 +15,20 @@ from model_compression.teachers.live import LiveTeacher
 from model_compression.teachers.store import AnswerStore
 
 _BLOCK = 500
+_TINY = 1e-12  # the range of answers that are all the same
 _SAMPLE = 8  # answers that are compared when a stored view is opened
 # Of the range of the logits: another batch size or device rounds otherwise, other images differ by far more.
 _TOLERANCES = {torch.float32: 0.01, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 Progress = Callable[[int, int], None]
+Answers = dict[str, Tensor]  # by field: "logits" (N, K), "embedding" (N, D)
 
 
 class CachedTeacher:
-    """Answers from stored views; a view that is not there is filled whole, in index order, in fixed blocks."""
+    """Answers from stored views; a view that is not there is filled whole, in index order, in fixed blocks.
+
+    Logits are stored, and embeddings where ``live`` answers with them.
+    """
 
     def __init__(
         self,
@@ -35,67 +41,96 @@ class CachedTeacher:
         self.store, self.live = store, live
         self._loader, self._progress, self._report = loader, progress, report
         self._dtype = stored_dtype(store.fingerprint["dtype"])
-        self._views: dict[int, Tensor] = {}
+        self._fields = ["logits", "embedding"] if live.embeds else ["logits"]
+        self._views: dict[int, Answers] = {}
+        self._shown: tuple[int, Answers] | None = None  # the view that was asked for last, where the batches are
 
     def answer(self, batch: Batch) -> Outputs:
-        """Logits (B, K) in float32 for images as the batch shows them."""
-        if batch.view not in self._views:
-            self._views[batch.view] = self.view(batch.view).to(batch.targets.device)
-        return Outputs(logits=self._views[batch.view][batch.indices].float())
+        """Logits (B, K) in float32, and embeddings (B, D), for images as the batch shows them."""
+        if self._shown is None or self._shown[0] != batch.view:
+            if batch.view not in self._views:
+                self._views[batch.view] = self.view(batch.view)
+            answers = self._views[batch.view]
+            self._shown = batch.view, {name: tensor.to(batch.targets.device) for name, tensor in answers.items()}
+        shown = {name: tensor[batch.indices].float() for name, tensor in self._shown[1].items()}
+        return Outputs(logits=shown["logits"], embedding=shown.get("embedding"))
 
-    def view(self, view: int) -> Tensor:
-        """Logits (N, K) of a view, on the CPU, filled if need be, and filled anew, which is said, if they are damaged.
+    def view(self, view: int) -> Answers:
+        """Logits (N, K) of a view, and embeddings (N, D), on the CPU.
 
-        Safe with other processes: one fills, the others wait.
+        Filled if need be, and filled anew, which is said, if they are damaged. Safe with other processes: one fills,
+        the others wait.
         """
-        path = self.store.path(view)
         try:
-            if path.exists():
+            if self._is_stored(view):
                 return self._found(view)
         except FileFormatError:
             pass  # looked at again, and said, by the one who fills
         with self.store.lock():
             try:
-                if path.exists():
+                if self._is_stored(view):
                     return self._found(view)
             except FileFormatError as error:
                 self._report(f"{error}; the teacher's answers are computed anew")
             self._fill(view)
         return self._checked(view)
 
-    def _found(self, view: int) -> Tensor:
+    def _is_stored(self, view: int) -> bool:
+        return all(self.store.path(view, field).exists() for field in self._fields)
+
+    def _found(self, view: int) -> Answers:
         answers = self._checked(view)
         self.store.count(found=1)
         return answers
 
-    def _checked(self, view: int) -> Tensor:
+    def _checked(self, view: int) -> Answers:
         """The stored answers. Raises FileFormatError for damaged ones, or of other images or weights."""
-        answers = self.store.read(view)
-        path, count = self.store.path(view), len(self._loader)
-        if len(answers) != count:
-            raise FileFormatError(f"{path} holds answers {tuple(answers.shape)} to {count} images")
+        answers = self.stored(view)
+        for field, tensor in answers.items():
+            if len(tensor) != len(self._loader):
+                path = self.store.path(view, field)
+                raise FileFormatError(f"{path} holds answers {tuple(tensor.shape)} to {len(self._loader)} images")
         if not self.difference(answers, view, _SAMPLE) <= _TOLERANCES[self.live.precision]:
+            path = self.store.path(view)
             raise FileFormatError(f"{path} holds other answers than this teacher gives to these images")
         return answers
 
-    def difference(self, answers: Tensor, view: int, samples: int) -> float:
-        """Largest difference of stored ``answers`` (N, K) from new ones, of the range of the logits, at ``samples``."""
-        chosen = torch.linspace(0, len(self._loader) - 1, min(samples, len(self._loader)))
-        batch = self._loader.batch(chosen.long().to(self._loader.targets.device), view)
-        anew = self.live.answer(batch).logits.cpu()
-        if answers.shape[1:] != anew.shape[1:]:
-            return float("inf")
-        return float((answers[chosen.long()].float() - anew).abs().max() / (anew.max() - anew.min()))
+    def stored(self, view: int) -> Answers:
+        """What is stored of a view, as far as this teacher answers with it. Raises FileFormatError for damaged ones."""
+        there = [field for field in self._fields if self.store.path(view, field).exists()]
+        return {field: self.store.read(view, field) for field in there}
+
+    def difference(self, answers: Answers, view: int, samples: int) -> float:
+        """Largest difference of stored ``answers`` from new ones to ``samples`` images, of the range of their field."""
+        chosen = torch.linspace(0, len(self._loader) - 1, min(samples, len(self._loader))).long()
+        batch = self._loader.batch(chosen.to(self._loader.targets.device), view)
+        anew = self._fields_of(self.live.answer(batch))
+        return max(_difference(tensor[chosen], anew[field]) for field, tensor in answers.items())
 
     def _fill(self, view: int) -> None:
-        answers: list[Tensor] = []
+        blocks: list[Answers] = []
+        done = 0
         for batch in self._loader.in_order(view=view, batch_size=_BLOCK):
-            answers.append(self.live.answer(batch).logits.cpu())
-            self._progress(sum(map(len, answers)), len(self._loader))
-        self.store.write(view, torch.cat(answers), self._dtype)
+            blocks.append(self._fields_of(self.live.answer(batch)))
+            done += len(batch.targets)
+            self._progress(done, len(self._loader))
+        for field in self._fields:
+            self.store.write(view, torch.cat([block[field] for block in blocks]), self._dtype, field)
         self.store.count(filled=1)
 
+    def _fields_of(self, outputs: Outputs) -> Answers:
+        """What is stored of ``outputs``, in float32 on the CPU."""
+        return {field: getattr(outputs, field).float().cpu() for field in self._fields}
 
-def size_estimate(*, images: int, classes: int, views: int, dtype: Any) -> int:
-    """Bytes that the answers to ``views`` views take."""
-    return images * classes * views * stored_dtype(dtype).itemsize
+
+def _difference(stored: Tensor, anew: Tensor) -> float:
+    """Largest difference of the range of ``anew`` (n, D); infinite where shapes differ, or something is no number."""
+    if stored.shape != anew.shape:
+        return math.inf
+    largest = float((stored.float() - anew).abs().max() / (anew.max() - anew.min()).clamp(min=_TINY))
+    return math.inf if math.isnan(largest) else largest
+
+
+def size_estimate(*, images: int, numbers: int, views: int, dtype: Any) -> int:
+    """Bytes that the answers to ``views`` views take; ``numbers`` of them for an image."""
+    return images * numbers * views * stored_dtype(dtype).itemsize

@@ -32,6 +32,7 @@ class LiveTeacher:
     ):
         self.models = [placed(model, device).eval().requires_grad_(False) for model in models]
         self.device, self.precision, self.tta = device, precision, tta
+        self.embeds = embedding
         self._tapped: Tapped | None = None
         if features or embedding:
             if len(models) > 1 or tta != "none":

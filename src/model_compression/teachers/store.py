@@ -1,4 +1,4 @@
-"""A folder of one teacher's answers: a file a view, a fingerprint of what they depend on, and how often they served."""
+"""A folder of one teacher's answers: a file for each view and field, what they depend on, and how often they served."""
 
 import hashlib
 import json
@@ -20,6 +20,7 @@ from model_compression.files import write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
 
 _FINGERPRINT, _USAGE, _LOCK = "fingerprint.json", "usage.json", ".lock"
+_FILES = {"logits": "view", "embedding": "embedding"}  # what the file of a field is called, before the view's number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,24 +105,27 @@ class AnswerStore:
         """Held by the process that writes."""
         return self._lock
 
-    def path(self, view: int) -> Path:
-        """The file of a view."""
-        return self.folder / f"view-{view}.safetensors"
+    def path(self, view: int, field: str = "logits") -> Path:
+        """The file of a view's ``field``: "logits" or "embedding"."""
+        return self.folder / f"{_FILES[field]}-{view}.safetensors"
 
-    def views(self) -> list[int]:
-        """The numbers of the views that are stored, in order."""
-        return sorted(int(path.stem.partition("-")[2]) for path in self.folder.glob("view-*.safetensors"))
+    def views(self, field: str = "logits") -> list[int]:
+        """The numbers of the views of which ``field`` is stored, in order."""
+        return sorted(int(path.stem.partition("-")[2]) for path in self.folder.glob(f"{_FILES[field]}-*.safetensors"))
 
     def size_bytes(self) -> int:
         """Of all files."""
         return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
 
-    def read(self, view: int) -> Tensor:
-        """Answers (N, K) as they were written, mapped into memory. Raises FileFormatError for damaged ones."""
-        path = self.path(view)
+    def read(self, view: int, field: str = "logits") -> Tensor:
+        """What was written, (N, K) logits or (N, D) embeddings, mapped into memory.
+
+        Raises FileFormatError when it is damaged.
+        """
+        path = self.path(view, field)
         try:
             with safe_open(path, framework="pt") as file:
-                header, answers = file.metadata() or {}, file.get_tensor("logits")
+                header, answers = file.metadata() or {}, file.get_tensor(field)
         except (SafetensorError, OSError) as error:
             raise FileFormatError(f"{path} is damaged: {error}") from None
         if header.get(FORMAT) != _digest(answers):
@@ -129,15 +133,18 @@ class AnswerStore:
         assert isinstance(answers, Tensor)
         return answers
 
-    def write(self, view: int, answers: Tensor, dtype: torch.dtype) -> None:
-        """Stores answers (N, K) of a view as ``dtype``. Raises ModelCompressionError when they do not fit into it."""
+    def write(self, view: int, answers: Tensor, dtype: torch.dtype, field: str = "logits") -> None:
+        """Stores a ``field`` of a view as ``dtype``: logits (N, K) or embeddings (N, D).
+
+        Raises ModelCompressionError when they do not fit into it.
+        """
         stored = answers.to(dtype).contiguous()
         if bool(answers.isfinite().all()) and not bool(stored.isfinite().all()):
             raise ModelCompressionError(
                 f"the teacher's answers reach {float(answers.abs().max()):.3g}, and half precision ends at 65,504; "
                 "store them with --teacher-cache-dtype fp32"
             )
-        write_atomically(self.path(view), save({"logits": stored}, {FORMAT: _digest(stored)}))
+        write_atomically(self.path(view, field), save({field: stored}, {FORMAT: _digest(stored)}))
 
     @property
     def usage(self) -> Usage:
@@ -166,7 +173,8 @@ class AnswerStore:
         freed = self.size_bytes()
         with self.lock():
             names = [_USAGE, _FINGERPRINT, _LOCK]
-            for path in [*map(self.path, self.views()), *(self.folder / name for name in names)]:
+            answers = [self.path(view, field) for field in _FILES for view in self.views(field)]
+            for path in [*answers, *(self.folder / name for name in names)]:
                 path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()

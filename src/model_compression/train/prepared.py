@@ -137,8 +137,8 @@ class Prepared:
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
         if self.live is None or config.teacher_cache == "off":
             return self.live
-        if taps:
-            observer.message("features and embeddings are not stored: the teacher answers live")
+        if taps.teacher:
+            observer.message("features are not stored: the teacher answers live")
             return self.live
 
         def progress(done: int, total: int) -> None:

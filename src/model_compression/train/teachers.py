@@ -8,6 +8,7 @@ import torch
 
 from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict, given_values
 from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError, UsageError
@@ -58,9 +59,11 @@ def cached_teacher(
     assert config.teacher is not None
     dtype = config.teacher_cache_dtype
     identity = fingerprint(live, train_set.digest, config.data, dtype)
+    loader = loader_for(train_set, config.data, live.device)
     if config.teacher_cache == "auto":
         views = num_views(config)
-        size = size_estimate(images=len(train_set), classes=train_set.num_classes, views=views, dtype=dtype)
+        numbers = _embedding_size(live, loader) + train_set.num_classes
+        size = size_estimate(images=len(train_set), numbers=numbers, views=views, dtype=dtype)
         if size > _AUTO_BYTES:
             report(
                 f"the answers to {views} views would take {size / 2**30:.1f} GiB: the teacher answers live; name a "
@@ -78,7 +81,7 @@ def cached_teacher(
             "data": dataclasses.asdict(config.data),
         },
     )
-    return CachedTeacher(live, loader_for(train_set, config.data, live.device), store, progress, report)
+    return CachedTeacher(live, loader, store, progress, report)
 
 
 def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
@@ -88,13 +91,19 @@ def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
     """
     if config.teacher is None or config.teacher_cache == "off":
         raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
-    if config.method is not None:
-        create_method(config.method)  # a name that is wrong here is wrong for the run as well
+    needs = create_method(config.method).needs if config.method is not None else frozenset()
+    if "features" in needs:
+        assert config.method is not None
+        raise UsageError(
+            f"method {config.method.name!r} compares features, which are not stored: there is nothing to build; give "
+            "a method of logits or embeddings"
+        )
     device = choose_device(config.device)
     check_teachers(config.teacher)
     train_set = _train_set(config.data, observer.message)
     teachers = load_teachers(config.teacher, train_set)
-    live = LiveTeacher(teachers, device, choose_precision(config.precision, device), config.teacher_tta)
+    precision = choose_precision(config.precision, device)
+    live = LiveTeacher(teachers, device, precision, config.teacher_tta, embedding="embedding" in needs)
     check_teachers_answers(config, live, train_set, observer.message)
     teacher = cached_teacher(config, live, train_set, observer.teacher_answered, observer.message)
     if teacher is None:
@@ -116,11 +125,26 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
         train_set = _train_set(data, report)
         teachers = load_teachers(from_dict(ModelConfig, named, str(store.folder)), train_set)
         precision = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
-        live = LiveTeacher(teachers, choose_device(device), precision[stored["precision"]], stored["tta"])
+        live = LiveTeacher(
+            teachers,
+            choose_device(device),
+            precision[stored["precision"]],
+            stored["tta"],
+            embedding=bool(store.views("embedding")),
+        )
     except (KeyError, TypeError) as error:
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
     store.claim(fingerprint(live, train_set.digest, data, stored["dtype"]), origin)
     return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
+
+
+def _embedding_size(live: LiveTeacher, loader: Loader) -> int:
+    """D of the embeddings (B, D) that are stored; 0 where none are."""
+    if not live.embeds:
+        return 0
+    embedding = live.answer(loader.batch(torch.arange(min(2, len(loader)), device=live.device), view=0)).embedding
+    assert embedding is not None
+    return embedding.shape[1]
 
 
 def _train_set(data: DataConfig, report: Callable[[str], None]) -> Dataset:

@@ -19,6 +19,7 @@ from model_compression.models.base import Network, placed
 from model_compression.models.features import Tapped
 from model_compression.models.weights import load_tensors, not_finite
 from model_compression.outputs import Outputs
+from model_compression.teachers.cache import CachedTeacher
 from model_compression.train.checkpoint import State, optimizer_tensors, restore_optimizer
 from model_compression.train.data_needs import check_data_needs
 from model_compression.train.device import autocast, choose_compile, seed_device
@@ -114,10 +115,11 @@ class Trainer:
         if self._tapped is None:
             return None
         assert self.teacher is not None
+        teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher  # to store nothing yet
         batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
         with evaluating(self.student), torch.no_grad():
             student = self._tapped(self.student.preprocessing(batch.images))
-        return {"student": student.shapes(), "teacher": self.teacher.answer(batch).shapes()}
+        return {"student": student.shapes(), "teacher": teacher.answer(batch).shapes()}
 
     def run_first_stage(self, watch: Callable[[], None]) -> None:
         """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""

@@ -53,6 +53,28 @@ def test_built_cache_is_what_distill_with_the_same_options_reads(command, build,
     assert (facts["found"], facts["filled"], facts["hit_rate"]) == (count, count, 0.5)
 
 
+def test_built_cache_has_embeddings_for_a_method_that_compares_them(command, build):
+    facts = build(*FLIP, "--method", "rkd")
+    assert (facts["views"], facts["views_with_embeddings"]) == (3, 3)
+    code, _, err = command("distill", *OPTIONS, "--teacher", "teacher.safetensors", *FLIP, "--method", "rkd")
+    assert code == 0, err
+    assert "storing" not in err
+    assert "3 views, 3 with embeddings, as fp16" in command("cache", "info")[1]
+    assert command("cache", "check")[0] == 0
+    path = f"{facts['folder']}/embedding-2.safetensors"
+    answers = load_file(path)["embedding"]
+    answers[::7] += 0.05 * (answers.max() - answers.min())
+    save_file({"embedding": answers}, path, {store.FORMAT: store._digest(answers)})
+    code, out, _ = command("cache", "check")
+    assert (code, out[:4]) == (1, "BAD ")
+
+
+def test_build_refuses_a_method_whose_answers_are_not_stored(command):
+    code, _, err = command("cache", "build", *OPTIONS, "--teacher", "teacher.safetensors", "--method", "kd,at")
+    assert code == 2
+    assert "method 'kd,at' compares features, which are not stored: there is nothing to build" in err
+
+
 def test_info_shows_each_store(command, build):
     assert "no answers are stored in " in command("cache", "info")[1]
     build(*FLIP)

@@ -42,9 +42,9 @@ def folder(tmp_path, monkeypatch):
 def made(tiny, watcher):
     """Function that makes a cached teacher on the tiny data, which reports to ``made.watcher``."""
 
-    def build(seed=0, precision=torch.float32, data=DATA, dtype="fp32"):
+    def build(seed=0, precision=torch.float32, data=DATA, dtype="fp32", embedding=False):
         dataset = tiny.data()[0]
-        live = CountingTeacher([create_model("tiny", seed=seed)], CPU, precision)
+        live = CountingTeacher([create_model("tiny", seed=seed)], CPU, precision, embedding=embedding)
         loader = ResidentLoader(dataset, data, CPU)
         identity = fingerprint(live, dataset.digest, data, dtype)
         store = store_for(identity)
@@ -76,7 +76,7 @@ def test_cached_answers_are_stored_once_and_read_by_later_teachers(made, folder)
     ]  # fmt: skip
     assert made.watcher.answered == [(22, 22), (22, 22)]
     second = made()
-    assert torch.equal(second.view(0), views[0])
+    assert torch.equal(second.view(0)["logits"], views[0]["logits"])
     assert second.live.answered == cache._SAMPLE  # a few are computed again, to compare
     assert made.watcher.answered == [(22, 22), (22, 22)]
     assert first.store.folder.parent == folder
@@ -91,12 +91,39 @@ def test_cached_answers_do_not_depend_on_who_asks_first(made, folder, monkeypatc
     teacher.answer(batch)
     assert made.watcher.answered == [(7, 22), (14, 22), (21, 22), (22, 22)]
     blocks = [teacher.live.answer(block).logits for block in teacher._loader.in_order(view=2, batch_size=7)]
-    assert torch.equal(teacher.view(2), torch.cat(blocks))
+    assert torch.equal(teacher.view(2)["logits"], torch.cat(blocks))
 
 
-def damaged_answers(path, kind):
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_cached_embeddings_are_the_live_ones(made, precision):
+    teacher = made(precision=precision, embedding=True)
+    for epoch in range(6):
+        for batch in teacher._loader.epoch(epoch=epoch, seed=1, batch_size=5):
+            live, cached = teacher.live.answer(batch), teacher.answer(batch)
+            assert cached.embedding.dtype == torch.float32
+            tolerance = 1e-5 if precision == torch.float32 else 2e-2
+            for own, stored in ((live.logits, cached.logits), (live.embedding.float(), cached.embedding)):
+                assert (own - stored).abs().max() <= tolerance * (own.max() - own.min())
+
+
+def test_cached_embeddings_lie_beside_logits_that_serve_methods_without_them(made):
+    plain = made()
+    logits = plain.view(1)["logits"].clone()
+    embedding = made(embedding=True)
+    assert not embedding._is_stored(1)
+    assert torch.equal(embedding.view(1)["logits"], logits)
+    assert plain.store.folder == embedding.store.folder
+    later = made()
+    assert list(later.view(1)) == ["logits"]
+    assert later.live.answered == cache._SAMPLE
+    assert (plain.store.views(), plain.store.views("embedding")) == ([1], [1])
+    embedding.store.clear()
+    assert not plain.store.folder.exists()
+
+
+def damaged_answers(path, kind, field="logits"):
     content = path.read_bytes()
-    logits = load(content)["logits"]
+    logits = load(content)[field]
     if kind == "cut":
         path.write_bytes(content[: len(content) // 2])
     elif kind == "empty":
@@ -107,16 +134,39 @@ def damaged_answers(path, kind):
         logits = {"fewer": logits[:-1], "permuted": logits.roll(5, dims=0), "NaN": logits * torch.nan}[
             kind
         ].contiguous()
-        save_file({"logits": logits}, path, {FORMAT: _digest(logits)})
+        save_file({field: logits}, path, {FORMAT: _digest(logits)})
 
 
-@pytest.mark.parametrize("kind", ["cut", "empty", "a bit flipped", "fewer", "permuted", "NaN"])
+KINDS = ["cut", "empty", "a bit flipped", "fewer", "permuted", "NaN"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_embeddings_are_computed_anew_and_it_is_said(made, kind):
+    first = made(embedding=True)
+    expected, path = first.view(1)["embedding"].clone(), first.store.path(1, "embedding")
+    before = path.read_bytes()
+    damaged_answers(path, kind, "embedding")
+    assert torch.equal(made(embedding=True).view(1)["embedding"], expected)
+    assert path.read_bytes() == before
+    (message,) = made.watcher.messages
+    assert str(first.store.folder) in message
+    assert message.endswith("; the teacher's answers are computed anew")
+
+
+def test_answers_that_are_all_the_same_can_be_stored(made, monkeypatch):
+    teacher = made()
+    for parameter in teacher.live.models[0].parameters():
+        parameter.data.zero_()
+    assert not teacher.view(0)["logits"].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_damaged_answers_are_computed_anew_and_it_is_said(made, kind):
     first = made()
-    expected, path = first.view(1).clone(), first.store.path(1)
+    expected, path = first.view(1)["logits"].clone(), first.store.path(1)
     before = path.read_bytes()
     damaged_answers(path, kind)
-    assert torch.equal(made().view(1), expected)
+    assert torch.equal(made().view(1)["logits"], expected)
     assert path.read_bytes() == before
     (message,) = made.watcher.messages
     assert str(path) in message
@@ -128,7 +178,7 @@ def test_cache_is_filled_once_when_two_ask_at_once(made):
     answers = [None, None]
 
     def ask(number):
-        answers[number] = teachers[number].view(0)
+        answers[number] = teachers[number].view(0)["logits"]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -159,7 +209,7 @@ store = store_for(identity)
 sys.stdin.readline()
 store.claim(identity, {})
 teacher = CachedTeacher(live, loader, store, lambda done, total: filled.append(done), print)
-print(len(filled), teacher.view(0).sum().item(), len(filled))
+print(len(filled), teacher.view(0)["logits"].sum().item(), len(filled))
 """
 
 
