@@ -19,6 +19,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 CacheDtype = Literal["fp16", "fp32"]
 TeacherTta = Literal["none", "flip"]
+TeacherView = Literal["same", "plain"]
 Resident = Literal["auto", "on", "off"]
 
 
@@ -194,6 +195,9 @@ class TrainConfig:
     its file states."""
     teacher_tta: TeacherTta = "none"
     """``flip``: the teacher's answer is the mean of those to the image and to its mirror image."""
+    teacher_view: TeacherView = "same"
+    """``same``: the teacher answers the view that the student is shown. ``plain``: the image as it is, once for all
+    views; a short run pays for one view and shows many."""
     tensorboard: bool = False
     wandb: str = ""
     """A project on Weights & Biases, where the curves go as well; empty: none."""
@@ -210,6 +214,10 @@ class TrainConfig:
         _choice("compile", self.compile, Compile)
         _choice("teacher_cache_dtype", self.teacher_cache_dtype, CacheDtype)
         _choice("teacher_tta", self.teacher_tta, TeacherTta)
+        _choice("teacher_view", self.teacher_view, TeacherView)
+        if self.teacher_view == "plain" and (self.data.mixes or not self.data.has_views):
+            reason = "a mixed image has no answer to the plain one" if self.data.mixes else "all images are plain"
+            raise UsageError(f"teacher_view plain needs --augmentation without mixup and cutmix: {reason}")
         _at_least("evaluate_every", self.evaluate_every, 0)
         _at_least("checkpoint_every", self.checkpoint_every, 1)
         _at_least("keep_every", self.keep_every, 0)

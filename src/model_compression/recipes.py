@@ -178,6 +178,7 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
         teacher_cache=defaults.teacher_cache,
         teacher_cache_dtype=defaults.teacher_cache_dtype,
         teacher_tta=defaults.teacher_tta,
+        teacher_view=defaults.teacher_view,
         allow_weak_teacher=defaults.allow_weak_teacher,
     )
     arms = {"labels": labels}

@@ -18,8 +18,10 @@ EXAMPLES = """examples:
 MODEL_COMPRESSION_CACHE in the environment is where they lie, else the user's cache.
 """
 
-_LEGEND = "found there: views that runs asked for and did not have to wait for; `cache info STORE` shows more of one"
+_LEGEND = "found there: of the views that runs and builds asked for; `cache info STORE` shows more of one"
+_DRAWN = ("shift", "cutout", "mixup", "cutmix", "view_seed")  # of a fingerprint: how views are drawn
 _SHORT = 8  # letters of a store's name that do to tell it from others
+_VERDICTS = {True: "good", False: "BAD ", None: "-   "}
 _CHECKED = 500  # answers of each view that `check` computes again
 _TOLERANCES = {
     "float32": 1e-3,
@@ -60,7 +62,7 @@ def _build(args: argparse.Namespace) -> int:
     from model_compression.cli.distill import distill_config
     from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.errors import UsageError
-    from model_compression.train.teachers import fill_cache
+    from model_compression.train.runs import fill_cache
 
     if args.scheme:
         raise UsageError("--scheme has no effect here: the answers of a teacher to one run are stored")
@@ -88,10 +90,10 @@ def _info(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.errors import ModelCompressionError
+    from model_compression.errors import ModelCompressionError, UnknownNameError
     from model_compression.train.teachers import reopened
 
-    results = []
+    results: list[dict[str, Any]] = []
     for store in _stores(args.folder):
         try:
             precision = store.fingerprint["precision"]
@@ -103,20 +105,25 @@ def _check(args: argparse.Namespace) -> int:
                 for number, view in enumerate(views, start=1):
                     largest = max(largest, teacher.difference(teacher.stored(view), view, _CHECKED))
                     count(number)
+            good: bool | None = largest <= _TOLERANCES[precision]
+            reason = f"largest difference {largest:.1e} of the range of the answers"
             if not views:
-                raise ModelCompressionError("no answers are stored in it: a run was stopped while it filled the first")
-            good, reason = largest <= _TOLERANCES[precision], f"largest difference {largest:.1e} of the logits' range"
+                good, reason = None, "nothing to check: a run was stopped while it stored the first view"
+        except UnknownNameError as error:  # as of data that was given as objects in Python
+            good, reason = None, f"not checked: {error}"
         except ModelCompressionError as error:
             good, reason = False, str(error)
+        except (KeyError, TypeError) as error:
+            good, reason = False, f"damaged, or of another version of this package: {error!r}"
         results.append({"folder": str(store.folder), "good": good, "result": reason})
     if args.json:
         print(json.dumps({"stores": results}))
     else:
         for result in results:
-            print(f"{'good' if result['good'] else 'BAD '}  {result['folder']}\n      {result['result']}")
+            print(f"{_VERDICTS[result['good']]}  {result['folder']}\n      {result['result']}")
         if not results:
             print("nothing is stored: nothing to check")
-    return 0 if all(result["good"] for result in results) else 1
+    return 1 if any(result["good"] is False for result in results) else 0
 
 
 def _clear(args: argparse.Namespace) -> int:
@@ -160,16 +167,20 @@ def _facts(store: Any) -> dict[str, Any]:
     }
     try:
         print_, origin = store.fingerprint, store.origin
-    except FileFormatError as error:  # or of another version of this package
+        known = {
+            "teacher": origin["teacher"],
+            "tta": print_["tta"],
+            "data": origin["data"]["name"],
+            "augmentation": print_["augmentation"],
+            **{name: print_[name] for name in _DRAWN if name in print_},
+            "precision": print_["precision"],
+            "dtype": print_["dtype"],
+        }
+    except (FileFormatError, KeyError, TypeError) as error:  # or of another version of this package
         return {**found, "damaged": str(error)}
     return {
         **found,
-        "teacher": origin["teacher"],
-        "tta": print_["tta"],
-        "data": origin["data"]["name"],
-        "augmentation": print_["augmentation"],
-        "precision": print_["precision"],
-        "dtype": print_["dtype"],
+        **known,
         "found": usage.found,
         "filled": usage.filled,
         "hit_rate": usage.hit_rate,
@@ -184,7 +195,8 @@ def _table(found: list[dict[str, Any]], folder: Path) -> str:
     rows = [("store", "teacher", "data", "views", "size", "found there")]
     for facts in sorted(good, key=lambda facts: (str(facts["teacher"]), str(facts["data"]), facts["views"])):
         teacher = f"{facts['teacher']}{' (flip-averaged)' if facts['tta'] == 'flip' else ''}"
-        data = facts["data"] if facts["augmentation"] == "none" else f"{facts['data']}, {facts['augmentation']}"
+        drawn = [name for name in ("cutout", "mixup", "cutmix") if facts.get(name)]
+        data = ", ".join([facts["data"], *([facts["augmentation"]] * (facts["augmentation"] != "none")), *drawn])
         rows.append(
             (
                 Path(facts["folder"]).name[:_SHORT],
@@ -218,11 +230,12 @@ def _text(facts: dict[str, Any]) -> str:
     embedded = facts["views_with_embeddings"]
     stored += f", {embedded} with embeddings," if embedded else ""
     tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
+    drawn = "".join(f", {name.replace('_', ' ')} {facts[name]:g}" for name in _DRAWN if facts.get(name))
     asked = facts["found"] + facts["filled"]
     lines = [
         facts["folder"],
         f"  teacher   {facts['teacher']}{tta}, in {facts['precision']}",
-        f"  data      {facts['data']}, augmentation {facts['augmentation']}",
+        f"  data      {facts['data']}, augmentation {facts['augmentation']}{drawn}",
         f"  stored    {stored} as {facts['dtype']}, {_size(facts['size_bytes'])}",
         f"  served    {facts['found']} of {asked} requests for a view were there ({facts['hit_rate']:.0%})",
     ]

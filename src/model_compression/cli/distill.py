@@ -68,6 +68,11 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cif
     group.add_argument(
         "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
     )
+    parser.add_argument(
+        "--teacher-view",
+        metavar="NAME",
+        help="same: the teacher answers what the student is shown; plain: each image as it is, once",
+    )
     group.add_argument(
         "--teacher-cache",
         metavar="WHERE",
@@ -134,9 +139,9 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     from model_compression.errors import UsageError
     from model_compression.methods import create
 
-    for option in ("teacher", "pairs"):
+    for option in ("teacher", "pairs", "teacher_cache"):
         if getattr(args, option) == "":
-            raise UsageError(f"--{option} is empty; give it a value, or leave it out")
+            raise UsageError(f"--{option.replace('_', '-')} is empty; give it a value, or leave it out")
     method = config.method
     if args.pairs:
         pairs = {s: str(t) for s, t in parse_pairs(args.pairs.split(","), "--pairs").items()}
@@ -144,8 +149,8 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
     if not args.teacher and not create(method.name, **method.params).needs_teacher:
         teacher = None  # the default one is for methods that have use for it
-    given = {name: getattr(args, name) for name in ("teacher_cache", "teacher_cache_dtype", "teacher_tta")}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = ("teacher_cache", "teacher_cache_dtype", "teacher_tta", "teacher_view")
+    given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     if given and teacher is None and getattr(args, "scheme", None) != "self":
         raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")

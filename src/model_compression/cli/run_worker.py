@@ -23,8 +23,8 @@ from model_compression.train.objective import create_method
 from model_compression.train.prepared import Parts
 from model_compression.train.roles import Progress
 from model_compression.train.run_folder import RunFolder
-from model_compression.train.runs import check_run, finish_run
-from model_compression.train.teachers import fill_cache, load_data
+from model_compression.train.runs import check_run, fill_cache, finish_run
+from model_compression.train.teachers import load_data
 from model_compression.train.trainer import Trainer
 
 Say = Callable[[dict[str, Any]], None]

@@ -34,7 +34,7 @@ from model_compression.train.checks import check_classes
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import finish_run
-from model_compression.train.teachers import load_data
+from model_compression.train.teachers import load_data, with_own_cache
 
 FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
 AUTO, _IMAGES = "auto", 512
@@ -134,7 +134,7 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
                 raise
             observer.message(f"{loss}; training with its roundings")
     student = ModelConfig(name=NAME, options={"body": str(find_weights(config.model).resolve())})
-    run = dataclasses.replace(config.run, student=student, precision="fp32", compile="off")
+    run = dataclasses.replace(with_own_cache(config.run, "fp32"), student=student, precision="fp32", compile="off")
     with stage("quantisation-aware training", folder):
         finish_run(run, trained.path, observer)
     try:

@@ -91,6 +91,8 @@ class Dataset:
             raise UsageError(
                 f"indices into {self.name} run from {chosen.min()} to {chosen.max()}; expected 0 to {len(self) - 1}"
             )
+        parent = hashlib.sha256(f"of {self.digest}\n".encode())  # the same whether images are held in memory or read
+        parent.update(np.ascontiguousarray(chosen, dtype="<i8").data)
         return Dataset(
             name=name or f"{self.name}[{len(chosen)}]",
             images=self.images[chosen] if isinstance(self.images, np.ndarray) else self.images.subset(chosen),
@@ -98,6 +100,7 @@ class Dataset:
             class_names=self.class_names,
             mean=self.mean,
             std=self.std,
+            digest=parent.hexdigest(),
             source=self.source,
             path=self.path,
             labelled=self.labelled,

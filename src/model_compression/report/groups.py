@@ -26,7 +26,7 @@ _NOT_THE_RECIPE = {
     "data.resident",
     "data.workers",
 }
-_OF_METHODS = {"method", "teacher", "teacher_tta", "teacher_cache_dtype", "label_smoothing", "compile"}
+_OF_METHODS = {"method", "teacher", "teacher_tta", "teacher_view", "teacher_cache_dtype", "label_smoothing", "compile"}
 """Parts of a recipe that label-only training does not have, or not of need."""
 _FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins with
 

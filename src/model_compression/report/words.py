@@ -102,7 +102,8 @@ def _teacher(recipe: Mapping[str, Any]) -> str:
     if "teacher.name" not in recipe:
         return ""
     flipped = ", mean of its answers to an image and its mirror image" if recipe.get("teacher_tta") == "flip" else ""
-    return _network(recipe, "teacher") + flipped
+    plain = ", which answers each image as it is, once" if recipe.get("teacher_view") == "plain" else ""
+    return _network(recipe, "teacher") + flipped + plain
 
 
 def _method(recipe: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """A teacher's answers, computed once per view of the data and stored for every run that asks for the same."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ Answers = dict[str, Tensor]  # by field: "logits" (N, K), "embedding" (N, D)
 class CachedTeacher:
     """Answers from stored views; a view that is not there is filled whole, in index order, in fixed blocks.
 
-    Logits are stored, and embeddings where ``live`` answers with them.
+    Logits are stored, and embeddings where ``live`` answers with them. ``loader`` shows what is answered: without
+    augmentation the images as they are, whatever view the student is shown.
     """
 
     def __init__(
@@ -42,18 +43,25 @@ class CachedTeacher:
         self._loader, self._progress, self._report = loader, progress, report
         self._dtype = stored_dtype(store.fingerprint["dtype"])
         self._fields = ["logits", "embedding"] if live.embeds else ["logits"]
+        self._has_waited = False
         self._views: dict[int, Answers] = {}
         self._shown: tuple[int, Answers] | None = None  # the view that was asked for last, where the batches are
 
     def answer(self, batch: Batch) -> Outputs:
-        """Logits (B, K) in float32, and embeddings (B, D), for images as the batch shows them."""
-        if self._shown is None or self._shown[0] != batch.view:
-            if batch.view not in self._views:
-                self._views[batch.view] = self.view(batch.view)
-            answers = self._views[batch.view]
-            self._shown = batch.view, {name: tensor.to(batch.targets.device) for name, tensor in answers.items()}
+        """Logits (B, K) in float32, and embeddings (B, D), for images as the batch shows them, or as they are."""
+        view = batch.view if self._loader.config.has_views else 0
+        if self._shown is None or self._shown[0] != view:
+            if view not in self._views:
+                self._views[view] = self.view(view)
+            answers = self._views[view]
+            self._shown = view, {name: tensor.to(batch.targets.device) for name, tensor in answers.items()}
         shown = {name: tensor[batch.indices].float() for name, tensor in self._shown[1].items()}
         return Outputs(logits=shown["logits"], embedding=shown.get("embedding"))
+
+    def check_writable(self, views: int) -> None:
+        """Raises ModelCompressionError when some of the first ``views`` are missing and cannot be written."""
+        if not all(self.store.is_stored(view, self._fields) for view in range(views)):
+            self.store.check_writable()
 
     def view(self, view: int) -> Answers:
         """Logits (N, K) of a view, and embeddings (N, D), on the CPU.
@@ -62,21 +70,25 @@ class CachedTeacher:
         the others wait.
         """
         try:
-            if self._is_stored(view):
+            if self.store.is_stored(view, self._fields):
                 return self._found(view)
         except FileFormatError:
             pass  # looked at again, and said, by the one who fills
-        with self.store.lock():
-            try:
-                if self._is_stored(view):
+        with self.store.lock(self._wait):
+            missing = [field for field in self._fields if not self.store.is_stored(view, [field])]
+            if not missing:
+                try:
                     return self._found(view)
-            except FileFormatError as error:
-                self._report(f"{error}; the teacher's answers are computed anew")
-            self._fill(view)
+                except FileFormatError as error:
+                    self._report(f"{error}; the teacher's answers are computed anew")
+            self._fill(view, missing or self._fields)
         return self._checked(view)
 
-    def _is_stored(self, view: int) -> bool:
-        return all(self.store.path(view, field).exists() for field in self._fields)
+    def _wait(self) -> None:
+        if not self._has_waited:
+            self._report("another run stores these answers: waiting for it")
+        self._has_waited = True
+        self._progress(0, len(self._loader))
 
     def _found(self, view: int) -> Answers:
         answers = self._checked(view)
@@ -97,7 +109,7 @@ class CachedTeacher:
 
     def stored(self, view: int) -> Answers:
         """What is stored of a view, as far as this teacher answers with it. Raises FileFormatError for damaged ones."""
-        there = [field for field in self._fields if self.store.path(view, field).exists()]
+        there = [field for field in self._fields if self.store.is_stored(view, [field])]
         return {field: self.store.read(view, field) for field in there}
 
     def difference(self, answers: Answers, view: int, samples: int) -> float:
@@ -107,14 +119,14 @@ class CachedTeacher:
         anew = self._fields_of(self.live.answer(batch))
         return max(_difference(tensor[chosen], anew[field]) for field, tensor in answers.items())
 
-    def _fill(self, view: int) -> None:
+    def _fill(self, view: int, fields: Sequence[str]) -> None:
         blocks: list[Answers] = []
         done = 0
         for batch in self._loader.in_order(view=view, batch_size=_BLOCK):
             blocks.append(self._fields_of(self.live.answer(batch)))
             done += len(batch.targets)
             self._progress(done, len(self._loader))
-        for field in self._fields:
+        for field in fields:
             self.store.write(view, torch.cat([block[field] for block in blocks]), self._dtype, field)
         self.store.count(filled=1)
 

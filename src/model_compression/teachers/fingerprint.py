@@ -7,15 +7,17 @@ from typing import Any
 import torch
 
 from model_compression.config import CacheDtype, DataConfig, to_dict
+from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
 from model_compression.models.external import External
 from model_compression.teachers.live import LiveTeacher
 
 FORMAT = "model_compression.teacher_cache/3"
+_PROBED = 4  # images
 
 
-def fingerprint(live: LiveTeacher, data_digest: str, config: DataConfig, dtype: CacheDtype) -> dict[str, Any]:
-    """Everything that the stored answers to a data set depend on, as plain values."""
+def fingerprint(live: LiveTeacher, data: Dataset, config: DataConfig, dtype: CacheDtype) -> dict[str, Any]:
+    """Everything that the stored answers to ``data`` depend on, as plain values."""
     keys = ("augmentation", "shift", "cutout", "view_seed")
     view = {key: value for key, value in to_dict(config).items() if key in keys}
     if config.augmentation == "none":
@@ -30,8 +32,7 @@ def fingerprint(live: LiveTeacher, data_digest: str, config: DataConfig, dtype: 
             "model": model.name,
             "weights_sha256": weights_digest(model),
             "preprocessing": model.preprocessing.to_dict(),
-            # Of code of others an option may change what it computes, and no weight.
-            **({"options": model.options} if isinstance(model, External) and model.options else {}),
+            **(_of_other_code(model, live, data) if isinstance(model, External) else {}),
         }
         for model in live.models
     ]
@@ -39,16 +40,33 @@ def fingerprint(live: LiveTeacher, data_digest: str, config: DataConfig, dtype: 
         "format": FORMAT,
         "networks": networks,
         "tta": live.tta,
-        "data_sha256": data_digest,
+        "data_sha256": data.digest,
         "precision": str(live.precision).removeprefix("torch."),
         "dtype": dtype,
         **view,
     }
 
 
+def _of_other_code(model: External, live: LiveTeacher, data: Dataset) -> dict[str, Any]:
+    """What tells networks apart that have the same name and weights and compute otherwise.
+
+    Its options, and a digest of its answers to a few images, in float32 where it allows that, rounded: another number
+    of threads changes them in their last digits.
+    """
+    images = torch.from_numpy(data.images[:_PROBED]).to(live.device)
+    with torch.no_grad():
+        answers = model(model.preprocessing(images)).double().cpu().nan_to_num()
+    step = 2.0 ** (answers.abs().max().clamp(min=1e-30).log2().floor() - 8)
+    rounded = (answers / step).round().to(torch.int64)
+    options = {"options": model.options} if model.options else {}
+    return {**options, "answers_sha256": hashlib.sha256(rounded.numpy().tobytes()).hexdigest()}
+
+
 def differences(stored: Any, wanted: Any, place: str = "") -> list[str]:
     """What differs between two fingerprints, a line each, as "shift is 4 there, 2 here"."""
-    if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
+    if isinstance(stored, list) and isinstance(wanted, list):
+        if len(stored) != len(wanted):
+            return [f"{place} are {len(stored)} there, {len(wanted)} here"]
         stored, wanted = dict(enumerate(stored)), dict(enumerate(wanted))
     if not (isinstance(stored, dict) and isinstance(wanted, dict)):
         return [] if stored == wanted else [f"{place} is {_short(stored)} there, {_short(wanted)} here"]

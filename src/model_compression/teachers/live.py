@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model_compression.data.loader import Batch
+from model_compression.data.loader import Batch, Loader
 from model_compression.errors import UsageError
 from model_compression.models.base import Network, placed
 from model_compression.models.features import Tapped
@@ -58,3 +58,14 @@ class LiveTeacher:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             logits: Tensor = model(model.preprocessing(images))
         return logits.float()
+
+
+class PlainTeacher:
+    """Answers the images as ``loader`` has them, without augmentation, whatever view the batch shows."""
+
+    def __init__(self, live: LiveTeacher, loader: Loader):
+        self._live, self._loader = live, loader
+
+    def answer(self, batch: Batch) -> Outputs:
+        """Logits (B, K) in float32, and what is tapped."""
+        return self._live.answer(self._loader.batch(batch.indices, view=0))

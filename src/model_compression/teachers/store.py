@@ -1,26 +1,32 @@
 """A folder of one teacher's answers: a file for each view and field, what they depend on, and how often they served."""
 
+import errno
 import hashlib
 import json
 import os
-from contextlib import AbstractContextManager
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError
-from model_compression.files import write_atomically, writing_failed
+from model_compression.files import TEMPORARY, write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
 
-_FINGERPRINT, _USAGE, _LOCK = "fingerprint.json", "usage.json", ".lock"
+_FINGERPRINT, _USAGE, _LOCK, _USAGE_LOCK = "fingerprint.json", "usage.json", ".lock", ".usage.lock"
 _FILES = {"logits": "view", "embedding": "embedding"}  # what the file of a field is called, before the view's number
+_ANSWERS = re.compile(rf"({'|'.join(_FILES.values())})-(\d+)\.safetensors")
+_WAIT_S = 0.5  # between looks at whether another process has finished, and whether this one is to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,7 @@ class AnswerStore:
     def __init__(self, folder: Path):
         self.folder = folder
         self._lock = FileLock(folder / _LOCK)
+        self._content: dict[str, Any] | None = None  # of the fingerprint's file, once it is claimed
 
     def claim(self, wanted: dict[str, Any], origin: dict[str, Any]) -> None:
         """Makes the folder one of answers with the fingerprint ``wanted``, or finds that it is.
@@ -49,31 +56,39 @@ class AnswerStore:
         ``origin`` says where teacher and data came from, for people and for a later check.
         Raises CacheMismatchError, which says what differs, when it holds other answers.
         """
+        self._content = {"fingerprint": wanted, "origin": origin}
         try:
             if (self.folder / _FINGERPRINT).exists():
                 self._check(wanted)  # without the lock: a folder that can only be read serves as well
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            names = {path.name for path in self.folder.iterdir()}
-            if _LOCK not in names:
-                self._check_empty(names)  # before the lock leaves its file in a folder of something else
+            self._check_own()  # before the lock leaves its file in a folder of something else
             with self.lock():
                 if (self.folder / _FINGERPRINT).exists():
                     self._check(wanted)
                     return
-                self._check_empty({path.name for path in self.folder.iterdir()})
-                content = {"fingerprint": wanted, "origin": origin}
-                write_atomically(self.folder / _FINGERPRINT, (json.dumps(content, indent=2) + "\n").encode())
+                for path in self._check_own():  # of a process that was killed: nobody knows what they answer
+                    path.unlink(missing_ok=True)
+                self._describe()
         except OSError as error:
-            remedy = "name another folder with --teacher-cache or MODEL_COMPRESSION_CACHE, or give --teacher-cache off"
-            raise ModelCompressionError(f"{writing_failed(self.folder, error)}; {remedy}") from error
+            raise _not_writable(self.folder, error) from error
 
-    def _check_empty(self, names: set[str]) -> None:
-        if names - {_LOCK}:
+    def _describe(self) -> None:
+        """Writes what the answers depend on."""
+        assert self._content is not None
+        write_atomically(self.folder / _FINGERPRINT, (json.dumps(self._content, indent=2) + "\n").encode())
+
+    def _check_own(self) -> list[Path]:
+        """The answers and unfinished files in the folder. Raises CacheMismatchError where there is anything else."""
+        paths = list(self.folder.iterdir())
+        left = [path for path in paths if _ANSWERS.fullmatch(path.name) or path.match(TEMPORARY)]
+        named = {path.name for path in paths} - {path.name for path in left}
+        if named - {_LOCK, _USAGE, _USAGE_LOCK} or (left and _LOCK not in named):
             raise CacheMismatchError(
                 f"{self.folder} holds files but no answers of a teacher; name an empty folder, or one that does not "
                 "exist"
             )
+        return left
 
     def _check(self, wanted: dict[str, Any]) -> None:
         lines = differences(self.fingerprint, wanted)
@@ -101,9 +116,36 @@ class AnswerStore:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is damaged ({error}); delete the folder") from None
 
-    def lock(self) -> AbstractContextManager[Any]:
-        """Held by the process that writes."""
-        return self._lock
+    @contextmanager
+    def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Held by the process that writes; ``waiting`` is called twice a second while it is another."""
+        try:
+            while True:
+                with suppress(Timeout):
+                    self._lock.acquire(timeout=_WAIT_S)
+                    break
+                waiting()
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def is_stored(self, view: int, fields: Sequence[str]) -> bool:
+        """Whether all ``fields`` of a view are there."""
+        return all(self.path(view, field).exists() for field in fields)
+
+    def check_writable(self) -> None:
+        """Raises ModelCompressionError unless answers can be written."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+            lock = self.folder / _LOCK
+            if lock.exists() and not os.access(lock, os.W_OK):
+                raise PermissionError(errno.EACCES, "it is another user's", str(lock))
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
 
     def path(self, view: int, field: str = "logits") -> Path:
         """The file of a view's ``field``: "logits" or "embedding"."""
@@ -111,11 +153,16 @@ class AnswerStore:
 
     def views(self, field: str = "logits") -> list[int]:
         """The numbers of the views of which ``field`` is stored, in order."""
-        return sorted(int(path.stem.partition("-")[2]) for path in self.folder.glob(f"{_FILES[field]}-*.safetensors"))
+        found = [_ANSWERS.fullmatch(path.name) for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(int(name[2]) for name in found if name and name[1] == _FILES[field])
 
     def size_bytes(self) -> int:
         """Of all files."""
-        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        total = 0
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # another process has just renamed it
+                total += path.stat().st_size if path.is_file() else 0
+        return total
 
     def read(self, view: int, field: str = "logits") -> Tensor:
         """What was written, (N, K) logits or (N, D) embeddings, mapped into memory.
@@ -144,6 +191,8 @@ class AnswerStore:
                 f"the teacher's answers reach {float(answers.abs().max()):.3g}, and half precision ends at 65,504; "
                 "store them with --teacher-cache-dtype fp32"
             )
+        if self._content is not None and not (self.folder / _FINGERPRINT).exists():
+            self._describe()  # someone has cleared the store
         write_atomically(self.path(view, field), save({field: stored}, {FORMAT: _digest(stored)}))
 
     @property
@@ -155,13 +204,14 @@ class AnswerStore:
             return Usage()  # only a count: without it, it begins anew
 
     def count(self, *, found: int = 0, filled: int = 0) -> None:
-        """Adds to `usage`; nothing where the folder can only be read."""
-        if not os.access(self.folder, os.W_OK):
-            return
-        with self.lock():
-            usage = self.usage
-            content = {"found": usage.found + found, "filled": usage.filled + filled}
-            write_atomically(self.folder / _USAGE, (json.dumps(content) + "\n").encode())
+        """Adds to `usage`; nothing where that cannot be written at once: it is only a count."""
+        with suppress(OSError, Timeout, ModelCompressionError):
+            if not (self.folder / _FINGERPRINT).exists():
+                return
+            with FileLock(self.folder / _USAGE_LOCK, timeout=_WAIT_S):
+                usage = self.usage
+                content = {"found": usage.found + found, "filled": usage.filled + filled}
+                write_atomically(self.folder / _USAGE, (json.dumps(content) + "\n").encode())
 
     def clear(self) -> int:
         """Deletes the answers and then what describes them; returns the bytes that were freed.
@@ -172,13 +222,21 @@ class AnswerStore:
             raise FileFormatError(f"{self.folder} holds no answers of a teacher; nothing is deleted")
         freed = self.size_bytes()
         with self.lock():
-            names = [_USAGE, _FINGERPRINT, _LOCK]
+            names = [_USAGE, _FINGERPRINT, _USAGE_LOCK, _LOCK]  # the answers first: without them nothing is stale
             answers = [self.path(view, field) for field in _FILES for view in self.views(field)]
-            for path in [*answers, *(self.folder / name for name in names)]:
-                path.unlink(missing_ok=True)
+            try:
+                for path in [*answers, *self.folder.glob(TEMPORARY), *(self.folder / name for name in names)]:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise ModelCompressionError(f"cannot delete {error.filename}: {error.strerror}") from error
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
         return freed
+
+
+def _not_writable(folder: Path, error: OSError) -> ModelCompressionError:
+    remedy = "name another folder with --teacher-cache or MODEL_COMPRESSION_CACHE, or give --teacher-cache off"
+    return ModelCompressionError(f"{writing_failed(folder, error)}; {remedy}")
 
 
 def cache_folder() -> Path:

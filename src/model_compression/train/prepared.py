@@ -20,7 +20,7 @@ from model_compression.models.base import Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.teachers.fingerprint import digest_of
-from model_compression.teachers.live import LiveTeacher
+from model_compression.teachers.live import LiveTeacher, PlainTeacher
 from model_compression.train.checks import check_classes, check_teachers_answers
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.mutual import Peers, peer_configs
@@ -30,7 +30,7 @@ from model_compression.train.observer import Observer
 from model_compression.train.reused_classifier import with_teachers_classifier
 from model_compression.train.roles import Teacher
 from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
-from model_compression.train.teachers import cached_teacher, load_data
+from model_compression.train.teachers import answered_data, cached_teacher, load_data
 from model_compression.train.trackers import check_trackers
 from model_compression.train.trainer import Trainer
 
@@ -135,17 +135,27 @@ class Prepared:
             yield Trainer(own, network, None, self.train_set, self.device, self.precision)
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
-        if self.live is None or config.teacher_cache == "off":
-            return self.live
+        if self.live is None:
+            return None
+        live: Teacher = self.live
+        if config.teacher_view == "plain":
+            if taps.teacher:
+                raise UsageError(
+                    "teacher_view plain is for methods that compare logits or embeddings: maps of another view have "
+                    "other things in other places"
+                )
+            live = PlainTeacher(self.live, loader_for(self.train_set, answered_data(config), self.device))
+        if config.teacher_cache == "off":
+            return live
         if taps.teacher:
             observer.message("features are not stored: the teacher answers live")
-            return self.live
+            return live
 
         def progress(done: int, total: int) -> None:
             observer.teacher_answered(done, total)
             self.between_answers()
 
-        return cached_teacher(config, self.live, self.train_set, progress, observer.message) or self.live
+        return cached_teacher(config, self.live, self.train_set, progress, observer.message) or live
 
     @cached_property
     def identity(self) -> dict[str, str]:

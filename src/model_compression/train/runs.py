@@ -16,6 +16,7 @@ from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
 from model_compression.report.model_card import model_card
 from model_compression.report.run_files import read_run
+from model_compression.teachers.cache import CachedTeacher
 from model_compression.train.checkpoint import State, delete_states, load_state
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import read_events
@@ -25,6 +26,7 @@ from model_compression.train.reused_classifier import num_parameters
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.run_loop import RunLoop
 from model_compression.train.stop_requests import stop_requests
+from model_compression.train.teachers import num_views
 from model_compression.train.trackers import open_trackers
 from model_compression.train.trainer import Trainer
 from model_compression.train.ways_on import ways_on
@@ -94,6 +96,24 @@ def resume_run(
 def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
     """Raises what `start_run` would before it makes its folder; returns what would train. Nothing is computed yet."""
     return Prepared(config, Silent(), parts or Parts()).trainer
+
+
+def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
+    """Stores all answers that a run of ``config`` reads, and returns what serves them.
+
+    Raises UsageError when ``config`` stores none, and what `start_run` raises before it makes its folder.
+    """
+    if config.teacher is None or config.teacher_cache == "off":
+        raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
+    teacher = Prepared(config, observer, Parts()).trainer.teacher
+    if not isinstance(teacher, CachedTeacher):
+        raise UsageError(
+            "there is nothing to store: the teacher answers live; give a method that compares no features, or for "
+            "very many answers name a folder with --teacher-cache"
+        )
+    for view in range(num_views(config)):
+        teacher.view(view)
+    return teacher
 
 
 def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
-from model_compression.train.teachers import load_data
+from model_compression.train.teachers import load_data, with_own_cache
 
 _FILE = "scheme.json"
 
@@ -68,7 +68,7 @@ def stages_of(config: SchemeConfig, folder: Path) -> dict[str, TrainConfig]:
     teacher = run.teacher
     for number, (name, network) in enumerate(networks.items()):
         stages[name] = dataclasses.replace(
-            run,
+            with_own_cache(run, name) if number else run,
             student=network,
             teacher=teacher,
             method=run.method if teacher is not None else None,

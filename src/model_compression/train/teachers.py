@@ -11,16 +11,13 @@ from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
-from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.errors import ModelCompressionError
 from model_compression.teachers.cache import CachedTeacher, size_estimate
 from model_compression.teachers.fingerprint import fingerprint
 from model_compression.teachers.live import LiveTeacher
 from model_compression.teachers.store import AnswerStore, store_for
-from model_compression.train.checks import check_teachers_answers
-from model_compression.train.device import choose_device, choose_precision
-from model_compression.train.networks import check_teachers, load_teachers
-from model_compression.train.objective import create_method
-from model_compression.train.observer import Observer
+from model_compression.train.device import choose_device
+from model_compression.train.networks import load_teachers
 
 _AUTO_BYTES = 8 * 2**30  # what "auto" stores at most for one run
 
@@ -38,9 +35,23 @@ def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Datase
     )
 
 
+def with_own_cache(config: TrainConfig, name: str) -> TrainConfig:
+    """``config`` with a folder ``name`` for its answers in the one that is given: those of one teacher are in each."""
+    if config.teacher_cache in ("auto", "off"):
+        return config
+    return dataclasses.replace(config, teacher_cache=str(Path(config.teacher_cache) / name))
+
+
+def answered_data(config: TrainConfig) -> DataConfig:
+    """The images that the teacher answers: the student's views, or the images as they are."""
+    if config.teacher_view == "plain":
+        return dataclasses.replace(config.data, augmentation="none", cutout=0, views=0)
+    return config.data
+
+
 def num_views(config: TrainConfig) -> int:
-    """How many views a run shows."""
-    if not config.data.has_views:
+    """How many views the teacher answers."""
+    if not answered_data(config).has_views:
         return 1
     return min(config.data.views or config.epochs, config.epochs)
 
@@ -58,8 +69,9 @@ def cached_teacher(
     """
     assert config.teacher is not None
     dtype = config.teacher_cache_dtype
-    identity = fingerprint(live, train_set.digest, config.data, dtype)
-    loader = loader_for(train_set, config.data, live.device)
+    data = answered_data(config)
+    identity = fingerprint(live, train_set, data, dtype)
+    loader = loader_for(train_set, data, live.device)
     if config.teacher_cache == "auto":
         views = num_views(config)
         numbers = _embedding_size(live, loader) + train_set.num_classes
@@ -78,38 +90,11 @@ def cached_teacher(
         {
             "teacher": config.teacher.name,
             "teacher_config": given_values(config.teacher),
-            "data": dataclasses.asdict(config.data),
+            "data": dataclasses.asdict(data),
         },
     )
-    return CachedTeacher(live, loader, store, progress, report)
-
-
-def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
-    """Stores all answers that a run of ``config`` reads, and returns what serves them.
-
-    Raises UsageError when ``config`` stores none, and what the data and the networks raise.
-    """
-    if config.teacher is None or config.teacher_cache == "off":
-        raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
-    needs = create_method(config.method).needs if config.method is not None else frozenset()
-    if "features" in needs:
-        assert config.method is not None
-        raise UsageError(
-            f"method {config.method.name!r} compares features, which are not stored: there is nothing to build; give "
-            "a method of logits or embeddings"
-        )
-    device = choose_device(config.device)
-    check_teachers(config.teacher)
-    train_set = _train_set(config.data, observer.message)
-    teachers = load_teachers(config.teacher, train_set)
-    precision = choose_precision(config.precision, device)
-    live = LiveTeacher(teachers, device, precision, config.teacher_tta, embedding="embedding" in needs)
-    check_teachers_answers(config, live, train_set, observer.message)
-    teacher = cached_teacher(config, live, train_set, observer.teacher_answered, observer.message)
-    if teacher is None:
-        raise UsageError("these are more answers than --teacher-cache auto stores; name a folder")
-    for view in range(num_views(config)):
-        teacher.view(view)
+    teacher = CachedTeacher(live, loader, store, progress, report)
+    teacher.check_writable(num_views(config))
     return teacher
 
 
@@ -134,7 +119,7 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
         )
     except (KeyError, TypeError) as error:
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
-    store.claim(fingerprint(live, train_set.digest, data, stored["dtype"]), origin)
+    store.claim(fingerprint(live, train_set, data, stored["dtype"]), origin)
     return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from model_compression.cli.main import main
@@ -72,7 +73,25 @@ def test_built_cache_has_embeddings_for_a_method_that_compares_them(command, bui
 def test_build_refuses_a_method_whose_answers_are_not_stored(command):
     code, _, err = command("cache", "build", *OPTIONS, "--teacher", "teacher.safetensors", "--method", "kd,at")
     assert code == 2
-    assert "method 'kd,at' compares features, which are not stored: there is nothing to build" in err
+    assert "there is nothing to store: the teacher answers live; give a method that compares no features" in err
+
+
+def test_build_refuses_what_distill_refuses(command):
+    options = ("cache", "build", *OPTIONS, "--teacher", "teacher.safetensors")
+    code, _, err = command(*options, "--method", "dkd", "--mixup", "0.2")
+    assert (code, "mix" in err) == (2, True)
+    code, _, err = command("cache", "build", *OPTIONS, "--teacher", "nin-cifar10")
+    assert code != 0
+    assert "Traceback" not in err
+
+
+def test_plain_answers_serve_all_views(command, build):
+    plain = build(*FLIP, "--teacher-view", "plain")
+    assert (plain["views"], plain["augmentation"]) == (1, "none")
+    folder = build()["folder"]  # without augmentation the images are plain
+    assert plain["folder"] == folder
+    code, _, err = command("distill", *OPTIONS, "--teacher", "teacher.safetensors", *FLIP, "--teacher-view", "plain")
+    assert (code, "storing" in err) == (0, False)
 
 
 def test_info_shows_each_store(command, build):
@@ -108,6 +127,34 @@ def test_check_passes_what_is_good_and_names_what_is_not(command, build):
     code, out, _ = command("cache", "check", "--json")
     results = {result["folder"]: result["good"] for result in json.loads(out)["stores"]}
     assert (code, sorted(results.values()), results[folder]) == (1, [False, True], False)
+    answers = torch.full_like(answers, torch.nan)
+    save_file({"logits": answers}, path, {store.FORMAT: store._digest(answers)})
+    assert json.loads(command("cache", "check", folder, "--json")[1])["stores"][0]["good"] is False
+
+
+def test_check_does_not_judge_what_it_cannot_compute_again(command, build):
+    given, empty = Path(build()["folder"]), Path(build(*FLIP)["folder"])
+    text = (given / "fingerprint.json").read_text()
+    (given / "fingerprint.json").write_text(text.replace('"name": "tiny"', '"name": "arrays"'))
+    for path in empty.glob("view-*"):
+        path.unlink()
+    code, out, _ = command("cache", "check")
+    assert (code, out.count("-     "), out.count("not checked: unknown data set 'arrays'")) == (0, 2, 1)
+    assert "nothing to check: a run was stopped while it stored the first view" in out
+
+
+@pytest.mark.parametrize("key", ["tta", "dtype", "precision", "teacher", "data"])
+def test_store_of_which_something_is_missing_is_shown_as_damaged(command, build, key):
+    folder = Path(build()["folder"])
+    content = json.loads((folder / "fingerprint.json").read_text())
+    for part in content.values():
+        part.pop(key, None)
+    (folder / "fingerprint.json").write_text(json.dumps(content))
+    code, out, _ = command("cache", "info")
+    assert (code, "damaged, or of another version" in out) == (0, True)
+    assert command("cache", "check")[0] == 1
+    assert command("cache", "clear", "--all")[0] == 0
+    assert not folder.exists()
 
 
 def test_check_says_what_differs_when_the_teacher_is_another_by_now(command, build):

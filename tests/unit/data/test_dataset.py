@@ -97,7 +97,9 @@ def test_subset_keeps_order_and_gets_its_own_digest():
     part = dataset.subset([4, 1, 1])
     assert part.labels.tolist() == [0, 1, 1]
     assert part.images[0, 0, 0, 0] == 4 * 12
-    assert part.digest == content_digest(dataset.images[[4, 1, 1]], dataset.labels[[4, 1, 1]])
+    digests = {made().subset(rows).digest for rows in ([4, 1, 1], [4, 1], [1, 4, 1])}
+    assert len(digests | {dataset.digest}) == 4
+    assert part.digest in digests
     assert part.source == "somewhere"
 
 

@@ -34,10 +34,13 @@ def test_words_say_what_is_on():
         ema=0.99,
         precision="bf16",
         teacher_tta="flip",
+        teacher_view="plain",
     )
     found = words(config)
     assert found["student"] == "timm:resnet18 (width 2)"
-    assert found["teacher"] == "teacher, mean of its answers to an image and its mirror image"
+    assert found["teacher"] == (
+        "teacher, mean of its answers to an image and its mirror image, which answers each image as it is, once"
+    )
     assert found["learns by"] == "kd (temperature 2.0; weights: kd 0.7; label weight 0.3)"
     assert found["data"] == "cifar10, 5,000 training images held out: accuracies are of them"
     assert found["augmentation"].startswith(

@@ -46,7 +46,7 @@ def made(tiny, watcher):
         dataset = tiny.data()[0]
         live = CountingTeacher([create_model("tiny", seed=seed)], CPU, precision, embedding=embedding)
         loader = ResidentLoader(dataset, data, CPU)
-        identity = fingerprint(live, dataset.digest, data, dtype)
+        identity = fingerprint(live, dataset, data, dtype)
         store = store_for(identity)
         store.claim(identity, {"teacher": "tiny", "data": dataclasses.asdict(data)})
         return CachedTeacher(live, loader, store, build.watcher.teacher_answered, build.watcher.message)
@@ -72,7 +72,7 @@ def test_cached_answers_are_stored_once_and_read_by_later_teachers(made, folder)
     first = made()
     views = [first.view(view) for view in (0, 3)]
     assert sorted(path.name for path in first.store.folder.iterdir()) == [
-        ".lock", "fingerprint.json", "usage.json", "view-0.safetensors", "view-3.safetensors",
+        ".lock", ".usage.lock", "fingerprint.json", "usage.json", "view-0.safetensors", "view-3.safetensors",
     ]  # fmt: skip
     assert made.watcher.answered == [(22, 22), (22, 22)]
     second = made()
@@ -110,7 +110,7 @@ def test_cached_embeddings_lie_beside_logits_that_serve_methods_without_them(mad
     plain = made()
     logits = plain.view(1)["logits"].clone()
     embedding = made(embedding=True)
-    assert not embedding._is_stored(1)
+    assert not embedding.store.is_stored(1, ["logits", "embedding"])
     assert torch.equal(embedding.view(1)["logits"], logits)
     assert plain.store.folder == embedding.store.folder
     later = made()
@@ -204,11 +204,12 @@ dataset, data, kind = load_synthetic()[0], DataConfig(), torch.float32
 live = LiveTeacher([create_model("lenet-caffe", seed=0)], torch.device("cpu"), kind)
 loader = ResidentLoader(dataset, data, torch.device("cpu"))
 filled = []
-identity = fingerprint(live, dataset.digest, data, "fp16")
+identity = fingerprint(live, dataset, data, "fp16")
 store = store_for(identity)
 sys.stdin.readline()
 store.claim(identity, {})
-teacher = CachedTeacher(live, loader, store, lambda done, total: filled.append(done), print)
+count = lambda done, total: filled.append(done) if done else None  # 0 while it waits
+teacher = CachedTeacher(live, loader, store, count, lambda text: None)
 print(len(filled), teacher.view(0)["logits"].sum().item(), len(filled))
 """
 

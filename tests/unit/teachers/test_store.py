@@ -1,12 +1,16 @@
 """Folders of answers: one fingerprint each, refused for anything else, deleted only when they are what they seem."""
 
 import json
-import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
 from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError
+from model_compression.teachers import store as store_module
 from model_compression.teachers.store import AnswerStore, cache_folder, store_for, stores
 
 PRINT = {"format": "f", "shift": 4, "networks": [{"model": "a"}]}
@@ -75,15 +79,114 @@ def test_damaged_fingerprint_is_an_error_that_names_it(store):
         store.claim(PRINT, {})
 
 
-def test_store_that_can_only_be_read_serves_uncounted(store, monkeypatch):
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from model_compression.errors import ModelCompressionError
+from model_compression.teachers.store import AnswerStore
+from tests.unit.teachers.test_store import ANSWERS, PRINT
+import torch
+
+if os.getuid() == 0:
+    os.setuid(65534)
+store = AnswerStore(Path(sys.argv[1]))
+store.claim(PRINT, {})
+store.count(found=1)
+assert torch.equal(store.read(0), ANSWERS)
+for step in (store.check_writable, store.lock().__enter__, store.clear):
+    try:
+        step()
+    except ModelCompressionError as error:
+        print(error)
+"""
+
+
+def as_nobody(folder):
+    """What another user, who may read ``folder``, is told."""
+    command = [sys.executable, "-c", AS_NOBODY, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def open_store():
+    """A store with a view, in a folder that others may enter: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        made = AnswerStore(Path(folder) / "store")
+        made.claim(PRINT, {"teacher": "t"})
+        made.write(0, ANSWERS, torch.float32)
+        made.count(filled=1)
+        yield made
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777], ids=["folder of another", "lock of another"])
+def test_store_of_another_user_serves_uncounted_and_is_not_written(open_store, mode):
+    folder = open_store.folder
+    folder.chmod(mode)
+    for name in (".lock", ".usage.lock"):
+        (folder / name).chmod(0o644)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for said in as_nobody(folder):
+        assert str(folder) in said
+        assert "the folder is not writable" in said
+        assert "name another folder with --teacher-cache" in said
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_process_left_blocks_nothing(store):
     store.write(0, ANSWERS, torch.float32)
-    (store.folder / ".lock").unlink()
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    reader = AnswerStore(store.folder)
-    reader.claim(PRINT, {})
-    reader.count(found=1)
-    assert torch.equal(reader.read(0), ANSWERS)
-    assert sorted(path.name for path in store.folder.iterdir()) == ["fingerprint.json", "view-0.safetensors"]
+    (store.folder / ".view-1.safetensors.x.tmp").write_bytes(b"half")
+    (store.folder / "fingerprint.json").rename(store.folder / ".fingerprint.json.y.tmp")
+    again = AnswerStore(store.folder)
+    again.claim(PRINT, {})
+    assert sorted(path.name for path in store.folder.iterdir()) == [".lock", "fingerprint.json"]
+    (store.folder / ".view-1.safetensors.x.tmp").write_bytes(b"half")
+    again.clear()
+    assert not store.folder.exists()
+
+
+def test_store_that_is_cleared_while_a_run_uses_it_is_whole_again_with_the_next_view(store):
+    store.write(0, ANSWERS, torch.float32)
+    AnswerStore(store.folder).clear()
+    store.count(found=1)
+    with store.lock():
+        store.write(1, ANSWERS, torch.float32)
+    found = AnswerStore(store.folder)
+    found.claim(PRINT, {})
+    assert (found.views(), found.origin) == ([1], {"teacher": "t"})
+
+
+def test_count_does_not_wait_for_a_view_that_another_process_stores(store):
+    with AnswerStore(store.folder).lock():
+        store.count(found=1)
+    assert store.usage.found == 1
+
+
+def test_waiting_for_the_lock_says_so_and_can_be_stopped(store):
+    def stop():
+        raise KeyboardInterrupt
+
+    with AnswerStore(store.folder).lock(), pytest.raises(KeyboardInterrupt), store.lock(stop):
+        pass
+
+
+def test_count_on_a_full_disk_is_left_out(store, monkeypatch):
+    def full(*_):
+        raise ModelCompressionError("the disk is full")
+
+    monkeypatch.setattr(store_module, "write_atomically", full)
+    store.count(found=1)
+    assert store.usage.found == 0
+
+
+def test_files_of_others_in_a_store_are_no_views(store):
+    store.write(0, ANSWERS, torch.float32)
+    (store.folder / "view-0 (copy).safetensors").write_bytes(b"")
+    assert store.views() == [0]
+    store.clear()
+    assert [path.name for path in store.folder.iterdir()] == ["view-0 (copy).safetensors"]
 
 
 def test_stores_lists_those_of_the_cache_or_of_a_folder(tmp_path, monkeypatch):

@@ -85,6 +85,33 @@ def test_cached_and_live_teachers_train_alike(tiny, run):
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
+def test_plain_answers_are_those_to_the_images_as_they_are(tiny, run):
+    config = tiny.config("kd", data={"augmentation": "flip_shift"}, teacher_view="plain")
+    cached, _, seen = run(config, "cached")
+    live, _, other = run(dataclasses.replace(config, teacher_cache="off"), "live")
+    same, _, _ = run(dataclasses.replace(config, teacher_view="same"), "same")
+    assert seen.answered == [(22, 22)]  # of all epochs
+    assert other.answered == []
+    first, second, third = (
+        load_file(folder / "predictions.safetensors")["student_logits"] for folder in (cached, live, same)
+    )
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+    assert (first - third).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "message"),
+    [
+        ("kd", {}, "teacher_view plain needs --augmentation without mixup and cutmix: all images are plain"),
+        ("kd", {"augmentation": "flip", "mixup": 0.2}, "a mixed image has no answer to the plain one"),
+        ("fitnet", {"augmentation": "flip"}, "teacher_view plain is for methods that compare logits or embeddings"),
+    ],
+)
+def test_plain_answers_are_refused_where_they_cannot_be(tiny, run, method, data, message):
+    with pytest.raises(UsageError, match=message):
+        run(tiny.config(method, data=data, teacher_view="plain"))
+
+
 def test_answers_that_are_too_many_are_asked_live_and_it_is_said(tiny, run, monkeypatch):
     config = tiny.config("kd", data={"augmentation": "flip"})
     _, _, seen = run(config, "stored")
