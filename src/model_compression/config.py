@@ -4,6 +4,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -225,6 +226,29 @@ class TrainConfig:
             raise UsageError("a teacher needs a method: give both, or neither to train on labels")
         if self.peers is not None and (self.method is None or self.teacher is not None):
             raise UsageError("peers teach each other: they need a method, and no teacher beside them")
+
+
+def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """``config`` with values by name, as ``batch_size=64, lr=1e-3, augmentation="flip"``, wherever they belong.
+
+    Names are those of the fields of `TrainConfig`, `DataConfig` and `OptimConfig` that are no configurations
+    themselves. Raises UsageError for others, with near matches.
+    """
+    places = {field.name: "" for field in dataclasses.fields(TrainConfig)} | {
+        field.name: part for part in ("data", "optim") for field in dataclasses.fields(type(getattr(config, part)))
+    }
+    for name in ("student", "teacher", "method", "peers", "data", "optim", "name"):
+        del places[name]
+    for name, value in settings.items():
+        if name not in places:
+            raise unknown_name("setting", name, list(places))
+        part = places[name]
+        config = (
+            dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{name: value})})
+            if part
+            else dataclasses.replace(config, **{name: value})
+        )
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:

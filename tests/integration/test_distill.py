@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import tempfile
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ import torch
 from torch import nn
 
 import model_compression as mc
-from model_compression.config import ModelConfig, OptimConfig, TrainConfig
-from model_compression.errors import NumericalError, UsageError
+from model_compression.config import ModelConfig, OptimConfig, TrainConfig, from_json
+from model_compression.errors import NumericalError, UsageError, WeightsMismatchError
 from model_compression.models.weights import read_model
 from model_compression.train.runs import start_run
 
@@ -45,6 +44,11 @@ def arrays():
     return images[:60], labels[:60], images[60:], labels[60:]
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def own(seed, width=4):
     torch.manual_seed(seed)
     return Own(width)
@@ -67,7 +71,32 @@ def test_distill_of_own_modules_on_arrays_learns_and_leaves_them_as_they_are(arr
     with torch.no_grad():
         answers = result.student((images - mean) / std)["logits"].argmax(dim=1)
     assert result.metrics["test_accuracy"] == pytest.approx((answers == labels).double().mean().item())
+    with torch.no_grad():
+        again = result.student(result.preprocessing(torch.from_numpy(arrays[2])))["logits"].argmax(dim=1)
+    assert torch.equal(again, answers)
     assert (result.run_dir / "metrics.json").exists()
+    loaded = mc.load_model(result.run_dir).state_dict()
+    assert torch.equal(loaded["module.head.weight"], result.student.head.weight)
+
+
+def test_distill_takes_settings_by_name(arrays):
+    result = mc.distill(own(0), own(1), arrays, epochs=1, batch_size=7, lr=3e-3, augmentation="flip", device="cpu")
+    config = from_json(TrainConfig, (result.run_dir / "config.json").read_text())
+    assert (config.batch_size, config.optim.lr, config.data.augmentation) == (7, 3e-3, "flip")
+    with pytest.raises(UsageError, match=r"unknown setting 'batchsize'; did you mean 'batch_size'"):
+        mc.distill(own(0), own(1), arrays, batchsize=7)
+
+
+def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(arrays, watcher):
+    seen, other = watcher(), watcher()
+    mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG, observer=other)
+    result = mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG, observer=seen)
+    assert seen.messages[0].startswith(f"{__name__}:Own() without arguments is not the student that was given")
+    assert not [text for text in other.messages if "without arguments" in text]
+    with pytest.raises(WeightsMismatchError, match="name what builds it: load_model"):
+        mc.load_model(result.run_dir)
+    network = mc.load_model(f"{__name__}:Own", {"width": 8}, weights=result.run_dir / "student.safetensors")
+    assert torch.equal(network.body.head.weight, result.student.head.weight)
 
 
 def test_distill_compares_features_by_the_modules_own_names(arrays, watcher):
@@ -115,14 +144,13 @@ def test_arguments_of_another_type_are_said_to_be(arrays, argument, message):
         mc.distill(own(0), own(1), arrays, **argument)
 
 
-def test_distill_that_fails_leaves_no_folder_behind(arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_distill_runs_in_numbered_folders_and_leaves_none_when_it_fails(arrays, tmp_path):
     with pytest.raises(UsageError, match="unknown method 'kdd'"):
         mc.distill(own(0), own(1), arrays, method="kdd")
     assert list(tmp_path.iterdir()) == []
-    result = mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG)
-    assert result.run_dir.parent.parent == tmp_path
-    assert (result.run_dir / "student.safetensors").exists()
+    folders = [mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG).run_dir for _ in range(2)]
+    assert list(map(str, folders)) == ["runs/arrays-Own-kd-1", "runs/arrays-Own-kd-2"]
+    assert all((tmp_path / folder / "student.safetensors").exists() for folder in folders)
 
 
 @pytest.mark.parametrize(

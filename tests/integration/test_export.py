@@ -186,6 +186,48 @@ def test_predict_refuses_what_is_no_image(files, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"no image")
     assert main(["predict", str(files["onnx", True]), str(tmp_path / "a.png")]) == 1
     assert "a.png cannot be read as an image" in capsys.readouterr().err
+    assert main(["predict", str(files["onnx", True]), str(tmp_path / "b.png")]) == 2
+    assert "b.png does not exist; expected an image, or a folder of images" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path), str(tmp_path / "a.png")]) == 1
+    assert f"{tmp_path} is a folder; expected an exported file: model-compression export " in capsys.readouterr().err
+
+
+def test_predict_of_a_folder_is_that_of_its_images(files, data, tmp_path, capsys):
+    for number in range(3):
+        Image.fromarray(data.images[number].transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    said = []
+    for images in ([str(tmp_path)], paths):
+        assert main(["predict", str(files["onnx", True]), *images]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert said[0].count("\n") == 3
+
+
+OWN = """
+from torch import nn
+
+def small(num_classes=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
+"""
+
+
+def test_export_of_own_code_with_its_weights(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_small_nets.py").write_text(OWN)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    torch.save(module.state_dict(), "own.pt")
+    command = ["export", "own_small_nets:small", "--weights", "own.pt", "--data", "tiny", "--out", "own.onnx"]
+    assert main(command) == 0, capsys.readouterr().err
+    train, test = tiny.data()
+    answers = open_file(tmp_path / "own.onnx").run(test.images)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (train.mean, train.std))
+    with torch.no_grad():
+        expected = module((torch.from_numpy(test.images) / 255 - mean) / std)
+    torch.testing.assert_close(torch.from_numpy(answers), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_measure_of_a_file(files, capsys):

@@ -99,8 +99,8 @@ def test_loaders_are_taken_as_they_are_and_it_is_said(arrays, tmp_path, watcher)
     torch.testing.assert_close(weights(result.student), weights(student), rtol=1e-3, atol=1e-4)
     correct = (student(normalised(arrays[2])).argmax(1).numpy() == arrays[3]).mean()
     assert result.metrics["test_accuracy"] == pytest.approx(correct)
-    assert "the DataLoaders are taken as they are: " in seen.messages[0]
-    assert "a resumed run does not end with the weights of an uninterrupted one" in seen.messages[0]
+    assert "the DataLoaders are taken as they are: " in seen.messages[1]
+    assert "a resumed run does not end with the weights of an uninterrupted one" in seen.messages[1]
     assert seen.answered == []
 
 

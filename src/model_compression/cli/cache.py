@@ -15,7 +15,7 @@ EXAMPLES = """examples:
   model-compression cache check
   model-compression cache clear --all
 
-MODEL_COMPRESSION_CACHE in the environment is where they lie, else the user's cache.
+They lie where MODEL_COMPRESSION_CACHE says, else in the user's cache.
 """
 
 _LEGEND = "found there: of the views that runs and builds asked for; `cache info STORE` shows more of one"

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from model_compression.config import MethodConfig, TrainConfig
 
 EXAMPLES = """examples:
-  model-compression compare-methods --student lenet --methods kd,dkd --epochs 10
+  model-compression compare-methods --student lenet --methods kd,dkd --epochs 9
   model-compression compare-methods --student resnet8 --methods all --epochs 5
   model-compression compare-methods --student resnet8 --methods kd,dkd,kd+at \\
       --epochs 5 --seeds 3
   model-compression compare-methods --methods kd,logit_std --epochs 10 \\
       --method-param logit_std.base=dkd --out results/standardised
 
-The second and third write to results/compare-cifar10-resnet8-5-epochs: its table
-has the runs of both. Exit code 1 when a run failed; the table says why.
+The second and third write to results/compare-cifar10-resnet8-5-epochs: its
+table has the runs of both. Exit code 1 when a run failed; the table says why.
 """
 
 

@@ -32,8 +32,11 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
     if as_json:
         print(json.dumps({"out": str(folder / "student.onnx"), **result}))
         return 0
+    from model_compression.report.words import count
+
     if result["teacher_accuracy"] is not None:
-        print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {result['threads']} threads")
+        threads = count(result["threads"], "thread")
+        print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {threads}")
     print(f"{'':<24} {'bytes':>11} {'parameters':>11} {'accuracy':>9} {'median':>10} {'95 %':>10}")
     for stage in result["stages"]:
         print(

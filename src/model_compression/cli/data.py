@@ -12,13 +12,14 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.sources import DATASETS, load_dataset
 
 EXAMPLES = """examples:
-  model-compression data cifar10           fetch it, or check what is stored
-  model-compression data cifar10 --data-dir ~/cifar-10-batches-py    your own copy
-  model-compression data cifar10 --json | jq .train.digest           for scripts
-  model-compression data folder:photos --image-size 64               your images
-  model-compression data hf:uoft-cs/cifar100,label=fine_label        of the hub
+  model-compression data cifar10                                   fetch it
+  model-compression data cifar10 --data-dir ~/cifar-10-batches-py  your own copy
+  model-compression data cifar10 --json | jq .train.digest         for scripts
+  model-compression data folder:photos --image-size 64             your images
+  model-compression data hf:uoft-cs/cifar100,label=fine_label      of the hub
 
-MODEL_COMPRESSION_DATA in the environment stands for --data-dir everywhere."""
+MODEL_COMPRESSION_DATA in the environment stands for --data-dir everywhere.
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -12,8 +12,8 @@ from model_compression.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression import nin.caffemodel --model nin --out nin.safetensors
-  model-compression import a.npy --model nin-ip --mean mean.npy --out a.safetensors
-  model-compression import b.npy --model lenet --scale 0.0039 --out b.safetensors
+  model-compression import a.npy --model nin-ip --mean m.npy --out a.safetensors
+  model-compression import b.npy --model lenet --scale 0.004 --out b.safetensors
   model-compression test --model nin.safetensors
 """
 

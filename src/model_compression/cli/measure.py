@@ -152,6 +152,8 @@ def _plain(name: str, size: "Size | None", file_bytes: int | None, times: "list[
 
 
 def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> None:
+    from model_compression.report.words import count
+
     if size is not None:
         print(f"parameters    {size.parameters:>12,}")
         print(f"MACs          {size.macs:>12,}   an image of {' × '.join(map(str, size.image_shape))}")
@@ -161,7 +163,7 @@ def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") 
         print(f"activations   {size.activation_bytes:>12,}   bytes at most at once, float32, one image")
     if file_bytes is not None:
         print(f"the file      {file_bytes:>12,}   bytes")
-    print(f"\nlatency, {times[0].threads} threads   median      95 %     images/s")
+    print(f"\nlatency, {count(times[0].threads, 'thread'):<9}   median     95th %     images/s")
     for entry in times:
         label = f"{entry.runtime}, batch {entry.batch}"
         print(f"{label:<22} {entry.median_ms:>8.2f} ms {entry.p95_ms:>8.2f} ms {entry.images_per_second:>10,.0f}")

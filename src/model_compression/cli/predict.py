@@ -12,7 +12,7 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("file", metavar="FILE", help="what `export` has written")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, as .png or .jpg")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, as .png or .jpg, or folders of them")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="how many classes are shown (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image on stdout")
 
@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Classifies; returns the exit code."""
     from pathlib import Path
 
+    from model_compression.data.folder import images_below
     from model_compression.errors import UsageError
     from model_compression.export.classify import classify
     from model_compression.export.runtimes import open_file
@@ -28,8 +29,13 @@ def run(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}")
     file = open_file(Path(args.file))
-    for image in args.images:
-        ranked = classify(file, Path(image))[: args.top]
+    paths: list[Path] = []
+    for given in map(Path, args.images):
+        if not given.exists():
+            raise UsageError(f"{given} does not exist; expected an image, or a folder of images")
+        paths += images_below(given) if given.is_dir() else [given]
+    for path in paths:
+        image, ranked = str(path), classify(file, path)[: args.top]
         if args.json:
             print(json.dumps({"image": image, "classes": [{"name": n, "probability": p} for n, p in ranked]}))
         else:

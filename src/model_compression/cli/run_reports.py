@@ -14,6 +14,7 @@ from model_compression.cli.schemes import print_stages
 from model_compression.config import TrainConfig
 from model_compression.errors import UsageError
 from model_compression.recipes import RECIPES
+from model_compression.report.words import count
 from model_compression.train import runs, schemes
 from model_compression.train.roles import Progress as Training
 from model_compression.train.trainer import Trainer
@@ -87,8 +88,8 @@ class ConsoleObserver:
         precision = str(trainer.precision).removeprefix("torch.")
         beside = f" beside {config.peers.name}" if config.peers else ""
         self.message(
-            f"{config.student.name}{beside}: {len(trainer.loader)} images, {config.epochs} epochs of "
-            f"{trainer.steps_per_epoch} steps, {precision} on {trainer.device.type}"
+            f"{config.student.name}{beside}: {len(trainer.loader):,} images, {count(config.epochs, 'epoch')} of "
+            f"{count(trainer.steps_per_epoch, 'step')}, {precision} on {trainer.device.type}"
             + (", compiled" if trainer.compiled else "")
         )
         if trainer.steps_per_epoch < _FEW_STEPS and config.batch_size > _SMALL_BATCH:
@@ -141,6 +142,8 @@ class ConsoleObserver:
 
     def teacher_answered(self, done: int, total: int) -> None:
         """Shows how far the teacher's answers are."""
+        if not done:  # another run stores them
+            return
         if self._teacher_counter is None:
             if not self._told_of_storing:
                 self.message("storing the teacher's answers; later runs read them")

@@ -7,7 +7,7 @@ from model_compression.cli.training_options import add_options, base_config, run
 EXAMPLES = """examples:
   model-compression train --student lenet --epochs 10
   model-compression train --recipe nin-cifar10 --out runs/teacher
-  model-compression train --config runs/teacher/config.json --seed 1 --out runs/b
+  model-compression train --config runs/a/config.json --seed 1 --out runs/b
 """
 
 

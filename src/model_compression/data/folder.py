@@ -46,7 +46,7 @@ class FolderImages:
             with Image.open(path) as file:
                 image = as_rgb(file)
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} cannot be read as an image: {error}; repair or delete it") from None
+            raise DataError(f"{path} cannot be read as an image: {error}; repair it, or take it out") from None
         return scaled(image, self.size if self.is_scaled else None)
 
     def identity(self, number: int) -> bytes:
@@ -110,7 +110,7 @@ def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
     channels, height, width = like.image_shape
     if channels != 3:
         raise DataError(f"images of {root} become RGB, but those of {like.name} have {channels} channels")
-    files = _below(root)
+    files = images_below(root)
     return Dataset(
         name=root.name,
         images=LazyImages(source=FolderImages(root, files, (height, width), True), rows=np.arange(len(files))),
@@ -159,7 +159,7 @@ def _check_same_classes(train: tuple[str, ...], test: tuple[str, ...], train_roo
         raise DataError(f"the classes differ: {'; '.join(parts)}; expected the same class folders in both")
 
 
-def _below(folder: Path) -> tuple[Path, ...]:
+def images_below(folder: Path) -> tuple[Path, ...]:
     """Image files in ``folder`` and the folders in it, sorted. Raises DataError where there are none."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
@@ -188,7 +188,7 @@ def _labelled(
     folder: Path, name: str, classes: tuple[str, ...], image_size: int, like: Dataset | None = None
 ) -> Dataset:
     """The images in the folders ``classes`` of ``folder``, with the mean and deviation of ``like``, else their own."""
-    by_class = [_below(folder / name) for name in classes]
+    by_class = [images_below(folder / name) for name in classes]
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in by_class]).astype(np.int64)
     images = _lazy(folder, tuple(path for files in by_class for path in files), image_size)
     mean, std = mean_and_std(images.sample()) if like is None else (like.mean, like.std)
@@ -198,7 +198,7 @@ def _labelled(
 
 
 def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
-    images = _lazy(folder, _below(folder), image_size)
+    images = _lazy(folder, images_below(folder), image_size)
     mean, std = mean_and_std(images.sample())
     return Dataset(
         name=folder.parent.name,
@@ -238,5 +238,5 @@ def _size(path: Path) -> tuple[int, int]:
             width, height = file.size
             turned = file.getexif().get(0x0112, 1) >= 5  # by 90 degrees, one way or the other
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}; repair or delete it") from None
+        raise DataError(f"{path} cannot be read as an image: {error}; repair it, or take it out") from None
     return (width, height) if turned else (height, width)

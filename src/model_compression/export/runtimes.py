@@ -28,6 +28,10 @@ def open_file(path: Path, threads: int = 0) -> ExportedFile:
 
     Raises FileFormatError for a file that is missing, damaged or of other origin, and MissingExtraError.
     """
+    if path.is_dir():
+        raise FileFormatError(
+            f"{path} is a folder; expected an exported file: model-compression export {path} --out {path.name}.onnx"
+        )
     if not path.is_file():
         raise FileFormatError(f"{path} does not exist; expected a file that `model-compression export` has written")
     openers = {".onnx": _open_onnx, ".pt2": _open_program}

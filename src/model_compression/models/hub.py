@@ -32,11 +32,7 @@ def fetch(name: str) -> Path:
         raise UsageError(f"{name!r} names no network on the hub; expected hub:USER/REPO or hub:USER/REPO@REVISION")
     hub = _client()
     endpoint = hub.constants.ENDPOINT
-    try:
-        hub.get_session().head(endpoint, timeout=_TIMEOUT_S)
-        reached = True
-    except Exception:  # of the client's HTTP library
-        reached = False  # the client itself would try for half a minute
+    reached = _is_reached(hub)
     try:
         path = hub.hf_hub_download(found["repo"], WEIGHTS, revision=found["revision"], local_files_only=not reached)
     except hub.errors.LocalEntryNotFoundError:
@@ -70,6 +66,8 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
     Raises ModelCompressionError when the hub does not take them; then the repository is as it was.
     """
     hub = _client()
+    if not _is_reached(hub):
+        raise ModelCompressionError(f"{hub.constants.ENDPOINT} is not reached; look at the connection, then push again")
     names = [path.name for path in uploaded_files(folder)]
     try:
         api = hub.HfApi(endpoint=hub.constants.ENDPOINT, library_name="model-compression")
@@ -78,6 +76,15 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
     except Exception as error:  # as in `fetch`
         raise ModelCompressionError(f"the hub did not take {repo}: {_line(error)}") from error
     return str(address)
+
+
+def _is_reached(hub: Any) -> bool:
+    """Whether the hub answers within a few seconds; the client itself would try for half a minute."""
+    try:
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=_TIMEOUT_S)
+    except Exception:  # of the client's HTTP library
+        return False
+    return True
 
 
 def _client() -> Any:

@@ -45,6 +45,8 @@ def find_builder(name: str, *, from_file: bool = False) -> Callable[..., Any]:
     """
     parts = NAME.fullmatch(name)
     assert parts is not None
+    if parts["module"].endswith(".py"):
+        raise UsageError(f"{name} is to be written as {parts['module'].removesuffix('.py')}:{parts['attribute']}")
     try:
         with _working_folder_first():
             importlib.invalidate_caches()

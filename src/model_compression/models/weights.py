@@ -14,6 +14,7 @@ from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.external import build_external, is_external, library_of
 from model_compression.models.hub import fetch, is_hub
+from model_compression.models.own_code import NAME
 from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
@@ -61,7 +62,7 @@ def save_weights(
 
 
 def load_model(
-    name: str,
+    name: str | Path,
     options: dict[str, Any] | None = None,
     *,
     seed: int | None = None,
@@ -83,7 +84,7 @@ def load_model(
         FileFormatError: a file that cannot be read; WeightsMismatchError: one that does not fit, with every tensor.
         ModelCompressionError: a library that is missing, or weights that it cannot fetch.
     """
-    options = dict(options or {})
+    name, options = str(name), dict(options or {})
     if name not in MODELS and not is_external(name):
         if options:
             raise UsageError(
@@ -151,6 +152,8 @@ def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
         raise FileFormatError(f"{path} is a folder without student.safetensors; expected a finished run or a file")
     if path.is_file():
         return path
+    if ".py:" in name:
+        raise UsageError(f"{name!r} names no module; what a/nets.py builds is written a.nets:builder")
     if path.suffix or len(path.parts) > 1:
         raise FileFormatError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
     if name in MODELS:
@@ -198,7 +201,15 @@ def read_model(path: str | Path) -> Network:
         model = built(header["model"], header["options"], None, from_file=True)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
-    _fill(model, path)
+    try:
+        _fill(model, path)
+    except WeightsMismatchError as error:
+        if NAME.fullmatch(header["model"]) is None:
+            raise
+        raise WeightsMismatchError(
+            f"{path} is of a network that was given as a module, and {header['model']}() without arguments is another; "
+            f'name what builds it: load_model("package.module:builder", weights="{path}") or --weights ({error})'
+        ) from None
     return model
 
 

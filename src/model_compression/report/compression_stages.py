@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.files import write_atomically
+from model_compression.report.words import count
 
 _BLUE, _GREY = "#0072B2", "#777777"
 
@@ -54,7 +55,7 @@ def markdown(stages: Sequence[Stage], threads: int) -> str:
     """The table; a star is on the Pareto front of accuracy and that cost."""
     lines = [
         "| stage | runtime | bytes | parameters | MACs | test accuracy | 95 % interval "
-        f"| ms, batch 1, {threads} threads | 95th percentile |",
+        f"| ms, batch 1, {count(threads, 'thread')} | 95th percentile |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for stage, plain in zip(stages, to_plain(stages), strict=True):

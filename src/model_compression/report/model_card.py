@@ -12,7 +12,7 @@ from model_compression.report.markdown import plain
 from model_compression.report.page_parts import SPACE, interval_text, percent
 from model_compression.report.predictions import Predictions
 from model_compression.report.run_files import RunFiles
-from model_compression.report.words import environment_in_words, recipe_in_words, sentence, size
+from model_compression.report.words import GIVEN, environment_in_words, recipe_in_words, sentence, size
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 _NAMED_CLASSES = 100  # with more, their number is said alone
@@ -101,12 +101,16 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     verb = "distill" if "method.name" in recipe else "train"
     command = f"model-compression {verb} --config config.json --out runs/again"
     rows = [*recipe_in_words(recipe), *environment_in_words(run.environment)]
+    if recipe["data.name"] in GIVEN:
+        return (
+            f"{_table(rows)}\n\nIts data was given from Python: `model_compression.distill` with the same data, "
+            "networks and config.json makes it again."
+        )
     again = "The same command on the same kind of machine gives the same weights"
     own = [part for part in ("student", "teacher") if _is_file(recipe, part)]
     if own:
-        again = (
-            f"The same command, where the {' and the '.join(own)} that config.json names are, gives the same weights"
-        )
+        verb = "is" if len(own) == 1 else "are"
+        again = f"The same command gives the same weights where the {' and the '.join(own)} of config.json {verb} there"
     if "optim.lr_changed_to" in recipe:
         again = "The same recipe but for the rate, which was changed while it ran"
     return f"{_table(rows)}\n\n{again}:\n\n```sh\n{command}\n```"
@@ -120,7 +124,9 @@ def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:
     classes = found.student.shape[1]
     named = found.class_names if classes <= _NAMED_CLASSES else ()
     names = f": {', '.join(map(plain, named))}" if named else ""
-    return f"Images like those of {plain(short(recipe['data.name']))}, into {classes} classes{names}."
+    source = short(recipe["data.name"])
+    source = "that it was trained on" if source in GIVEN else f"of {plain(source)}"
+    return f"Images like those {source}, into {classes} classes{names}."
 
 
 def _limits(found: Predictions, kind: str) -> str:

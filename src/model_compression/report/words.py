@@ -8,7 +8,7 @@ from model_compression.report.groups import Group, method_name, short
 
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
-_GIVEN = ("arrays", "dataloaders")
+GIVEN = ("arrays", "dataloaders")
 """What data are called that have no name."""
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 
@@ -22,7 +22,7 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("peers", _network(recipe, "peers") if "peers.name" in recipe else ""),
         ("data", _data(recipe)),
         ("augmentation", _augmentation(recipe)),
-        ("training", f"{_count(recipe['epochs'], 'epoch')} in batches of {recipe['batch_size']}"),
+        ("training", f"{count(recipe['epochs'], 'epoch')} in batches of {recipe['batch_size']}"),
         ("optimiser", _optimizer(recipe)),
         ("schedule", _schedule(recipe)),
         ("besides", _besides(recipe)),
@@ -36,13 +36,13 @@ def sentence(recipe: Mapping[str, Any]) -> str:
     source = f" from {short(recipe['teacher.name'])} by {method_name(recipe)}" if "teacher.name" in recipe else ""
     if not source:
         source = f" by {method_name(recipe)}" if "method.name" in recipe else " from labels alone"
-    return f"{student} learns {data}{source}, {_count(recipe['epochs'], 'epoch')}"
+    return f"{student} learns {data}{source}, {count(recipe['epochs'], 'epoch')}"
 
 
 def environment_in_words(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, words) of versions and hardware."""
     hardware = [str(environment[key]) for key in ("gpu", "processor") if environment.get(key)]
-    threads = f", {_count(environment['threads'], 'thread')}" if environment.get("threads") else ""
+    threads = f", {count(environment['threads'], 'thread')}" if environment.get("threads") else ""
     system = [str(environment[key]) for key in ("system", "machine") if environment.get(key)]
     versions = [f"{key} {environment[key]}" for key in ("torch", "numpy", "python") if environment.get(key)]
     rows = [
@@ -58,7 +58,7 @@ def command(group: Group) -> str:
 
     Of a run on data that were given in Python, a comment that says so: no command has them.
     """
-    if group.recipe["data.name"] in _GIVEN:
+    if group.recipe["data.name"] in GIVEN:
         return "# trained from Python: call model_compression.distill again, with the same data and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
     folder = group.runs[0].path
@@ -83,7 +83,8 @@ def size(number: float) -> str:
     return f"{number:.0f} bytes"
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """As "1 epoch" or "1,000 epochs"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -133,7 +134,7 @@ def _augmentation(recipe: Mapping[str, Any]) -> str:
     if recipe.get("data.cutout"):
         parts.append(f"a hole of {recipe['data.cutout']} pixels")
     views = recipe.get("data.views")
-    parts.append(f"{_count(views, 'view')} in turn" if views else "a fresh view each epoch")
+    parts.append(f"{count(views, 'view')} in turn" if views else "a fresh view each epoch")
     return ", ".join(part for part in parts if part != _AUGMENTATIONS["none"])
 
 

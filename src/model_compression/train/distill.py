@@ -2,18 +2,19 @@
 
 import copy
 import dataclasses
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from model_compression.config import MethodConfig, ModelConfig, TrainConfig
-from model_compression.errors import UsageError
-from model_compression.models.external import External
+from model_compression.config import MethodConfig, ModelConfig, TrainConfig, with_settings
+from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.models.base import Network
+from model_compression.models.external import External, build_external
+from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_own_weights
 from model_compression.train.given_data import GivenData, given_data, is_opaque
 from model_compression.train.observer import Observer, Silent
@@ -23,10 +24,14 @@ from model_compression.train.runs import start_run
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a distillation left: its figures, the trained student in eval mode, and the folder with everything."""
+    """What a distillation left: its figures, the trained student in eval mode, and the folder with everything.
+
+    ``student(preprocessing(images))`` answers images (B, C, H, W) uint8 with logits (B, K).
+    """
 
     metrics: dict[str, Any]
     student: nn.Module
+    preprocessing: Preprocessing
     run_dir: Path
 
 
@@ -43,6 +48,7 @@ def distill(
     run_dir: str | Path | None = None,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
+    **settings: Any,
 ) -> Result:
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
 
@@ -62,10 +68,11 @@ def distill(
         epochs: passes over the training images.
         seed: of the order of the images, and of the initial weights of a student that is named.
         teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
-        run_dir: a folder that does not exist; by default one in the folder for temporary files.
-        config: everything else, as optimiser, augmentation and precision; its networks, method, epochs and seed are
-            replaced.
+        run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
+        config: where to start from; its networks, method, epochs and seed are replaced.
         observer: who watches, as `cli.run_reports.ConsoleObserver()`; nobody by default.
+        settings: anything else of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64, lr=1e-3,
+            augmentation="flip", image_size=64``.
 
     Raises:
         UsageError: an argument that cannot be, with what was expected.
@@ -75,7 +82,13 @@ def distill(
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
-    config = config or TrainConfig(student=_named(student))
+    config = with_settings(config or TrainConfig(student=_named(student)), settings)
+    if isinstance(student, nn.Module) and not _is_rebuilt(student, _named(student).name):
+        (observer or Silent()).message(
+            f"{_named(student).name}() without arguments is not the student that was given: its file has the weights, "
+            "and load_model and the command line are to be told what builds it; a student that is given by its "
+            "builder, as 'mynets:small', is built again from its run alone"
+        )
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,
@@ -92,11 +105,16 @@ def distill(
         teacher=teacher if isinstance(teacher, nn.Module) else None,
         data=datasets,
     )
-    finished: list[nn.Module] = []
-    with _folder(run_dir) as folder:
-        metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
+    finished: list[Network] = []
+    folder = _free_folder(config) if run_dir is None else Path(run_dir)
+    metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
     network = finished[0].eval()
-    return Result(metrics=metrics, student=network.body if isinstance(network, External) else network, run_dir=folder)
+    return Result(
+        metrics=metrics,
+        student=network.body if isinstance(network, External) else network,
+        preprocessing=network.preprocessing,
+        run_dir=folder,
+    )
 
 
 # argument → (the types it may have, how an error calls them)
@@ -132,18 +150,22 @@ def _check_observer(observer: Any) -> None:
         )
 
 
-@contextmanager
-def _folder(given: str | Path | None) -> Iterator[Path]:
-    """``given``, or a new folder in that for temporary files, of which nothing is left when the run never began."""
-    if given is not None:
-        yield Path(given)
-        return
-    parent = Path(tempfile.mkdtemp(prefix="model-compression-"))
+def _free_folder(config: TrainConfig) -> Path:
+    """runs/DATA-STUDENT-METHOD-N, the first that is not there."""
+    assert config.method is not None
+    parts = (config.data.name, config.student.name, config.method.name)
+    name = "-".join(re.sub(r"[^\w.]+", "-", Path(part.rpartition(":")[2]).name) for part in parts)
+    return next(folder for number in itertools.count(1) if not (folder := Path("runs") / f"{name}-{number}").exists())
+
+
+def _is_rebuilt(student: nn.Module, name: str) -> bool:
+    """Whether ``name``, without arguments, builds a network with the tensors of ``student``."""
     try:
-        yield parent / "run"
-    finally:
-        with suppress(OSError):
-            parent.rmdir()  # only if it is empty
+        again = build_external(name, {}, seed=0, from_file=True).body
+    except ModelCompressionError:
+        return False
+    shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (student, again)]
+    return shapes[0] == shapes[1]
 
 
 def _with_weights(
@@ -166,4 +188,5 @@ def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
         return ModelConfig(name=model)
     if not isinstance(model, nn.Module):
         raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
-    return ModelConfig(name=f"{type(model).__module__}:{type(model).__qualname__}")
+    kind = type(model.body if isinstance(model, External) else model)
+    return ModelConfig(name=f"{kind.__module__}:{kind.__qualname__}")

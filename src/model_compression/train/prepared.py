@@ -54,6 +54,8 @@ class Prepared:
         self.device = choose_device(config.device)
         keep_freed_memory(self.device)
         self.precision = choose_precision(config.precision, self.device)
+        if self.precision == torch.float16 and self.device.type == "cpu":
+            observer.message("a processor computes half precision many times slower than bf16 or fp32")
         if parts.student is None:
             check_student(config.student)
         if config.teacher and parts.teacher is None:

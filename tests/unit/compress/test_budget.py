@@ -4,9 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from model_compression.compress.budget import share_that_fits
-from model_compression.compress.channels import SMALLEST, cost_of
+from model_compression.compress.budget import as_if_trained, int8_file, share_that_fits
+from model_compression.compress.channels import SMALLEST, copied, cost_of
 from model_compression.data.dataset import Dataset
 from model_compression.errors import MissingExtraError, UsageError
 from model_compression.models import create_model
@@ -39,6 +40,26 @@ def test_what_fits_in_no_size_says_how_small_it_gets(data):
     )
     with pytest.raises(UsageError, match=f"it does not fit; it can be cut to {least:,} of its .* parameters"):
         share_that_fits(network, data, "params", lambda one: False)
+
+
+@pytest.mark.slow
+def test_file_of_an_untrained_network_is_as_large_as_that_of_a_trained_one(data):
+    """Biases that are 0 take no place in a file, and training leaves none."""
+    network = create_model("resnet8", seed=0)
+    trained = copied(network).train()
+    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3)
+    images = torch.from_numpy(data.images)
+    for _ in range(2):
+        loss = torch.nn.functional.cross_entropy(trained(trained.preprocessing(images)), torch.from_numpy(data.labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    sizes = []
+    for one in (network, as_if_trained(network), trained.eval()):
+        with int8_file(one, data) as path:
+            sizes.append(path.stat().st_size)
+    assert sizes[0] < 0.95 * sizes[2]
+    assert sizes[1] == pytest.approx(sizes[2], rel=0.01)
 
 
 def test_what_cannot_be_pruned_says_why(data, monkeypatch):

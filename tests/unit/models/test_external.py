@@ -228,6 +228,8 @@ def test_own_builder_is_found_in_the_working_folder(own):
         ),
         ("nets_of_yours:build", {}, "cannot import 'nets_of_yours' of 'nets_of_yours:build': ModuleNotFoundError"),
         ("nets_of_mine:build", {"seed": 1}, "seed is not an option of a network"),
+        ("nets_of_mine.py:build", {}, "nets_of_mine.py:build is to be written as nets_of_mine:build"),
+        ("./nets_of_mine.py:build", {}, "names no module; what a/nets.py builds is written a.nets:builder"),
     ],
 )
 @pytest.mark.usefixtures("own")
