@@ -106,7 +106,7 @@ def _read_config(path: Path) -> None:
 
 def _read_answers(path: Path) -> None:
     store = AnswerStore(path.parent)
-    store.path = lambda view: path  # type: ignore[method-assign]
+    store.path = lambda view, field="logits": path  # type: ignore[method-assign]
     store.read(0)
 
 

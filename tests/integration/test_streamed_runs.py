@@ -8,8 +8,7 @@ from model_compression.cli.main import main
 from model_compression.config import ModelConfig
 from model_compression.data import folder
 from model_compression.errors import Interrupted, RunFolderError
-from model_compression.train.runs import resume_run, start_run
-from model_compression.train.teachers import fill_cache
+from model_compression.train.runs import fill_cache, resume_run, start_run
 
 FILES = ("student.safetensors", "predictions.safetensors", "events.jsonl")
 

@@ -104,7 +104,7 @@ def test_image_that_cannot_be_read_is_named(tmp_path):
     fill(tmp_path, ("a", "b"), 3)
     path = tmp_path / "b" / "001.png"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"b/001\.png cannot be read as an image: .*; repair or delete it"):
+    with pytest.raises(DataError, match=r"b/001\.png cannot be read as an image: .*; repair it, or take it out"):
         load_folder(tmp_path)
 
 
