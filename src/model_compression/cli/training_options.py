@@ -60,8 +60,8 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
 # option → (what it needs, whether a configuration has that); without it the option would do nothing
 _NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "--shift": ("--augmentation flip_shift", lambda config: config.data.augmentation == "flip_shift"),
-    "--views": ("--augmentation flip or flip_shift", lambda config: config.data.has_views),
-    "--view-seed": ("--augmentation flip or flip_shift", lambda config: config.data.has_views),
+    "--views": ("--augmentation, --mixup or --cutmix", lambda config: config.data.has_views),
+    "--view-seed": ("--augmentation, --mixup or --cutmix", lambda config: config.data.has_views),
     "--workers": ("--resident auto or off", lambda config: config.data.resident != "on"),
     "--momentum": ("--optimizer sgd", lambda config: config.optim.optimizer == "sgd"),
     "--step-at": ("--schedule step", lambda config: config.optim.schedule == "step"),

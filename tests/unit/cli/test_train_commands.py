@@ -162,7 +162,7 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TRAIN, "--data", "cifar"], "unknown data set 'cifar'; did you mean 'cifar10'"),
         ([*TRAIN, "--augmentation", "flipshift"], "unknown augmentation 'flipshift'; did you mean 'flip_shift'"),
         ([*TRAIN, "--optimizer", "adamz"], "unknown optimizer 'adamz'; did you mean 'adam"),
-        ([*TRAIN, "--views", 4], "--views has no effect here: it needs --augmentation flip or flip_shift"),
+        ([*TRAIN, "--views", 4], "--views has no effect here: it needs --augmentation, --mixup or --cutmix"),
         ([*TRAIN, "--augmentation", "flip", "--shift", 4], "--shift has no effect here: it needs --augmentation flip_"),
         ([*TRAIN, "--cutout", 3], "cutout 3 needs augmentation flip or flip_shift, got none"),
         ([*TRAIN, "--augmentation", "flip", "--cutout", 9], "cutout must be at most the images' 8 pixels, got 9"),
