@@ -126,20 +126,20 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         parser.shorten_usage()
         return int(module.run(parser.parse_args(arguments)) or 0)
     except KeyboardInterrupt:
-        return _failed(name, "interrupted", EXIT_INTERRUPTED)
+        return _ended(name, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         raise
     except (ModelCompressionError, OSError, MemoryError) as error:
         if debug:
             raise
+        if isinstance(error, Interrupted):  # as somebody wished
+            return _ended(name, str(error), error.exit_code)
         code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
-        if isinstance(error, Interrupted):
-            code = error.exit_code
-        return _failed(name, str(error) or type(error).__name__, code)
+        return _ended(name, f"error: {str(error) or type(error).__name__}", code)
 
 
-def _failed(name: str, message: str, code: int) -> int:
-    print(f"model-compression {name}: error: {message}", file=sys.stderr)
+def _ended(name: str, message: str, code: int) -> int:
+    print(f"model-compression {name}: {message}", file=sys.stderr)
     return code
 
 

@@ -166,7 +166,7 @@ def test_interrupted_comparison_says_how_to_go_on_and_keeps_what_is_done(command
     code, out, err = command(*COMPARE, "--methods", "kd")
     assert (code, out) == (143, "")
     assert err.splitlines()[-1] == (
-        "model-compression compare-methods: error: stopped in kd, seed 0; what is done is saved; the same command goes "
+        "model-compression compare-methods: stopped in kd, seed 0; what is done is saved; the same command goes "
         "on from there"
     )
     command.errors.clear()

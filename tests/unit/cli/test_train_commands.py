@@ -255,8 +255,7 @@ def test_interrupted_command_says_how_to_go_on_and_resume_does(command, tmp_path
         code, out, err = command(*TRAIN, "--out", "part")
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == (
-        "model-compression train: error: stopped at step 4 of 6, state saved; "
-        "continue with: model-compression resume part"
+        "model-compression train: stopped at step 4 of 6, state saved; continue with: model-compression resume part"
     )
     code, _, err = command(*TRAIN, "--out", "part")
     assert code == 1
