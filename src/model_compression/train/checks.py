@@ -156,8 +156,8 @@ def _order_fault(order: Classes, answers: Classes, labels: Classes, dataset: Dat
     more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
     rows = f" (rows {np.argsort(order).tolist()})" if len(order) <= 20 else ""
     return (
-        f"has its classes in another order than {dataset.name}, or is not trained: it says {', '.join(named)}{more}; so "
-        f"read, {(order[answers] == labels).mean():.1%} of {len(labels):,} training images are right, else "
+        f"has its classes in another order than {dataset.name}, or is not trained: it says {', '.join(named)}{more}; "
+        f"so read, {(order[answers] == labels).mean():.1%} of {len(labels):,} training images are right, else "
         f"{(answers == labels).mean():.1%}; put the rows of its last layer{rows} or the classes of the data in order"
     )
 

@@ -68,7 +68,7 @@ def test_teacher_in_another_order_of_classes_is_named_with_the_order():
     with pytest.raises(UsageError) as caught:
         checked([0, 4, 2, 3, 1], coded_data(wrong=0.2))
     message = str(caught.value)
-    assert "in another order than fruit, or is not trained: it says 'fig' for 'pear', 'pear' for 'fig'; so" in message
+    assert "in another order than fruit, or is not trained: it says 'fig' for 'pear', 'pear' for 'fig'; " in message
     assert "put the rows of its last layer (rows [0, 4, 2, 3, 1])" in message
     assert message.endswith("--allow-weak-teacher goes on nevertheless")
 
