@@ -13,7 +13,7 @@ from torch import nn
 from model_compression.config import MethodConfig, ModelConfig, TrainConfig, with_settings
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import Network
-from model_compression.models.external import External, build_external
+from model_compression.models.external import External, build_external, is_external
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_own_weights
 from model_compression.train.given_data import GivenData, given_data, is_opaque
@@ -160,6 +160,8 @@ def _free_folder(config: TrainConfig) -> Path:
 
 def _is_rebuilt(student: nn.Module, name: str) -> bool:
     """Whether ``name``, without arguments, builds a network with the tensors of ``student``."""
+    if not is_external(name):  # a class within a function
+        return False
     try:
         again = build_external(name, {}, seed=0, from_file=True).body
     except ModelCompressionError:
