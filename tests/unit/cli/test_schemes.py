@@ -84,7 +84,7 @@ def test_interrupted_scheme_says_how_to_go_on_and_resume_does(command, tmp_path,
         code, out, err = command(*DISTILL, "--scheme", "self", "--out", "s")
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == (
-        "model-compression distill: error: generation-1: stopped at step 2 of 3, state saved; "
+        "model-compression distill: generation-1: stopped at step 2 of 3, state saved; "
         "continue with: model-compression resume s"
     )
     code, out, _ = command("resume", "s", "--json")
