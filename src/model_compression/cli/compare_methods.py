@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model_compression.config import MethodConfig, TrainConfig
 
 EXAMPLES = """examples:
-  model-compression compare-methods --student lenet --methods kd,dkd --epochs 9
+  model-compression compare-methods --student lenet --methods kd,dkd --epochs 10
   model-compression compare-methods --student resnet8 --methods all --epochs 5
   model-compression compare-methods --student resnet8 --methods kd,dkd,kd+at \\
       --epochs 5 --seeds 3

@@ -14,7 +14,7 @@ from model_compression.cli.training_options import add_options, base_config, par
 
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
-  model-compression distill --method kd --param temperature=2 --label-weight 0.2
+  model-compression distill --method kd --param temperature=2 --label-weight 0.3
   model-compression distill --method tf_kd --student resnet8
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
   model-compression distill --data folder:photos --teacher runs/photos

@@ -207,7 +207,7 @@ def read_model(path: str | Path) -> Network:
         if NAME.fullmatch(header["model"]) is None:
             raise
         raise WeightsMismatchError(
-            f"{path} is of a network that was given as a module, and {header['model']}() without arguments is another; "
+            f"{path} is of another network than {header['model']} builds, as one that was given as a module may be; "
             f'name what builds it: load_model("package.module:builder", weights="{path}") or --weights ({error})'
         ) from None
     return model

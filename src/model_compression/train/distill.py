@@ -82,17 +82,13 @@ def distill(
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
-    config = with_settings(config or TrainConfig(student=_named(student)), settings)
-    if isinstance(student, nn.Module) and not _is_rebuilt(student, _named(student).name):
-        (observer or Silent()).message(
-            f"{_named(student).name}() without arguments is not the student that was given: its file has the weights, "
-            "and load_model and the command line are to be told what builds it; a student that is given by its "
-            "builder, as 'mynets:small', is built again from its run alone"
-        )
+    config = dataclasses.replace(config or TrainConfig(student=_named(student)), student=_named(student))
+    config = with_settings(config, settings)
+    if isinstance(student, nn.Module) and not _is_rebuilt(student, config.student.name):
+        (observer or Silent()).message(f"{config.student.name}{_NOT_REBUILT}")
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,
-        student=_named(student),
         teacher=named,
         method=MethodConfig(name=method, params=dict(params or {})),
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
@@ -117,6 +113,11 @@ def distill(
     )
 
 
+_NOT_REBUILT = (
+    "() without arguments is not the student that was given: its file has the weights, and load_model and the command "
+    "line are to be told what builds it; a student that is given by its builder, as 'mynets:small', is built again "
+    "from its run alone"
+)
 # argument → (the types it may have, how an error calls them)
 _TYPES: dict[str, tuple[Any, str]] = {
     "method": (str, "a name, as 'kd'"),
