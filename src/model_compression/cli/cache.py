@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--all", action="store_true", help="all stores of the user's cache")
         if name == "check":
             action.add_argument(
-                "--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)"
+                "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)"
             )
 
 

@@ -67,6 +67,7 @@ def _plain_group(group: "Group") -> dict[str, object]:
 
 
 def _print(found: "Difference", args: argparse.Namespace) -> None:
+    from model_compression.report.statistics import OF_TWO
     from model_compression.report.words import sentence
 
     for letter, path, group in (("A", args.first, found.first), ("B", args.second, found.second)):
@@ -74,6 +75,8 @@ def _print(found: "Difference", args: argparse.Namespace) -> None:
         half = "" if group.accuracy.half_width is None else f" ± {group.accuracy.half_width:.2%}"
         print(f"{letter}  {path}   {group.accuracy.mean:.2%}{half}   ({group.eval_set}, n = {group.accuracy.n})")
         print(f"   {sentence(group.recipe)}")
+    if any(group.accuracy and group.accuracy.n == 2 for group in (found.first, found.second)):
+        print(OF_TWO)
     print()
     for line in [*_seeds(found), *_images(found)]:
         print(line)

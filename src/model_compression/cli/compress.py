@@ -28,7 +28,7 @@ OUT/student.onnx is the file, OUT/table.md and OUT/stages.png what it cost.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     group = parser.add_argument_group("what the file that ships may cost")
-    group.add_argument("--max-bytes", type=int, default=0, metavar="INT", help="of the file, as 250000")
+    group.add_argument("--max-bytes", type=int, default=0, metavar="N", help="of the file, as 250000")
     group.add_argument(
         "--max-latency-ms", type=float, default=0.0, metavar="MS", help="for one image in ONNX Runtime, on this machine"
     )
@@ -37,18 +37,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-drop", type=float, default=0.5, metavar="POINTS", help="of accuracy by int8 alone (default: 0.5)"
     )
     group = parser.add_argument_group("how it is pruned and quantised")
-    group.add_argument("--steps", type=int, default=4, metavar="INT", help="cuts, each with a repair (default: 4)")
+    group.add_argument("--steps", type=int, default=4, metavar="N", help="cuts, each with a repair (default: 4)")
     group.add_argument(
-        "--step-epochs", type=int, default=2, metavar="INT", help="of the repairs before the last (default: 2)"
+        "--step-epochs", type=int, default=2, metavar="N", help="of the repairs before the last (default: 2)"
     )
     group.add_argument(
-        "--prune-epochs", type=int, default=0, metavar="INT", help="of the last repair (default: as the distillation)"
+        "--prune-epochs", type=int, default=0, metavar="N", help="of the last repair (default: as the distillation)"
     )
     group.add_argument(
         "--quantize-epochs",
         type=int,
         default=8,
-        metavar="INT",
+        metavar="N",
         help="of the training with roundings, if int8 loses too much (default: 8)",
     )
     distill.configure(parser)

@@ -34,9 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="an official folder or archive, or where to store (default: the user's cache)"
     )
-    parser.add_argument(
-        "--image-size", type=int, default=0, metavar="INT", help="of folder:PATH and hf:NAME: their side"
-    )
+    parser.add_argument("--image-size", type=int, default=0, metavar="N", help="of folder:PATH and hf:NAME: their side")
     parser.add_argument("--json", action="store_true", help="print one JSON object; messages go to stderr")
 
 

@@ -78,7 +78,7 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cif
         metavar="WHERE",
         help="the answers: auto (the user's cache), off, or a folder (default: auto)",
     )
-    group.add_argument("--teacher-cache-dtype", metavar="STR", help="of stored answers: fp16 or fp32 (default: fp16)")
+    group.add_argument("--teacher-cache-dtype", metavar="NAME", help="of stored answers: fp16 or fp32 (default: fp16)")
 
 
 def run(args: argparse.Namespace) -> int:

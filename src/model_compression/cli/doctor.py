@@ -34,10 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="NAME", help="data set, folder:PATH or hf:NAME (default with a network: cifar10)"
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
-    parser.add_argument("--image-size", type=int, default=0, metavar="INT", help="of folder:PATH and hf:NAME")
+    parser.add_argument("--image-size", type=int, default=0, metavar="N", help="of folder:PATH and hf:NAME")
     parser.add_argument("--method", metavar="NAME", help="whose terms are looked at (default: kd)")
     parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs are to be (default: runs)")
-    parser.add_argument("--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 

@@ -45,9 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="share of the single weights that become zero, as 0.9; the file gets no smaller but zipped, and nothing "
         "gets faster without a runtime for sparse weights",
     )
-    parser.add_argument("--steps", type=int, default=4, metavar="INT", help="cuts, each with its repair (default: 4)")
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="cuts, each with its repair (default: 4)")
     parser.add_argument(
-        "--step-epochs", type=int, default=2, metavar="INT", help="of the repairs before the last (default: 2)"
+        "--step-epochs", type=int, default=2, metavar="N", help="of the repairs before the last (default: 2)"
     )
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN and how far it is pruned")
     add_repair_options(parser, "how it is repaired (default: as the run was trained)")

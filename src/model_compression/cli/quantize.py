@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "seen (default: auto)",
     )
     parser.add_argument(
-        "--images", type=int, metavar="INT", help="training images that ranges are seen on (default: 512)"
+        "--images", type=int, metavar="N", help="training images that ranges are seen on (default: 512)"
     )
     add_repair_options(parser, f"how it is trained on, if it must be (default: as its run, but {_EPOCHS} epochs)")
 

@@ -63,7 +63,7 @@ class ConsoleObserver:
         )
         self._task: TaskID | None = None
         self._teacher_counter: Callable[[int], None] | None = None
-        self._told_of_storing = False
+        self._messages: set[str] = set()
         self._batch_size = self._epochs = self._num_images = self._steps_per_epoch = 0
         self._last_time, self._last_step = 0.0, 0
         self._epoch_time, self._epoch_step = 0.0, 0
@@ -79,7 +79,12 @@ class ConsoleObserver:
             self.progress.stop()
 
     def message(self, text: str) -> None:
-        """A line of its own."""
+        """A line of its own, once: what is so of the data is found again by each of several runs."""
+        if text not in self._messages:
+            self._messages.add(text)
+            self._line(text)
+
+    def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
     def started(self, trainer: Trainer, eval_set: str) -> None:
@@ -87,7 +92,7 @@ class ConsoleObserver:
         config = trainer.config
         precision = str(trainer.precision).removeprefix("torch.")
         beside = f" beside {config.peers.name}" if config.peers else ""
-        self.message(
+        self._line(
             f"{config.student.name}{beside}: {len(trainer.loader):,} images, {count(config.epochs, 'epoch')} of "
             f"{count(trainer.steps_per_epoch, 'step')}, {precision} on {trainer.device.type}"
             + (", compiled" if trainer.compiled else "")
@@ -133,7 +138,7 @@ class ConsoleObserver:
             line += f"train {event['train_accuracy']:.2%}"
         if f"{self._eval_name}_accuracy" in event:
             line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
-        self.message(f"{line}  {rate:,.0f} img/s")
+        self._line(f"{line}  {rate:,.0f} img/s")
 
     def _images(self, step: int) -> int:
         """How many images were shown by ``step``: the last batch of an epoch may have fewer than the others."""
@@ -145,9 +150,7 @@ class ConsoleObserver:
         if not done:  # another run stores them
             return
         if self._teacher_counter is None:
-            if not self._told_of_storing:
-                self.message("storing the teacher's answers; later runs read them")
-            self._told_of_storing = True
+            self.message("storing the teacher's answers; later runs read them")
             self._teacher_counter = self.counter("teacher", total)
         self._teacher_counter(done)
         if done == total:

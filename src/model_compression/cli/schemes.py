@@ -24,7 +24,7 @@ def add_scheme_options(parser: argparse.ArgumentParser) -> None:
     scheme.add_argument(
         "--generations",
         type=int,
-        metavar="INT",
+        metavar="N",
         help=f"self: how many students, each taught by the last; the first by labels or --teacher "
         f"(default: {_GENERATIONS})",
     )

@@ -27,11 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_data_options(parser)
-    parser.add_argument("--resident", default="auto", metavar="STR", help="auto, on or off (default: auto)")
-    parser.add_argument("--workers", type=int, metavar="INT", help="processes that decode what is not resident")
+    parser.add_argument("--resident", default="auto", metavar="NAME", help="auto, on or off (default: auto)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode what is not resident")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images (default: test)")
-    parser.add_argument("--precision", default="auto", metavar="STR", help="auto, fp32 or bf16 (default: auto)")
-    parser.add_argument("--device", default="auto", metavar="STR", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--precision", default="auto", metavar="NAME", help="auto, fp32 or bf16 (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 

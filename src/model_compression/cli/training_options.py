@@ -57,6 +57,8 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--keep-every": (int, "keep_every", "epochs between weights files that are kept"),
 }
 
+_METAVARS = {str: "NAME", int: "N", float: "X"}
+
 # option → (what it needs, whether a configuration has that); without it the option would do nothing
 _NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "--shift": ("--augmentation flip_shift", lambda config: config.data.augmentation == "flip_shift"),
@@ -99,7 +101,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
     for option, (kind, place, text) in _OPTIONS.items():
         text += _default(place) if show_defaults else ""
         group = groups["data" if place.startswith("data.") else ""]
-        group.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
+        group.add_argument(option, type=kind, metavar=_METAVARS[kind], help=text)
 
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:

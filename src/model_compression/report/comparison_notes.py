@@ -5,6 +5,7 @@ from typing import Any
 
 from model_compression.report.method_comparison import Comparison
 from model_compression.report.significance import LEVEL, needed_statistic, sign_test_floor
+from model_compression.report.statistics import OF_TWO
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -22,6 +23,8 @@ def notes(comparison: Comparison) -> list[str]:
             "n = 1: no interval and no test. The order of such rows may be another with the next seed; nothing can be "
             "concluded from it."
         )
+    if 2 in counts:
+        found.append(f"{OF_TWO}.")
     if comparison.num_tests:
         found += _of_tests(comparison)
     if counts[0] != counts[-1]:

@@ -165,7 +165,7 @@ def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     names: list[str] = []
     for recipe, beginning in zip(recipes, begun, strict=True):
         alike = [other for other, own in zip(recipes, begun, strict=True) if own == beginning]
-        name = ", ".join([*beginning, *(f"{_last(key)} {short(recipe.get(key))}" for key in _telling(alike))])
+        name = ", ".join([*beginning, *(_part(key, recipe.get(key)) for key in _telling_apart(recipe, alike))])
         names.append(f"{name} ({names.count(name) + 1})" if name in names else name)
     return names
 
@@ -193,8 +193,21 @@ def _telling(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     return chosen
 
 
-def _last(key: str) -> str:
-    return key.split(".")[-1].replace("_", " ")
+def _telling_apart(recipe: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first places of `_telling` that tell ``recipe`` from the others."""
+    keys, left = [], list(alike)
+    for key in _telling(alike):
+        if len(left) == 1:
+            break
+        keys.append(key)
+        left = [other for other in left if other.get(key) == recipe.get(key)]
+    return keys
+
+
+def _part(key: str, value: Any) -> str:
+    if key == "data.views" and value == 0:
+        return "fresh views"
+    return f"{key.split('.')[-1].replace('_', ' ')} {short(value)}"
 
 
 def method_name(recipe: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from model_compression.report.contents import Detail, Report, interval_of
 from model_compression.report.groups import Gain, Group
+from model_compression.report.statistics import OF_TWO
 from model_compression.report.words import duration, size
 
 _PICTURE_SIDE = 96  # pixels
@@ -121,6 +122,8 @@ def _accuracy_tile(group: Group, detail: Detail | None) -> Tile:
         note = f"95 % interval {interval} (Wilson), " if interval else ""
         return Tile(name=name, value=percent(summary.mean), note=f"{note}n = {images}; 1 seed")
     note = f"± {100 * summary.half_width:.2f}: mean and 95 % interval (t) over n = {summary.n} seeds, {images} each"
+    if summary.n == 2:
+        note += f"; {OF_TWO}"
     return Tile(name=name, value=percent(summary.mean), note=note)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
 
+OF_TWO = "n = 2: the t interval reaches 9 standard deviations to either side; with a third seed it would be 2.5"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:

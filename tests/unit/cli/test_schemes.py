@@ -136,3 +136,12 @@ def test_cache_is_built_for_one_run_only(command):
     code, _, err = command("cache", "build", "--scheme", "self")
     assert code == 2
     assert "--scheme has no effect here" in err
+
+
+def test_what_each_stage_finds_again_is_said_once(capsys):
+    observer = ConsoleObserver()
+    for stage in (1, 2):
+        observer.message(f"stage {stage} of 2")
+        observer.message("photos: the test is on test/; val/ is not used")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["stage 1 of 2", "photos: the test is on test/; val/ is not used", "stage 2 of 2"]

@@ -61,6 +61,15 @@ def test_names_say_what_differs_and_no_more(tmp_path):
     assert named(tmp_path / "d", a=wide, b={}) == ["cnn, kd", "lenet, kd"]
     files = [{"student": ModelConfig(name=f"{place}/net.pt")} for place in ("here", "there")]
     assert named(tmp_path / "e", a=files[0], b=files[1]) == ["kd", "kd (2)"]
+    views = {
+        f"{count}-{dtype}": {"views": count, "teacher_cache_dtype": dtype}
+        for count, dtype in ((0, "fp16"), (4, "fp16"), (4, "fp32"))
+    }
+    assert named(tmp_path / "f", **views) == [
+        "kd, fresh views",
+        "kd, views 4, teacher cache dtype fp16",
+        "kd, views 4, teacher cache dtype fp32",
+    ]
 
 
 def test_where_things_lie_and_new_options_are_of_no_matter(tmp_path):

@@ -108,6 +108,8 @@ def test_notes_say_what_few_seeds_allow():
     assert "no p below 0.25" in several
     assert "Rows differ in n" in several
     same = "\n".join(notes(compare(records({"labels": {0: 0.7, 1: 0.6}, "kd": {0: 0.75, 1: 0.65}}))))
+    assert "n = 2: the t interval" in same
+    assert "n = 2: the t" not in "\n".join(one)
     assert "No p value where the gain is the same with all seeds, so that its spread is unknown: kd over labels" in same
     assert notes(compare([])) == []
 

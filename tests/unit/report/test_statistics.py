@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from model_compression.report.statistics import summarise
+from model_compression.report.statistics import OF_TWO, summarise
 
 
 def test_summarise_matches_the_t_interval_of_a_textbook() -> None:
@@ -24,3 +24,13 @@ def test_summarise_of_one_value_has_no_spread() -> None:
 def test_summarise_refuses_nothing() -> None:
     with pytest.raises(ValueError, match="at least one"):
         summarise([])
+
+
+def test_what_is_said_of_two_seeds_is_so() -> None:
+    two, three = summarise([0.0, 1.0]), summarise([0.0, 0.5, 1.0])
+    assert two.sd is not None
+    assert two.half_width is not None
+    assert three.sd is not None
+    assert three.half_width is not None
+    assert f"{two.half_width / two.sd:.0f} standard deviations" in OF_TWO
+    assert OF_TWO.endswith(f"{three.half_width / three.sd:.1f}")

@@ -20,12 +20,13 @@ def logits_for(targets, classes, share, seed):
 
 
 def config_of(method="kd", seed=0, **options):
-    """A configuration; ``method`` None is labels alone."""
+    """A configuration; ``method`` None is labels alone, ``views`` are of mirrored images."""
+    views = {"augmentation": "flip", "views": options.pop("views")} if "views" in options else {}
     return TrainConfig(
         student=options.pop("student", ModelConfig(name="lenet")),
         teacher=ModelConfig(name="nin-cifar10") if method else None,
         method=MethodConfig(name=method, params=options.pop("params", {})) if method else None,
-        data=DataConfig(name=options.pop("data", "animals")),
+        data=DataConfig(name=options.pop("data", "animals"), **views),
         **{"seed": seed, "epochs": 4, "evaluate_every": 1, **options},
     )
 
