@@ -68,9 +68,14 @@ class Dataset:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def thumbnails(self, count: int) -> Images:
-        """The first ``count`` images at most, (M, C, H, W), to be looked at."""
-        return self.images.thumbnails(count) if isinstance(self.images, OpaqueImages) else self.images[:count].copy()
+    @property
+    def num_viewable(self) -> int:
+        """How many images `thumbnails` can give: the first batch of a DataLoader, else all."""
+        return len(self.images.first) if isinstance(self.images, OpaqueImages) else len(self)
+
+    def thumbnails(self, rows: npt.NDArray[np.integer]) -> Images:
+        """The images (M, C, H, W) at ``rows`` (M,), all below `num_viewable`, to be looked at."""
+        return self.images.thumbnails(rows) if isinstance(self.images, OpaqueImages) else self.images[rows]
 
     def class_counts(self) -> npt.NDArray[np.int64]:
         """How many images each class has, (K,)."""

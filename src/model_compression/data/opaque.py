@@ -49,9 +49,8 @@ class OpaqueImages:
         hasher.update(np.ascontiguousarray(labels, dtype="<i8").data)
         return hasher.hexdigest()
 
-    def thumbnails(self, count: int) -> Images:
-        """Images of the first batch, from their smallest value as black to their largest as white."""
-        some = self.first[:count]
-        span = max(float(some.max() - some.min()), 1e-12)
-        visible: Images = ((some - some.min()) / span * 255).round().astype(np.uint8)
+    def thumbnails(self, rows: npt.NDArray[np.integer]) -> Images:
+        """Images of the first batch, from its smallest value as black to its largest as white."""
+        low, span = self.first.min(), max(float(self.first.max() - self.first.min()), 1e-12)
+        visible: Images = ((self.first[rows] - low) / span * 255).round().astype(np.uint8)
         return visible

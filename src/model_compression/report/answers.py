@@ -132,28 +132,35 @@ def agreement(student: Logits, teacher: Logits, targets: Classes) -> Agreement:
     )
 
 
-def mistakes(found: Predictions, limit: int) -> Sequence[Mistake]:
-    """Images with a thumbnail that the student gets wrong and the teacher right, the most confident mistakes first.
+def mistaken_rows(student: Logits, teacher: Logits | None, targets: Classes) -> Classes:
+    """The images that the student gets wrong and the teacher right, the most confident mistakes first.
 
-    Without a teacher, those that the student gets wrong. At most ``limit``.
+    Without a teacher, those that the student gets wrong.
     """
-    count = len(found.thumbnails)
-    targets, own = found.targets[:count], softmax(found.student[:count])
-    wrong = own.argmax(axis=1) != targets
-    taught = None if found.teacher is None else softmax(found.teacher[:count])
-    if taught is not None:
-        wrong &= taught.argmax(axis=1) == targets
-    numbers = sorted(np.flatnonzero(wrong), key=lambda number: -own[number].max())[:limit]
-    return [
+    wrong = student.argmax(axis=1) != targets
+    if teacher is not None:
+        wrong &= teacher.argmax(axis=1) == targets
+    rows = np.flatnonzero(wrong)
+    return rows[np.argsort(-softmax(student[rows]).max(axis=1, initial=0.0), kind="stable")]
+
+
+def mistakes(found: Predictions, limit: int) -> tuple[Sequence[Mistake], bool]:
+    """Of `mistaken_rows` the first with a thumbnail, at most ``limit``, and whether none is missing between them."""
+    rows = mistaken_rows(found.student, found.teacher, found.targets)
+    shown = rows[np.isin(rows, found.thumbnail_rows)][:limit]
+    own, targets = softmax(found.student[shown]), found.targets[shown]
+    taught = [None] * len(shown) if found.teacher is None else softmax(found.teacher[shown]).max(axis=1).tolist()
+    described = [
         Mistake(
             number=int(number),
-            truth=found.name_of(targets[number]),
-            answer=found.name_of(own[number].argmax()),
-            probability=float(own[number].max()),
-            teacher_probability=None if taught is None else float(taught[number].max()),
+            truth=found.name_of(target),
+            answer=found.name_of(answer.argmax()),
+            probability=float(answer.max()),
+            teacher_probability=probability,
         )
-        for number in numbers
+        for number, target, answer, probability in zip(shown, targets, own, taught, strict=True)
     ]
+    return described, np.array_equal(shown, rows[:limit])
 
 
 def _log(logits: Logits) -> Floats:

@@ -44,6 +44,7 @@ class Detail:
     teacher_calibration: Calibration | None
     agreement: Agreement | None
     mistakes: Sequence[Mistake]
+    shows_surest_mistakes: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,7 @@ def _detail(group: Group) -> Detail | None:
         return None
     found = run.predictions
     taught = found.teacher
+    shown, are_surest = mistakes(found, SHOWN_MISTAKES)
     return Detail(
         group=group.name,
         run=run,
@@ -135,7 +137,8 @@ def _detail(group: Group) -> Detail | None:
         calibration=calibration(found.student, found.targets),
         teacher_calibration=None if taught is None else calibration(taught, found.targets),
         agreement=None if taught is None else agreement(found.student, taught, found.targets),
-        mistakes=mistakes(found, SHOWN_MISTAKES),
+        mistakes=shown,
+        shows_surest_mistakes=are_surest,
     )
 
 

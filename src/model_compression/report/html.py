@@ -150,7 +150,7 @@ def _detail(report: Report, detail: Detail) -> dict[str, Any]:
     lines = [_reliability(detail.calibration, "student", series)]
     if detail.teacher_calibration:
         lines.insert(0, _reliability(detail.teacher_calibration, "teacher", SERIES - 1))
-    pictures = [(mistake, picture(detail.predictions.thumbnails[mistake.number])) for mistake in detail.mistakes]
+    pictures = [(mistake, picture(detail.predictions.thumbnail(mistake.number))) for mistake in detail.mistakes]
     names = [detail.predictions.name_of(number) for number in range(len(detail.confusion))]
     return {
         "detail": detail,

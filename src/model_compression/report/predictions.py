@@ -21,19 +21,25 @@ _NAMES = {"cifar10": _CIFAR10}
 class Predictions:
     """``student`` and ``teacher`` (None without one) logits (N, K); ``targets`` (N,).
 
-    ``thumbnails`` (M, C, H, W) uint8 are the first M images. ``class_names`` are K, or none where the run does not
-    tell.
+    ``thumbnails`` (M, C, H, W) uint8 are the images ``thumbnail_rows`` (M,): the first, and some that the student gets
+    wrong. ``class_names`` are K, or none where the run does not tell.
     """
 
     student: Logits
     teacher: Logits | None
     targets: Classes
     thumbnails: npt.NDArray[np.uint8]
+    thumbnail_rows: Classes
     class_names: tuple[str, ...]
 
     def name_of(self, number: int) -> str:
         """What class ``number`` is called."""
         return self.class_names[number] if self.class_names else f"class {number}"
+
+    def thumbnail(self, row: int) -> npt.NDArray[np.uint8]:
+        """Image ``row`` (C, H, W), which is one of ``thumbnail_rows``."""
+        found: npt.NDArray[np.uint8] = self.thumbnails[int(np.flatnonzero(self.thumbnail_rows == row)[0])]
+        return found
 
 
 def read_predictions(path: Path, data: str) -> Predictions:
@@ -49,6 +55,7 @@ def read_predictions(path: Path, data: str) -> Predictions:
             teacher=tensors.get("teacher_logits"),
             targets=tensors["targets"],
             thumbnails=tensors["thumbnails"],
+            thumbnail_rows=tensors.get("thumbnail_rows", np.arange(len(tensors["thumbnails"]))),
             class_names=_NAMES.get(data, ()) if names is None else tuple(json.loads(names)),
         )
         _check(found)
@@ -76,6 +83,10 @@ def _check(found: Predictions) -> None:
         raise ValueError(
             f"thumbnails are {found.thumbnails.shape} {found.thumbnails.dtype}; expected (M, C, H, W) uint8"
         )
+    rows = found.thumbnail_rows
+    are_rows = rows.dtype.kind in "iu" and ((rows >= 0) & (rows < len(targets))).all()
+    if rows.shape != found.thumbnails.shape[:1] or not are_rows:
+        raise ValueError(f"thumbnail_rows are not {len(found.thumbnails)} rows of {len(targets)} images")
     names = found.class_names
     if names and (len(names) != student.shape[1] or not all(isinstance(name, str) for name in names)):
         raise ValueError(f"{len(names)} class names for {student.shape[1]} classes")

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
 from model_compression.config import TrainConfig
+from model_compression.data.dataset import Dataset
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
+from model_compression.report.answers import mistaken_rows
 from model_compression.report.model_card import model_card
 from model_compression.report.run_files import read_run
 from model_compression.teachers.cache import CachedTeacher
@@ -30,6 +34,8 @@ from model_compression.train.teachers import num_views
 from model_compression.train.trackers import open_trackers
 from model_compression.train.trainer import Trainer
 from model_compression.train.ways_on import ways_on
+
+_FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
 
 
 def start_run(
@@ -185,6 +191,13 @@ def _train(
             return metrics
 
 
+def _rows_to_show(logits: torch.Tensor, answers: torch.Tensor | None, eval_set: Dataset) -> npt.NDArray[np.int64]:
+    """The first images, by which a report tells whether two runs answered the same, and the surest mistakes."""
+    wrong = mistaken_rows(logits.numpy(), None if answers is None else answers.numpy(), eval_set.labels)
+    viewable = eval_set.num_viewable
+    return np.union1d(np.arange(min(_FIRST_SHOWN, viewable)), wrong[wrong < viewable][:_MISTAKES_SHOWN])
+
+
 def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float) -> dict[str, Any]:
     """Evaluates the last epoch's network, as it is saved, and writes weights, predictions and metrics."""
     network = prepared.trainer.network.deployed().to(prepared.device)
@@ -193,12 +206,15 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
     name = prepared.eval_name
     metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures(logits, targets).items()}
     tensors = {"student_logits": logits, "targets": targets}
-    tensors["thumbnails"] = torch.from_numpy(prepared.eval_set.thumbnails(100))
+    answers: torch.Tensor | None = None
     if prepared.live is not None:
         answers = prepared.teacher_answers()
         tensors["teacher_logits"] = answers
         metrics[f"teacher_{name}_accuracy"] = figures(answers, targets)["accuracy"]
         metrics["teacher_agreement"] = agreement(logits, answers)
+    rows = _rows_to_show(logits, answers, prepared.eval_set)
+    thumbnails = prepared.eval_set.thumbnails(rows)
+    tensors |= {"thumbnail_rows": torch.from_numpy(rows), "thumbnails": torch.from_numpy(thumbnails)}
     metrics |= {
         "epochs": config.epochs,
         "seed": config.seed,

@@ -99,7 +99,8 @@ def test_lazy_data_set_is_held_out_as_an_array_is():
         assert isinstance(found.images, LazyImages)
         np.testing.assert_array_equal(found.images[:], expected.images)
         np.testing.assert_array_equal(found.labels, expected.labels)
-        np.testing.assert_array_equal(found.thumbnails(3), expected.images[:3])
+        np.testing.assert_array_equal(found.thumbnails(np.array([1, 3])), expected.images[[1, 3]])
+        assert found.num_viewable == len(found)
 
 
 def test_evenly_takes_first_and_last_and_all_of_few():

@@ -1,5 +1,7 @@
 """What answers show, held against PyTorch's losses and plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,15 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 from written_runs import logits_for
 
-from model_compression.report.answers import accuracy, agreement, by_class, calibration, confusion, mistakes
+from model_compression.report.answers import (
+    accuracy,
+    agreement,
+    by_class,
+    calibration,
+    confusion,
+    mistaken_rows,
+    mistakes,
+)
 from model_compression.report.predictions import Predictions
 from model_compression.report.statistics import Proportion
 from model_compression.train.evaluate import calibration_error
@@ -22,6 +32,7 @@ def found():
         teacher=logits_for(targets, 5, 0.9, 2),
         targets=targets,
         thumbnails=np.zeros((60, 3, 4, 4), dtype=np.uint8),
+        thumbnail_rows=np.arange(60),
         class_names=(),
     )
 
@@ -83,7 +94,8 @@ def test_agreement_matches_torch_and_adds_up(found):
 
 
 def test_mistakes_are_where_the_teacher_is_right_the_surest_first(found):
-    shown = mistakes(found, 100)
+    shown, are_surest = mistakes(found, 100)
+    assert not are_surest
     wrong = found.student[:60].argmax(1) != found.targets[:60]
     right = found.teacher[:60].argmax(1) == found.targets[:60]
     assert sorted(mistake.number for mistake in shown) == np.flatnonzero(wrong & right).tolist()
@@ -94,4 +106,16 @@ def test_mistakes_are_where_the_teacher_is_right_the_surest_first(found):
     assert first.probability == pytest.approx(float(logits.softmax(0).max()))
     assert first.answer == f"class {int(logits.argmax())}"
     assert first.truth == f"class {found.targets[first.number]}"
-    assert len(mistakes(found, 3)) == 3
+    assert len(mistakes(found, 3)[0]) == 3
+
+
+def test_mistakes_are_the_surest_of_all_where_these_can_be_shown(found):
+    rows = mistaken_rows(found.student, found.teacher, found.targets)
+    confidence = torch.from_numpy(found.student).double().softmax(1).amax(1).numpy()
+    assert (np.diff(confidence[rows]) <= 0).all()
+    held = replace(found, thumbnails=found.thumbnails[:5], thumbnail_rows=np.sort(rows[:5]))
+    shown, are_surest = mistakes(held, 5)
+    assert are_surest
+    assert [mistake.number for mistake in shown] == rows[:5].tolist()
+    assert [mistake.probability for mistake in shown] == pytest.approx(confidence[rows[:5]])
+    assert not mistakes(held, 6)[1]

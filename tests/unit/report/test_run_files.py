@@ -97,6 +97,8 @@ def test_damaged_files_are_named(tmp_path, name, content, said):
         ({"student_logits": np.full((200, 4), np.nan, dtype=np.float32)}, "a logit is not finite"),
         ({"teacher_logits": np.zeros((200, 5), dtype=np.float32)}, r"teacher's logits are \(200, 5\)"),
         ({"thumbnails": np.zeros((3, 4), dtype=np.uint8)}, "thumbnails are"),
+        ({"thumbnail_rows": np.arange(49)}, "thumbnail_rows are not 50 rows of 200 images"),
+        ({"thumbnail_rows": np.arange(151, 201)}, "thumbnail_rows are not 50 rows of 200 images"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(tmp_path, change, said):

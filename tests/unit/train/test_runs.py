@@ -57,13 +57,28 @@ def test_run_reports_the_network_that_it_saved(tiny, run):
     torch.testing.assert_close(tensors["student_logits"], logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(tensors["teacher_logits"], answers, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(tensors["targets"], test.labels)
-    np.testing.assert_array_equal(tensors["thumbnails"], test.images[:100])
+    rows = tensors["thumbnail_rows"].numpy()
+    np.testing.assert_array_equal(rows, np.arange(len(test)))
+    np.testing.assert_array_equal(tensors["thumbnails"], test.images[rows])
     expected = figures(logits, torch.from_numpy(test.labels))
     assert {key: metrics[f"test_{key}"] for key in expected} == pytest.approx(expected)
     assert metrics["teacher_test_accuracy"] == (answers.argmax(1).numpy() == test.labels).mean()
     assert metrics["teacher_agreement"] == (answers.argmax(1) == logits.argmax(1)).double().mean()
     facts = read_header(folder / "student.safetensors")["facts"]
     assert facts == {key: value for key, value in metrics.items() if key != "seconds"}
+
+
+def test_run_keeps_the_pictures_of_the_surest_mistakes(tiny, run, monkeypatch):
+    monkeypatch.setattr(runs, "_FIRST_SHOWN", 2)
+    monkeypatch.setattr(runs, "_MISTAKES_SHOWN", 3)
+    folder, _, _ = run(tiny.config())
+    tensors = load_file(folder / "predictions.safetensors")
+    confidence, chosen = tensors["student_logits"].softmax(dim=1).max(dim=1)
+    wrong = [row for row in confidence.argsort(descending=True).tolist() if chosen[row] != tensors["targets"][row]]
+    assert len(wrong) > 3
+    rows = tensors["thumbnail_rows"].tolist()
+    assert rows == sorted({0, 1, *wrong[:3]})
+    np.testing.assert_array_equal(tensors["thumbnails"], tiny.data()[1].images[rows])
 
 
 def test_run_is_repeated_to_the_byte_and_another_seed_differs(tiny, run):
