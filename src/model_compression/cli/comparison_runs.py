@@ -13,11 +13,12 @@ from safetensors.numpy import load_file
 from model_compression.cli.comparison_progress import ComparisonProgress
 from model_compression.cli.isolated_runs import RunError, run_isolated
 from model_compression.cli.run_records import differences, is_recorded, logs, write_record
-from model_compression.config import TrainConfig, to_dict
+from model_compression.config import MethodConfig, TrainConfig, from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.report.comparison_tables import write_comparison
 from model_compression.report.records import read_records, record_path
+from model_compression.train.objective import create_method
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 
@@ -62,6 +63,7 @@ def make_runs(plan: Plan) -> tuple[str, dict[str, Any]]:
         with stop_requests() as stopped, ComparisonProgress(len(wanted), len(wanted) - len(pending)) as progress:
             _make(plan, pending, progress, stopped)
     _add_label_agreement(plan)
+    _add_label_share(plan)
     return write_comparison(plan.out, plan.title)
 
 
@@ -156,6 +158,20 @@ def _add_label_agreement(plan: Plan) -> None:
             chosen = load_file(own)["student_logits"].argmax(axis=1)
             metrics["teacher_agreement"] = float(np.mean(chosen == answers))
             write_atomically(record_path(plan.out, record["arm"], seed), (json.dumps(record) + "\n").encode())
+
+
+def _add_label_share(plan: Plan) -> None:
+    """Gives the records of methods what the weighted label loss was of the whole in the last epoch, 0 to 1."""
+    for record in read_records(plan.out):
+        if not record["config"]["method"] or "metrics" not in record or "label_share" in record:
+            continue
+        method, last = from_dict(MethodConfig, record["config"]["method"]), record["events"][-1]
+        weight = create_method(method).default_label_weight if method.label_weight is None else method.label_weight
+        share = weight * last["terms"].get("label", 0.0) / last["train_loss"]
+        record["label_share"] = share if 0 <= share <= 1 else None  # a loss may be negative
+        write_atomically(
+            record_path(plan.out, record["arm"], record["config"]["seed"]), (json.dumps(record) + "\n").encode()
+        )
 
 
 def _teacher_classes(plan: Plan) -> npt.NDArray[np.int64] | None:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model_compression.report.method_comparison import Comparison
+from model_compression.report.method_comparison import LABELS, Comparison
 from model_compression.report.significance import LEVEL, needed_statistic, sign_test_floor
 from model_compression.report.statistics import OF_TWO
+
+_FAR, _LITTLE = 0.02, 0.5  # of accuracy below label-only, and of the loss
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -25,6 +27,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if 2 in counts:
         found.append(f"{OF_TWO}.")
+    found += _of_harm(comparison)
     if comparison.num_tests:
         found += _of_tests(comparison)
     if counts[0] != counts[-1]:
@@ -37,6 +40,26 @@ def notes(comparison: Comparison) -> list[str]:
         names = ", ".join(f"{gain.arm} over {gain.baseline}" for gain in undecided)
         found.append(f"No p value where the gain is the same with all seeds, so that its spread is unknown: {names}.")
     return found
+
+
+def _of_harm(comparison: Comparison) -> list[str]:
+    """Methods that are far below label-only because they hardly let the labels count."""
+    alone = next((row.accuracy.mean for row in comparison.rows if row.arm == LABELS), None)
+    if alone is None:
+        return []
+    shares = {
+        row.arm: row.label_share
+        for row in comparison.rows
+        if row.label_share and row.label_share < _LITTLE and row.accuracy.mean < alone - _FAR
+    }
+    if not shares:
+        return []
+    named = ", ".join(f"{arm} {share:.0%}" for arm, share in shares.items())
+    return [
+        f"More than {100 * _FAR:g} points below label-only, while the label loss is but this share of the loss in the "
+        f"last epoch: {named}. Their weights were found with longer training and other networks; a tenth is worth a "
+        "try, by --method-weight METHOD.TERM=W in a folder of its own (--out); `methods METHOD` names the terms."
+    ]
 
 
 def _of_tests(comparison: Comparison) -> list[str]:

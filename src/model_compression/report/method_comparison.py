@@ -17,7 +17,8 @@ Records = Sequence[Mapping[str, Any]]
 class Row:
     """A method over its seeds: accuracy, and means of the rest, None where no run has it.
 
-    ``agreement`` with the teacher, ``accuracy`` and ``ece`` are shares, ``nll`` is in nats.
+    ``agreement`` with the teacher, ``accuracy`` and ``ece`` are shares, ``nll`` is in nats. ``label_share`` is what the
+    weighted label loss is of the whole in the last epoch, 0 to 1.
     """
 
     arm: str
@@ -25,6 +26,7 @@ class Row:
     accuracies: tuple[float, ...]
     accuracy: Summary
     agreement: float | None
+    label_share: float | None
     ece: float
     nll: float
     seconds_per_epoch: float | None
@@ -96,6 +98,7 @@ def _row(arm: str, records: Records, eval_set: str) -> Row:
         accuracies=accuracies,
         accuracy=summarise(accuracies),
         agreement=_mean(metrics, "teacher_agreement"),
+        label_share=_mean(records, "label_share"),
         ece=summarise([values[f"{eval_set}_ece"] for values in metrics]).mean,
         nll=summarise([values[f"{eval_set}_nll"] for values in metrics]).mean,
         seconds_per_epoch=_mean(records, "seconds_per_epoch"),
@@ -105,7 +108,7 @@ def _row(arm: str, records: Records, eval_set: str) -> Row:
 
 
 def _mean(values: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    found = [value[key] for value in values if key in value]
+    found = [value[key] for value in values if value.get(key) is not None]
     return summarise(found).mean if found else None
 
 

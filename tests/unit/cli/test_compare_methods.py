@@ -131,6 +131,11 @@ def test_parameters_and_weights_reach_their_method_only(command, tmp_path):
     assert (kd["params"], kd["weights"], kd["label_weight"], kd["pairs"]) == ({"temperature": 2}, {"kd": 0.7}, 0.3, {})
     assert (logits["params"], logits["weights"], logits["label_weight"]) == ({}, {}, None)
     assert (both["name"], both["params"], both["pairs"]) == ("at,kd", {"kd.temperature": 3}, {"conv1": "conv1"})
+    records = {arm: read(tmp_path / f"results/r/{arm}-seed0.json") for arm in ("kd", "logits", "at+kd")}
+    last = records["kd"]["events"][-1]["terms"]
+    expected = 0.3 * last["label"] / (0.3 * last["label"] + 0.7 * last["kd"])
+    assert records["kd"]["label_share"] == pytest.approx(expected, rel=1e-4)
+    assert records["logits"]["label_share"] == 0.0
     smoothing = {arm: config["label_smoothing"] for arm, config in configs.items()}
     assert smoothing == {"kd": 0.1, "logits": 0.0, "at+kd": 0.1}  # logits has no label loss to smooth
 

@@ -80,6 +80,19 @@ def test_gains_are_paired_by_seed_and_corrected_over_all_tests():
     assert {found[pair].significant for pair in expected} == {True, False}
 
 
+def test_note_names_methods_that_drown_the_labels():
+    arms = records({"labels": {0: 0.70}, "kd": {0: 0.74}, "at": {0: 0.48}, "sp": {0: 0.60}, "logits": {0: 0.5}})
+    shares = {"kd": 0.1, "at": 0.09, "sp": 0.8, "logits": 0.0}  # kd is good, sp listens, logits are without labels
+    for found in arms:
+        if found["arm"] != "labels":
+            found["label_share"] = shares[found["arm"]]
+    said = [note for note in notes(compare(arms)) if "below label-only" in note]
+    assert len(said) == 1
+    assert "More than 2 points below label-only" in said[0]
+    assert "last epoch: at 9%. Their" in said[0]
+    assert not any("below label-only" in note for note in notes(compare(records())))
+
+
 def test_held_out_images_are_what_is_compared_where_there_are_any():
     comparison = compare(records(name="validation"))
     assert comparison.eval_set == "validation"
