@@ -120,6 +120,8 @@ class MethodConfig:
     """Epochs of the stage before training, in which a method that has one trains its own part on the teacher alone."""
     label_weight: float | None = None
     """Weight of the cross-entropy with the labels; None takes the method's default."""
+    warmup: float | None = None
+    """Share of the steps in which the weights of the method's terms rise from 0, linearly; None: the method's own."""
 
     def __post_init__(self) -> None:
         for term, weight in self.weights.items():
@@ -127,6 +129,8 @@ class MethodConfig:
         _at_least("first_stage_epochs", self.first_stage_epochs, 1)
         if self.label_weight is not None:
             _at_least("label_weight", self.label_weight, 0)
+        if self.warmup is not None:
+            _between("warmup of the method", self.warmup, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.config import MethodConfig
+from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.errors import Interrupted, UsageError
 from model_compression.methods import METHODS
 from model_compression.methods.base import Method, embedding_pair, feature_pairs, pair_shapes, to_smaller
-from model_compression.models.weights import read_model
+from model_compression.methods.feature.ofd import gaussian_margin
+from model_compression.models import create_model
+from model_compression.models.weights import read_model, save_weights
+from model_compression.train.events import read_events
+from model_compression.train.observer import Silent
+from model_compression.train.prepared import Parts, Prepared
 from model_compression.train.runs import resume_run, start_run
 
 
@@ -70,8 +75,8 @@ def test_first_stage_trains_the_methods_own_part_before_the_first_step(tiny, tmp
     monkeypatch.setitem(METHODS._entries, "toy", Watched)
     method = MethodConfig(name="toy", first_stage_epochs=40)
     start_run(tiny.config(method), tmp_path / "run", watcher())
-    assert len(losses) == 1 + 40 * 5  # one to see whether there is a stage
-    assert sum(losses[-5:]) < sum(losses[1:6])  # epochs of five steps
+    assert len(losses) == 40 * 5
+    assert sum(losses[-5:]) < sum(losses[:5])  # epochs of five steps
 
 
 def test_named_pairs_are_used_and_wrong_ones_are_errors(tiny, tmp_path, watcher):
@@ -129,3 +134,33 @@ def test_method_with_features_is_repeated_whatever_the_global_generator_holds(ti
         start_run(tiny.config("toy"), tmp_path / name, watcher())
     events = [json.loads((tmp_path / name / "events.jsonl").read_text().splitlines()[0]) for name in ("a", "b")]
     assert events[0] == events[1]
+
+
+def test_weights_rise_with_the_steps_of_a_run(tiny, tmp_path):
+    method = MethodConfig(name="logits", label_weight=1.0, warmup=1.0)
+    config = tiny.config(method, epochs=4, batch_size=64)  # a step each
+    start_run(config, tmp_path / "run")
+    for epoch, event in enumerate(read_events(tmp_path / "run" / "events.jsonl"), start=1):
+        terms = event["terms"]
+        assert event["train_loss"] == pytest.approx(terms["label"] + epoch / 4 * terms["logits"], rel=1e-5)
+
+
+def test_ofd_takes_its_margins_from_the_teachers_batch_norms(tmp_path):
+    teacher = create_model("resnet8", seed=1)
+    for module in teacher.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.bias, -1, 1)
+    save_weights(tmp_path / "teacher.safetensors", teacher)
+    config = TrainConfig(
+        student=ModelConfig(name="resnet8"),
+        teacher=ModelConfig(name=str(tmp_path / "teacher.safetensors")),
+        method=MethodConfig(name="ofd"),
+        data=DataConfig(name="synthetic"),
+        allow_weak_teacher=True,
+    )
+    method = Prepared(config, Silent(), Parts()).trainer.objective.method
+    for number in range(3):
+        norm = teacher.body.get_submodule(f"stage{number + 1}.block1").bn2
+        last = getattr(teacher.body.get_submodule(f"stage{number + 1}.block1"), "shortcut_bn", norm)
+        expected = gaussian_margin(last.weight.detach(), last.bias.detach())
+        torch.testing.assert_close(getattr(method, f"margin_{number}").cpu(), expected)

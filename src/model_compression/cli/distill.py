@@ -43,6 +43,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)"
     )
+    method.add_argument(
+        "--method-warmup",
+        type=float,
+        metavar="X",
+        help="share of the steps in which the method's weights rise from 0 (default: the method's)",
+    )
+    method.add_argument(
+        "--first-stage-epochs",
+        type=int,
+        metavar="N",
+        help="epochs before training in which ft trains its part on the teacher alone (default: 1)",
+    )
     add_scheme_options(parser)
     add_options(parser)
 
@@ -68,7 +80,7 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cif
     group.add_argument(
         "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
     )
-    parser.add_argument(
+    group.add_argument(
         "--teacher-view",
         metavar="NAME",
         help="same: the teacher answers what the student is shown; plain: each image as it is, once",
@@ -116,6 +128,7 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
 
     from model_compression.config import MethodConfig
     from model_compression.errors import UsageError
+    from model_compression.methods import create
 
     if config.method is None:
         raise UsageError("this configuration has no teacher; run it with: model-compression train")
@@ -126,8 +139,17 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         method = MethodConfig(name=args.method)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
     weights = {**method.weights, **parse_pairs(args.weight, "--weight")}
-    label_weight = method.label_weight if args.label_weight is None else args.label_weight
-    method = dataclasses.replace(method, params={**method.params, **params}, weights=weights, label_weight=label_weight)
+    given = {
+        "label_weight": args.label_weight,
+        "warmup": args.method_warmup,
+        "first_stage_epochs": args.first_stage_epochs,
+    }
+    changed = {name: value for name, value in given.items() if value is not None}
+    if args.first_stage_epochs is not None and not create(method.name).has_first_stage:
+        raise UsageError(
+            f"--first-stage-epochs has no effect here: method {method.name!r} has no stage before training"
+        )
+    method = dataclasses.replace(method, params={**method.params, **params}, weights=weights, **changed)
     return with_teacher(dataclasses.replace(config, method=method), args)
 
 

@@ -51,5 +51,7 @@ def run(args: argparse.Namespace) -> int:
     for layer in found:
         shape = " × ".join(map(str, layer.shape[1:]))
         print(f"{'*' if layer.name in chosen else ' '} {layer.name:<{width}}  {shape:<16}  {layer.kind}")
-    print("\n* compared unless --pairs names others; a map is channels × height × width, tokens are length × width")
+    print("\n* compared unless --pairs names others (some methods take what stands before the last")
+    print("activation: NAME:input is the input of a layer); maps are channels × height × width,")
+    print("tokens are length × width")
     return 0

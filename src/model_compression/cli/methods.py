@@ -60,10 +60,11 @@ def _facts(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "family": family if (family := kind.__module__.split(".")[-2:][0]) in _FAMILIES else "plug-in",
-        "paper": module.partition("\n")[0],
+        "paper": " ".join(module.partition("\n\n")[0].split()),
         "needs": sorted(method.needs),
         "needs_teacher": method.needs_teacher,
         "weights": dict(method.default_weights),
+        "warmup": method.default_warmup,
         "label_weight": method.default_label_weight,
         "parameters": {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD},
         "description": inspect.getdoc(kind) or "",
@@ -120,13 +121,14 @@ def _short(paper: str) -> str:
 
 def _text(fact: dict[str, Any]) -> str:
     parameters = ", ".join(f"{name}={value!r}" for name, value in fact["parameters"].items()) or "none"
+    rising = f", rising over the first {fact['warmup']:.0%} of the steps" if fact["warmup"] else ""
     lines = [
         f"{fact['name']}: {fact['paper']}",
         "",
         fact["description"],
         "",
         f"terms       {fact['terms']}",
-        f"weights     {_weights(fact)}; labels {fact['label_weight']:g}",
+        f"weights     {_weights(fact)}{rising}; labels {fact['label_weight']:g}",
         f"needs       {_needs(fact)}",
         f"parameters  {parameters}",
     ]

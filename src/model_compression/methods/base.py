@@ -38,9 +38,13 @@ class Method(nn.Module):
     """Whether something must answer for a teacher; a method without is called with None in its place."""
     reuses_classifier: ClassVar[bool] = False
     """Whether the student is to be given the teacher's classifier, behind a projector, before it is trained."""
+    before_activation: ClassVar[bool] = False
+    """Whether the pairs that are chosen by stage are taken from before the activation that a stage ends with."""
     min_pairs: ClassVar[int] = 1
     default_pairs: ClassVar[int | None] = None
     """How many of the pairs that are chosen by stage, the last ones, are compared; None: all."""
+    default_warmup: ClassVar[float] = 0.0
+    """Share of the steps in which its weights rise from 0, linearly."""
     uses_targets: bool = False
     """Whether the terms depend on the classes of the images; such a method does not serve unlabelled ones."""
     uses_indices: bool = False
@@ -53,6 +57,26 @@ class Method(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
+    def __call__(self, student: Outputs, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """`forward` outside of any autocast: terms are differences of nearly equal numbers."""
+        with torch.autocast(student.logits.device.type, enabled=False):
+            terms: dict[str, Tensor] = super().__call__(student, *args, **kwargs)
+        return terms
+
+    @property
+    def has_first_stage(self) -> bool:
+        """Whether `first_stage` is to be called before training."""
+        return type(self).first_stage is not Method.first_stage
+
+    def parts(self, name: str) -> Mapping[str, "Method"]:
+        """The methods that it consists of, each under its name: itself, which is called ``name``."""
+        return {name: self}
+
+    @property
+    def default_warmups(self) -> Mapping[str, float]:
+        """``default_warmup`` of each term."""
+        return dict.fromkeys(self.default_weights, self.default_warmup)
+
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """Builds what depends on the models or the data, before the optimiser is made; most methods need nothing.
 
@@ -60,9 +84,9 @@ class Method(nn.Module):
         "embedding": (1, D), "features": {name: (1, C, H, W) or (1, L, D)}}, as far as the method needs them.
         """
 
-    def first_stage(self, teacher: Outputs) -> Tensor | None:
-        """Loss of a stage before training, of the method's own parameters on the teacher's answers; None: no stage."""
-        return None
+    def first_stage(self, teacher: Outputs) -> Tensor:
+        """Loss of a stage before training, of the method's own parameters on the teacher's answers."""
+        raise NotImplementedError
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
@@ -142,6 +166,16 @@ def pair_shapes(shapes: Mapping[str, Any]) -> list[tuple[tuple[int, int, int], t
     return list(zip(*sides, strict=True))
 
 
+def check_positions(method: str, shapes: Mapping[str, Any]) -> None:
+    """Raises UsageError for a pair of maps with a single position, of a method that compares positions."""
+    for name, (s, t) in zip(shapes["student"]["features"], pair_shapes(shapes), strict=True):
+        if min(s[1], t[1]) * min(s[2], t[2]) < 2:
+            raise UsageError(
+                f"{method} compares positions within a map, but the pair of {name!r} has a single one: student "
+                f"{s}, teacher {t} as (channels, height, width); tap earlier layers"
+            )
+
+
 def to_smaller(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Both maps at the smaller one's height and width, by average pooling."""
     size = (min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3]))
@@ -158,6 +192,11 @@ def check_number(name: str, value: Any, expected: str, holds: Callable[[float], 
         good = False
     if not good:
         raise UsageError(f"{name} must be {expected}, got {value!r}")
+
+
+def check_temperature(name: str, value: Any, published: str) -> None:
+    """Raises UsageError unless ``value`` is from 0.01 to 1000: beyond, float32 loses the differences of logits."""
+    check_number(name, value, f"a number from 0.01 to 1000 ({published})", lambda number: 0.01 <= number <= 1000)
 
 
 def check_variant(method: str, variant: str) -> None:

@@ -1,8 +1,10 @@
 """Several methods at once: "kd,at" adds the terms of both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from model_compression.errors import UsageError
@@ -50,33 +52,78 @@ class Combined(Method):
         self.uses_targets = any(method.uses_targets for method in methods.values())
         self.uses_indices = any(method.uses_indices for method in methods.values())
         self.per_sample = all(method.per_sample for method in methods.values())
-        limits = [method.default_pairs for method in methods.values() if method.default_pairs is not None]
-        self.default_pairs = max(self.min_pairs, min(limits)) if limits else None  # type: ignore[misc]
+        self._pairs: dict[str, Sequence[int]] = {}
         terms = [(name, term) for name, method in methods.items() for term in method.default_weights]
         plain = [term for _, term in terms]
         self._names = {(name, term): term if plain.count(term) == 1 else f"{name}.{term}" for name, term in terms}
         self.default_weights = {self._names[name, term]: methods[name].default_weights[term] for name, term in terms}
         self.default_label_weight = next(iter(methods.values())).default_label_weight
 
-    def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
-        """Sets up each."""
-        for method in self._each().values():
-            method.setup(shapes, num_samples, num_classes)
+    @property
+    def default_warmups(self) -> Mapping[str, float]:
+        """Each term's own."""
+        return {
+            self._names[name, term]: warmup
+            for name, method in self._each().items()
+            for term, warmup in method.default_warmups.items()
+        }
 
-    def first_stage(self, teacher: Outputs) -> Tensor | None:
+    @property
+    def has_first_stage(self) -> bool:
+        """Whether one of them has."""
+        return any(method.has_first_stage for method in self._each().values())
+
+    def parts(self, name: str) -> Mapping[str, Method]:
+        """Each under its own name."""
+        return self._each()
+
+    def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
+        """Sets up each.
+
+        ``shapes["parts"]``, where it is given, maps names of methods to the numbers of the pairs that they compare; the
+        others compare all.
+        """
+        self._pairs = dict(shapes.get("parts", {}))
+        for name, method in self._each().items():
+            sides = {side: self._of(name, values) for side, values in shapes.items() if side != "parts"}
+            method.setup(sides, num_samples, num_classes)
+
+    def _of(self, name: str, shapes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What ``setup`` of one method is told of one side."""
+        if name not in self._pairs or "features" not in shapes:
+            return shapes
+        features = self._own(name, shapes["features"])
+        norms = {tap: norm for tap, norm in shapes.get("batch_norm", {}).items() if tap in features}
+        return {**shapes, "features": features, **({"batch_norm": norms} if "batch_norm" in shapes else {})}
+
+    def _own(self, name: str, features: Mapping[str, Any]) -> dict[str, Any]:
+        """The features that one method compares, in its order."""
+        if name not in self._pairs:
+            return dict(features)
+        taps = list(features)
+        return {taps[number]: features[taps[number]] for number in self._pairs[name]}
+
+    def first_stage(self, teacher: Outputs) -> Tensor:
         """The sum of those that have one."""
-        losses = [loss for method in self._each().values() if (loss := method.first_stage(teacher)) is not None]
-        return sum(losses[1:], start=losses[0]) if losses else None
+        losses = [
+            method.first_stage(replace(teacher, features=self._own(name, teacher.features)))
+            for name, method in self._each().items()
+            if method.has_first_stage
+        ]
+        return torch.stack(losses).sum()
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
     ) -> dict[str, Tensor]:
         """The terms of all."""
-        return {
-            self._names[name, term]: value
-            for name, method in self._each().items()
-            for term, value in method(student, teacher, targets, context).items()
-        }
+        terms: dict[str, Tensor] = {}
+        for name, method in self._each().items():
+            own, taught = (
+                None if outputs is None else replace(outputs, features=self._own(name, outputs.features))
+                for outputs in (student, teacher)
+            )
+            terms |= {self._names[name, term]: value for term, value in method(own, taught, targets, context).items()}
+        return terms
 
     def _each(self) -> dict[str, Method]:
         return {name: method for name, method in self.methods.items() if isinstance(method, Method)}

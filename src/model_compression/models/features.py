@@ -1,15 +1,23 @@
-"""What a network computes on its way: layers tapped by name, with hooks, without a change to the network."""
+"""What a network computes on its way: layers tapped by name, with hooks, without a change to the network.
 
-from collections.abc import Sequence
+NAME is what layer NAME answers; NAME:input is what it is given, as an activation what stands before it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from model_compression.errors import UsageError
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
+
+_INPUT = ":input"
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +58,13 @@ class Tapped(nn.Module):
         self._last_input: Tensor | None = None
         modules = dict(model.named_modules())
         for name in dict.fromkeys(self._names):
-            if name not in modules or not name:
-                raise unknown_name("layer", name, [known for known in modules if known])
-            modules[name].register_forward_hook(self._catcher(name))
+            layer = layer_of(name)
+            if layer not in modules or not layer:
+                raise unknown_name("layer", layer, [known for known in modules if known])
+            if name == layer:
+                modules[layer].register_forward_hook(self._catcher(name))
+            else:
+                modules[layer].register_forward_pre_hook(self._input_catcher(name))
         if embedding:
             for module in modules.values():
                 if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
@@ -79,14 +91,24 @@ class Tapped(nn.Module):
 
         return catch
 
+    def _input_catcher(self, name: str) -> Any:
+        def catch(module: nn.Module, inputs: Any) -> Any:
+            if not (inputs and isinstance(inputs[0], Tensor)):
+                raise UsageError(f"layer {layer_of(name)!r} is not given a tensor; tap another")
+            self._caught[name] = (inputs[0], inputs[0]._version)
+            # A layer that works in place gets a copy to work on.
+            return (inputs[0].clone(), *inputs[1:]) if getattr(module, "inplace", False) else None
+
+        return catch
+
     def _unchanged(self, name: str) -> Tensor:
         if name not in self._caught:
             raise UsageError(f"layer {name!r} was not used in the forward pass; tap another")
         tensor, version = self._caught[name]
         if tensor._version != version:
             raise UsageError(
-                f"what layer {name!r} answers is changed in place by a later layer; tap that one, or build the network "
-                "with inplace=False"
+                f"what layer {name!r} answers is changed in place by a later layer; tap that one, or its input as "
+                "LAYER:input, or build the network with inplace=False"
             )
         return tensor
 
@@ -114,6 +136,11 @@ def logits_of(answer: Any) -> Tensor:
     return logits
 
 
+def layer_of(tap: str) -> str:
+    """The name of the layer in that of a tap, as "stage1.relu" in "stage1.relu:input"."""
+    return tap.removesuffix(_INPUT)
+
+
 @torch.no_grad()
 def layers(model: nn.Module, images: Tensor) -> list[Layer]:
     """The layers of ``model`` that answer with one tensor of maps or tokens, in the order in which they answer.
@@ -122,22 +149,91 @@ def layers(model: nn.Module, images: Tensor) -> list[Layer]:
     """
     found: list[Layer] = []
 
-    def note(name: str, module: nn.Module) -> Any:
-        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim in (3, 4):
-                found.append(Layer(name=name, kind=type(module).__name__, shape=(1, *output.shape[1:])))
+    def note(name: str, module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim in (3, 4):
+            found.append(Layer(name=name, kind=type(module).__name__, shape=(1, *output.shape[1:])))
 
-        return module.register_forward_hook(hook)
+    with _watching(model, note):
+        model(images)
+    return list({layer.name: layer for layer in found}.values())
 
-    handles = [note(name, module) for name, module in model.named_modules() if name]
+
+@torch.no_grad()
+def before_activation(model: nn.Module, images: Tensor, tap: str) -> str:
+    """What to tap for what stands before the activation that ``tap`` ends with: the activation's input, if it has one.
+
+    ``images`` (B, C, H, W) are passed through once, in eval mode. An activation that is no module is not seen.
+    """
+    answers: list[tuple[str, nn.Module, Any]] = []
+    with _watching(model, lambda name, module, output: answers.append((name, module, output))):
+        model(images)
+    answer = next((output for name, _, output in reversed(answers) if name == tap), None)
+    last = [name for name, module, output in answers if output is answer and isinstance(module, _ACTIVATIONS)]
+    return f"{last[-1]}{_INPUT}" if last and answer is not None else tap
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeforeTap:
+    """Weight and bias (C,) of the last BatchNorm before a tap, and whether what is tapped is negative anywhere."""
+
+    norm: tuple[Tensor, Tensor] | None
+    has_negatives: bool
+
+
+@torch.no_grad()
+def before_taps(model: nn.Module, images: Tensor, taps: Sequence[str]) -> dict[str, BeforeTap]:
+    """What stands before each of ``taps``; a BatchNorm of another number of channels, or without weights, is none.
+
+    ``images`` (B, C, H, W) are passed through once, in eval mode.
+    """
+    norms: list[nn.BatchNorm2d] = []
+    found: dict[str, BeforeTap] = {}
+
+    def note(tap: str, features: Tensor) -> None:
+        last = norms[-1] if norms and norms[-1].affine and norms[-1].num_features == features.shape[1] else None
+        norm = None if last is None else (last.weight.detach().clone(), last.bias.detach().clone())
+        found[tap] = BeforeTap(norm=norm, has_negatives=bool((features < 0).any()))
+
+    modules = dict(model.named_modules())
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output: norms.append(module))
+        for module in modules.values()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
+    for tap in taps:
+        layer = modules[layer_of(tap)]
+        if tap.endswith(_INPUT):
+            handles.append(layer.register_forward_pre_hook(lambda _, inputs, tap=tap: note(tap, inputs[0])))
+        else:
+            handles.append(layer.register_forward_hook(lambda _, inputs, output, tap=tap: note(tap, output)))
+    with _hooked(model, handles):
+        model(images)
+    return found
+
+
+@contextmanager
+def _watching(model: nn.Module, note: Callable[[str, nn.Module, Any], None]) -> Iterator[None]:
+    """Tells ``note`` the name, module and answer of each layer when it has answered, in eval mode."""
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    with _hooked(model, handles):
+        yield
+
+
+@contextmanager
+def _hooked(model: nn.Module, handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Eval mode inside; then what it was before, without the hooks."""
     training = model.training
+    model.eval()
     try:
-        model.eval()(images)
+        yield
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return list({layer.name: layer for layer in found}.values())
 
 
 def stages(candidates: Sequence[Layer]) -> list[Layer]:

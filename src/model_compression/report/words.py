@@ -111,6 +111,7 @@ def _method(recipe: Mapping[str, Any]) -> str:
     params, weights = _options(recipe, "method.params."), _options(recipe, "method.weights.")
     parts = [params, f"weights: {weights}" if weights else ""]
     parts.append(f"label weight {recipe['method.label_weight']}" if "method.label_weight" in recipe else "")
+    parts.append(f"weights rise over {recipe['method.warmup']:.0%} of the steps" if "method.warmup" in recipe else "")
     said = "; ".join(filter(None, parts))
     return method_name(recipe) + (f" ({said})" if said else "")
 

@@ -1,5 +1,6 @@
 """The loss of a step: the label term and the method's terms, weighted."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ class Objective:
         self.method: Method | None = None
         self.name = "" if config.method is None else config.method.name
         self.weights: dict[str, float] = {}
+        self._warmups: Mapping[str, float] = {}
         self.label_weight, self.label_smoothing = 1.0, config.label_smoothing
         if config.method is None:
             return
@@ -40,6 +42,8 @@ class Objective:
         self.method.setup(shapes or logits, num_samples, num_classes)
         defaults = self.method.default_weights
         self.weights = {**defaults, **config.method.weights}
+        warmup = config.method.warmup
+        self._warmups = dict.fromkeys(defaults, warmup) if warmup is not None else self.method.default_warmups
         given = config.method.label_weight
         self.label_weight = self.method.default_label_weight if given is None else given
         if self.label_smoothing and not self.label_weight:
@@ -55,15 +59,20 @@ class Objective:
         targets: Tensor,
         context: Context,
         mixed: Mixed | None = None,
+        done: float = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its unweighted terms by name; of ``mixed`` images both labels count, by their share."""
+        """The weighted sum, and its unweighted terms by name; of ``mixed`` images both labels count, by their share.
+
+        ``done`` is the share of the steps that are done with this one, which a method's warm-up goes by.
+        """
         terms: dict[str, Tensor] = {}
         if self.label_weight:
             terms["label"] = self._label_loss(student.logits, targets, mixed)
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
             terms |= self.method(student, teacher, targets, context)
-        weights = {"label": self.label_weight, **self.weights}
+        risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
+        weights = {"label": self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
         loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
         return loss, terms
 

@@ -111,7 +111,7 @@ class Prepared:
         """What is tapped, and the student that is trained, which ends in the teacher's classifier for some methods."""
         assert config.method is not None
         method, images = create_method(config.method), torch.from_numpy(self.train_set.images[:2])
-        taps = choose_taps(config.method, method, student, teacher, images)
+        taps = choose_taps(config.method, method, student, teacher, images, observer.message)
         if taps.student:
             observer.message(f"features that are compared, student = teacher: {taps}")
         if not method.reuses_classifier:

@@ -1,7 +1,8 @@
 """Which layers of student and teacher a run taps, for a method that needs more than logits."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,17 +11,23 @@ from model_compression.config import MethodConfig
 from model_compression.errors import UnknownNameError, UsageError
 from model_compression.methods import Method, create
 from model_compression.models.base import Network
-from model_compression.models.features import choose_pairs, layers
+from model_compression.models.features import before_activation, before_taps, choose_pairs, layer_of, layers
 from model_compression.models.reused_classifier import last_maps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """Layer names, the student's first belonging to the teacher's first; and whether embeddings are tapped."""
+    """Layer names, the student's first belonging to the teacher's first; and whether embeddings are tapped.
+
+    ``parts`` says which pairs, by number, each of several methods compares. ``norms`` are weight and bias (C,) of the
+    teacher's BatchNorm before each pair, None where there is none; empty where no method asks for them.
+    """
 
     student: tuple[str, ...] = ()
     teacher: tuple[str, ...] = ()
     embedding: bool = False
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    norms: tuple[tuple[Tensor, Tensor] | None, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything is tapped."""
@@ -44,41 +51,84 @@ def check_teacher(config: MethodConfig, *, given: bool) -> None:
         raise UsageError(f"method {config.name!r} makes up its own teacher; leave the other one out")
 
 
-def choose_taps(config: MethodConfig, method: Method, student: Network, teacher: Network, images: Tensor) -> Taps:
+def choose_taps(
+    config: MethodConfig,
+    method: Method,
+    student: Network,
+    teacher: Network,
+    images: Tensor,
+    report: Callable[[str], None] = lambda message: None,
+) -> Taps:
     """The layers that ``config`` names, or those chosen by stage from a dry run with ``images`` (B, C, H, W) uint8.
+
+    Each of several methods has the pairs that it would have alone. ``report`` is told what a method will miss.
 
     Raises UsageError when pairs are given to a method without use for them, are fewer than it needs, or name a layer
     that is not there.
     """
     embedding = "embedding" in method.needs
-    if "features" not in method.needs:
+    comparing = {name: part for name, part in method.parts(config.name).items() if "features" in part.needs}
+    if not comparing:
         if config.pairs:
             raise UsageError(
                 f"method {config.name!r} compares no features: leave the pairs out, or choose another method"
             )
         return Taps(embedding=embedding)
-    pairs = list(config.pairs.items())
-    for s, t in pairs:
+    for s, t in config.pairs.items():
         _check_layer("student", student, s)
         _check_layer("teacher", teacher, t)
-    if not pairs and method.reuses_classifier:
-        pairs = [last_maps(student, teacher, images)]
-    if not pairs:
-        with torch.no_grad():
-            chosen = choose_pairs(*(layers(model.body, model.preprocessing(images)) for model in (student, teacher)))
-        pairs = chosen if method.default_pairs is None else chosen[-method.default_pairs :]
-    if len(pairs) < method.min_pairs:
-        raise UsageError(
-            f"method {config.name!r} needs at least {method.min_pairs} pairs of layers, and there are {len(pairs)}; "
-            "name them with --pairs (`model-compression features MODEL` lists the layers)"
-        )
-    return Taps(student=tuple(s for s, _ in pairs), teacher=tuple(t for _, t in pairs), embedding=embedding)
+    pairs: list[tuple[str, str]] = []
+    parts: dict[str, tuple[int, ...]] = {}
+    # A classifier that is reused joins the networks at the last pair.
+    for name, part in sorted(comparing.items(), key=lambda item: item[1].reuses_classifier):
+        own = list(config.pairs.items()) or _chosen(part, student, teacher, images)
+        if len(own) < part.min_pairs:
+            raise UsageError(
+                f"method {name!r} needs at least {part.min_pairs} pairs of layers, and there are {len(own)}; "
+                "name them with --pairs (`model-compression features MODEL` lists the layers)"
+            )
+        # Its pair is of what the student becomes, so that no other method shares it unless it is told to.
+        pairs += own if part.reuses_classifier and not config.pairs else [pair for pair in own if pair not in pairs]
+        first = len(pairs) - len(own) if part.reuses_classifier else 0
+        parts[name] = tuple(first + pairs[first:].index(pair) for pair in own)
+    norms: list[tuple[Tensor, Tensor] | None] = []
+    if any(part.before_activation for part in comparing.values()):
+        before = before_taps(teacher.body, teacher.preprocessing(images), [t for _, t in pairs])
+        norms = [before[t].norm if before[t].has_negatives else None for _, t in pairs]
+        for name, part in comparing.items():
+            for t in [pairs[number][1] for number in parts[name]]:
+                if part.before_activation and not before[t].has_negatives:
+                    report(
+                        f"{name} compares what stands before activations, and the teacher's {t} is never negative: "
+                        "name other layers with --pairs, an activation's input as NAME:input"
+                    )
+    return Taps(
+        student=tuple(s for s, _ in pairs),
+        teacher=tuple(t for _, t in pairs),
+        embedding=embedding,
+        parts=parts,
+        norms=tuple(norms),
+    )
+
+
+def _chosen(method: Method, student: Network, teacher: Network, images: Tensor) -> list[tuple[str, str]]:
+    """The pairs of one method, by stage."""
+    if method.reuses_classifier:
+        return [last_maps(student, teacher, images)]
+    networks = [(network.body, network.preprocessing(images)) for network in (student, teacher)]
+    with torch.no_grad():
+        chosen = choose_pairs(*(layers(body, prepared) for body, prepared in networks))
+    pairs = chosen if method.default_pairs is None else chosen[-method.default_pairs :]
+    if not method.before_activation:
+        return pairs
+    (s_body, s_images), (t_body, t_images) = networks
+    return [(before_activation(s_body, s_images, s), before_activation(t_body, t_images, t)) for s, t in pairs]
 
 
 def _check_layer(side: str, network: Network, name: str) -> None:
     """Raises UnknownNameError, with near matches, unless the network has a layer of this name."""
     known = [layer for layer, _ in network.body.named_modules() if layer]
-    if name not in known:
+    if layer_of(name) not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise UnknownNameError(

@@ -59,6 +59,7 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
+        self._taps = taps
         self._tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding) if taps else None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
@@ -119,22 +120,22 @@ class Trainer:
         batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
         with evaluating(self.student), torch.no_grad():
             student = self._tapped(self.student.preprocessing(batch.images))
-        return {"student": student.shapes(), "teacher": teacher.answer(batch).shapes()}
+        taught = teacher.answer(batch).shapes()
+        if self._taps.norms:
+            named = zip(taught["features"], self._taps.norms, strict=True)
+            taught["batch_norm"] = {name: norm for name, norm in named if norm is not None}
+        return {"student": student.shapes(), "teacher": taught, "parts": self._taps.parts}
 
     def run_first_stage(self, watch: Callable[[], None]) -> None:
         """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
         method, teacher = self.objective.method, self.teacher
-        if self.step or method is None or teacher is None or self.peers is not None:
-            return
-        first = method.first_stage(teacher.answer(self.loader.batch(torch.arange(2, device=self.device), view=0)))
-        if first is None:
+        if self.step or method is None or not method.has_first_stage or teacher is None or self.peers is not None:
             return
         assert self.config.method is not None
         optimizer = torch.optim.Adam(method.parameters(), lr=_FIRST_STAGE_LR)
         for epoch in range(self.config.method.first_stage_epochs):
             for batch in self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size):
                 loss = method.first_stage(teacher.answer(batch))
-                assert loss is not None
                 self._fail_unless_finite(not_finite({"the loss of the first stage": loss}))
                 optimizer.zero_grad()
                 loss.backward()
@@ -170,7 +171,8 @@ class Trainer:
     def _gradients(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None, share: float) -> Learned:
         """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
         context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
-        loss, terms = self.objective(student, teacher, batch.targets, context, batch.mixed)
+        done = (self.step + 1) / self.total_steps
+        loss, terms = self.objective(student, teacher, batch.targets, context, batch.mixed, done)
         self.scaler.scale(loss if share == 1.0 else loss * share).backward()
         # Without labels, what counts as correct is what the teacher says.
         targets = batch.main_targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)

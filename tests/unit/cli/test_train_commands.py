@@ -180,7 +180,7 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TAUGHT, "--method", "kdd"], "unknown method 'kdd'; did you mean 'kd'"),
         ([*TAUGHT, "--param", "temp=3"], "unknown option of method 'kd': 'temp'; did you mean 'temperature'"),
         ([*TAUGHT, "--param", "name=x"], "unknown option of method 'kd': 'name'"),
-        ([*TAUGHT, "--param", "temperature=hot"], "kd: temperature must be a number > 0"),
+        ([*TAUGHT, "--param", "temperature=hot"], "kd: temperature must be a number from 0.01 to 1000"),
         ([*TAUGHT, "--variant", "new"], "kd: variant must be 'paper' or 'historic', got 'new'"),
         ([*TAUGHT, "--weight", "kl=1"], "unknown term of method 'kd': 'kl'; known: kd"),
         ([*TAUGHT, "--weight", "kd=x"], "weight of kd must be a number, got 'x'"),

@@ -1,21 +1,17 @@
 """Random logits for the losses, and their independent gradients by central differences."""
 
-import numpy as np
 import pytest
 import torch
+from numerics import SHAPES, random_logits
 
 from model_compression.methods import Context
 from model_compression.outputs import Outputs
-
-SHAPES = [(1, 2), (1, 10), (3, 7), (64, 10), (5, 100)]
 
 
 @pytest.fixture(params=SHAPES, ids=str)
 def pair(request):
     """Logits of student and teacher (B, K) and targets (B,), as float64 arrays."""
-    rng = np.random.default_rng(sum(request.param))
-    student, teacher = rng.normal(size=(2, *request.param)) * 4
-    return student, teacher, rng.integers(0, request.param[1], request.param[0])
+    return random_logits(request.param)
 
 
 @pytest.fixture

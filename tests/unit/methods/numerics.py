@@ -5,6 +5,15 @@ import torch
 
 from model_compression.outputs import Outputs
 
+SHAPES = [(1, 2), (1, 10), (3, 7), (64, 10), (5, 100)]
+
+
+def random_logits(shape):
+    """Logits of student and teacher (B, K) and targets (B,), as float64 arrays."""
+    rng = np.random.default_rng(sum(shape))
+    student, teacher = rng.normal(size=(2, *shape)) * 4
+    return student, teacher, rng.integers(0, shape[1], shape[0])
+
 
 def maps(shape, seed, scale=1.0):
     """Random values, float64."""

@@ -1,10 +1,12 @@
 """Several methods at once are the sum of what they are alone."""
 
 import pytest
+import torch
 
 from model_compression.errors import UnknownNameError, UsageError
 from model_compression.methods import METHODS, create
 from model_compression.methods.base import Method
+from model_compression.outputs import Outputs
 
 
 class Doubled(Method):
@@ -53,3 +55,34 @@ def test_parameters_of_combined_methods_must_say_whose_they_are():
         create("kd,dk")
     with pytest.raises(UsageError, match="names one of its methods twice"):
         create("kd,kd")
+
+
+def features(seed):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"a": (5, 4, 8, 8), "b": (5, 6, 4, 4), "c": (5, 6, 2, 2)}
+    return Outputs(
+        logits=torch.randn(5, 10, generator=generator),
+        features={name: torch.randn(*size, generator=generator) for name, size in sizes.items()},
+    )
+
+
+def test_combined_methods_compare_the_pairs_that_are_theirs():
+    student, teacher = features(0), features(1)
+    shapes = {"student": student.shapes(), "teacher": teacher.shapes()}
+    norm = (torch.ones(6), torch.zeros(6))
+    shapes["teacher"]["batch_norm"] = {"b": norm}
+    together = create("at,nst,ofd,kd")
+    together.setup({**shapes, "parts": {"at": (0, 1), "nst": (2,), "ofd": (1,)}}, 5, 10)
+    found = together(student, teacher, torch.arange(5))
+
+    def alone(name, *taps):
+        method = create(name)
+        own = [Outputs(logits=o.logits, features={tap: o.features[tap] for tap in taps}) for o in (student, teacher)]
+        norms = {"batch_norm": {"b": norm}} if name == "ofd" else {}
+        method.setup({"student": own[0].shapes(), "teacher": own[1].shapes() | norms}, 5, 10)
+        if name == "ofd":
+            method.load_state_dict(together.methods["ofd"].state_dict())
+        return method(*own, torch.arange(5))
+
+    expected = {**alone("at", "a", "b"), **alone("nst", "c"), **alone("ofd", "b"), **alone("kd")}
+    assert {key: term.item() for key, term in found.items()} == {key: term.item() for key, term in expected.items()}

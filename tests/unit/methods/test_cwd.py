@@ -116,7 +116,7 @@ def test_cwd_refuses_maps_of_a_single_position():
 
 @pytest.mark.parametrize("temperature", [0, -3.0, float("nan"), float("inf"), "hot", None, True])
 def test_cwd_refuses_an_impossible_temperature(temperature):
-    with pytest.raises(UsageError, match=r"cwd: temperature must be a number > 0 .* got"):
+    with pytest.raises(UsageError, match=r"cwd: temperature must be a number from 0.01 to 1000 .* got"):
         create("cwd", temperature=temperature)
 
 

@@ -6,7 +6,6 @@ import torch
 from numerics import evaluate, maps, pooled, ready
 
 from model_compression.methods.feature.fitnet import FitNet
-from model_compression.outputs import Outputs
 
 
 def projection(method, index):
@@ -68,4 +67,4 @@ def test_fitnet_takes_extremes(dtype):
 def test_fitnet_goes_with_the_labels_in_one_stage():
     method = ready(FitNet(), [maps((1, 3, 2, 2), 0)], [maps((1, 3, 2, 2), 1)])
     assert (dict(method.default_weights), method.default_label_weight) == ({"fitnet": 100.0}, 1.0)
-    assert method.first_stage(Outputs(logits=torch.zeros(1, 2))) is None
+    assert not method.has_first_stage

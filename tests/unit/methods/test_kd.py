@@ -73,10 +73,10 @@ def test_kd_takes_extreme_logits(evaluate, temperature, dtype):
 def test_kd_gradient_nears_centred_regression_as_the_temperature_grows(evaluate):
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 4, 10))
-    _, gradients = evaluate(create("kd", temperature=1e4), student, teacher, [0] * 4)
+    _, gradients = evaluate(create("kd", temperature=1e3), student, teacher, [0] * 4)
     difference = student - teacher
     centred = (difference - difference.mean(axis=1, keepdims=True)) / 10 / 4  # section 2.1 of the paper, equation 4
-    np.testing.assert_allclose(gradients["kd"], centred, rtol=1e-2, atol=1e-6)
+    np.testing.assert_allclose(gradients["kd"], centred, rtol=1e-2, atol=1e-5)
 
 
 def test_kd_trained_under_autocast_equals_its_float32_value():
@@ -92,7 +92,7 @@ def test_kd_trained_under_autocast_equals_its_float32_value():
 
 @pytest.mark.parametrize("temperature", [0, -3.0, 10**400, float("nan"), float("inf"), "hot", None, True])
 def test_kd_refuses_an_impossible_temperature(temperature):
-    with pytest.raises(UsageError, match=r"kd: temperature must be a number > 0 .* got"):
+    with pytest.raises(UsageError, match=r"kd: temperature must be a number from 0.01 to 1000 .* got"):
         create("kd", temperature=temperature)
 
 

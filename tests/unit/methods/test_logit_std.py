@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numerics import SHAPES, random_logits
 
 from model_compression.errors import UnknownNameError, UsageError
 from model_compression.methods import METHODS, Context, Method, create
@@ -10,6 +11,12 @@ from model_compression.outputs import Outputs
 
 BASES = ["kd", "logits", "dkd", "nkd", "dist", "mlkd", "ctkd", "wsld", "noisy_teacher"]
 CONTEXT = Context(indices=torch.arange(64), epoch=4, step=2, seed=1)
+
+
+@pytest.fixture(params=[(1, 3), *SHAPES[1:]], ids=str)
+def pair(request):
+    """As other methods' but without two classes, whose z-scores say nothing."""
+    return random_logits(request.param)
 
 
 def z_scores(logits):
@@ -96,14 +103,15 @@ def test_logit_std_trains_the_parameters_of_its_base():
         "ctkd"
     ].backward()
     assert [parameter.grad.isfinite().item() for parameter in method.parameters()] == [True]
-    assert method.first_stage(Outputs(logits=teacher)) is None
+    assert not method.has_first_stage
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, r"logit_std: temperature must be a number > 0 \(published: 2\), got 0"),
+        ({"temperature": 0}, r"logit_std: temperature must be a number from 0.01 to 1000 \(published: 2\), got 0"),
         ({"base": "logit_std"}, "base must be another method, got 'logit_std'"),
+        ({"base": "tf_kd"}, "base must learn from a teacher, got 'tf_kd', which has none"),
     ],
 )
 def test_logit_std_refuses_impossible_parameters(options, message):
@@ -125,6 +133,7 @@ def test_logit_std_sets_its_base_up_and_gives_it_z_scores_first(monkeypatch, pai
     monkeypatch.setitem(METHODS._entries, "staged", Staged)
     method = create("logit_std", base="staged")
     method.setup({"student": {}}, 50, 10)
+    assert method.has_first_stage
     assert method.method.given == ({"student": {}}, 50, 10)
     found = method.first_stage(Outputs(logits=torch.tensor(pair[1])))
     np.testing.assert_allclose(found.numpy(), z_scores(pair[1]), rtol=1e-9, atol=1e-12)
@@ -151,3 +160,36 @@ def test_logit_std_refuses_a_base_that_needs_features(monkeypatch):
 def test_logit_std_refuses_options_that_its_base_lacks(options, message):
     with pytest.raises(UnknownNameError, match=message):
         create("logit_std", **options)
+
+
+def test_logit_std_refuses_two_classes(evaluate):
+    with pytest.raises(UsageError, match="z-scores of 2 classes are the same whatever the network answers"):
+        create("logit_std").setup({}, 100, 2)
+    with pytest.raises(UsageError, match="z-scores of 2 classes"):
+        evaluate(create("logit_std"), [[1.0, 2.0]], [[2.0, 1.0]], [0])
+
+
+def test_logit_std_leaves_flat_logits_to_the_labels(evaluate):
+    teacher = [[3.0, 1.0, -2.0]] * 3
+    student = [[0.0, 0.0, 0.0], [0.004, 0.0, -0.004], [0.4, 0.0, -0.4]]
+    values, gradients = evaluate(create("logit_std"), student, teacher, [0, 0, 0])
+    assert values["kd"] == pytest.approx(kd(student, teacher, 2.0), rel=1e-9)
+    assert (gradients["kd"][:2] == 0).all()
+    assert np.abs(gradients["kd"][2]).max() > 0
+
+
+def test_logit_std_trains_a_head_that_starts_at_zero():
+    """With gradients of 1e7 in its first step Adam would hardly move it for thousands of others."""
+    generator = torch.Generator().manual_seed(0)
+    images, weights = torch.randn(256, 20, generator=generator), torch.randn(20, 10, generator=generator)
+    teacher = images @ weights
+    head = torch.zeros(20, 10, requires_grad=True)
+    method, optimizer = create("logit_std"), torch.optim.Adam([head], lr=1e-2)
+    for _ in range(150):
+        student = images @ head
+        loss = method(Outputs(logits=student), Outputs(logits=teacher), teacher.argmax(1))["kd"]
+        loss = 8.1 * loss + 0.1 * torch.nn.functional.cross_entropy(student, teacher.argmax(1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert ((images @ head).argmax(1) == teacher.argmax(1)).float().mean() > 0.9

@@ -86,5 +86,7 @@ def test_mlkd_computes_its_products_in_float32_under_autocast():
 
 @pytest.mark.parametrize("temperatures", [[], 4.0, "4", [4, 0], [2, "hot"], None])
 def test_mlkd_refuses_impossible_temperatures(temperatures):
-    with pytest.raises(UsageError, match=r"mlkd: temperatures must be .*numbers > 0 \(published: 2 to 6\), got"):
+    with pytest.raises(
+        UsageError, match=r"temperatures must be .*numbers? from 0.01 to 1000 \(published: 2 to 6\), got"
+    ):
         create("mlkd", temperatures=temperatures)

@@ -79,7 +79,7 @@ def test_tf_kd_needs_no_teacher_and_weighs_as_the_paper():
     [
         ({"correct": 1.0}, 3, "tf_kd: correct must be a probability below 1"),
         ({"correct": "x"}, 3, "tf_kd: correct must be a probability below 1"),
-        ({"temperature": 0}, 3, "tf_kd: temperature must be a number > 0"),
+        ({"temperature": 0}, 3, "tf_kd: temperature must be a number from 0.01 to 1000"),
         ({"correct": 0.2}, 3, "tf_kd: correct must be above 1/3, the uniform answer, got 0.2"),
         ({}, 1, "there must be at least 2 classes, got 1"),
     ],

@@ -65,5 +65,5 @@ def test_wsld_has_the_authors_weights():
 
 @pytest.mark.parametrize("temperature", [0, -1, "hot", float("nan")])
 def test_wsld_refuses_an_impossible_temperature(temperature):
-    with pytest.raises(UsageError, match=r"wsld: temperature must be a number > 0 \(published: 2 to 4\), got"):
+    with pytest.raises(UsageError, match=r"temperature must be a number from 0.01 to 1000 \(published: 2 to 4\), got"):
         create("wsld", temperature=temperature)

@@ -9,7 +9,7 @@ import torch
 from model_compression.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.data.loader import Mixed
 from model_compression.errors import UnknownNameError
-from model_compression.methods import Context
+from model_compression.methods import Context, create
 from model_compression.outputs import Outputs
 from model_compression.train.objective import Objective
 
@@ -91,6 +91,24 @@ def test_objective_gives_no_gradient_to_the_teacher():
     loss.backward()
     assert student.grad.any()
     assert teacher.grad is None
+
+
+def test_objective_raises_a_methods_weights_as_the_run_goes_on():
+    rng = np.random.default_rng(0)
+    student, teacher = (Outputs(logits=torch.tensor(logits)) for logits in rng.normal(size=(2, 6, 4)))
+    targets = torch.tensor([0, 3, 1, 2, 2, 0])
+    objective = Objective(distilled("kd,logits", warmup=0.25), 100, 4)
+    for done, factor in ((0.05, 0.2), (0.125, 0.5), (0.25, 1.0), (1.0, 1.0)):
+        loss, terms = objective(student, teacher, targets, CONTEXT, done=done)
+        expected = 0.1 * terms["label"] + factor * (0.9 * terms["kd"] + terms["logits"])
+        assert loss.item() == pytest.approx(expected.item())
+    unchanged, _ = Objective(distilled("kd,logits"), 100, 4)(student, teacher, targets, CONTEXT, done=0.01)
+    assert unchanged.item() == pytest.approx(loss.item())
+
+
+def test_methods_bring_their_own_warmup():
+    assert create("review_kd").default_warmups == {"review_kd": 1 / 12}
+    assert create("kd,review_kd").default_warmups == {"kd": 0.0, "review_kd": 1 / 12}
 
 
 def test_objective_refuses_weights_of_terms_that_the_method_lacks():

@@ -66,6 +66,7 @@ class ActivationBoundaries(Method):
     """
 
     needs = frozenset({"features"})
+    before_activation = True
     default_pairs = 1  # each further one adds as much
     default_weights = {"ab": 0.001}
     default_label_weight = 1.0

@@ -1,10 +1,13 @@
 """Attention transfer (Zagoruyko & Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.methods.base import METHODS, Context, Method, feature_pairs, to_smaller
+from model_compression.methods.base import METHODS, Context, Method, check_positions, feature_pairs, to_smaller
 from model_compression.outputs import Outputs
 
 
@@ -26,14 +29,19 @@ class AttentionTransfer(Method):
     pairs. Tap the ends of the stages, after the activation; the paper takes all three on CIFAR.
 
     Deviations: equation 2 of the paper has the norm of the difference and the weight β/2; the authors' own code, and
-    all who compare with it, have the mean of its squares and the weight 1000, as here. Larger maps are average-pooled
-    to the smaller.
+    all who compare with it, have the mean of its squares and the weight 1000, as here. Theirs were maps of 8×8 and
+    more: the fewer the positions, the larger the mean, so small maps want a smaller weight. Larger maps are
+    average-pooled to the smaller.
     """
 
     needs = frozenset({"features"})
     default_weights = {"at": 1000.0}
     default_label_weight = 1.0
     per_sample = True
+
+    def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
+        """Raises UsageError for maps of a single position."""
+        check_positions("at", shapes)
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_compression.errors import UsageError
 from model_compression.methods.base import (
     METHODS,
     Context,
     Method,
-    check_number,
+    check_positions,
+    check_temperature,
     feature_pairs,
     pair_shapes,
     to_smaller,
@@ -53,21 +53,15 @@ class CWD(Method):
 
     def __init__(self, temperature: float = 4.0):
         super().__init__()
-        check_number("cwd: temperature", temperature, "a number > 0 (published: 1 to 10)", lambda value: value > 0)
+        check_temperature("cwd: temperature", temperature, "published: 1 to 10")
         self.temperature = temperature
         self.aligners = nn.ModuleList()
 
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """Builds the convolutions for pairs of other widths. Raises UsageError for maps of a single position."""
-        pairs = pair_shapes(shapes)
-        names = list(shapes["student"]["features"])
-        for name, (s, t) in zip(names, pairs, strict=True):
-            if min(s[1], t[1]) * min(s[2], t[2]) < 2:
-                raise UsageError(
-                    f"cwd compares positions within a map, but the pair of {name!r} has a single one: student "
-                    f"{s}, teacher {t} as (channels, height, width); tap earlier layers"
-                )
-        self.aligners = nn.ModuleList(nn.Identity() if s[0] == t[0] else nn.Conv2d(s[0], t[0], 1) for s, t in pairs)
+        check_positions("cwd", shapes)
+        widths = [(s[0], t[0]) for s, t in pair_shapes(shapes)]
+        self.aligners = nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, 1) for s, t in widths)
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

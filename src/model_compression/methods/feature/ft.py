@@ -46,6 +46,7 @@ class FactorTransfer(Method):
     """
 
     needs = frozenset({"features"})
+    default_pairs = 1  # the published weight is of the last stage alone
     default_weights = {"ft": 200.0}
     default_label_weight = 1.0
     per_sample = True

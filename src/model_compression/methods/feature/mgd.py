@@ -73,6 +73,7 @@ class MGD(Method):
     """
 
     needs = frozenset({"features"})
+    default_pairs = 1  # the published weight is of the last stage alone
     uses_indices = True
     default_weights = {"mgd": 7e-5}
     default_label_weight = 1.0

@@ -1,9 +1,12 @@
 """Neuron selectivity transfer (Huang & Wang 2017, "Like what you like", arXiv 1707.01219)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from model_compression.methods.base import METHODS, Context, Method, feature_pairs, to_smaller
+from model_compression.methods.base import METHODS, Context, Method, check_positions, feature_pairs, to_smaller
 from model_compression.outputs import Outputs
 
 _SILENT = 1e-6  # a channel whose norm is below says nothing about where; dividing by it would only blow up the gradient
@@ -32,18 +35,22 @@ class NeuronSelectivity(Method):
     """The student's channels, as a set, fire at the positions where the teacher's do; widths may differ.
 
     Each channel is one sample, its map with L2 norm 1; MMD² between both sets with the polynomial kernel (xᵀy)², mean
-    over the batch, summed over the pairs. Tap the end of the last stage, after the activation. Memory is the batch
-    times the smaller of positions² and channels².
+    over the batch, summed over the pairs. Tap the ends of stages, after the activation: the paper takes the last one,
+    the benchmark of CRD (arXiv 1910.10699), whose weight of 50 is the default, takes all. Memory is the batch times the
+    smaller of positions² and channels².
 
-    Deviations: the weight of the paper is λ/2; that of the benchmark of CRD (arXiv 1910.10699), 50, is the default.
-    The paper's linear and Gaussian kernels, which did no better, are left out. Larger maps are average-pooled to the
-    smaller.
+    Deviations: the weight of the paper is λ/2. Its linear and Gaussian kernels, which did no better, are left out.
+    Larger maps are average-pooled to the smaller.
     """
 
     needs = frozenset({"features"})
     default_weights = {"nst": 50.0}
     default_label_weight = 1.0
     per_sample = True
+
+    def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
+        """Raises UsageError for maps of a single position."""
+        check_positions("nst", shapes)
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None

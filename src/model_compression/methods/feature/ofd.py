@@ -83,6 +83,7 @@ class OFD(Method):
     """
 
     needs = frozenset({"features"})
+    before_activation = True
     default_weights = {"ofd": 1e-3}
     default_label_weight = 1.0
 

@@ -74,13 +74,15 @@ class ReviewKD(Method):
     embedding as a map of 1×1. Other than in most methods, a student's map is resized to the teacher's even where it is
     the smaller one, as in the authors' code, by the nearest value.
 
-    The authors raise the weight from 0 to its value within the first 20 epochs, which a run has to do; their weights
-    lie between 0.6 and 8 by pair of networks. A map that is not square is pooled to at most 4×4 and so on; the paper
+    The authors raise the weight from 0 to its value within the first 20 of 240 epochs, and so does a run here in its
+    first twelfth, step by step (``warmup`` of the run's method); their weights lie between 0.6 and 8 by pair of
+    networks. A map that is not square is pooled to at most 4×4 and so on; the paper
     has square maps only.
     """
 
     needs = frozenset({"features"})
     default_weights = {"review_kd": 5.0}
+    default_warmup = 1 / 12
     default_label_weight = 1.0
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.methods.base import METHODS, Context, Method, check_number, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_number, check_temperature, logit_pair
 from model_compression.outputs import Outputs
 
 # A row counts as constant when it varies by less than float32 can tell, of itself or of a probability of 1. Its
@@ -38,7 +38,7 @@ class DIST(Method):
 
     Our deviation: the authors' code adds 1e-8 to the product of the lengths, so that classes of tiny probability count
     less, and a row without variation adds 1 to the mean. Here the correlation is exact and such a row adds 0, so that
-    "intra" of a batch of one is 0.
+    "intra" of a batch of one is 0. Of two classes "inter" is 0 or 2 with hardly a gradient, and only "intra" teaches.
     """
 
     default_label_weight = 1.0
@@ -47,7 +47,7 @@ class DIST(Method):
         super().__init__()
         check_number("dist: beta", beta, "a number of at least 0 (published: 1 to 2)", lambda value: value >= 0)
         check_number("dist: gamma", gamma, "a number of at least 0 (published: 1 to 2)", lambda value: value >= 0)
-        check_number("dist: temperature", temperature, "a number > 0 (published: 1 to 4)", lambda value: value > 0)
+        check_temperature("dist: temperature", temperature, "published: 1 to 4")
         self.temperature = temperature
         self.default_weights = {"inter": beta, "intra": gamma}
 

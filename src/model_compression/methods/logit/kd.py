@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.methods.base import METHODS, Context, Method, check_number, check_variant, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_temperature, check_variant, logit_pair
 from model_compression.outputs import Outputs
 
 
@@ -45,7 +45,7 @@ class KD(Method):
 
     def __init__(self, temperature: float = 4.0, variant: str = "paper"):
         super().__init__()
-        check_number("kd: temperature", temperature, "a number > 0 (published: 1 to 20)", lambda value: value > 0)
+        check_temperature("kd: temperature", temperature, "published: 1 to 20")
         check_variant("kd", variant)
         self.temperature, self.variant = temperature, variant
         if variant == "historic":

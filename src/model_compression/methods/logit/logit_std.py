@@ -4,18 +4,30 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from model_compression.errors import UsageError
-from model_compression.methods.base import METHODS, Context, Method, check_number, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_temperature, logit_pair
 from model_compression.outputs import Outputs
 
 _EPS, _TEMPERATURE, _FACTOR = 1e-7, 2.0, 9.0
+_FLAT = 0.01  # logits that deviate by less are taken as they are: the gradient, of the order of 1 / std, would be noise
 
 
 def standardised(logits: Tensor) -> Tensor:
-    """Z-scores over the classes of logits (B, K): (x − mean) / (std + 1e-7), std with K − 1 in the denominator."""
-    return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + _EPS)
+    """Z-scores over the classes of logits (B, K): (x − mean) / (std + 1e-7), std with K − 1 in the denominator.
+
+    Rows whose std is below 0.01 have no gradient. Raises UsageError for fewer than three classes.
+    """
+    if logits.shape[1] < 3:
+        raise UsageError(
+            f"logit_std: z-scores of {logits.shape[1]} classes are the same whatever the network answers; "
+            "use the base by itself"
+        )
+    std = logits.std(dim=1, keepdim=True)
+    scores = (logits - logits.mean(dim=1, keepdim=True)) / (std + _EPS)
+    return torch.where(std > _FLAT, scores, scores.detach())
 
 
 @METHODS.register("logit_std")
@@ -28,16 +40,18 @@ class LogitStd(Method):
 
     Args:
         base: name of a method that needs logits alone.
-        temperature: what the base is given as its own, above 0; the paper uses 2. For a base without a parameter of
-            that name it has no effect, and another value than 2 is refused.
+        temperature: what the base is given as its own, from 0.01 to 1000; the paper uses 2. For a base without a
+            parameter of that name it has no effect, and another value than 2 is refused.
         options: the base's other parameters.
 
-    A student whose logits are all equal, as with a last layer that starts at zero, gets gradients of the order of 1e7.
+    Where a student's logits deviate by less than 0.01, as with a last layer that starts at zero, the term has no
+    gradient and the labels lead: it would be of the order of 1e7, which Adam's second moments do not forget. Of two
+    classes the z-scores are the same whatever the network answers: it is refused.
     """
 
     def __init__(self, base: str = "kd", temperature: float = _TEMPERATURE, **options: Any):
         super().__init__()
-        check_number("logit_std: temperature", temperature, "a number > 0 (published: 2)", lambda value: value > 0)
+        check_temperature("logit_std: temperature", temperature, "published: 2")
         if base == "logit_std":
             raise UsageError("logit_std: base must be another method, got 'logit_std'")
         # A base without a temperature refuses the parameter, by name, when it is not the default.
@@ -48,17 +62,25 @@ class LogitStd(Method):
             raise UsageError(
                 f"logit_std: base must need logits alone, got {base!r}, which needs {sorted(method.needs)}"
             )
+        if not method.needs_teacher:
+            raise UsageError(f"logit_std: base must learn from a teacher, got {base!r}, which has none")
         self.method = method
         self.default_weights = {term: _FACTOR * weight for term, weight in method.default_weights.items()}
         self.default_label_weight = method.default_label_weight
         self.uses_targets, self.uses_indices = method.uses_targets, method.uses_indices
         self.per_sample = method.per_sample
 
+    @property
+    def has_first_stage(self) -> bool:
+        """Whether the base has."""
+        return self.method.has_first_stage
+
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
-        """The base's."""
+        """The base's. Raises UsageError for two classes."""
+        standardised(torch.zeros(1, num_classes))
         self.method.setup(shapes, num_samples, num_classes)
 
-    def first_stage(self, teacher: Outputs) -> Tensor | None:
+    def first_stage(self, teacher: Outputs) -> Tensor:
         """The base's, on z-scores."""
         return self.method.first_stage(Outputs(logits=standardised(logit_pair(teacher, teacher)[1])))
 

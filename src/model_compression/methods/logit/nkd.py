@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.methods.base import METHODS, Context, Method, check_number, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_number, check_temperature, logit_pair
 from model_compression.methods.logit.dkd import other_classes
 from model_compression.outputs import Outputs
 
@@ -39,7 +39,7 @@ class NKD(Method):
     def __init__(self, gamma: float = 1.5, temperature: float = 1.0):
         super().__init__()
         check_number("nkd: gamma", gamma, "a number of at least 0 (published: 1.5)", lambda value: value >= 0)
-        check_number("nkd: temperature", temperature, "a number > 0 (published: 1)", lambda value: value > 0)
+        check_temperature("nkd: temperature", temperature, "published: 1")
         self.temperature = temperature
         self.default_weights = {"target": 1.0, "non_target": gamma}
 

@@ -20,7 +20,7 @@ class NoisyTeacher(Method):
 
     Args:
         alpha: share of the samples that are disturbed, 0 to 1; the paper uses 0.5.
-        sigma: standard deviation of ξ, at least 0; the paper uses 0.1 to 0.9.
+        sigma: standard deviation of ξ, from 0 to 100; the paper uses 0.1 to 0.9.
         variant: "paper", or "historic" for the script of 2016, t′ = ξ · t for disturbed samples and 0 for the others,
             whose mean is zero, so that the student learns little from it.
     """
@@ -33,7 +33,7 @@ class NoisyTeacher(Method):
     def __init__(self, alpha: float = 0.5, sigma: float = 0.1, variant: str = "paper"):
         super().__init__()
         check_number("noisy_teacher: alpha", alpha, "a number from 0 to 1", lambda value: 0 <= value <= 1)
-        check_number("noisy_teacher: sigma", sigma, "a finite number of at least 0", lambda value: value >= 0)
+        check_number("noisy_teacher: sigma", sigma, "a number from 0 to 100", lambda value: 0 <= value <= 100)
         check_variant("noisy_teacher", variant)
         self.alpha, self.sigma, self.variant = alpha, sigma, variant
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.errors import UsageError
-from model_compression.methods.base import METHODS, Context, Method, check_number, wide
+from model_compression.methods.base import METHODS, Context, Method, check_number, check_temperature, wide
 from model_compression.outputs import Outputs
 
 
@@ -52,7 +52,7 @@ class TeacherFreeKD(Method):
     def __init__(self, correct: float = 0.99, temperature: float = 20.0):
         super().__init__()
         check_number("tf_kd: correct", correct, "a probability below 1 (advised: 0.9 or more)", lambda p: 0 < p < 1)
-        check_number("tf_kd: temperature", temperature, "a number > 0 (advised: 20 or more)", lambda value: value > 0)
+        check_temperature("tf_kd: temperature", temperature, "advised: 20 or more")
         self.correct, self.temperature = correct, temperature
 
     def forward(

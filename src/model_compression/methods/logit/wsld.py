@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.methods.base import METHODS, Context, Method, check_number, logit_pair
+from model_compression.methods.base import METHODS, Context, Method, check_temperature, logit_pair
 from model_compression.outputs import Outputs
 
 _EPS = 1e-7  # as in the authors' code: a teacher that is certain of the label has a cross-entropy of 0
@@ -43,7 +43,7 @@ class WSLD(Method):
 
     def __init__(self, temperature: float = 2.0):
         super().__init__()
-        check_number("wsld: temperature", temperature, "a number > 0 (published: 2 to 4)", lambda value: value > 0)
+        check_temperature("wsld: temperature", temperature, "published: 2 to 4")
         self.temperature = temperature
 
     def forward(

@@ -1,4 +1,5 @@
-"""Contrastive representation distillation (Tian et al. 2020, "Contrastive representation distillation", 1910.10699)."""
+"""Contrastive representation distillation (Tian et al. 2020, "Contrastive representation distillation",
+arXiv 1910.10699)."""
 
 import math
 from collections.abc import Mapping

@@ -32,8 +32,8 @@ class PKT(Method):
 
     KL of p_{j|i}, the cosine similarities (scaled to 0..1) of sample i with all others, made to sum to 1. The paper
     sums over i and j ≠ i. As in its authors' code, to which the weight 30000 belongs, this is a mean over B². Unlike
-    that code, and as in the paper, a sample is not its own neighbour: at a batch of 64 that code's values are a few
-    hundredths smaller.
+    that code, and as in the paper, a sample is not its own neighbour: at a batch of 64 that code's values differ by a
+    few per cent.
     """
 
     needs = frozenset({"embedding"})

@@ -1,4 +1,5 @@
-"""Similarity-preserving distillation (Tung & Mori 2019, "Similarity-preserving knowledge distillation", 1907.09682)."""
+"""Similarity-preserving distillation (Tung & Mori 2019, "Similarity-preserving knowledge distillation",
+arXiv 1907.09682)."""
 
 from torch import Tensor
 
