@@ -122,14 +122,33 @@ def _short(paper: str) -> str:
 def _text(fact: dict[str, Any]) -> str:
     parameters = ", ".join(f"{name}={value!r}" for name, value in fact["parameters"].items()) or "none"
     rising = f", rising over the first {fact['warmup']:.0%} of the steps" if fact["warmup"] else ""
-    lines = [
-        f"{fact['name']}: {fact['paper']}",
-        "",
-        fact["description"],
-        "",
-        f"terms       {fact['terms']}",
-        f"weights     {_weights(fact)}{rising}; labels {fact['label_weight']:g}",
-        f"needs       {_needs(fact)}",
-        f"parameters  {parameters}",
-    ]
+    rows = {
+        "terms": fact["terms"],
+        "weights": f"{_weights(fact)}{rising}; labels {fact['label_weight']:g}",
+        "needs": _needs(fact),
+        "parameters": parameters,
+    }
+    lines = [*_wrapped(f"{fact['name']}: {fact['paper']}", indent=2), "", *_reflowed(fact["description"]), ""]
+    for name, text in rows.items():
+        lines += _wrapped(f"{name:<12}{' '.join(text.split())}", indent=12)
     return "\n".join(lines)
+
+
+def _reflowed(docstring: str) -> list[str]:
+    """Paragraphs, and arguments each with the lines behind the first indented further, within 80 columns."""
+    lines: list[str] = []
+    block = ""
+    for line in [*docstring.splitlines(), ""]:
+        is_item = re.match(r" {4}\S", line)
+        if block and (is_item or not line or block == "Args:"):
+            lines += _wrapped(block, indent=8 if block.startswith(" ") else 0)
+            block = ""
+        if not line:
+            lines.append("")
+        block = f"{block} {line.strip()}" if block else line
+    return lines[:-1]
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """Lines of 80 columns at most, all but the first indented; a name that is longer stays whole."""
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

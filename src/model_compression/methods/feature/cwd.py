@@ -43,7 +43,7 @@ class CWD(Method):
     Published weights are 50 for feature maps, the default, and 3 for maps of class scores.
 
     Args:
-        temperature: above 0; the paper uses 4, published values lie between 1 and 10.
+        temperature: from 0.01 to 1000; the paper uses 4, published values lie between 1 and 10.
     """
 
     needs = frozenset({"features"})

@@ -34,7 +34,7 @@ class DIST(Method):
     Args:
         beta: weight of "inter", at least 0; published values lie between 1 and 2.
         gamma: weight of "intra", at least 0; the same.
-        temperature: above 0; published values lie between 1 and 4.
+        temperature: from 0.01 to 1000; published values lie between 1 and 4.
 
     Our deviation: the authors' code adds 1e-8 to the product of the lengths, so that classes of tiny probability count
     less, and a row without variation adds 1 to the mean. Here the correlation is exact and such a row adds 0, so that

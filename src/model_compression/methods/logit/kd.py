@@ -34,7 +34,7 @@ class KD(Method):
     """The student matches the teacher's softened probabilities, and the labels a little. The classic; start here.
 
     Args:
-        temperature: above 0; published values lie between 1 and 20.
+        temperature: from 0.01 to 1000; published values lie between 1 and 20.
         variant: "paper", or "historic" for the script of 2016, which regresses s/T on t/T and has a label term of its
             own, of sigmoids, in the place of the cross-entropy; its weights are 0.7 and 0.3.
     """

@@ -35,7 +35,7 @@ class MLKD(Method):
     The paper distils two views of each image, a weakly and a strongly augmented one; here it is what the batch holds.
 
     Args:
-        temperatures: one or more numbers above 0, whose losses are added; the authors use 2, 3, 4, 5 and 6.
+        temperatures: one or more numbers from 0.01 to 1000, whose losses are added; the authors use 2, 3, 4, 5 and 6.
 
     Our deviation: the authors' code multiplies the losses by a mask of the less certain half of the samples, after
     they are reduced to a number, which halves them and selects nothing. Here there is no mask, as in the paper.

@@ -29,7 +29,7 @@ class NKD(Method):
 
     Args:
         gamma: weight of "non_target", at least 0; the paper uses 1.5.
-        temperature: of "non_target", above 0; the paper uses 1. "target" has none.
+        temperature: of "non_target", from 0.01 to 1000; the paper uses 1. "target" has none.
     """
 
     uses_targets = True

@@ -38,7 +38,7 @@ class TeacherFreeKD(Method):
 
     Args:
         correct: a, above 1/K and below 1; the paper advises at least 0.9.
-        temperature: above 0; the paper advises at least 20.
+        temperature: from 0.01 to 1000; the paper advises at least 20.
 
     Raises UsageError for a single class, or where ``correct`` is not above 1/K.
     """

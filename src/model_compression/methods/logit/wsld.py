@@ -33,7 +33,8 @@ class WSLD(Method):
     value is larger by the teacher's weighted entropy.
 
     Args:
-        temperature: above 0; the authors use 2 on ImageNet with weight 2.5, others 4 on CIFAR-100 with weight 2.25.
+        temperature: from 0.01 to 1000; the authors use 2 on ImageNet with weight 2.5, others 4 on CIFAR-100 with
+            weight 2.25.
     """
 
     uses_targets = True
