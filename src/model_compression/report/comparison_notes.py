@@ -27,6 +27,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if 2 in counts:
         found.append(f"{OF_TWO}.")
+    found += _of_sizes(comparison)
     found += _of_harm(comparison)
     if comparison.num_tests:
         found += _of_tests(comparison)
@@ -40,6 +41,16 @@ def notes(comparison: Comparison) -> list[str]:
         names = ", ".join(f"{gain.arm} over {gain.baseline}" for gain in undecided)
         found.append(f"No p value where the gain is the same with all seeds, so that its spread is unknown: {names}.")
     return found
+
+
+def _of_sizes(comparison: Comparison) -> list[str]:
+    """Methods whose network is another one than the student that learns from labels."""
+    alone = next((row.parameters for row in comparison.rows if row.arm == LABELS), None)
+    others = [row for row in comparison.rows if row.parameters and alone and row.parameters != alone]
+    return [
+        f"{row.arm} is no like for like: what ships has {row.parameters:,} parameters, the student alone {alone:,}."
+        for row in others
+    ]
 
 
 def _of_harm(comparison: Comparison) -> list[str]:

@@ -18,7 +18,7 @@ class Row:
     """A method over its seeds: accuracy, and means of the rest, None where no run has it.
 
     ``agreement`` with the teacher, ``accuracy`` and ``ece`` are shares, ``nll`` is in nats. ``label_share`` is what the
-    weighted label loss is of the whole in the last epoch, 0 to 1.
+    weighted label loss is of the whole in the last epoch, 0 to 1; ``parameters`` are of the network that ships.
     """
 
     arm: str
@@ -27,6 +27,7 @@ class Row:
     accuracy: Summary
     agreement: float | None
     label_share: float | None
+    parameters: int | None
     ece: float
     nll: float
     seconds_per_epoch: float | None
@@ -99,6 +100,7 @@ def _row(arm: str, records: Records, eval_set: str) -> Row:
         accuracy=summarise(accuracies),
         agreement=_mean(metrics, "teacher_agreement"),
         label_share=_mean(records, "label_share"),
+        parameters=metrics[0].get("parameters"),
         ece=summarise([values[f"{eval_set}_ece"] for values in metrics]).mean,
         nll=summarise([values[f"{eval_set}_nll"] for values in metrics]).mean,
         seconds_per_epoch=_mean(records, "seconds_per_epoch"),

@@ -93,6 +93,15 @@ def test_note_names_methods_that_drown_the_labels():
     assert not any("below label-only" in note for note in notes(compare(records())))
 
 
+def test_note_names_methods_whose_network_is_larger():
+    arms = records({"labels": {0: 0.70}, "simkd": {0: 0.81}, "kd": {0: 0.74}})
+    for found in arms:
+        found["metrics"]["parameters"] = 230_000 if found["arm"] == "simkd" else 78_042
+    said = [note for note in notes(compare(arms)) if "ships" in note]
+    assert said == ["simkd is no like for like: what ships has 230,000 parameters, the student alone 78,042."]
+    assert not any("ships" in note for note in notes(compare(records())))
+
+
 def test_held_out_images_are_what_is_compared_where_there_are_any():
     comparison = compare(records(name="validation"))
     assert comparison.eval_set == "validation"
