@@ -72,7 +72,7 @@ def test_distill_of_own_modules_on_arrays_learns_and_leaves_them_as_they_are(arr
         answers = result.student((images - mean) / std)["logits"].argmax(dim=1)
     assert result.metrics["test_accuracy"] == pytest.approx((answers == labels).double().mean().item())
     with torch.no_grad():
-        again = result.student(result.preprocessing(torch.from_numpy(arrays[2])))["logits"].argmax(dim=1)
+        again = result.student(result.preprocessing(arrays[2]))["logits"].argmax(dim=1)
     assert torch.equal(again, answers)
     assert (result.run_dir / "metrics.json").exists()
     loaded = mc.load_model(result.run_dir).state_dict()
@@ -132,7 +132,8 @@ def test_distill_says_what_it_cannot_take(arrays, tmp_path):
         ({"params": {1: 2.0}}, "the names in params must be texts, got {1: 2.0}"),
         ({"config": {"epochs": 3}}, "config must be a TrainConfig, got {'epochs': 3}"),
         ({"observer": print}, "a builtin_function_or_method lacks started, stepped, epoch_done"),
-        ({"method": ["kd"]}, "method must be a name, as 'kd', got"),
+        ({"method": ["kd"]}, "method must be a name, as 'kd', or a MethodConfig, got"),
+        ({"method": mc.MethodConfig(name="kd"), "params": {"temperature": 2.0}}, "params are given twice"),
         ({"epochs": 2.0}, "epochs must be an integer, got 2.0"),
         ({"seed": True}, "seed must be an integer, got True"),
         ({"run_dir": 7}, "run_dir must be the path of a folder, got 7"),
@@ -142,6 +143,13 @@ def test_distill_says_what_it_cannot_take(arrays, tmp_path):
 def test_arguments_of_another_type_are_said_to_be(arrays, argument, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         mc.distill(own(0), own(1), arrays, **argument)
+
+
+def test_distill_takes_a_method_with_its_weights(arrays):
+    method = mc.MethodConfig(name="kd,at", weights={"at": 10.0}, label_weight=0.0, pairs={"stem": "branch"})
+    result = mc.distill(own(0, 6), own(1), arrays, method=method, epochs=1, config=CONFIG)
+    assert from_json(TrainConfig, (result.run_dir / "config.json").read_text(), "config").method == method
+    assert str(result.run_dir) == "runs/arrays-Own-kd-at-1"
 
 
 def test_distill_runs_in_numbered_folders_and_leaves_none_when_it_fails(arrays, tmp_path):

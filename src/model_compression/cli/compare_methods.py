@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.comparison_runs import Plan, make_runs
     from model_compression.errors import UsageError
     from model_compression.recipes import methods_protocol
+    from model_compression.report.words import count
 
     if args.seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     seeds = range(base.seed, base.seed + args.seeds)
     teacher, student = (Path(model.name).stem for model in (base.teacher, base.student) if model)
     plan = Plan(
-        title=f"{student} learns from {teacher}: {Path(base.data.name).name}, {base.epochs} epochs",
+        title=f"{student} learns from {teacher}: {Path(base.data.name).name}, {count(base.epochs, 'epoch')}",
         out=Path(args.out or f"results/compare-{short_name(base)}-{base.epochs}-epochs"),
         runs=Path(args.runs),
         base=base,

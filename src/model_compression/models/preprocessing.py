@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,8 +47,9 @@ class Preprocessing:
         if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 for side in size)):
             raise UsageError(f"size must be (height, width) of at least one pixel, got {size}")
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
         """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), of ``size``, channels-last in memory."""
+        images = torch.as_tensor(images)
         pixels = images.flip(1) if self.channel_order == "bgr" else images
         pixels = pixels.to(torch.float32, memory_format=torch.channels_last)
         if self.size is not None and pixels.shape[2:] != self.size:

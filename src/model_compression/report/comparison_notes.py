@@ -6,6 +6,7 @@ from typing import Any
 from model_compression.report.method_comparison import LABELS, Comparison
 from model_compression.report.significance import LEVEL, needed_statistic, sign_test_floor
 from model_compression.report.statistics import OF_TWO
+from model_compression.report.words import count
 
 _FAR, _LITTLE = 0.02, 0.5  # of accuracy below label-only, and of the loss
 
@@ -98,7 +99,7 @@ def recipe_line(record: Mapping[str, Any]) -> str:
     data, optim = config["data"], config["optim"]
     parts = [
         f"{config['student']['name']} on {data['name']}",
-        f"{config['epochs']} epochs",
+        count(config["epochs"], "epoch"),
         f"batch {config['batch_size']}",
         f"{optim['optimizer']}, rate {optim['lr']:g}, {optim['schedule']}, weight decay {optim['weight_decay']:g}",
         f"augmentation {data['augmentation']}",

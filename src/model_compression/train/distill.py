@@ -40,7 +40,7 @@ def distill(
     student: str | ModelConfig | nn.Module,
     data: str | GivenData,
     *,
-    method: str = "kd",
+    method: str | MethodConfig = "kd",
     params: dict[str, Any] | None = None,
     epochs: int = 30,
     seed: int = 0,
@@ -63,7 +63,8 @@ def distill(
             labels. Modules get pixels normalised by the training images' mean and deviation. DataLoaders are taken as
             they are: both networks see the float images of their batches, nothing of the teacher's is stored, and a
             run that is resumed does not end with the same weights.
-        method: its name; several with commas between them.
+        method: its name; several with commas between them. A `MethodConfig` gives weights, the label loss's weight,
+            pairs of layers and warm-up beside the name.
         params: the method's parameters.
         epochs: passes over the training images.
         seed: of the order of the images, and of the initial weights of a student that is named.
@@ -79,6 +80,8 @@ def distill(
     """
     _check_types(method=method, params=params, epochs=epochs, seed=seed, run_dir=run_dir, config=config)
     _check_observer(observer)
+    if isinstance(method, MethodConfig) and params is not None:
+        raise UsageError("params are given twice: put them into the MethodConfig that is method")
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
@@ -90,7 +93,7 @@ def distill(
     config = dataclasses.replace(
         config,
         teacher=named,
-        method=MethodConfig(name=method, params=dict(params or {})),
+        method=method if isinstance(method, MethodConfig) else MethodConfig(name=method, params=dict(params or {})),
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
         epochs=epochs,
         seed=seed,
@@ -120,7 +123,7 @@ _NOT_REBUILT = (
 )
 # argument → (the types it may have, how an error calls them)
 _TYPES: dict[str, tuple[Any, str]] = {
-    "method": (str, "a name, as 'kd'"),
+    "method": (str | MethodConfig, "a name, as 'kd', or a MethodConfig"),
     "params": (dict | None, "a dictionary of the method's parameters, as {'temperature': 2.0}"),
     "epochs": (int, "an integer"),
     "seed": (int, "an integer"),
