@@ -7,7 +7,7 @@ from typing import Any
 
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.registry import Registry
-from model_compression.train.objective import create_method
+from model_compression.train.objective import create_method, label_weight_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,10 +184,9 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
     arms = {"labels": labels}
     for method in methods:
         module = create_method(method)
-        label_weight = module.default_label_weight if method.label_weight is None else method.label_weight
         if "features" not in module.needs:
             method = dataclasses.replace(method, pairs={})
-        smoothing = base.label_smoothing if label_weight else 0.0
+        smoothing = base.label_smoothing if label_weight_of(method) else 0.0
         start = base if module.needs_teacher else labels  # without a teacher, nothing says how its answers are stored
         arms[method.name.replace(",", "+")] = dataclasses.replace(
             start, method=method, seed=seed, label_smoothing=smoothing

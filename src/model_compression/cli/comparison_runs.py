@@ -18,7 +18,7 @@ from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.report.comparison_tables import write_comparison
 from model_compression.report.records import read_records, record_path
-from model_compression.train.objective import create_method
+from model_compression.train.objective import label_weight_of
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 
@@ -157,7 +157,7 @@ def _add_label_agreement(plan: Plan) -> None:
         if answers is not None:
             chosen = load_file(own)["student_logits"].argmax(axis=1)
             metrics["teacher_agreement"] = float(np.mean(chosen == answers))
-            write_atomically(record_path(plan.out, record["arm"], seed), (json.dumps(record) + "\n").encode())
+            _write_again(plan, record)
 
 
 def _add_label_share(plan: Plan) -> None:
@@ -165,13 +165,16 @@ def _add_label_share(plan: Plan) -> None:
     for record in read_records(plan.out):
         if not record["config"]["method"] or "metrics" not in record or "label_share" in record:
             continue
-        method, last = from_dict(MethodConfig, record["config"]["method"]), record["events"][-1]
-        weight = create_method(method).default_label_weight if method.label_weight is None else method.label_weight
+        last = record["events"][-1]
+        weight = label_weight_of(from_dict(MethodConfig, record["config"]["method"]))
         share = weight * last["terms"].get("label", 0.0) / last["train_loss"]
         record["label_share"] = share if 0 <= share <= 1 else None  # a loss may be negative
-        write_atomically(
-            record_path(plan.out, record["arm"], record["config"]["seed"]), (json.dumps(record) + "\n").encode()
-        )
+        _write_again(plan, record)
+
+
+def _write_again(plan: Plan, record: Mapping[str, Any]) -> None:
+    path = record_path(plan.out, record["arm"], record["config"]["seed"])
+    write_atomically(path, (json.dumps(record) + "\n").encode())
 
 
 def _teacher_classes(plan: Plan) -> npt.NDArray[np.int64] | None:

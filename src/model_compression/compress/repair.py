@@ -6,7 +6,7 @@ from pathlib import Path
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.errors import UsageError
 from model_compression.models.weights import find_weights
-from model_compression.train.objective import create_method
+from model_compression.train.objective import create_method, label_weight_of
 from model_compression.train.run_folder import RunFolder
 
 _METHOD = MethodConfig(name="kd")
@@ -49,9 +49,7 @@ def repair_config(model: str) -> TrainConfig:
 def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
     """``config`` without the smoothing of labels that its method, other than the run's maybe, gives no weight."""
     assert config.method is not None
-    given = config.method.label_weight
-    weight = create_method(config.method).default_label_weight if given is None else given
-    return config if weight else dataclasses.replace(config, label_smoothing=0.0)
+    return config if label_weight_of(config.method) else dataclasses.replace(config, label_smoothing=0.0)
 
 
 def checked_repair(config: TrainConfig) -> TrainConfig:

@@ -184,12 +184,15 @@ class BeforeTap:
 def before_taps(model: nn.Module, images: Tensor, taps: Sequence[str]) -> dict[str, BeforeTap]:
     """What stands before each of ``taps``; a BatchNorm of another number of channels, or without weights, is none.
 
-    ``images`` (B, C, H, W) are passed through once, in eval mode.
+    A tap that the network does not reach, or that is no tensor, is left out: `Tapped` refuses it. ``images``
+    (B, C, H, W) are passed through once, in eval mode.
     """
     norms: list[nn.BatchNorm2d] = []
     found: dict[str, BeforeTap] = {}
 
-    def note(tap: str, features: Tensor) -> None:
+    def note(tap: str, features: Any) -> None:
+        if not isinstance(features, Tensor):
+            return
         last = norms[-1] if norms and norms[-1].affine and norms[-1].num_features == features.shape[1] else None
         norm = None if last is None else (last.weight.detach().clone(), last.bias.detach().clone())
         found[tap] = BeforeTap(norm=norm, has_negatives=bool((features < 0).any()))
@@ -203,7 +206,9 @@ def before_taps(model: nn.Module, images: Tensor, taps: Sequence[str]) -> dict[s
     for tap in taps:
         layer = modules[layer_of(tap)]
         if tap.endswith(_INPUT):
-            handles.append(layer.register_forward_pre_hook(lambda _, inputs, tap=tap: note(tap, inputs[0])))
+            handles.append(
+                layer.register_forward_pre_hook(lambda _, inputs, tap=tap: note(tap, inputs[0] if inputs else None))
+            )
         else:
             handles.append(layer.register_forward_hook(lambda _, inputs, output, tap=tap: note(tap, output)))
     with _hooked(model, handles):

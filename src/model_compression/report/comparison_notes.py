@@ -75,17 +75,17 @@ def _of_harm(comparison: Comparison) -> list[str]:
 
 
 def _of_tests(comparison: Comparison) -> list[str]:
-    count = comparison.num_tests
+    tests = comparison.num_tests
     pairs = sorted({gain.gain.n for gain in comparison.gains if gain.gain.p_value is not None})
     found = [
         f"Gains are paired by seed; their ± is the 95 % interval of each gain alone. p: two-sided paired t test, "
-        f"corrected by Holm's method for all {count} tests made; * marks p < {LEVEL}."
+        f"corrected by Holm's method for all {tests} tests made; * marks p < {LEVEL}."
     ]
     for n in pairs:
         freedom = "1 degree" if n == 2 else f"{n - 1} degrees"
         found.append(
-            f"With n = {n} pairs the t test has {freedom} of freedom: the clearest gain of {count} is significant from "
-            f"{needed_statistic(n, count):,.1f} standard errors on. That rests on gains being normally distributed; by "
+            f"With n = {n} pairs the t test has {freedom} of freedom: the clearest gain of {tests} is significant from "
+            f"{needed_statistic(n, tests):,.1f} standard errors on. That rests on gains being normally distributed; by "
             f"their signs alone {n} pairs give no p below {sign_test_floor(n):.2g}, before any correction."
         )
     if not any(gain.significant for gain in comparison.gains):

@@ -23,6 +23,11 @@ def create_method(config: MethodConfig) -> Method:
     return method
 
 
+def label_weight_of(config: MethodConfig) -> float:
+    """The weight of the label loss beside the method that ``config`` names: its own, or the method's."""
+    return create_method(config).default_label_weight if config.label_weight is None else config.label_weight
+
+
 class Objective:
     """Σ weight · term. Only here are weights applied; methods return plain terms."""
 
@@ -44,8 +49,7 @@ class Objective:
         self.weights = {**defaults, **config.method.weights}
         warmup = config.method.warmup
         self._warmups = dict.fromkeys(defaults, warmup) if warmup is not None else self.method.default_warmups
-        given = config.method.label_weight
-        self.label_weight = self.method.default_label_weight if given is None else given
+        self.label_weight = label_weight_of(config.method)
         if self.label_smoothing and not self.label_weight:
             raise UsageError(
                 f"label_smoothing {self.label_smoothing} has no effect: method {config.method.name!r} gives the label "

@@ -1,6 +1,7 @@
 """Which layers of student and teacher a run taps, for a method that needs more than logits."""
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from model_compression.methods import Method, create
 from model_compression.models.base import Network
 from model_compression.models.features import before_activation, before_taps, choose_pairs, layer_of, layers
 from model_compression.models.reused_classifier import last_maps
+
+Norm = tuple[Tensor, Tensor]  # weight and bias (C,) of a BatchNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class Taps:
     teacher: tuple[str, ...] = ()
     embedding: bool = False
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    norms: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+    norms: tuple[Norm | None, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything is tapped."""
@@ -91,23 +94,23 @@ def choose_taps(
         pairs += own if part.reuses_classifier and not config.pairs else [pair for pair in own if pair not in pairs]
         first = len(pairs) - len(own) if part.reuses_classifier else 0
         parts[name] = tuple(first + pairs[first:].index(pair) for pair in own)
-    norms: list[tuple[Tensor, Tensor] | None] = []
+    norms: tuple[Norm | None, ...] = ()
     if any(part.before_activation for part in comparing.values()):
         before = before_taps(teacher.body, teacher.preprocessing(images), [t for _, t in pairs])
-        norms = [before[t].norm if before[t].has_negatives else None for _, t in pairs]
-        for name, part in comparing.items():
-            for t in [pairs[number][1] for number in parts[name]]:
-                if part.before_activation and not before[t].has_negatives:
-                    report(
-                        f"{name} compares what stands before activations, and the teacher's {t} is never negative: "
-                        "name other layers with --pairs, an activation's input as NAME:input"
-                    )
+        norms = tuple(before[t].norm if t in before and before[t].has_negatives else None for _, t in pairs)
+        positive = [number for number, (_, t) in enumerate(pairs) if t in before and not before[t].has_negatives]
+        for name, number in itertools.product(comparing, positive):
+            if comparing[name].before_activation and number in parts[name]:
+                report(
+                    f"{name} compares what stands before activations, and the teacher's {pairs[number][1]} is never "
+                    "negative: name other layers with --pairs, an activation's input as NAME:input"
+                )
     return Taps(
         student=tuple(s for s, _ in pairs),
         teacher=tuple(t for _, t in pairs),
         embedding=embedding,
         parts=parts,
-        norms=tuple(norms),
+        norms=norms,
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from model_compression.config import MethodConfig
+from model_compression.errors import UsageError
 from model_compression.methods import create
 from model_compression.models import create_model
 from model_compression.models.external import External
@@ -88,6 +89,16 @@ def test_teacher_that_is_never_negative_is_said():
         "ofd compares what stands before activations, and the teacher's stage3 is never negative: name other layers "
         "with --pairs, an activation's input as NAME:input"
     ]
+
+
+def test_layer_that_is_not_reached_is_left_to_the_tap_that_refuses_it():
+    network = in_place()
+    network.body.block.unused = nn.ReLU()
+    said = []
+    assert taps("ab", network, network, pairs={"block": "block.unused"}, said=said).norms == (None,)
+    assert said == []
+    with pytest.raises(UsageError, match="was not used in the forward pass"):
+        Tapped(network.body, ["block.unused"])(torch.zeros(1, 3, 8, 8))
 
 
 def test_each_of_several_methods_has_the_pairs_that_it_has_alone():
