@@ -13,6 +13,11 @@ from model_compression.registry import unknown_name
 
 C = TypeVar("C")
 
+GIVEN = "python:"
+"""What the name of data or of a network begins with that was given as an object, and that no name brings back."""
+LOADERS = f"{GIVEN}dataloaders"
+"""The name of data that come as batches of floats, already normalised."""
+
 Augmentation = Literal["none", "flip", "flip_shift"]
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "step", "one_cycle"]
@@ -258,6 +263,22 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values of a config, nested."""
     return dataclasses.asdict(config)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under names with dots, as "optim.lr"; what is None is left out."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def is_given(recipe: Mapping[str, Any]) -> bool:
+    """Whether of a flat configuration data or a network were given as objects: no command repeats such a run."""
+    return any(str(recipe.get(key, "")).startswith(GIVEN) for key in ("data.name", "teacher.name", "student.name"))
 
 
 def given_values(config: Any) -> dict[str, Any]:

@@ -13,6 +13,16 @@ class UnknownNameError(UsageError):
     """A name that no registry has; the message lists near matches."""
 
 
+class GivenAsObjectError(UsageError):
+    """Something asks by its name for data or a network that was given from Python as an object."""
+
+    def __init__(self, what: str, remedy: str):
+        super().__init__(
+            f"{what} was given from Python as an object, which no name brings back; {remedy}, or call "
+            "model_compression.distill again with the same objects: resume=True goes on with a run that was stopped"
+        )
+
+
 class DataError(ModelCompressionError):
     """A data set is missing, corrupt or something else than it was said to be."""
 

@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from model_compression.errors import ModelCompressionError, UnknownNameError, UsageError
+from model_compression.own_modules import NAME, import_own
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -33,6 +34,8 @@ def call_with_options(what: str, builder: Callable[..., Any], options: Mapping[s
 
 class Registry(Generic[T]):
     """Names to builders of one kind of thing (``kind`` is the word that errors use).
+
+    "package.module:NAME" is what a module of the user's own registers as NAME when it is imported.
 
     Packages of others add names through entry points of the group ``group``. They are loaded when a name is not known
     here, or when the names are listed; one that cannot be loaded is in `broken`, and raises only when it is asked for.
@@ -72,7 +75,15 @@ class Registry(Generic[T]):
         return enter
 
     def get(self, name: str) -> T:
-        """The builder itself; raises UnknownNameError, and UsageError for a plug-in that cannot be loaded."""
+        """The builder itself; raises UnknownNameError, and UsageError for what cannot be imported."""
+        own = NAME.fullmatch(name)
+        if own is not None:
+            import_own(own["module"], name)
+            if own["attribute"] not in self._entries:
+                raise UsageError(
+                    f"{own['module']} registers no {self.kind} {own['attribute']!r}; expected what its @register says"
+                )
+            name = own["attribute"]
         if name not in self._entries:
             plugin = self._plugins().get(name)
             if plugin is None:

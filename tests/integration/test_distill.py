@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -9,13 +10,19 @@ import torch
 from torch import nn
 
 import model_compression as mc
+from model_compression.cli.main import main
 from model_compression.config import ModelConfig, OptimConfig, TrainConfig, from_json
-from model_compression.errors import NumericalError, UsageError, WeightsMismatchError
+from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError, WeightsMismatchError
 from model_compression.models.weights import read_model
 from model_compression.train.runs import start_run
 
 CONFIG = TrainConfig(
-    student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)
+    student=ModelConfig(name="x"),
+    batch_size=5,
+    precision="fp32",
+    device="cpu",
+    optim=OptimConfig(lr=1e-2),
+    allow_weak_teacher=True,
 )
 
 
@@ -80,17 +87,22 @@ def test_distill_of_own_modules_on_arrays_learns_and_leaves_them_as_they_are(arr
 
 
 def test_distill_takes_settings_by_name(arrays):
-    result = mc.distill(own(0), own(1), arrays, epochs=1, batch_size=7, lr=3e-3, augmentation="flip", device="cpu")
+    settings = {"batch_size": 7, "lr": 3e-3, "augmentation": "flip", "device": "cpu", "allow_weak_teacher": True}
+    result = mc.distill(own(0), own(1), arrays, epochs=1, **settings)
     config = from_json(TrainConfig, (result.run_dir / "config.json").read_text())
     assert (config.batch_size, config.optim.lr, config.data.augmentation) == (7, 3e-3, "flip")
     with pytest.raises(UsageError, match=r"unknown setting 'batchsize'; did you mean 'batch_size'"):
         mc.distill(own(0), own(1), arrays, batchsize=7)
+    with pytest.raises(UsageError, match="out is an option of the command line; here it is run_dir"):
+        mc.distill(own(0), own(1), arrays, out="runs/mine")
 
 
 def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(arrays, watcher):
     seen, other = watcher(), watcher()
     mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG, observer=other)
     result = mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG, observer=seen)
+    with pytest.warns(UserWarning, match="without arguments is not the student that was given"):
+        mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG)
     assert seen.messages[0].startswith(f"{__name__}:Own() without arguments is not the student that was given")
     assert not [text for text in other.messages if "without arguments" in text]
     with pytest.raises(WeightsMismatchError, match="name what builds it: load_model"):
@@ -137,6 +149,8 @@ def test_distill_says_what_it_cannot_take(arrays, tmp_path):
         ({"epochs": 2.0}, "epochs must be an integer, got 2.0"),
         ({"seed": True}, "seed must be an integer, got True"),
         ({"run_dir": 7}, "run_dir must be the path of a folder, got 7"),
+        ({"resume": 1}, "resume must be True or False, got 1"),
+        ({"resume": True}, "resume needs the run_dir of the run that is to go on"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -181,6 +195,7 @@ def test_arrays_that_are_something_else_are_named(arrays, change, message):
         mc.distill(own(0), own(1), change(*arrays))
 
 
+@pytest.mark.filterwarnings("ignore:.* is not the student that was given")
 def test_networks_that_answer_something_else_are_named(arrays, tmp_path):
     class Flat(Own):
         def forward(self, images):
@@ -209,3 +224,42 @@ def test_method_that_needs_no_teacher_runs_without_and_not_with_one(tiny, tmp_pa
     with pytest.raises(UsageError, match="method 'kd' needs a teacher; name one, or train on labels alone"):
         start_run(dataclasses.replace(tiny.config("kd"), teacher=None), tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+class Stopping:
+    """Stops the run it watches in its second epoch, as Ctrl-C would."""
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+    def stepped(self, progress):
+        if progress.epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_run_on_objects_goes_on_from_python_and_says_so(arrays, tmp_path, capsys):
+    def run(folder, **options):
+        return mc.distill(own(0), own(1), arrays, epochs=3, config=CONFIG, run_dir=tmp_path / folder, **options)
+
+    expected = run("whole")
+    with pytest.raises(Interrupted) as stop:
+        run("stopped", observer=Stopping())
+    way_on = f"model_compression.distill(..., run_dir={str(tmp_path / 'stopped')!r}, resume=True)"
+    assert str(stop.value).endswith(f"continue with: {way_on}")
+    with pytest.raises(RunFolderError, match=re.escape(f"continue that run with: {way_on}")):
+        run("stopped")
+    with pytest.raises(RunFolderError, match=r"another configuration \(data.augmentation none there, flip here\)"):
+        run("stopped", resume=True, augmentation="flip")
+    assert main(["resume", str(tmp_path / "stopped")]) == 2
+    assert f"the network {__name__}:Own was given from Python as an object" in capsys.readouterr().err
+    result = run("stopped", resume=True)
+    assert torch.equal(result.student.head.weight, expected.student.head.weight)
+    assert {**result.metrics, "seconds": 0} == {**expected.metrics, "seconds": 0}
+
+
+def test_run_on_objects_is_tested_on_data_that_are_named(arrays, tmp_path, capsys):
+    run = mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG).run_dir
+    assert main(["test", "--model", str(run)]) == 2
+    assert "the data 'arrays' was given from Python as an object, which no name brings" in capsys.readouterr().err
+    assert main(["test", "--model", str(run), "--data", "synthetic"]) == 2
+    assert "the model answers with 3 classes, but synthetic-test has" in capsys.readouterr().err

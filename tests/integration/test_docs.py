@@ -17,6 +17,7 @@ from model_compression.cli.main import main
 from model_compression.methods import METHODS, create
 
 DOCS = Path(__file__).parents[2] / "docs"
+pytestmark = pytest.mark.filterwarnings("ignore:.* is not the student that was given")
 
 
 def blocks(page, language):
@@ -161,9 +162,16 @@ def test_own_loop_as_the_page_has_it():
     assert all(parameter.grad is None for parameter in found["teacher"].parameters())
 
 
-def test_own_method_as_the_page_has_it(capsys, monkeypatch):
+def test_own_method_as_the_page_has_it(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    monkeypatch.chdir(tmp_path)
     method, use = blocks("own-method.md", "python")
+    (tmp_path / "losses.py").write_text(method)
+    (command,) = blocks("own-method.md", "sh")
+    assert command.endswith("--method losses:cosine\n")
+    assert main(["methods", "losses:cosine"]) == 0
+    assert "points where the teacher's does" in capsys.readouterr().out
+    METHODS._entries.pop("cosine")
     images, labels = dark_and_bright()
     found = {"my_teacher": linear(), "my_student": linear(), "arrays": (images, labels, images, labels)}
     for _ in range(2):  # again, as in a notebook

@@ -55,6 +55,7 @@ def test_run_with_features_prints_its_pairs_and_saves_the_student_alone(tiny, tm
     assert seen.messages == [
         "features that are compared, student = teacher: drop1 = conv1, the embeddings",
         "features are not stored: the teacher answers live",
+        "tiny has 22 images: too few to see whether the teacher knows them",
     ]
     assert set(seen.events[0]["terms"]) == {"label", "maps", "embeddings"}
     assert seen.events[-1]["terms"]["maps"] < seen.events[0]["terms"]["maps"]

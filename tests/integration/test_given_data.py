@@ -1,6 +1,7 @@
 """distill() on PyTorch data sets, DataLoaders and images without labels."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from model_compression.train.runs import start_run
 CONFIG = TrainConfig(
     student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* is not the student that was given")
 
 
 def net(seed, num_classes=3):
@@ -69,7 +72,7 @@ def test_torch_data_sets_train_as_their_arrays_do(arrays, tmp_path, resident, wo
     # Mean and deviation are rounded to five decimals in one of them.
     torch.testing.assert_close(weights(found.student), weights(expected.student), rtol=1e-3, atol=1e-3)
     assert found.metrics["test_accuracy"] == expected.metrics["test_accuracy"]
-    assert '"name": "Pictures"' in (tmp_path / "torch" / "config.json").read_text()
+    assert '"name": "python:Pictures"' in (tmp_path / "torch" / "config.json").read_text()
 
 
 def normalised(images):
@@ -102,6 +105,41 @@ def test_loaders_are_taken_as_they_are_and_it_is_said(arrays, tmp_path, watcher)
     assert "the DataLoaders are taken as they are: " in seen.messages[1]
     assert "a resumed run does not end with the weights of an uninterrupted one" in seen.messages[1]
     assert seen.answered == []
+
+
+def test_run_on_loaders_says_what_its_network_takes(arrays, tmp_path):
+    config = TrainConfig(student=ModelConfig(name="x"), precision="fp32", device="cpu")
+    distilled(loaders(arrays), tmp_path / "run", config=config)
+    assert '"batch_size": 5' in (tmp_path / "run" / "config.json").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "network(images)  # (B, C, H, W) float32, normalised as the training DataLoader's batches were" in card
+    assert "in batches of 5" in card
+    with pytest.raises(UsageError, match="batch_size 7 has no effect on DataLoaders; these give batches of 5"):
+        distilled(loaders(arrays), tmp_path / "other", config=dataclasses.replace(config, batch_size=7))
+
+
+def test_network_of_loaders_is_given_the_normalisation_that_it_needs(tiny, arrays, tmp_path, capsys):
+    run = mc.distill(str(tiny.teacher), "tiny", loaders(arrays), epochs=1, run_dir=tmp_path / "run", config=CONFIG)
+    command = [
+        "test",
+        "--model",
+        str(run.run_dir),
+        "--data",
+        "tiny",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--json",
+    ]
+    assert main(command) == 2
+    assert "knows how their pixels were normalised; give that mean and std" in capsys.readouterr().err
+    assert main([*command, "--mean", "0.4,0.4,0.4", "--std", "0.2,0.2,0.2"]) == 0
+    found = json.loads(capsys.readouterr().out)["accuracy"]
+    test = tiny.data()[1]
+    with torch.no_grad():
+        answers = run.student(normalised(test.images)).argmax(1).numpy()
+    assert found == pytest.approx((answers == test.labels).mean())
 
 
 def test_named_networks_leave_the_batches_of_loaders_alone(tiny, arrays, tmp_path):

@@ -18,7 +18,18 @@ ORDER = (
     {"train", "importers"},
     {"teachers"},
     {"methods", "models", "data", "report"},
-    {"_version", "config", "counter_random", "errors", "files", "outputs", "registry", "safe_pickle", "sealed"},
+    {
+        "_version",
+        "config",
+        "counter_random",
+        "errors",
+        "files",
+        "outputs",
+        "own_modules",
+        "registry",
+        "safe_pickle",
+        "sealed",
+    },
 )
 BASE = ORDER[-1]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

@@ -90,32 +90,12 @@ def _info(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.errors import ModelCompressionError, UnknownNameError
-    from model_compression.train.teachers import reopened
 
     results: list[dict[str, Any]] = []
-    for store in _stores(args.folder):
-        try:
-            precision = store.fingerprint["precision"]
-            with ConsoleObserver() as observer:
-                teacher = reopened(store, args.device, observer.message)
-                views = store.views()
-                count = observer.counter("check", len(views), "views")
-                largest = 0.0
-                for number, view in enumerate(views, start=1):
-                    largest = max(largest, teacher.difference(teacher.stored(view), view, _CHECKED))
-                    count(number)
-            good: bool | None = largest <= _TOLERANCES[precision]
-            reason = f"largest difference {largest:.1e} of the range of the answers"
-            if not views:
-                good, reason = None, "nothing to check: a run was stopped while it stored the first view"
-        except UnknownNameError as error:  # as of data that was given as objects in Python
-            good, reason = None, f"not checked: {error}"
-        except ModelCompressionError as error:
-            good, reason = False, str(error)
-        except (KeyError, TypeError) as error:
-            good, reason = False, f"damaged, or of another version of this package: {error!r}"
-        results.append({"folder": str(store.folder), "good": good, "result": reason})
+    with ConsoleObserver() as observer:  # one: what is so of the data is said once
+        for store in _stores(args.folder):
+            good, reason = _verdict(store, args.device, observer)
+            results.append({"folder": str(store.folder), "good": good, "result": reason})
     if args.json:
         print(json.dumps({"stores": results}))
     else:
@@ -124,6 +104,31 @@ def _check(args: argparse.Namespace) -> int:
         if not results:
             print("nothing is stored: nothing to check")
     return 1 if any(result["good"] is False for result in results) else 0
+
+
+def _verdict(store: Any, device: str, observer: Any) -> tuple[bool | None, str]:
+    """Whether a store's answers are those that its teacher gives, None where nobody can tell, and why."""
+    from model_compression.errors import GivenAsObjectError, ModelCompressionError
+    from model_compression.train.teachers import reopened
+
+    try:
+        precision, views = store.fingerprint["precision"], store.views()
+        teacher = reopened(store, device, observer.message)
+        if not views:
+            return None, "nothing to check: a run was stopped while it stored the first view"
+        count = observer.counter("check", len(views), "views")
+        largest = 0.0
+        for number, view in enumerate(views, start=1):
+            largest = max(largest, teacher.difference(teacher.stored(view), view, _CHECKED))
+            count(number)
+        good = largest <= _TOLERANCES[precision]
+        return good, f"largest difference {largest:.1e} of the range of the answers"
+    except GivenAsObjectError as error:
+        return None, f"not checked: {error}"
+    except ModelCompressionError as error:
+        return False, str(error)
+    except (KeyError, TypeError) as error:
+        return False, f"damaged, or of another version of this package: {error!r}"
 
 
 def _clear(args: argparse.Namespace) -> int:

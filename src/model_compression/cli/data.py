@@ -4,6 +4,7 @@ digest, and whether anything about it is odd."""
 import argparse
 import json
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -77,7 +78,8 @@ def _text(facts: dict[str, Any]) -> str:
         lines.append(f"read from {facts['path']}")
     for split in ("train", "test"):
         images, digest = facts[split]["images"], facts[split]["digest"]
-        lines.append(f"{split:<9} {images:,} images, {_balance(facts[split]['class_counts'])}; SHA-256 {digest}")
+        counts = f"{split:<9} {images:,} images, {_balance(facts[split]['class_counts'])}"
+        lines += [textwrap.fill(counts, 80, subsequent_indent=" " * 10), f"SHA-256   {digest}"]
     lines += [
         f"odd       {line}" for line in facts["oddities"] or ["nothing: no class is empty, no test image is trained on"]
     ]

@@ -15,7 +15,11 @@ from model_compression.errors import FileFormatError, UsageError
 _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--data": (str, "data.name", "cifar10, cifar100, folder:PATH, hf:NAME, or synthetic for a quick trial"),
     "--data-dir": (str, "data.data_dir", "where the data set is, or is to be stored"),
-    "--image-size": (int, "data.image_size", "of folder:PATH and hf:NAME: the side that images are scaled to"),
+    "--image-size": (
+        int,
+        "data.image_size",
+        "of folder:PATH and hf:NAME: the side that images are scaled to; 0 leaves them as they are",
+    ),
     "--unlabelled": (
         str,
         "data.unlabelled",

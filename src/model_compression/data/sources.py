@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from model_compression.config import Resident
+from model_compression.config import GIVEN, Resident
 from model_compression.data.dataset import Dataset
 from model_compression.data.residency import settled
-from model_compression.errors import UsageError
+from model_compression.errors import GivenAsObjectError, UsageError
 from model_compression.registry import Registry, unknown_name
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
@@ -83,6 +83,8 @@ def load_dataset(
 def _load(
     name: str, data_dir: PathLike | None, report: Callable[[str], None] | None, image_size: int
 ) -> tuple[Dataset, Dataset]:
+    if name.startswith(GIVEN):
+        raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", "name a data set with --data")
     prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
     if prefix is None:
         if name not in DATASETS and Path(name).expanduser().is_dir():

@@ -21,10 +21,10 @@ def create(name: str, /, **params: Any) -> Method:
         UnknownNameError: no such method, or a parameter that it does not have; near matches are listed.
         UsageError: an impossible value.
     """
-    names = [part.strip() for part in name.split(",")]
-    if len(names) == 1:
-        method: Method = METHODS.create(name, **params)
-        return method
+    made = [part.strip() for part in name.split(",")]
+    if len(made) == 1:
+        return _checked(name, METHODS.create(name, **params))
+    names = [part.rpartition(":")[2] for part in made]  # of "package.module:NAME" what it registers
     own: dict[str, dict[str, Any]] = {part: {} for part in names}
     if len(own) < len(names):
         raise UsageError(f"method {name!r} names one of its methods twice")
@@ -33,7 +33,19 @@ def create(name: str, /, **params: Any) -> Method:
         if owner not in own or not parameter:
             raise UsageError(f"parameter {key!r} of {name!r} must say whose it is, as {names[0]}.{key}")
         own[owner][parameter] = value
-    return Combined({part: METHODS.create(part, **own[part]) for part in names})
+    methods = zip(names, made, strict=True)
+    return Combined({part: _checked(part, METHODS.create(full, **own[part])) for part, full in methods})
+
+
+def _checked(name: str, method: Method) -> Method:
+    """``method``, if it declares what a `Method` does. Raises UsageError for what one of someone's own left out."""
+    for attribute, expected in (
+        ("default_weights", "{term: weight}"),
+        ("default_label_weight", "the weight of the label loss, a number"),
+    ):
+        if not hasattr(method, attribute):
+            raise UsageError(f"method {name!r} has no {attribute}; set it to {expected}, as a class or in __init__")
+    return method
 
 
 class Combined(Method):

@@ -21,8 +21,9 @@ from model_compression.models.libraries import (
     check_timm,
     check_torchvision,
 )
-from model_compression.models.own_code import NAME, build_own, find_builder, takes_num_classes
+from model_compression.models.own_code import build_own, find_builder, takes_num_classes
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.own_modules import NAME
 
 _BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {
     "timm": build_timm,

@@ -1,22 +1,17 @@
 """Networks that a user's own code builds, named "module.path:attribute"."""
 
 import copy
-import importlib
 import inspect
-import re
-import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from model_compression.errors import FileFormatError, UsageError
+from model_compression.own_modules import NAME, import_own, working_folder_first
 from model_compression.registry import call_with_options, unknown_name
-
-NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.\w+)*):(?P<attribute>[A-Za-z_]\w*)")
 
 
 def build_own(name: str, options: Mapping[str, Any], *, from_file: bool = False) -> nn.Module:
@@ -25,7 +20,7 @@ def build_own(name: str, options: Mapping[str, Any], *, from_file: bool = False)
     ``from_file`` says that a file named it, see `find_builder`. Raises UsageError for what is not there, does not take
     the options or returns something else.
     """
-    with _working_folder_first():
+    with working_folder_first():
         builder = find_builder(name, from_file=from_file)
         if isinstance(builder, nn.Module):
             if options:
@@ -47,15 +42,7 @@ def find_builder(name: str, *, from_file: bool = False) -> Callable[..., Any]:
     assert parts is not None
     if parts["module"].endswith(".py"):
         raise UsageError(f"{name} is to be written as {parts['module'].removesuffix('.py')}:{parts['attribute']}")
-    try:
-        with _working_folder_first():
-            importlib.invalidate_caches()
-            module = importlib.import_module(parts["module"])
-    except Exception as error:  # a user's module can raise anything while it is imported
-        raise UsageError(
-            f"cannot import {parts['module']!r} of {name!r}: {type(error).__name__}: {error}; it is looked for in the "
-            "working folder and among the installed packages"
-        ) from error
+    module = import_own(parts["module"], name)
     found = getattr(module, parts["attribute"], None)
     if found is None:
         raise unknown_name(f"attribute of {parts['module']}:", parts["attribute"], _callables(module))
@@ -96,15 +83,3 @@ def _callables(module: Any) -> list[str]:
         for name, value in vars(module).items()
         if callable(value) and getattr(value, "__module__", None) == module.__name__
     ]
-
-
-@contextmanager
-def _working_folder_first() -> Iterator[None]:
-    """The working folder is where modules are looked for first, as for a script that lies there."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the user's code may have taken it away
-            sys.path.remove(folder)

@@ -63,6 +63,12 @@ class Preprocessing:
         offset = pixels.new_tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(1, -1, 1, 1)
         return torch.addcmul(offset, pixels, scale)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it leaves every value as it is: what a network has that learned from normalised floats."""
+        plain = all(mean == 0 for mean in self.mean) and all(std == 1 / 255 for std in self.std)
+        return plain and self.mean_image is None and self.channel_order == "rgb" and self.size is None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, a size only where there is one; the mean image is a tensor and is stored beside the weights."""
         values = {"mean": list(self.mean), "std": list(self.std), "channel_order": self.channel_order}

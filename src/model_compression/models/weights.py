@@ -14,9 +14,9 @@ from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.external import build_external, is_external, library_of
 from model_compression.models.hub import fetch, is_hub
-from model_compression.models.own_code import NAME
 from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.own_modules import NAME
 from model_compression.registry import unknown_name
 from model_compression.sealed import seal, unseal
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model_compression.config import MethodConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, flat, to_dict
 from model_compression.report.paired_images import OnImages, on_images
 from model_compression.report.run_files import RunFiles
 from model_compression.report.significance import PairedGain, holm, paired_gain
@@ -76,7 +76,7 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
         if config.get(part):
             defaults[part] = to_dict(kind(name=""))
-    values = {**_flat(defaults), **_flat(config)}
+    values = {**flat(defaults), **flat(config)}
     return {key: value for key, value in values.items() if key not in _NOT_THE_RECIPE}
 
 
@@ -216,19 +216,11 @@ def method_name(recipe: Mapping[str, Any]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as a name has it: of a path its last part."""
+    """A value as a name has it: of a path its last part, of an object given from Python its name there."""
     if value is None:
         return ""
     if isinstance(value, list):
         return "-".join(map(str, value))
-    return Path(value).name if isinstance(value, str) and "/" in value else str(value)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    if not isinstance(value, str):
+        return str(value)
+    return Path(value).name if "/" in value else value.removeprefix(GIVEN)

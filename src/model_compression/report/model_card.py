@@ -6,13 +6,14 @@ The values in its front matter are JSON, which YAML takes as it is.
 import json
 from typing import Any
 
+from model_compression.config import GIVEN, LOADERS, is_given
 from model_compression.report.answers import accuracy, by_class
 from model_compression.report.groups import is_path, method_name, run_recipe, short
 from model_compression.report.markdown import plain
 from model_compression.report.page_parts import SPACE, interval_text, percent
 from model_compression.report.predictions import Predictions
 from model_compression.report.run_files import RunFiles
-from model_compression.report.words import GIVEN, environment_in_words, recipe_in_words, sentence, size
+from model_compression.report.words import environment_in_words, recipe_in_words, sentence, size
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 _NAMED_CLASSES = 100  # with more, their number is said alone
@@ -28,7 +29,7 @@ def model_card(run: RunFiles) -> str:
         _front_matter(run, recipe, title),
         f"# {plain(title)}",
         f"{plain(sentence(recipe))}; seed {run.seed}, the weights of the last epoch.",
-        _USE,
+        _use(recipe),
         f"## Accuracy\n\n{_figures(run)}",
         f"## How it was made\n\n{_recipe(run, recipe)}",
         f"## What it is for\n\n{_purpose(run.predictions, recipe)}",
@@ -37,11 +38,15 @@ def model_card(run: RunFiles) -> str:
     return "\n\n".join(parts).replace(SPACE, " ") + "\n"
 
 
-_USE = """```python
+def _use(recipe: dict[str, Any]) -> str:
+    last = "logits = network(network.preprocessing(images))  # images (B, C, H, W) uint8, as they are"
+    if recipe["data.name"] == LOADERS:
+        last = "logits = network(images)  # (B, C, H, W) float32, normalised as the training DataLoader's batches were"
+    return f"""```python
 import model_compression as mc
 
 network = mc.load_model("student.safetensors").eval()  # or "hub:USER/REPO", where this page is on the hub
-logits = network(network.preprocessing(images))  # images (B, C, H, W) uint8, as they are
+{last}
 ```"""
 
 
@@ -101,10 +106,10 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     verb = "distill" if "method.name" in recipe else "train"
     command = f"model-compression {verb} --config config.json --out runs/again"
     rows = [*recipe_in_words(recipe), *environment_in_words(run.environment)]
-    if recipe["data.name"] in GIVEN:
+    if is_given(recipe):
         return (
-            f"{_table(rows)}\n\nIts data was given from Python: `model_compression.distill` with the same data, "
-            "networks and config.json makes it again."
+            f"{_table(rows)}\n\nData or networks were given from Python: `model_compression.distill` with the same "
+            "objects and config.json makes it again."
         )
     again = "The same command on the same kind of machine gives the same weights"
     own = [part for part in ("student", "teacher") if _is_file(recipe, part)]
@@ -124,8 +129,8 @@ def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:
     classes = found.student.shape[1]
     named = found.class_names if classes <= _NAMED_CLASSES else ()
     names = f": {', '.join(map(plain, named))}" if named else ""
-    source = short(recipe["data.name"])
-    source = "that it was trained on" if source in GIVEN else f"of {plain(source)}"
+    name = str(recipe["data.name"])
+    source = "that it was trained on" if name.startswith(GIVEN) else f"of {plain(short(name))}"
     return f"Images like those {source}, into {classes} classes{names}."
 
 

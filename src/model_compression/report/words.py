@@ -4,12 +4,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from model_compression.config import is_given
 from model_compression.report.groups import Group, method_name, short
 
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
-GIVEN = ("arrays", "dataloaders")
-"""What data are called that have no name."""
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 
 
@@ -56,10 +55,10 @@ def environment_in_words(environment: Mapping[str, Any]) -> list[tuple[str, str]
 def command(group: Group) -> str:
     """What repeats a group's first run; another seed is given by ``--seed``.
 
-    Of a run on data that were given in Python, a comment that says so: no command has them.
+    Of a run on objects that were given in Python, a comment that says so: no command has them.
     """
-    if group.recipe["data.name"] in GIVEN:
-        return "# trained from Python: call model_compression.distill again, with the same data and this configuration"
+    if is_given(group.recipe):
+        return "# trained from Python: call model_compression.distill with the same objects and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
     folder = group.runs[0].path
     places = [shlex.quote(str(place)) for place in (folder / "config.json", f"{folder}-again")]

@@ -17,9 +17,10 @@ from model_compression.teachers.live import LiveTeacher
 from model_compression.train.evaluate import predict
 
 _FEW, _MANY = 256, 1024  # images for every teacher, and for one that is not plainly good on those
-_ENOUGH = 50  # images, below which nothing is concluded
+ENOUGH = 50  # images, below which nothing is concluded
 _GOOD = 0.8  # Cohen's kappa of a teacher that is plainly good
 _WEAK = 0.1  # and of one whose answers are next to unrelated to the labels
+_OTHERS = 0.1  # of images that are of another class than the one which is answered to all
 _LOSS = 0.1  # of accuracy below the stated one that is too much
 _GAIN = 0.1  # of accuracy by another order of classes that tells it, if so read
 _ORDERED = 0.5  # is at least its kappa: a teacher of other classes gains by an order too, which mends nothing
@@ -43,6 +44,8 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
     except Exception as error:  # a network of others says in its own way what it cannot take
         option = "--size" if role == "model" else f"--{role}-size"
         remedy = f"{option} scales them for it" if has_size_option else "give data like those that it has learnt from"
+        if dataset.image_shape[0] == 1:
+            remedy = "they are grey: give them as RGB, or a network that takes one channel"
         raise UsageError(
             f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy}"
         ) from error
@@ -54,9 +57,10 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
         raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
     classes = answer.shape[1]
     if classes != dataset.num_classes:
+        who, option = (f"teacher {model.name}", " (--teacher)") if role == "teacher" else (role, "")
         raise UsageError(
-            f"the {role} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
-            f"choose another {role} or another data set"
+            f"the {who} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
+            f"choose another {role}{option} or another data set"
         )
 
 
@@ -69,6 +73,8 @@ def check_teachers_answers(
     with those of a DataLoader, which come with its batches, nothing is compared.
     """
     if not dataset.labelled or isinstance(dataset.images, OpaqueImages):
+        return
+    if len(dataset) < ENOUGH:
         return
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))
     for model in live.models:
@@ -84,8 +90,6 @@ def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes) 
     """What is wrong with one teacher; a second, larger sample settles what a first one leaves open."""
     stated = model.facts.get("test_accuracy")
     stated = stated if isinstance(stated, float) else None
-    if len(order) < _ENOUGH:
-        return None
     answers = labels = order[:0]
     for count in (_FEW, _MANY):
         sample = dataset.subset(order[:count])
@@ -110,15 +114,18 @@ def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes) 
 def weakness(answers: Classes, labels: Classes, stated: float | None = None) -> str | None:
     """What is wrong with a teacher that chose the classes ``answers`` (N,) for images of the classes ``labels`` (N,).
 
-    An accuracy far below the ``stated`` one, or answers that are next to unrelated to the labels by Cohen's kappa
-    (1960, doi 10.1177/001316446002000104), which a class that is most of the data does not deceive. Both only where the
-    number of images rules bad luck out (Clopper & Pearson 1934, one-sided). None: nothing.
+    An accuracy far below the ``stated`` one, one class for all images where a tenth are of others, or answers that are
+    next to unrelated to the labels by Cohen's kappa (1960, doi 10.1177/001316446002000104), which a class that is most
+    of the data does not deceive. The first and the last only where the number of images rules bad luck out (Clopper &
+    Pearson 1934, one-sided). None: nothing.
     """
     count, right = len(labels), int((answers == labels).sum())
     highest = 1.0 if right == count else float(beta.ppf(1 - _RISK, right + 1, count - right))  # that can be believed
     found = f"is right on {right / count:.1%} of {count:,} training images"
     if stated is not None and highest < stated - _LOSS:
         return f"{found}, and its file states {stated:.1%} of the test images"
+    if (answers == answers[0]).all() and (labels != answers[0]).mean() >= _OTHERS:
+        return f"gives one and the same class to all of {count:,} training images"
     chance = _chance(answers, labels)
     if chance < 1 and (highest - chance) / (1 - chance) < _WEAK:
         return f"{found}, and answers that know nothing of them would be on {chance:.1%}"

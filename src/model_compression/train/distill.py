@@ -4,22 +4,23 @@ import copy
 import dataclasses
 import itertools
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from model_compression.config import MethodConfig, ModelConfig, TrainConfig, with_settings
+from model_compression.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import Network
 from model_compression.models.external import External, build_external, is_external
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_own_weights
-from model_compression.train.given_data import GivenData, given_data, is_opaque
+from model_compression.train.given_data import GivenData, given_data, with_loaders_settings
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
-from model_compression.train.runs import start_run
+from model_compression.train.runs import check_same, resume_run, start_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ def distill(
     seed: int = 0,
     teacher_weights: str | Path | None = None,
     run_dir: str | Path | None = None,
+    resume: bool = False,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
     **settings: Any,
@@ -70,6 +72,7 @@ def distill(
         seed: of the order of the images, and of the initial weights of a student that is named.
         teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
         run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
+        resume: whether to go on with the run in ``run_dir`` that was stopped, with the same arguments as then.
         config: where to start from; its networks, method, epochs and seed are replaced.
         observer: who watches, as `cli.run_reports.ConsoleObserver()`; nobody by default.
         settings: anything else of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64, lr=1e-3,
@@ -77,18 +80,31 @@ def distill(
 
     Raises:
         UsageError: an argument that cannot be, with what was expected.
+        RunFolderError: ``run_dir`` is taken, or there is nothing to resume.
     """
-    _check_types(method=method, params=params, epochs=epochs, seed=seed, run_dir=run_dir, config=config)
+    _check_types(method=method, params=params, epochs=epochs, seed=seed, run_dir=run_dir, resume=resume, config=config)
     _check_observer(observer)
     if isinstance(method, MethodConfig) and params is not None:
         raise UsageError("params are given twice: put them into the MethodConfig that is method")
+    if resume and run_dir is None:
+        raise UsageError("resume needs the run_dir of the run that is to go on")
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
-    config = dataclasses.replace(config or TrainConfig(student=_named(student)), student=_named(student))
+    for name, ours in (("out", "run_dir"), ("pairs", "method=MethodConfig(name=..., pairs=...)")):
+        if name in settings:
+            raise UsageError(f"{name} is an option of the command line; here it is {ours}")
+    named_student = _named(student)
+    if isinstance(student, nn.Module):
+        rebuilt = named_student.name.removeprefix(GIVEN)
+        if _is_rebuilt(student, rebuilt):
+            named_student = ModelConfig(name=rebuilt)
+        elif observer is not None:
+            observer.message(f"{rebuilt}{_NOT_REBUILT}")
+        else:
+            warnings.warn(f"{rebuilt}{_NOT_REBUILT}", stacklevel=2)
+    config = dataclasses.replace(config or TrainConfig(student=named_student), student=named_student)
     config = with_settings(config, settings)
-    if isinstance(student, nn.Module) and not _is_rebuilt(student, config.student.name):
-        (observer or Silent()).message(f"{config.student.name}{_NOT_REBUILT}")
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,
@@ -97,8 +113,9 @@ def distill(
         data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
         epochs=epochs,
         seed=seed,
-        teacher_cache="off" if datasets is not None and is_opaque(datasets[0]) else config.teacher_cache,
     )
+    if datasets is not None:
+        config = with_loaders_settings(config, datasets[0])
     parts = Parts(
         student=student if isinstance(student, nn.Module) else None,
         teacher=teacher if isinstance(teacher, nn.Module) else None,
@@ -106,7 +123,11 @@ def distill(
     )
     finished: list[Network] = []
     folder = _free_folder(config) if run_dir is None else Path(run_dir)
-    metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
+    if resume:
+        check_same(folder, config)
+        metrics = resume_run(folder, observer, parts=parts, finished=finished.append)
+    else:
+        metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
     network = finished[0].eval()
     return Result(
         metrics=metrics,
@@ -128,6 +149,7 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "epochs": (int, "an integer"),
     "seed": (int, "an integer"),
     "run_dir": (str | Path | None, "the path of a folder"),
+    "resume": (bool, "True or False"),
     "config": (TrainConfig | None, "a TrainConfig"),
 }
 
@@ -195,4 +217,4 @@ def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
     if not isinstance(model, nn.Module):
         raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
     kind = type(model.body if isinstance(model, External) else model)
-    return ModelConfig(name=f"{kind.__module__}:{kind.__qualname__}")
+    return ModelConfig(name=f"{GIVEN}{kind.__module__}:{kind.__qualname__}")

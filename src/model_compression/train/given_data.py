@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from model_compression.config import DataConfig
+from model_compression.config import GIVEN, LOADERS, DataConfig, TrainConfig
 from model_compression.data.dataset import Dataset, numbered_classes
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.residency import settled
@@ -32,7 +32,8 @@ _EXPECTED = (
 )
 _AS_THEY_ARE = (
     "the DataLoaders are taken as they are: teacher and student see their batches without another normalisation, the "
-    "teacher answers each batch anew, and a resumed run does not end with the weights of an uninterrupted one"
+    "teacher answers each batch anew and is not compared with the labels beforehand, and a resumed run does not end "
+    "with the weights of an uninterrupted one"
 )
 
 
@@ -49,21 +50,29 @@ def given_data(data: GivenData, config: DataConfig, observer: Observer | None) -
     if len(data) == 2 and all(isinstance(part, DataLoader) for part in data):
         _check_as_they_are(config)
         report(_AS_THEY_ARE)
-        return from_loaders(data[0], data[1]), "dataloaders"  # type: ignore[arg-type]
+        return from_loaders(data[0], data[1]), LOADERS  # type: ignore[arg-type]
     if len(data) == 2 and all(isinstance(part, Dataset) for part in data):
-        pair, name = data, "arrays"
+        pair, name = data, f"{GIVEN}arrays"
     elif len(data) == 2 and all(isinstance(part, TorchDataset) for part in data):
-        pair, name = from_torch_datasets(data[0], data[1], report), type(data[0]).__name__  # type: ignore[arg-type]
+        pair, name = from_torch_datasets(data[0], data[1], report), f"{GIVEN}{type(data[0]).__name__}"  # type: ignore[arg-type]
     elif len(data) == 4:
-        pair, name = _from_arrays(data), "arrays"
+        pair, name = _from_arrays(data), f"{GIVEN}arrays"
     else:
         raise UsageError(f"data has {len(data)} parts; {_EXPECTED}")
     return settled(pair[0], pair[1], config.resident, config.workers, report), name  # type: ignore[arg-type]
 
 
-def is_opaque(dataset: Dataset) -> bool:
-    """Whether the data set is a DataLoader's batches, of which nothing is known beforehand."""
-    return isinstance(dataset.images, OpaqueImages)
+def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfig:
+    """``config`` as it holds where ``train_set`` is a DataLoader's batches: of their size, and no answers stored.
+
+    Raises UsageError for another batch size.
+    """
+    if not isinstance(train_set.images, OpaqueImages):
+        return config
+    own, default = len(train_set.images.first), TrainConfig(student=config.student).batch_size
+    if config.batch_size not in (own, default):
+        raise UsageError(f"batch_size {config.batch_size} has no effect on DataLoaders; these give batches of {own}")
+    return dataclasses.replace(config, batch_size=own, teacher_cache="off")
 
 
 def _check_as_they_are(config: DataConfig) -> None:

@@ -5,9 +5,10 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from model_compression.config import ModelConfig
+from model_compression.config import GIVEN, ModelConfig
 from model_compression.data.dataset import Dataset
-from model_compression.errors import UsageError
+from model_compression.data.opaque import OpaqueImages
+from model_compression.errors import GivenAsObjectError, UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import check_external, has_num_classes, is_external, library_of
 from model_compression.models.preprocessing import Preprocessing
@@ -16,6 +17,8 @@ from model_compression.models.weights import check_own_weights, find_weights, lo
 
 def check_student(config: ModelConfig) -> None:
     """Raises UsageError for a name or options that cannot be, before any data are fetched."""
+    if config.name.startswith(GIVEN):
+        raise GivenAsObjectError(f"the network {config.name.removeprefix(GIVEN)}", "name what builds it")
     if config.weights is not None:
         check_own_weights(config.name, config.weights)
     if config.name in MODELS:
@@ -61,6 +64,12 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
         raise UsageError(
             f"{config.name} does not say how its images are normalised: it has no preprocessor_config.json; give its "
             "mean and std"
+        )
+    takes_floats = model.preprocessing.is_identity and library_of(config.name) is None
+    if takes_floats and not (config.mean or isinstance(data.images, OpaqueImages)):
+        raise UsageError(
+            f"{config.name} learned from batches of DataLoaders, and only who made them knows how their pixels were "
+            "normalised; give that mean and std"
         )
     return _with_preprocessing(model, config, data)
 

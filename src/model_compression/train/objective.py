@@ -1,14 +1,16 @@
 """The loss of a step: the label term and the method's terms, weighted."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.config import MethodConfig, TrainConfig
 from model_compression.data.loader import Mixed
-from model_compression.errors import UsageError
+from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.methods import Context, Method, create
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
@@ -31,9 +33,7 @@ def label_weight_of(config: MethodConfig) -> float:
 class Objective:
     """Σ weight · term. Only here are weights applied; methods return plain terms."""
 
-    def __init__(
-        self, config: TrainConfig, num_samples: int, num_classes: int, shapes: dict[str, dict[str, Any]] | None = None
-    ):
+    def __init__(self, config: TrainConfig, num_samples: int, num_classes: int, shapes: dict[str, Any] | None = None):
         """``shapes`` of what student and teacher answer, as `Method.setup` takes them; None: logits alone."""
         self.method: Method | None = None
         self.name = "" if config.method is None else config.method.name
@@ -74,11 +74,44 @@ class Objective:
             terms["label"] = self._label_loss(student.logits, targets, mixed)
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
-            terms |= self.method(student, teacher, targets, context)
+            terms |= self._checked(self.method(student, teacher, targets, context))
         risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
         weights = {"label": self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
         loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
         return loss, terms
+
+    def check(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> None:
+        """Raises UsageError unless the method can compare such answers; nothing that it keeps is changed."""
+        if self.method is None:
+            return
+        method = copy.deepcopy(self.method)
+        context = Context(indices=torch.arange(len(targets), device=targets.device), epoch=0, step=0, seed=0)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                terms = method(student, teacher, targets, context)
+        except ModelCompressionError:
+            raise
+        except Exception as error:  # of a method of someone's own, or of layers that do not go together
+            raise UsageError(
+                f"method {self.name!r} cannot compare what student and teacher answer: {type(error).__name__}: "
+                f"{_first_line(error)}; it got, {_shapes_of('student', student)}; {_shapes_of('teacher', teacher)}"
+            ) from error
+        self._checked(terms)
+
+    def _checked(self, terms: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        for name, term in terms.items():
+            if name not in self.weights:
+                known = ", ".join(map(repr, self.weights)) or "none"
+                raise UsageError(
+                    f"method {self.name!r} returns the term {name!r}, for which its default_weights has no weight; it "
+                    f"has {known}"
+                )
+            if term.ndim:
+                raise UsageError(
+                    f"method {self.name!r} returns the term {name!r} of shape {tuple(term.shape)}; expected a scalar, "
+                    "its mean over the batch"
+                )
+        return terms
 
     def _label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None) -> Tensor:
         if mixed is None:
@@ -88,3 +121,16 @@ class Objective:
             for labels in (targets, mixed.targets)
         )
         return (mixed.share * own + (1 - mixed.share) * other).mean()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or "no reason given"
+
+
+def _shapes_of(side: str, outputs: Outputs | None) -> str:
+    """What one side answered, as "student: logits (2, 10), stage3 (2, 64, 8, 8)"."""
+    if outputs is None:
+        return f"{side}: nothing"
+    parts = {"logits": outputs.logits, "embedding": outputs.embedding, **outputs.features}
+    said = [f"{name} {tuple(tensor.shape)}" for name, tensor in parts.items() if tensor is not None]
+    return f"{side}: {', '.join(said)}"

@@ -21,7 +21,7 @@ from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher, PlainTeacher
-from model_compression.train.checks import check_classes, check_teachers_answers
+from model_compression.train.checks import ENOUGH, check_classes, check_teachers_answers
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.train.mutual import Peers, peer_configs
 from model_compression.train.networks import check_student, check_teachers, load_student, load_teachers
@@ -104,6 +104,10 @@ class Prepared:
         self.peers = Peers(self._peers(config)) if config.peers is not None else None
         answers = self.peers or self._teacher(config, taps, observer)
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
+        self.trainer.check_terms()
+        if teachers and len(self.train_set) < ENOUGH:
+            name, count = self.train_set.name, len(self.train_set)
+            observer.message(f"{name} has {count} images: too few to see whether the teacher knows them")
 
     def _taps(
         self, config: TrainConfig, student: Network, teacher: Network, observer: Observer

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from model_compression._version import __version__
-from model_compression.config import TrainConfig, from_json, to_json
-from model_compression.errors import RunFolderError
+from model_compression.config import TrainConfig, flat, from_json, is_given, to_dict, to_json
+from model_compression.errors import ModelCompressionError, RunFolderError
 from model_compression.files import TEMPORARY, write_atomically, writing_failed
 from model_compression.train.checkpoint import delete_states, previous
 
@@ -61,20 +62,28 @@ class RunFolder:
             return
         if self.path.is_dir() and all(entry.name == _LOCK or entry.match(TEMPORARY) for entry in self.path.iterdir()):
             return
+        another = "choose another folder (--out, run_dir in Python)"
         if not self.path.is_dir():
-            raise RunFolderError(f"{self.path} is a file, not a folder; choose another folder with --out")
+            raise RunFolderError(f"{self.path} is a file, not a folder; {another}")
         if self.metrics.exists():
-            remedy = "that run is finished; choose another folder with --out"
+            remedy = f"that run is finished; {another}"
         elif self.state.exists() or previous(self.state).exists():
-            remedy = f"continue that run with: model-compression resume {self.path}"
+            remedy = f"continue that run with: {self.way_on}"
         elif self.config.exists():
-            remedy = (
-                "that run stopped before its first save; choose another folder with --out, or start it again with: "
-                f"model-compression resume {self.path}"
-            )
+            remedy = f"that run stopped before its first save; {another}, or start it again with: {self.way_on}"
         else:
-            remedy = "it holds something else; choose another folder with --out"
+            remedy = f"it holds something else; {another}"
         raise RunFolderError(f"{self.path} exists and is not empty: {remedy}")
+
+    @property
+    def way_on(self) -> str:
+        """What continues the run: a command, or for a run on objects that were given from Python a call."""
+        given = False
+        with suppress(ModelCompressionError):  # of a damaged configuration, which the command names
+            given = is_given(flat(to_dict(self.read_config())))
+        if given:
+            return f"model_compression.distill(..., run_dir={str(self.path)!r}, resume=True)"
+        return f"model-compression resume {self.path}"
 
     def lock(self) -> None:
         """Takes the folder for this process. Raises RunFolderError when another one has it."""

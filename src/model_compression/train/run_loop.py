@@ -114,5 +114,5 @@ class RunLoop:
         raise self._interrupted(f"stopped at step {self._trainer.step} of {self._trainer.total_steps}, {said}")
 
     def _interrupted(self, said: str) -> Interrupted:
-        way_on = f"continue with: model-compression resume {self._run.path}"
+        way_on = f"continue with: {self._run.way_on}"
         return Interrupted(f"{said}; {way_on}", exit_code=128 + self._stopped[0])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
-from model_compression.config import TrainConfig
+from model_compression.config import TrainConfig, flat, to_dict
 from model_compression.data.dataset import Dataset
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
@@ -67,12 +67,18 @@ def start_run(
 
 
 def resume_run(
-    folder: str | Path, observer: Observer | None = None, *, parts: Parts | None = None, lr: float | None = None
+    folder: str | Path,
+    observer: Observer | None = None,
+    *,
+    parts: Parts | None = None,
+    lr: float | None = None,
+    finished: Callable[[Network], None] = lambda network: None,
 ) -> dict[str, Any]:
     """Continues an interrupted run to the weights that it would have reached; returns its metrics.
 
-    ``parts`` are those that it was started with. ``lr``, after a loss that exploded, is the schedule's largest rate
-    from here on; the metrics then hold it, as the configuration alone no longer says how the weights came to be.
+    ``parts`` are those that it was started with; ``finished`` is given the trained network. ``lr``, after a loss that
+    exploded, is the schedule's largest rate from here on; the metrics then hold it, as the configuration alone no
+    longer says how the weights came to be.
 
     Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's,
     and UsageError for a rate that cannot be.
@@ -94,7 +100,9 @@ def resume_run(
         prepared = Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
-        return _train(config, prepared, run, observer, state, lr)
+        metrics = _train(config, prepared, run, observer, state, lr)
+        finished(prepared.trainer.network.deployed())
+        return metrics
     finally:
         run.unlock()
 
@@ -129,8 +137,8 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
     Raises RunFolderError when the folder holds a run of another configuration.
     """
     run = RunFolder(folder)
-    if run.config.exists() and run.read_config() != config:
-        raise RunFolderError(f"{run.path} holds a run of another configuration; choose another --out, or delete it")
+    if run.config.exists():
+        check_same(folder, config)
     if run.config.exists() and run.metrics.exists():
         return run.read_metrics()
     with stop_requests() as stopped:
@@ -141,6 +149,21 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
             exit_code=128 + stopped[0],
         )
     return metrics
+
+
+def check_same(folder: str | Path, config: TrainConfig) -> None:
+    """Raises RunFolderError unless ``folder`` holds a run of ``config``."""
+    own, wanted = (flat(to_dict(one)) for one in (RunFolder(folder).read_config(), config))
+    differing = [
+        f"{key} {own.get(key, 'none')} there, {wanted.get(key, 'none')} here"
+        for key in sorted(own.keys() | wanted.keys())
+        if own.get(key) != wanted.get(key)
+    ]
+    if differing:
+        raise RunFolderError(
+            f"{folder} holds a run of another configuration ({'; '.join(differing)}); choose another folder, or "
+            "delete it"
+        )
 
 
 def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) -> None:

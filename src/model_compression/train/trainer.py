@@ -111,20 +111,32 @@ class Trainer:
         self._sums, self._terms = self._no_sums(), {}
         return event
 
-    def _shapes(self) -> dict[str, dict[str, Any]] | None:
+    def _shapes(self) -> dict[str, Any] | None:
         """What student and teacher answer to one image, where a method needs more than logits."""
         if self._tapped is None:
             return None
-        assert self.teacher is not None
-        teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher  # to store nothing yet
-        batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
-        with evaluating(self.student), torch.no_grad():
-            student = self._tapped(self.student.preprocessing(batch.images))
-        taught = teacher.answer(batch).shapes()
+        _, student, teacher = self._sample()
+        assert teacher is not None
+        taught = teacher.shapes()
         if self._taps.norms:
             named = zip(taught["features"], self._taps.norms, strict=True)
             taught["batch_norm"] = {name: norm for name, norm in named if norm is not None}
         return {"student": student.shapes(), "teacher": taught, "parts": self._taps.parts}
+
+    def _sample(self) -> tuple[Batch, Outputs, Outputs | None]:
+        """Two images, and what student and teacher answer to them; nothing is stored, and nothing compiled."""
+        batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
+        images = self.student.preprocessing(batch.images)
+        with evaluating(self.student), torch.no_grad():
+            student = Outputs(logits=self.student(images)) if self._tapped is None else self._tapped(images)
+        teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher
+        return batch, student, None if teacher is None else teacher.answer(batch)
+
+    def check_terms(self) -> None:
+        """Raises UsageError unless the method can compare what student and teacher answer."""
+        if self.objective.method is not None and self.peers is None:
+            batch, student, teacher = self._sample()
+            self.objective.check(student, teacher, batch.targets)
 
     def run_first_stage(self, watch: Callable[[], None]) -> None:
         """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""

@@ -133,13 +133,19 @@ def test_check_passes_what_is_good_and_names_what_is_not(command, build):
 
 
 def test_check_does_not_judge_what_it_cannot_compute_again(command, build):
-    given, empty = Path(build()["folder"]), Path(build(*FLIP)["folder"])
+    given, of_module = Path(build()["folder"]), Path(build("--teacher-tta", "flip")["folder"])
+    empty = Path(build(*FLIP)["folder"])
     text = (given / "fingerprint.json").read_text()
-    (given / "fingerprint.json").write_text(text.replace('"name": "tiny"', '"name": "arrays"'))
+    (given / "fingerprint.json").write_text(text.replace('"name": "tiny"', '"name": "python:arrays"'))
+    text = json.loads((of_module / "fingerprint.json").read_text())
+    text["origin"]["teacher_config"] = {"name": "python:nets:Big"}
+    (of_module / "fingerprint.json").write_text(json.dumps(text))
     for path in empty.glob("view-*"):
         path.unlink()
     code, out, _ = command("cache", "check")
-    assert (code, out.count("-     "), out.count("not checked: unknown data set 'arrays'")) == (0, 2, 1)
+    assert (code, out.count("-     ")) == (0, 3)
+    assert "not checked: the data 'arrays' was given from Python as an object" in out
+    assert "not checked: the network nets:Big was given from Python as an object" in out
     assert "nothing to check: a run was stopped while it stored the first view" in out
 
 

@@ -113,7 +113,7 @@ def test_nothing_from_files_becomes_markup(tmp_path):
 
 
 def test_data_of_a_python_program_have_no_command(tmp_path):
-    page = Page(to_html(make_report([write_run(tmp_path / "r", data="arrays")])))
+    page = Page(to_html(make_report([write_run(tmp_path / "r", data="python:arrays")])))
     assert "# trained from Python" in page.text
     assert "--config" not in page.text
 

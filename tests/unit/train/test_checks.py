@@ -98,7 +98,15 @@ def test_teacher_near_chance_is_named_with_what_to_look_at_or_only_mentioned():
 
 def test_constant_answers_on_unequal_classes_are_seen_through():
     labels = np.repeat([0, 1, 2, 3], [500, 170, 165, 165])
-    assert "would be on 50.0%" in weakness(np.zeros(1000, dtype=np.int64), labels)  # though half of them are right
+    answers = np.zeros(1000, dtype=np.int64)
+    answers[-1] = 1
+    assert "would be on 50.0%" in weakness(answers, labels)  # though half of them are right
+
+
+def test_one_class_for_all_images_is_named_unless_nearly_all_are_of_it():
+    answers, labels = np.ones(50, dtype=np.int64), np.repeat([0, 1], [20, 30])
+    assert weakness(answers, labels) == "gives one and the same class to all of 50 training images"
+    assert weakness(answers, np.repeat([0, 1], [4, 46])) is None
 
 
 def test_handful_of_images_proves_nothing():
