@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import nn
 from model_compression.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
+
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,10 @@ def build_hf(name: str, options: Mapping[str, Any]) -> Built:
     place of the one in the folder; further options override values of it. Code from the hub is never run.
     """
     transformers = _library("transformers", "hf")
-    path = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    folder = Path(name).expanduser()
+    if "config" not in options and not folder.is_dir() and not _ON_THE_HUB.fullmatch(name):
+        raise UsageError(f"hf:{name} is no folder here, and networks on the hub are named USER/NAME")
+    path = str(folder) if folder.is_dir() else name
     rest = {key: value for key, value in options.items() if key not in ("pretrained", "num_classes", "config")}
     pretrained, classes = options.get("pretrained", True), options.get("num_classes")
     classifier = transformers.AutoModelForImageClassification

@@ -287,6 +287,12 @@ def test_library_that_is_not_installed_is_named_with_its_extra(monkeypatch, name
         load_model(name)
 
 
+@pytest.mark.parametrize("name", ["my-vit", "./nets/vit", "/data/nets/vit", "a/b/c"])
+def test_folder_that_is_not_there_is_said_to_be_none_before_a_hub_is_asked(libraries, name):
+    with pytest.raises(UsageError, match=f"hf:{name} is no folder here, and networks on the hub are named USER/NAME"):
+        load_model(f"hf:{name}")
+
+
 def test_library_that_does_not_start_is_one_line(monkeypatch):
     def broken(wanted, *rest):
         raise RuntimeError("operator torchvision::nms does not exist\nin many lines")
