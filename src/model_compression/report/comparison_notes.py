@@ -66,7 +66,7 @@ def _of_harm(comparison: Comparison) -> list[str]:
     }
     if not shares:
         return []
-    named = ", ".join(f"{arm} {share:.0%}" for arm, share in shares.items())
+    named = ", ".join(f"{arm} {share:.1%}" for arm, share in shares.items())
     return [
         f"More than {100 * _FAR:g} points below label-only, while the label loss is but this share of the loss in the "
         f"last epoch: {named}. Their weights were found with longer training and other networks; a tenth is worth a "

@@ -89,7 +89,7 @@ def test_note_names_methods_that_drown_the_labels():
     said = [note for note in notes(compare(arms)) if "below label-only" in note]
     assert len(said) == 1
     assert "More than 2 points below label-only" in said[0]
-    assert "last epoch: at 9%. Their" in said[0]
+    assert "last epoch: at 9.0%. Their" in said[0]
     assert not any("below label-only" in note for note in notes(compare(records())))
 
 
