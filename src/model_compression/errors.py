@@ -18,8 +18,8 @@ class GivenAsObjectError(UsageError):
 
     def __init__(self, what: str, remedy: str):
         super().__init__(
-            f"{what} was given from Python as an object, which no name brings back; {remedy}, or call "
-            "model_compression.distill again with the same objects: resume=True goes on with a run that was stopped"
+            f"{what} was given from Python as an object, which no name brings back; {remedy}; a run that was stopped "
+            "goes on from Python: model_compression.distill with the same objects, run_dir and resume=True"
         )
 
 

@@ -1,19 +1,21 @@
 """distill(): modules and arrays in the place of names, with the same result as the long way."""
 
 import dataclasses
+import itertools
 import re
 import signal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
 from model_compression.config import ModelConfig, OptimConfig, TrainConfig, from_json
 from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError, WeightsMismatchError
-from model_compression.models.weights import read_model
+from model_compression.models.weights import read_header, read_model, save_weights
 from model_compression.train.runs import start_run
 
 CONFIG = TrainConfig(
@@ -195,6 +197,33 @@ def test_arrays_that_are_something_else_are_named(arrays, change, message):
         mc.distill(own(0), own(1), change(*arrays))
 
 
+def test_network_is_not_measured_on_its_classes_in_another_order(tiny, tmp_path, capsys):
+    start_run(tiny.config(epochs=1), tmp_path / "run")
+    assert read_header(tmp_path / "run" / "student.safetensors")["facts"]["class_names"] == ["a", "b", "c"]
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "test"), "abc"):
+        folder = tmp_path / "photos" / split / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    command = ["test", "--model", str(tmp_path / "run"), "--data", f"folder:{tmp_path / 'photos'}"]
+    assert main(command) == 0
+    assert main(["pack", str(tmp_path / "run"), *command[3:], "--out", str(tmp_path / "small.safetensors")]) == 0
+    path = tmp_path / "run" / "student.safetensors"
+    network = read_model(path)
+    save_weights(path, network, facts={"class_names": ["b", "a", "c"]})
+    capsys.readouterr()
+    assert main(command) == 2
+    expected = "the model has its classes in another order than photos-test: its class 0 is 'b', the data's 'a'; bring"
+    assert expected in capsys.readouterr().err
+
+
+def test_settings_without_effect_on_objects_are_refused(arrays):
+    for name, value in (("image_size", 16), ("data_dir", "photos")):
+        with pytest.raises(UsageError, match=f"{name} {value!r} has no effect on data that are given as objects"):
+            mc.distill(own(0), own(1), arrays, config=CONFIG, **{name: value})
+
+
 @pytest.mark.filterwarnings("ignore:.* is not the student that was given")
 def test_networks_that_answer_something_else_are_named(arrays, tmp_path):
     class Flat(Own):
@@ -248,6 +277,9 @@ def test_run_on_objects_goes_on_from_python_and_says_so(arrays, tmp_path, capsys
     assert str(stop.value).endswith(f"continue with: {way_on}")
     with pytest.raises(RunFolderError, match=re.escape(f"continue that run with: {way_on}")):
         run("stopped")
+    other = (*arrays[:2], 255 - arrays[2], arrays[3])
+    with pytest.raises(RunFolderError, match=r"the test data of .* has changed since its state was saved"):
+        mc.distill(own(0), own(1), other, epochs=3, config=CONFIG, run_dir=tmp_path / "stopped", resume=True)
     with pytest.raises(RunFolderError, match=r"another configuration \(data.augmentation none there, flip here\)"):
         run("stopped", resume=True, augmentation="flip")
     assert main(["resume", str(tmp_path / "stopped")]) == 2

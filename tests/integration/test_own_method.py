@@ -75,8 +75,35 @@ def test_it_combines_with_others_under_its_own_name(tiny, method, watcher):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('    default_weights = {"squares": 1.0}\n', "", "has no default_weights; set it to {term: weight}"),
-        ("    default_label_weight = 0.5\n", "", "has no default_label_weight; set it to the weight of the label loss"),
+        ('    default_weights = {"squares": 1.0}\n', "", "must have default_weights, {term: weight}, as a class or"),
+        ('{"squares": 1.0}', '["squares"]', "must have default_weights, {term: weight}, as a class or"),
+        ('{"squares": 1.0}', '{"squares": "1"}', "must have default_weights, {term: weight}, as a class or"),
+        ('"squares": ', '"label": ', "has a term 'label', which is the label loss; give it another name"),
+        ("        super().__init__()\n", "", "expected a subclass of Method, whose __init__"),
+        ("power: int = 2", "power: int", "cannot be made: TypeError: Squares.__init__() missing"),
+        (
+            "default_label_weight = 0.5",
+            'default_label_weight = 0.5\n    needs = "logits"',
+            "has needs 'logits'; expected a set",
+        ),
+        (
+            'return {"squares": ((s - t) ** self.power).mean()}',
+            "return (s - t).mean()",
+            "returns a Tensor; expected {term: ",
+        ),
+        ("((s - t) ** self.power).mean()", "1.0", "returns {name: float}; expected {term: scalar tensor}"),
+        ("((s - t)", "((s.detach() - t)", "returns the term 'squares' without a gradient: nothing would learn from it"),
+        (
+            'return {"squares": ((s - t) ** self.power).mean()}',
+            "return {}",
+            "returns no terms; its default_weights has",
+        ),
+        (
+            "    def forward",
+            "    def setup(self, shapes):\n        pass\n\n    def forward",
+            "fails in setup(shapes, num_samples",
+        ),
+        ("    default_label_weight = 0.5\n", "", "must have default_label_weight, the weight of the label"),
         (
             '{"squares": 1.0}',
             '{"square": 1.0}',

@@ -136,8 +136,9 @@ def _by_arm(pairs: list[str], option: str, arms: list[str]) -> dict[str, dict[st
 
     found: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
     for key, value in parse_pairs(pairs, option).items():
-        arm, dot, name = key.partition(".")
-        if not (dot and name):
+        arm = next((arm for arm in arms if key.startswith(f"{arm}.")), key.partition(".")[0])
+        name = key.removeprefix(arm).removeprefix(".")
+        if not name:
             raise UsageError(f"{option} must be METHOD.KEY=VALUE, as kd.{key}=…, got {key!r}")
         if arm not in found:
             raise unknown_name(f"method in {option}, which is none of --methods:", arm, arms)

@@ -89,7 +89,8 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
 
     network = read_model(find_weights(read(PruneConfig, folder / FILE).model))
     count = sum(parameter.numel() for parameter in network.parameters())
-    return {**network.facts, "share": 1.0, "parameters": count, "density": density_of(network)}
+    figures = {name: value for name, value in network.facts.items() if name != "class_names"}
+    return {**figures, "share": 1.0, "parameters": count, "density": density_of(network)}
 
 
 def zeros_bring(weights: Path) -> str:

@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+from model_compression.cli.run_data import add_data_options, data_of
+
 EXAMPLES = """examples:
   model-compression train --recipe nin-cifar10 --out runs/nin
   model-compression pack runs/nin --out nin-cifar10.safetensors
@@ -15,8 +17,9 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("run", metavar="RUN", help="a finished run's folder")
+    parser.add_argument("model", metavar="RUN", help="a finished run's folder")
     parser.add_argument("--out", required=True, metavar="FILE", help="the .safetensors file to write")
+    add_data_options(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
@@ -30,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.errors import UsageError
     from model_compression.models.base import placed
     from model_compression.models.weights import read_model, save_weights
+    from model_compression.train.checks import check_classes
     from model_compression.train.device import choose_device
     from model_compression.train.evaluate import figures, predict
     from model_compression.train.run_folder import RunFolder
@@ -40,18 +44,20 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--out must end in .safetensors, got {out}")
     if out.exists() and not args.force:
         raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
-    folder = RunFolder(args.run)
+    folder = RunFolder(args.model)
     config, metrics = folder.read_config(), folder.read_metrics()
     network = read_model(folder.student)
     for parameter in network.state_dict().values():
         parameter.copy_(parameter.half())  # what is measured is what the file holds
     device = choose_device("auto")
-    _, test = load_data(config.data, ConsoleObserver().message)
+    _, test = load_data(data_of(args), ConsoleObserver().message)
+    check_classes("model", network, test)
     logits = predict(placed(network, device), test, device, torch.float32)  # the same on any machine
     measured = figures(logits, torch.from_numpy(test.labels))
     facts = {
         **{f"test_{key}": value for key, value in measured.items()},
         "precision": "float32",
+        "class_names": list(test.class_names),
         "config": to_dict(config),
         "environment": json.loads(folder.environment.read_text()),
         "training_seconds": metrics["seconds"],

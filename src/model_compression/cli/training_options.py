@@ -163,7 +163,7 @@ def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
     """``--out``, or runs/DATA-STUDENT-METHOD-seedN, with the scheme behind the method where there is one."""
     if args.out:
         return Path(args.out)
-    method = config.method.name if config.method else "labels"
+    method = config.method.name.replace(":", "-") if config.method else "labels"
     if getattr(args, "scheme", None):
         method = f"{method}-{args.scheme}"
     return Path("runs") / f"{short_name(config)}-{method}-seed{config.seed}"

@@ -123,13 +123,18 @@ def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
 
 def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     """Embeddings (B, D) of both, which may differ in D, in float32 or wider, the teacher's without gradient."""
-    assert student.embedding is not None
-    assert teacher.embedding is not None
+    if student.embedding is None or teacher.embedding is None:
+        raise UsageError("there are no embeddings to compare: a method that does so has 'embedding' in its needs")
     return wide(student.embedding), wide(teacher.embedding.detach())
 
 
 def feature_pairs(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
     """The pairs of maps (B, C, H, W), in float32 or wider, the teacher's without gradient; tokens become maps."""
+    if not student.features or len(student.features) != len(teacher.features):
+        raise UsageError(
+            f"there are {len(student.features)} and {len(teacher.features)} maps to compare: a method that does so has "
+            "'features' in its needs"
+        )
     features = zip(student.features.values(), teacher.features.values(), strict=True)
     return [(as_map(wide(s)), as_map(wide(t.detach()))) for s, t in features]
 

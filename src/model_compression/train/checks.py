@@ -56,11 +56,19 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
     if not bool(answer.isfinite().all()):
         raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
     classes = answer.shape[1]
+    who, option = (f"teacher {model.name}", " (--teacher)") if role == "teacher" else (role, "")
     if classes != dataset.num_classes:
-        who, option = (f"teacher {model.name}", " (--teacher)") if role == "teacher" else (role, "")
         raise UsageError(
             f"the {who} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
             f"choose another {role}{option} or another data set"
+        )
+    own, names = model.facts.get("class_names"), list(dataset.class_names)
+    if role != "student" and isinstance(own, list) and own != names and set(own) == set(names):
+        first = next(number for number, name in enumerate(names) if own[number] != name)
+        raise UsageError(
+            f"the {who} has its classes in another order than {dataset.name}: its class {first} is {own[first]!r}, the "
+            f"data's {names[first]!r}; bring the data's into the order {', '.join(own)}: class folders go by the "
+            "alphabet"
         )
 
 

@@ -27,7 +27,8 @@ from model_compression.train.runs import check_same, resume_run, start_run
 class Result:
     """What a distillation left: its figures, the trained student in eval mode, and the folder with everything.
 
-    ``student(preprocessing(images))`` answers images (B, C, H, W) uint8 with logits (B, K).
+    ``student(preprocessing(images))`` answers images (B, C, H, W) uint8 with logits (B, K). Of a run on DataLoaders
+    ``student(images)`` does so with images that are normalised as theirs, and ``preprocessing`` changes nothing.
     """
 
     metrics: dict[str, Any]

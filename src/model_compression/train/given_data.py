@@ -47,6 +47,9 @@ def given_data(data: GivenData, config: DataConfig, observer: Observer | None) -
         raise UsageError(f"data is a {type(data).__name__}; {_EXPECTED}")
     if config.unlabelled:
         raise UsageError("DataConfig.unlabelled goes with a data set's name; give the images as training data instead")
+    for name in ("image_size", "data_dir"):
+        if getattr(config, name):
+            raise UsageError(f"{name} {getattr(config, name)!r} has no effect on data that are given as objects")
     if len(data) == 2 and all(isinstance(part, DataLoader) for part in data):
         _check_as_they_are(config)
         report(_AS_THEY_ARE)
@@ -76,7 +79,7 @@ def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfi
 
 
 def _check_as_they_are(config: DataConfig) -> None:
-    without_effect = ("augmentation", "views", "cutout", "mixup", "cutmix", "resident", "workers", "image_size")
+    without_effect = ("augmentation", "views", "cutout", "mixup", "cutmix", "resident", "workers")
     for field in dataclasses.fields(config):
         if field.name in without_effect and getattr(config, field.name) != field.default:
             raise UsageError(

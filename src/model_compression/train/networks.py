@@ -69,7 +69,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
     if takes_floats and not (config.mean or isinstance(data.images, OpaqueImages)):
         raise UsageError(
             f"{config.name} learned from batches of DataLoaders, and only who made them knows how their pixels were "
-            "normalised; give that mean and std"
+            "normalised; give that mean and std (--mean and --std, of a teacher --teacher-mean and --teacher-std)"
         )
     return _with_preprocessing(model, config, data)
 

@@ -12,6 +12,7 @@ from model_compression.config import MethodConfig, TrainConfig
 from model_compression.data.loader import Mixed
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.methods import Context, Method, create
+from model_compression.methods.combined import checked_terms
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
 
@@ -44,7 +45,15 @@ class Objective:
             return
         self.method = create_method(config.method)
         logits = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
-        self.method.setup(shapes or logits, num_samples, num_classes)
+        try:
+            self.method.setup(shapes or logits, num_samples, num_classes)
+        except ModelCompressionError:
+            raise
+        except Exception as error:  # of a method of someone's own
+            raise UsageError(
+                f"method {self.name!r} fails in setup(shapes, num_samples, num_classes): {type(error).__name__}: "
+                f"{_first_line(error)}; shapes is {dict(shapes or logits)}"
+            ) from error
         defaults = self.method.default_weights
         self.weights = {**defaults, **config.method.weights}
         warmup = config.method.warmup
@@ -74,7 +83,8 @@ class Objective:
             terms["label"] = self._label_loss(student.logits, targets, mixed)
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
-            terms |= self._checked(self.method(student, teacher, targets, context))
+            found = self.method(student, teacher, targets, context)
+            terms |= checked_terms(self.name, found, self.weights)
         risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
         weights = {"label": self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
         loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
@@ -84,11 +94,14 @@ class Objective:
         """Raises UsageError unless the method can compare such answers; nothing that it keeps is changed."""
         if self.method is None:
             return
-        method = copy.deepcopy(self.method)
+        try:
+            method = copy.deepcopy(self.method)
+        except Exception:  # of a method of someone's own, which holds what cannot be copied
+            return
         context = Context(indices=torch.arange(len(targets), device=targets.device), epoch=0, step=0, seed=0)
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                terms = method(student, teacher, targets, context)
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                terms = method(_with_gradient(student), teacher, targets, context)
         except ModelCompressionError:
             raise
         except Exception as error:  # of a method of someone's own, or of layers that do not go together
@@ -96,22 +109,14 @@ class Objective:
                 f"method {self.name!r} cannot compare what student and teacher answer: {type(error).__name__}: "
                 f"{_first_line(error)}; it got, {_shapes_of('student', student)}; {_shapes_of('teacher', teacher)}"
             ) from error
-        self._checked(terms)
-
-    def _checked(self, terms: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        for name, term in terms.items():
-            if name not in self.weights:
-                known = ", ".join(map(repr, self.weights)) or "none"
+        for name, term in checked_terms(self.name, terms, self.weights).items():
+            if not term.requires_grad:
                 raise UsageError(
-                    f"method {self.name!r} returns the term {name!r}, for which its default_weights has no weight; it "
-                    f"has {known}"
+                    f"method {self.name!r} returns the term {name!r} without a gradient: nothing would learn from it; "
+                    "compute it from the student's answers, without detach"
                 )
-            if term.ndim:
-                raise UsageError(
-                    f"method {self.name!r} returns the term {name!r} of shape {tuple(term.shape)}; expected a scalar, "
-                    "its mean over the batch"
-                )
-        return terms
+        if not terms:
+            raise UsageError(f"method {self.name!r} returns no terms; its default_weights has {list(self.weights)}")
 
     def _label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None) -> Tensor:
         if mixed is None:
@@ -121,6 +126,19 @@ class Objective:
             for labels in (targets, mixed.targets)
         )
         return (mixed.share * own + (1 - mixed.share) * other).mean()
+
+
+def _with_gradient(outputs: Outputs) -> Outputs:
+    """The same answers, as if a network had just given them."""
+
+    def leaf(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+
+    return Outputs(
+        logits=leaf(outputs.logits),
+        embedding=None if outputs.embedding is None else leaf(outputs.embedding),
+        features={name: leaf(tensor) for name, tensor in outputs.features.items()},
+    )
 
 
 def _first_line(error: Exception) -> str:

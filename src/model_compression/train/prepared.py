@@ -172,6 +172,7 @@ class Prepared:
         digests = {
             "config_sha256": hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest(),
             "data_sha256": self.train_set.digest,
+            "test_data_sha256": self.eval_set.digest,
         }
         return digests if self.live is None else digests | {"teacher_sha256": digest_of(self.live.models)}
 

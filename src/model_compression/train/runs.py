@@ -181,7 +181,7 @@ def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) ->
 def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
     for key, digest in identity.items():
         if state.progress.get(key, digest) != digest:
-            what = key.removesuffix("_sha256")
+            what = key.removesuffix("_sha256").replace("_", " ")
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
 
 
@@ -254,7 +254,8 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
         save_weights(run.path / f"peer-{number}.safetensors", peer)
     names = {"class_names": json.dumps(prepared.eval_set.class_names)}
     write_atomically(run.predictions, save(tensors, metadata=names))
-    save_weights(run.student, network, facts=metrics)  # without the time: a repeated run has the same file
+    facts = {**metrics, "class_names": list(prepared.eval_set.class_names)}
+    save_weights(run.student, network, facts=facts)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     write_atomically(run.card, model_card(read_run(run.path, metrics)).encode())
     run.write_json(run.metrics, metrics)  # last: with it the run is finished
