@@ -17,7 +17,6 @@ from model_compression.cli.main import main
 from model_compression.methods import METHODS, create
 
 DOCS = Path(__file__).parents[2] / "docs"
-pytestmark = pytest.mark.filterwarnings("ignore:.* is not the student that was given")
 
 
 def blocks(page, language):

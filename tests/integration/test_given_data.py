@@ -21,8 +21,6 @@ CONFIG = TrainConfig(
     student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* is not the student that was given")
-
 
 def net(seed, num_classes=3):
     with torch.random.fork_rng():

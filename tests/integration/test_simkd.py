@@ -50,7 +50,6 @@ def test_run_resumes_to_the_bit(tiny, tmp_path, watcher, step):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore:.* is not the student that was given")
 def test_distill_returns_the_whole_network_of_own_modules(tiny, tmp_path):
     torch.manual_seed(0)
     teacher = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from model_compression.models.external import External, build_external, is_exter
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_own_weights
 from model_compression.train.given_data import GivenData, given_data, with_loaders_settings
-from model_compression.train.observer import Observer, Silent
+from model_compression.train.observer import Logged, Observer, Silent
 from model_compression.train.prepared import Parts
 from model_compression.train.runs import check_same, resume_run, start_run
 
@@ -75,7 +74,8 @@ def distill(
         run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
         resume: whether to go on with the run in ``run_dir`` that was stopped, with the same arguments as then.
         config: where to start from; its networks, method, epochs and seed are replaced.
-        observer: who watches, as `cli.run_reports.ConsoleObserver()`; nobody by default.
+        observer: who watches, as `cli.run_reports.ConsoleObserver()`. By default what there is to say is a warning of
+            the logger "model_compression".
         settings: anything else of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64, lr=1e-3,
             augmentation="flip", image_size=64``.
 
@@ -95,17 +95,13 @@ def distill(
     for name, ours in (("out", "run_dir"), ("pairs", "method=MethodConfig(name=..., pairs=...)")):
         if name in settings:
             raise UsageError(f"{name} is an option of the command line; here it is {ours}")
-    named_student = _named(student)
-    if isinstance(student, nn.Module):
-        rebuilt = named_student.name.removeprefix(GIVEN)
-        if _is_rebuilt(student, rebuilt):
-            named_student = ModelConfig(name=rebuilt)
-        elif observer is not None:
-            observer.message(f"{rebuilt}{_NOT_REBUILT}")
-        else:
-            warnings.warn(f"{rebuilt}{_NOT_REBUILT}", stacklevel=2)
-    config = dataclasses.replace(config or TrainConfig(student=named_student), student=named_student)
+    config = dataclasses.replace(config or TrainConfig(student=_named(student)), student=_named(student))
     config = with_settings(config, settings)
+    observer = observer or Logged()
+    if isinstance(student, nn.Module):
+        name = config.student.name.removeprefix(GIVEN)
+        if not _is_rebuilt(student, name):
+            observer.message(f"{name}{_NOT_REBUILT}")
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
     config = dataclasses.replace(
         config,

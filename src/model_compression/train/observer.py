@@ -1,5 +1,6 @@
 """Who watches a run: a person at a terminal, a log, or no one."""
 
+import logging
 from typing import Any, Protocol
 
 from model_compression.train.roles import Progress
@@ -26,7 +27,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """Watches a run and says nothing: what a run that is started from Python has unless it gives another observer."""
+    """Watches a run and says nothing."""
 
     def started(self, trainer: Trainer, eval_set: str) -> None:
         """Nothing."""
@@ -42,3 +43,11 @@ class Silent:
 
     def message(self, text: str) -> None:
         """Nothing."""
+
+
+class Logged(Silent):
+    """Watches a run and logs its lines, which Python shows on stderr unless logging is set up otherwise."""
+
+    def message(self, text: str) -> None:
+        """A warning of the logger "model_compression"."""
+        logging.getLogger("model_compression").warning(text)
