@@ -186,7 +186,7 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
         module = create_method(method)
         if "features" not in module.needs:
             method = dataclasses.replace(method, pairs={})
-        smoothing = base.label_smoothing if label_weight_of(method) else 0.0
+        smoothing = base.label_smoothing if label_weight_of(method, module) else 0.0
         start = base if module.needs_teacher else labels  # without a teacher, nothing says how its answers are stored
         arms[method.name.replace(",", "+")] = dataclasses.replace(
             start, method=method, seed=seed, label_smoothing=smoothing

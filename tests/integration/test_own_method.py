@@ -91,7 +91,7 @@ def test_it_combines_with_others_under_its_own_name(tiny, method, watcher):
             "return (s - t).mean()",
             "returns a Tensor; expected {term: ",
         ),
-        ("((s - t) ** self.power).mean()", "1.0", "returns {name: float}; expected {term: scalar tensor}"),
+        ("((s - t) ** self.power).mean()", "1.0", "returns the term 'squares' as a float; expected a tensor"),
         ("((s - t)", "((s.detach() - t)", "returns the term 'squares' without a gradient: nothing would learn from it"),
         (
             'return {"squares": ((s - t) ** self.power).mean()}',

@@ -18,7 +18,7 @@ from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically
 from model_compression.report.comparison_tables import write_comparison
 from model_compression.report.records import read_records, record_path
-from model_compression.train.objective import label_weight_of
+from model_compression.train.objective import create_method, label_weight_of
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 
@@ -165,8 +165,8 @@ def _add_label_share(plan: Plan) -> None:
     for record in read_records(plan.out):
         if not record["config"]["method"] or "metrics" not in record or "label_share" in record:
             continue
-        last = record["events"][-1]
-        weight = label_weight_of(from_dict(MethodConfig, record["config"]["method"]))
+        method, last = from_dict(MethodConfig, record["config"]["method"]), record["events"][-1]
+        weight = label_weight_of(method, create_method(method))
         share = weight * last["terms"].get("label", 0.0) / last["train_loss"]
         record["label_share"] = share if 0 <= share <= 1 else None  # a loss may be negative
         _write_again(plan, record)

@@ -49,7 +49,11 @@ def repair_config(model: str) -> TrainConfig:
 def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
     """``config`` without the smoothing of labels that its method, other than the run's maybe, gives no weight."""
     assert config.method is not None
-    return config if label_weight_of(config.method) else dataclasses.replace(config, label_smoothing=0.0)
+    return (
+        config
+        if label_weight_of(config.method, create_method(config.method))
+        else dataclasses.replace(config, label_smoothing=0.0)
+    )
 
 
 def checked_repair(config: TrainConfig) -> TrainConfig:

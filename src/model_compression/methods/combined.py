@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_compression.errors import ModelCompressionError, UsageError
-from model_compression.methods.base import METHODS, Context, Method
+from model_compression.errors import UsageError
+from model_compression.methods.base import Context, Method
+from model_compression.methods.contract import checked_terms, made
 from model_compression.outputs import Outputs
-
-LABEL = "label"
-"""The name of the label loss among a run's terms."""
-_NEEDS = {"logits", "embedding", "features"}
 
 
 def create(name: str, /, **params: Any) -> Method:
@@ -25,10 +22,10 @@ def create(name: str, /, **params: Any) -> Method:
         UnknownNameError: no such method, or a parameter that it does not have; near matches are listed.
         UsageError: an impossible value.
     """
-    made = [part.strip() for part in name.split(",")]
-    if len(made) == 1:
-        return _made(name, params)
-    names = [part.rpartition(":")[2] for part in made]  # of "package.module:NAME" what it registers
+    given = [part.strip() for part in name.split(",")]
+    if len(given) == 1:
+        return made(name, params)
+    names = [part.rpartition(":")[2] for part in given]  # of "package.module:NAME" what it registers
     own: dict[str, dict[str, Any]] = {part: {} for part in names}
     if len(own) < len(names):
         raise UsageError(f"method {name!r} names one of its methods twice")
@@ -37,62 +34,8 @@ def create(name: str, /, **params: Any) -> Method:
         if owner not in own or not parameter:
             raise UsageError(f"parameter {key!r} of {name!r} must say whose it is, as {names[0]}.{key}")
         own[owner][parameter] = value
-    methods = zip(names, made, strict=True)
-    return Combined({part: _made(full, own[part]) for part, full in methods})
-
-
-def _made(name: str, params: Mapping[str, Any]) -> Method:
-    """One method, if it declares what a `Method` does. Raises UsageError for what one of someone's own gets wrong."""
-    try:
-        method = METHODS.create(name, **params)
-    except ModelCompressionError:
-        raise
-    except Exception as error:  # of a method of someone's own
-        raise UsageError(f"method {name!r} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(method, Method) or not hasattr(method, "_modules"):
-        raise UsageError(
-            f"method {name!r} is a {type(method).__name__}; expected a subclass of Method, whose __init__ calls "
-            "super().__init__()"
-        )
-    weights, label = getattr(method, "default_weights", None), getattr(method, "default_label_weight", None)
-    if not isinstance(weights, Mapping) or not weights or not all(map(_is_number, weights.values())):
-        raise UsageError(
-            f"method {name!r} must have default_weights, {{term: weight}}, as a class or in __init__; got {weights!r}"
-        )
-    if LABEL in weights:
-        raise UsageError(f"method {name!r} has a term {LABEL!r}, which is the label loss; give it another name")
-    if not _is_number(label):
-        raise UsageError(
-            f"method {name!r} must have default_label_weight, the weight of the label loss, a number; got {label!r}"
-        )
-    needs: Any = method.needs
-    if isinstance(needs, str) or not set(needs) <= _NEEDS:
-        raise UsageError(f"method {name!r} has needs {needs!r}; expected a set of {', '.join(sorted(_NEEDS))}")
-    return method
-
-
-def checked_terms(name: str, terms: Any, weights: Mapping[str, float]) -> Mapping[str, Tensor]:
-    """``terms``, if they are what method ``name`` has ``weights`` for. Raises UsageError for anything else."""
-    if not isinstance(terms, Mapping) or not all(isinstance(term, Tensor) for term in terms.values()):
-        kind = type(terms).__name__
-        found = f"{{name: {type(next(iter(terms.values()))).__name__}}}" if isinstance(terms, Mapping) else f"a {kind}"
-        raise UsageError(f"method {name!r} returns {found}; expected {{term: scalar tensor}}")
-    for term, value in terms.items():
-        if term not in weights:
-            raise UsageError(
-                f"method {name!r} returns the term {term!r}, for which its default_weights has no weight; it has "
-                f"{', '.join(map(repr, weights))}"
-            )
-        if value.ndim:
-            raise UsageError(
-                f"method {name!r} returns the term {term!r} of shape {tuple(value.shape)}; expected a scalar, its mean "
-                "over the batch"
-            )
-    return terms
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    methods = zip(names, given, strict=True)
+    return Combined({part: made(full, own[part]) for part, full in methods})
 
 
 class Combined(Method):

@@ -16,7 +16,7 @@ from model_compression.data.opaque import OpaqueImages
 from model_compression.data.residency import settled
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
 from model_compression.errors import UsageError
-from model_compression.train.observer import Observer, Silent
+from model_compression.train.observer import Observer
 
 Arrays = Sequence[npt.NDArray[Any] | torch.Tensor | None]
 GivenData = (
@@ -37,12 +37,12 @@ _AS_THEY_ARE = (
 )
 
 
-def given_data(data: GivenData, config: DataConfig, observer: Observer | None) -> tuple[tuple[Dataset, Dataset], str]:
+def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple[tuple[Dataset, Dataset], str]:
     """(training set, test set) of ``data``, held or streamed as ``config`` says, and what the data is called.
 
     Raises UsageError for what is none of the forms, or holds something else than it should.
     """
-    report = (observer or Silent()).message
+    report = observer.message
     if not isinstance(data, Sequence):
         raise UsageError(f"data is a {type(data).__name__}; {_EXPECTED}")
     if config.unlabelled:

@@ -12,7 +12,7 @@ from model_compression.config import MethodConfig, TrainConfig
 from model_compression.data.loader import Mixed
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.methods import Context, Method, create
-from model_compression.methods.combined import checked_terms
+from model_compression.methods.contract import LABEL, checked_terms
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
 
@@ -26,9 +26,9 @@ def create_method(config: MethodConfig) -> Method:
     return method
 
 
-def label_weight_of(config: MethodConfig) -> float:
-    """The weight of the label loss beside the method that ``config`` names: its own, or the method's."""
-    return create_method(config).default_label_weight if config.label_weight is None else config.label_weight
+def label_weight_of(config: MethodConfig, method: Method) -> float:
+    """The weight of the label loss beside ``method``, which ``config`` names: the run's own, or the method's."""
+    return method.default_label_weight if config.label_weight is None else config.label_weight
 
 
 class Objective:
@@ -58,7 +58,7 @@ class Objective:
         self.weights = {**defaults, **config.method.weights}
         warmup = config.method.warmup
         self._warmups = dict.fromkeys(defaults, warmup) if warmup is not None else self.method.default_warmups
-        self.label_weight = label_weight_of(config.method)
+        self.label_weight = label_weight_of(config.method, self.method)
         if self.label_smoothing and not self.label_weight:
             raise UsageError(
                 f"label_smoothing {self.label_smoothing} has no effect: method {config.method.name!r} gives the label "
@@ -80,13 +80,13 @@ class Objective:
         """
         terms: dict[str, Tensor] = {}
         if self.label_weight:
-            terms["label"] = self._label_loss(student.logits, targets, mixed)
+            terms[LABEL] = self._label_loss(student.logits, targets, mixed)
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
             found = self.method(student, teacher, targets, context)
             terms |= checked_terms(self.name, found, self.weights)
         risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
-        weights = {"label": self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
+        weights = {LABEL: self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
         loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
         return loss, terms
 

@@ -15,6 +15,7 @@ from model_compression.data.loader import Batch
 from model_compression.data.streaming import loader_for
 from model_compression.errors import NumericalError, UsageError
 from model_compression.methods import Context
+from model_compression.methods.contract import LABEL
 from model_compression.models.base import Network, placed
 from model_compression.models.features import Tapped
 from model_compression.models.weights import load_tensors, not_finite
@@ -80,7 +81,7 @@ class Trainer:
         self._forward = torch.compile(self.student, dynamic=False) if self.compiled else self.student
         self._sums = self._no_sums()
         self._terms: dict[str, Tensor] = {}
-        weights = {"label": self.objective.label_weight, **self.objective.weights}
+        weights = {LABEL: self.objective.label_weight, **self.objective.weights}
         self.guard = Guard(weights, config.optim.lr, device)
         self.micro_batches = MicroBatches(self._batch_obstacle)
         self.report: Callable[[str], None] = lambda message: None
