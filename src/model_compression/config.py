@@ -19,7 +19,7 @@ LOADERS = f"{GIVEN}dataloaders"
 """The name of data that come as batches of floats, already normalised."""
 
 Augmentation = Literal["none", "flip", "flip_shift"]
-Optimizer = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "one_cycle"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
@@ -146,9 +146,9 @@ class OptimConfig:
     lr: float = 1e-3
     """The schedule's largest rate."""
     weight_decay: float = 0.0
-    """Decoupled for adamw; on weights of two or more dimensions only, never on biases and norms."""
+    """Decoupled for adamw and muon; on weights of two or more dimensions only, never on biases and norms."""
     momentum: float = 0.9
-    """Of sgd, with Nesterov's correction."""
+    """Of sgd and muon, with Nesterov's correction."""
     bias_lr_scale: float = 1.0
     """Multiplies the rate of biases of normalisation layers."""
     schedule: Schedule = "constant"

@@ -20,6 +20,7 @@ from model_compression.train.runs import resume_run, start_run
 FLIP = {"augmentation": "flip_shift"}
 SGD = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-3, "bias_lr_scale": 4.0, "schedule": "one_cycle"}
 STEP = {"optimizer": "adam", "lr": 1e-2, "schedule": "step", "step_at": 0.5}
+MUON = {"optimizer": "muon", "lr": 1e-2, "weight_decay": 0.1, "schedule": "one_cycle"}
 ADAMW = {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.1, "schedule": "one_cycle"}
 
 KINDS = {
@@ -35,6 +36,7 @@ KINDS = {
         "teacher_cache": "off",
         "teacher_tta": "flip",
     },
+    "kd, muon, averaged": {"method": "kd", "optim": MUON, "data": FLIP, "ema": 0.8},
     "noisy teacher": {"method": "noisy_teacher", "optim": SGD, "data": FLIP},
     "kd, mixed images": {"method": "kd", "optim": SGD, "data": {**FLIP, "views": 2, "mixup": 0.5, "cutmix": 1.0}},
     "kd of 2016, validation": {

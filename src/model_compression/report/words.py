@@ -9,7 +9,7 @@ from model_compression.report.groups import Group, method_name, short
 
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
-_OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
+_OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 
 
 def recipe_in_words(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -141,7 +141,7 @@ def _augmentation(recipe: Mapping[str, Any]) -> str:
 def _optimizer(recipe: Mapping[str, Any]) -> str:
     name = recipe["optim.optimizer"]
     words = f"{_OPTIMIZERS.get(name, name)}, rate {recipe['optim.lr']:g}"
-    words += f", momentum {recipe['optim.momentum']:g}" if name == "sgd" else ""
+    words += f", momentum {recipe['optim.momentum']:g}" if name in ("sgd", "muon") else ""
     if "optim.lr_changed_to" in recipe:
         words += f", changed to {recipe['optim.lr_changed_to']:g} in between (resume --lr)"
     decay = recipe.get("optim.weight_decay")

@@ -15,6 +15,7 @@ from model_compression.train.checkpoint import (
     restore_optimizer,
     save_state,
 )
+from model_compression.train.muon import MuonWithAdamW
 
 
 @pytest.fixture
@@ -127,6 +128,7 @@ KINDS = {
     "sgd without momentum": lambda p: torch.optim.SGD(p, lr=0.1, fused=True),
     "adam": lambda p: torch.optim.Adam(p, lr=0.1, fused=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
+    "muon": lambda p: MuonWithAdamW([{"params": list(p), "lr": 0.1, "weight_decay": 0.1}], momentum=0.9),
 }
 
 
@@ -140,5 +142,9 @@ def test_optimizer_goes_on_to_the_bit(tmp_path, kind):
     again, other = trained(KINDS[kind], range(3, 6), (half.state_dict(), loaded))
     assert torch.equal(again.weight, whole.weight)
     assert torch.equal(again.bias, whole.bias)
-    expected = "" if "without" in kind else {"sgd": "momentum_buffer"}.get(kind, "exp_avg")
-    assert all(f"{number}.{expected}" in optimizer_tensors(other) for number in (0, 1) if expected)
+    expected = {
+        "sgd": ["momentum_buffer"] * 2,
+        "sgd without momentum": [],
+        "muon": ["momentum_buffer", "exp_avg"],  # of the weight and of the bias
+    }.get(kind, ["exp_avg"] * 2)
+    assert all(f"{number}.{name}" in optimizer_tensors(other) for number, name in enumerate(expected))

@@ -73,7 +73,7 @@ def settings_of(model, optimizer):
     }
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "muon"])
 def test_weights_decay_and_biases_and_norms_do_not(kind):
     model = Mixed()
     config = OptimConfig(optimizer=kind, lr=0.1, weight_decay=0.01, bias_lr_scale=64.0)
