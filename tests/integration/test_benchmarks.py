@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.small_students import table
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,3 +29,24 @@ def test_speed_benchmark_measures_each_way_and_writes_the_table(tmp_path):
     assert {way: len(result["rates"]) for way, result in content["ways"].items()} == {"live": 2, "bare": 2, "peak": 2}
     assert min(content["ways"]["bare"]["rates"]) > max(content["ways"]["live"]["rates"]) > 0
     assert "| live | " in (tmp_path / "results/benchmarks/trial.md").read_text()
+
+
+def test_table_of_small_students_has_means_over_seeds_and_costs_against_the_first_stage():
+    def result(first, second, milliseconds):
+        stages = [("distilled", "PyTorch", first, 1000, 3.0), ("int8", "ONNX Runtime", second, 90, milliseconds)]
+        names = ("name", "runtime", "accuracy", "size_bytes", "median_ms")
+        where = {"date": "2026-01-01", "cores": 2, "processor": "P", "python": "3.11", "versions": {}}
+        return {
+            "surroundings": where,
+            "threads": 2,
+            "teacher_accuracy": 0.9,
+            "stages": [dict(zip(names, values, strict=True)) for values in stages],
+        }
+
+    text = table({"lenet": [result(0.80, 0.79, 1.0), result(0.82, 0.82, 0.5)]})
+    row = next(line for line in text.splitlines() if line.startswith("| int8 "))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:4] == ["90", "9.0%"]
+    assert cells[4:6] == ["80.50% ± 19.06", "2.12"]  # 12.706 · 0.0212 / √2
+    assert cells[6:] == ["79.00%, 82.00%", "-0.50", "0.750", "4.0"]
+    assert "lenet, n = 2" in text

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each arm (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="the first seed (default: 0)")
     parser.add_argument(
-        "--epochs", type=int, metavar="E", help="of each run (default: classic 100, modern 60, views 20)"
+        "--epochs", type=int, metavar="E", help="of each run (default: classic 100, modern 30, views 20)"
     )
     parser.add_argument(
         "--teacher", metavar="MODEL", help="default: classic nin-cifar10, the others whitening-cnn-small-cifar10"
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     layout = LAYOUTS[args.experiment]
     protocol, epochs, teacher, title = {
         "classic": (classic_protocol, 100, "nin-cifar10", "The classic experiment"),
-        "modern": (modern_protocol, 60, "whitening-cnn-small-cifar10", "The classic student, trained as today"),
+        "modern": (modern_protocol, 30, "whitening-cnn-small-cifar10", "The classic student at its best"),
         "views": (views_protocol, 20, "whitening-cnn-small-cifar10", "How many views the teacher should answer"),
     }[args.experiment]
     epochs, teacher = epochs if args.epochs is None else args.epochs, args.teacher or teacher

@@ -47,7 +47,7 @@ LAYOUTS = {
         heading="LeNet, trained on",
         arms={
             **_CLASSIC_ARMS,
-            "kd": "KD, τ 4, no labels (Hinton et al. 2015)",
+            "kd": "KD, τ 4, labels 0.1 (Hinton et al. 2015)",
         },
         baseline="labels",
         published=_OF_2016,
@@ -124,7 +124,7 @@ def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[i
         _mean(summary),
         "" if summary.sd is None else f"{100 * summary.sd:.2f}",
         str(summary.n),
-        "" if arm == layout.baseline or not paired else f"{100 * summarise(paired).mean:+.2f}",
+        "" if arm == layout.baseline or not paired else _gain(summarise(paired)),
         f"{summarise(agrees).mean:.2%}" if agrees else "",
         ", ".join(f"{value:.2%}" for value in values),
     ]
@@ -133,6 +133,12 @@ def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[i
 def _mean(summary: Summary) -> str:
     text = f"{summary.mean:.2%}"
     return text if summary.half_width is None else f"{text} ± {100 * summary.half_width:.2f}"
+
+
+def _gain(paired: Summary) -> str:
+    """In points, with the interval of the mean of the differences of the same seeds."""
+    text = f"{100 * paired.mean:+.2f}"
+    return text if paired.half_width is None else f"{text} ± {100 * paired.half_width:.2f}"
 
 
 def _by_seed(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, Any]:

@@ -32,7 +32,7 @@ def test_experiment_table_pairs_the_gain_by_seed() -> None:
     assert cells[1] == "70.96%"
     assert cells[2].startswith("75.67%")
     assert cells[4] == "3"
-    assert cells[5] == "+3.00"  # (5 + 1) / 2 points
+    assert cells[5] == "+3.00 ± 25.41"  # (5 + 1) / 2 points, and 12.706 times the deviation of the mean
     assert cells[6] == "75.00%"
     assert cells[7] == "65.00%, 63.00%, 99.00%"
 
