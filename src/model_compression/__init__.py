@@ -12,6 +12,7 @@ from model_compression._version import __version__
 if TYPE_CHECKING:
     from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
     from model_compression.data.cifar10 import load_cifar10
+    from model_compression.errors import Interrupted, ModelCompressionError
     from model_compression.methods import create as create_method
     from model_compression.models import create_model
     from model_compression.models.features import Tapped
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DataConfig": "config",
+    "Interrupted": "errors",
     "MethodConfig": "config",
+    "ModelCompressionError": "errors",
     "ModelConfig": "config",
     "OptimConfig": "config",
     "Outputs": "outputs",
@@ -43,7 +46,9 @@ _HOMES = {
 
 __all__ = [
     "DataConfig",
+    "Interrupted",
     "MethodConfig",
+    "ModelCompressionError",
     "ModelConfig",
     "OptimConfig",
     "Outputs",
