@@ -16,6 +16,7 @@ from model_compression.compress.prune import PruneConfig, prune, resume_prune, s
 from model_compression.compress.repair import repair_config
 from model_compression.config import MethodConfig
 from model_compression.errors import Interrupted, RunFolderError, UsageError
+from model_compression.models import factored
 from model_compression.models.base import MODELS, Network
 from model_compression.models.sparse import density_of
 from model_compression.models.weights import read_model
@@ -69,6 +70,18 @@ def test_pruned_run_is_a_run_as_any_other(trained, tiny, tmp_path, watcher):
     assert metrics["final"]["teacher_test_accuracy"] is not None
     again = prune(settings(tmp_path / "p", share=0.8, steps=1), tmp_path / "again")  # its folder is a network's name
     assert again["final"]["parameters"] < metrics["final"]["parameters"]
+
+
+def test_low_rank_pruning_cuts_the_rank_too_to_the_size_of_the_network_itself(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(factored, "_LEAST_RANK", 4)
+    whole = sum(parameter.numel() for parameter in read_model(trained / "student.safetensors").parameters())
+    prune(settings(trained, low_rank=True, share=0.3), tmp_path / "p")
+    for name, share in (("step-1", 0.3**0.5), ("final", 0.3)):
+        network = read_model(tmp_path / "p" / name / "student.safetensors")
+        assert sum(parameter.numel() for parameter in network.parameters()) <= share * whole
+        assert network.ip1.first.out_features == network.ip1.second.in_features < 16
+    with pytest.raises(UsageError, match="low_rank has no effect on single weights"):
+        settings(trained, resource="weights", low_rank=True)
 
 
 def test_table_of_a_pruning_begins_with_what_it_was(trained, tmp_path, capsys):

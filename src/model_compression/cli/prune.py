@@ -28,6 +28,7 @@ The result is the run in OUT/final; OUT itself names it as well:
   model-compression export runs/distilled-macs-0.5 --out small.onnx
 """
 
+LOW_RANK = "large inner products, as a LeNet's, lose rank as well: two small ones are in the place of each"
 _GOALS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "time for one image, as measured here"}
 
 
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step-epochs", type=int, default=2, metavar="N", help="of the repairs before the last (default: 2)"
     )
+    parser.add_argument("--low-rank", action="store_true", help=LOW_RANK)
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN and how far it is pruned")
     add_repair_options(parser, "how it is repaired (default: as the run was trained)")
 
@@ -85,7 +87,13 @@ def _config(args: argparse.Namespace, observer: "Observer") -> "PruneConfig":
     if not 0 < share < 1:
         raise UsageError(f"--{goal} must lie between 0 and 1, got {share}; 0.5 is a half")
     run = repaired(args.model, args)
-    settings = {"model": place_of(args.model), "run": run, "steps": args.steps, "step_epochs": args.step_epochs}
+    settings = {
+        "model": place_of(args.model),
+        "run": run,
+        "steps": args.steps,
+        "step_epochs": args.step_epochs,
+        "low_rank": args.low_rank,
+    }
     if goal == "sparsity":
         return PruneConfig(resource="weights", share=1 - share, **settings)
     if goal == "params":
@@ -108,7 +116,13 @@ def _for_latency(config: "PruneConfig", observer: "Observer") -> "PruneConfig":
     network, (train, _) = read_model(find_weights(config.model)), load_data(config.run.data, observer.message)
     observer.message(f"looking for the size that takes {config.share:.0%} of the time")
     allowed = config.share * time_at_batch_1(network, train.image_shape)
-    share = share_that_fits(network, train, "macs", lambda one: time_at_batch_1(one, train.image_shape) <= allowed)
+    share = share_that_fits(
+        network,
+        train,
+        "macs",
+        lambda one: time_at_batch_1(one, train.image_shape) <= allowed,
+        low_rank=config.low_rank,
+    )
     observer.message(f"that is {share:.1%} of the MACs")
     return dataclasses.replace(config, share=share)
 

@@ -18,6 +18,7 @@ from model_compression.export.fewer_bits import to_int8
 from model_compression.export.runtimes import open_file
 from model_compression.export.write import rewrite, write_unverified
 from model_compression.models.base import Network
+from model_compression.models.factored import as_factored
 
 _TRIES, _SHOWN = 8, 64
 _NAMES: dict[Resource, str] = {"macs": "MACs", "params": "parameters"}
@@ -30,10 +31,13 @@ def share_that_fits(
     resource: Resource,
     fits: Callable[[Network], bool],
     report: Callable[[str], None] = lambda text: None,
+    *,
+    low_rank: bool = False,
 ) -> float:
     """The largest share of the ``resource`` that is left by a cut that ``fits``; 1.0: all of it.
 
-    By bisection of its logarithm, to within a few per cent. ``report`` is told of each try.
+    By bisection of its logarithm, to within a few per cent. ``report`` is told of each try. With ``low_rank`` large
+    inner products lose rank as well.
 
     Raises UsageError when the smallest network that can be made does not fit, and what `smallest_cost` raises when the
     network cannot be cut at all.
@@ -41,13 +45,14 @@ def share_that_fits(
     if fits(network):
         return 1.0
     whole = cost_of(network, resource, data.image_shape)
-    least = smallest_cost(network, resource, data.image_shape)
+    cuttable = as_factored(network) if low_rank else network
+    least = smallest_cost(cuttable, resource, data.image_shape)
     low, high, found = least / whole, 1.0, None
     images = list(shown_images(data, 0, _SHOWN))
     for _ in range(_TRIES):
         middle = math.sqrt(low * high)
         target = max(least, round(middle * whole))
-        good = fits(cut_channels(network, images, resource=resource, target=target))
+        good = fits(cut_channels(cuttable, images, resource=resource, target=target))
         report(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
         if good:
             found, low = middle, middle

@@ -24,6 +24,7 @@ from model_compression.errors import ModelCompressionError, NotVerifiedError, Ru
 from model_compression.export.verify import verify
 from model_compression.export.write import export
 from model_compression.files import write_atomically
+from model_compression.models.factored import as_factored
 from model_compression.models.weights import find_weights, read_model
 from model_compression.report.compression_stages import Stage, markdown, plot, to_plain
 from model_compression.train.observer import Observer, Silent
@@ -66,6 +67,8 @@ class CompressConfig:
     step_epochs: int = 2
     prune_epochs: int = 0
     """Of the repair after the last cut; 0: as many as the distillation."""
+    low_rank: bool = False
+    """Whether pruning lowers the rank of large inner products, too."""
     quantize_epochs: int = 8
     """Of the training with roundings, where it is needed, at a tenth of the rate."""
     max_drop: float = 0.5
@@ -104,10 +107,12 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
         resource,
         lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms),
         observer.message,
+        low_rank=config.low_rank,
     )
     if share < 1:
         target = round(share * cost_of(student, resource, data[0].image_shape))
-        check_reachable(student, resource, target, data[0].image_shape)
+        cuttable = as_factored(student) if config.low_rank else student
+        check_reachable(cuttable, resource, target, data[0].image_shape)
         observer.message(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
     return dataclasses.replace(config, resource=resource, share=share)
 
@@ -210,6 +215,7 @@ def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
         share=config.share,
         steps=config.steps,
         step_epochs=config.step_epochs,
+        low_rank=config.low_rank,
     )
 
 

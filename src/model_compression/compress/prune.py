@@ -20,6 +20,7 @@ from model_compression.config import ModelConfig, TrainConfig
 from model_compression.data.dataset import Dataset
 from model_compression.errors import RunFolderError, UsageError
 from model_compression.models.base import Network
+from model_compression.models.factored import as_factored
 from model_compression.models.sparse import as_sparse, density_of
 from model_compression.models.weights import find_weights, read_model, save_weights
 from model_compression.registry import unknown_name
@@ -50,6 +51,8 @@ class PruneConfig:
     steps: int = 4
     step_epochs: int = 2
     """Epochs of the repair after each step but the last."""
+    low_rank: bool = False
+    """Whether large inner products lose rank as well: each is written as a product of two before the first cut."""
 
     def __post_init__(self) -> None:
         if self.resource not in _NAMES:
@@ -59,6 +62,8 @@ class PruneConfig:
         for name in ("steps", "step_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.low_rank and self.resource == "weights":
+            raise UsageError("low_rank has no effect on single weights; leave it out")
         checked_repair(self.run)
 
 
@@ -102,7 +107,7 @@ def check_prune(config: PruneConfig, observer: Observer) -> None:
     check_run(own, Parts(data=data))
     if config.resource != "weights":
         target = _target(config, network, config.share, data[0])
-        check_reachable(network, config.resource, target, data[0].image_shape)
+        check_reachable(_cuttable(config, network), config.resource, target, data[0].image_shape)
 
 
 def shares(config: PruneConfig) -> dict[str, float]:
@@ -142,10 +147,16 @@ def _cut(config: PruneConfig, source: Path, share: float, observer: Observer) ->
     original = read_model(find_weights(config.model))
     target = _target(config, original, share, train)
     observer.message(f"looking for what is worth least in {source}")
+    if source == find_weights(config.model):
+        network = _cuttable(config, network)
     return cut_channels(
         network, list(shown_images(train, config.run.seed)), resource=config.resource, target=target,
         seed=config.run.seed,
     )  # fmt: skip
+
+
+def _cuttable(config: PruneConfig, network: Network) -> Network:
+    return as_factored(network) if config.low_rank else network
 
 
 def _target(config: PruneConfig, original: Network, share: float, data: Dataset) -> int:
