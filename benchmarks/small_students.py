@@ -23,7 +23,7 @@ from model_compression.compress.stages import write_json
 from model_compression.config import ModelConfig, OptimConfig
 from model_compression.files import write_atomically
 from model_compression.recipes import RECIPES
-from model_compression.report.statistics import Summary, summarise
+from model_compression.report.statistics import summarise
 
 FOLDER, RUNS = Path("results/small-students"), Path("runs/small-students")
 
@@ -100,7 +100,7 @@ def _rows(results: Sequence[dict[str, Any]]) -> list[str]:
         lost = summarise([a - b for a, b in zip(here["accuracy"], first["accuracy"], strict=True)])
         rows.append(
             f"| {stage['name']} | {stage['runtime']} | {max(here['size_bytes']):,.0f} "
-            f"| {max(here['size_bytes']) / min(first['size_bytes']):.1%} | {_mean(summary)} "
+            f"| {max(here['size_bytes']) / min(first['size_bytes']):.1%} | {summary.mean:.2%}{summary.spread} "
             f"| {'' if summary.sd is None else f'{100 * summary.sd:.2f}'} "
             f"| {', '.join(f'{value:.2%}' for value in here['accuracy'])} | {100 * lost.mean:+.2f} "
             f"| {statistics.median(here['median_ms']):.3f} "
@@ -113,11 +113,6 @@ def _figures(results: Sequence[dict[str, Any]], number: int) -> dict[str, list[f
     """A stage's figures, a value a seed."""
     names = ("accuracy", "size_bytes", "median_ms")
     return {name: [result["stages"][number][name] for result in results] for name in names}
-
-
-def _mean(summary: Summary) -> str:
-    text = f"{summary.mean:.2%}"
-    return text if summary.half_width is None else f"{text} ± {100 * summary.half_width:.2f}"
 
 
 if __name__ == "__main__":

@@ -150,8 +150,8 @@ def modern_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | 
         _augmented_lenet(epochs, seed, data),
         optim=OptimConfig(optimizer="muon", lr=8e-3, weight_decay=0.5, schedule="one_cycle"),
         batch_size=1024,
+        data=dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=3),
     )
-    labels = dataclasses.replace(labels, data=dataclasses.replace(labels.data, shift=3))
     methods = {
         "logits": MethodConfig(name="logits"),
         "noisy_teacher": MethodConfig(name="noisy_teacher", params={"alpha": 0.5, "sigma": 0.1}),

@@ -9,8 +9,7 @@ from torch import nn
 
 from model_compression.errors import UsageError
 from model_compression.models.base import MODELS, Network
-from model_compression.models.external import has_num_classes
-from model_compression.models.weights import built
+from model_compression.models.weights import built, built_body
 
 NAME = "factored"
 _LEAST_RANK = 32  # an inner product that is worth more than a product of this rank is written as one
@@ -28,10 +27,7 @@ def factored(
     The rank is min(in, out), with which nothing is lost: pruning lowers it. ``num_classes`` is the body's option of
     that name.
     """
-    options = dict(body_options or {})
-    if num_classes is not None and (body in MODELS or has_num_classes(body)):
-        options["num_classes"] = num_classes
-    network = built(body, options, None, from_file=True)  # it may be: see `read_model`
+    network = built_body(body, body_options, num_classes)
     known = dict(network.named_modules())
     for name in layers:
         layer = known.get(name)

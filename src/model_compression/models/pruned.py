@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from model_compression.errors import UsageError
 from model_compression.models.base import MODELS, Network
-from model_compression.models.external import has_num_classes
 from model_compression.models.sparse import NAME as SPARSE
 from model_compression.models.sparse import keep_zeros
-from model_compression.models.weights import built
+from model_compression.models.weights import built, built_body
 from model_compression.registry import unknown_name
 
 NAME = "pruned"
@@ -35,10 +34,7 @@ def pruned(
     ``widths`` are [channels in, channels out] of convolutions and inner products and [channels] of normalisations, by
     the layer's name; layers that are not named stay as they are. ``num_classes`` is the body's option of that name.
     """
-    options = dict(body_options or {})
-    if num_classes is not None and (body in MODELS or has_num_classes(body)):
-        options["num_classes"] = num_classes
-    network = built(body, options, None, from_file=True)  # it may be: see `read_model`
+    network = built_body(body, body_options, num_classes)
     pixels = _pixels(network)
     for name, given in (widths or {}).items():
         _set_widths(network, name, given)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from model_compression.models.base import MODELS, Network
-from model_compression.models.external import has_num_classes
-from model_compression.models.weights import built
+from model_compression.models.weights import built, built_body
 
 NAME = "sparse"
 
@@ -18,10 +17,7 @@ def sparse(body: str = "lenet", body_options: dict[str, Any] | None = None, num_
 
     ``num_classes`` is the body's option of that name.
     """
-    options = dict(body_options or {})
-    if num_classes is not None and (body in MODELS or has_num_classes(body)):
-        options["num_classes"] = num_classes
-    network = built(body, options, None, from_file=True)  # it may be: see `read_model`
+    network = built_body(body, body_options, num_classes)
     keep_zeros(network)
     return network
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
 from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
-from model_compression.models.external import build_external, is_external, library_of
+from model_compression.models.external import build_external, has_num_classes, is_external, library_of
 from model_compression.models.hub import fetch, is_hub
 from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
@@ -128,6 +128,14 @@ def built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bo
     if from_file and library_of(name):
         options = {**options, "pretrained": False}
     return build_external(name, options, seed=seed, from_file=from_file)
+
+
+def built_body(body: str, options: dict[str, Any] | None, num_classes: int | None) -> Network:
+    """What a network that another one is made of begins as; ``num_classes`` goes to a body that has such an option."""
+    options = dict(options or {})
+    if num_classes is not None and (body in MODELS or has_num_classes(body)):
+        options["num_classes"] = num_classes
+    return built(body, options, None, from_file=True)  # it may be: see `read_model`
 
 
 def find_weights(name: str, *, takes_own_file: bool = True) -> Path:

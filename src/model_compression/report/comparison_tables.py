@@ -79,11 +79,10 @@ def _figures(comparison: Comparison) -> Cells:
 
 
 def _figures_row(row: Row) -> list[str]:
-    spread = "" if row.accuracy.half_width is None else f" ± {100 * row.accuracy.half_width:.2f}"
     return [
         _name(row.arm),
         str(row.accuracy.n),
-        f"{100 * row.accuracy.mean:.2f}{spread}",
+        f"{100 * row.accuracy.mean:.2f}{row.accuracy.spread}",
         "" if row.agreement is None else f"{row.agreement:.2%}",
         f"{row.ece:.3f}",
         f"{row.nll:.3f}",

@@ -121,7 +121,7 @@ def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[i
     return [
         layout.arms[arm],
         *published,
-        _mean(summary),
+        f"{summary.mean:.2%}{summary.spread}",
         "" if summary.sd is None else f"{100 * summary.sd:.2f}",
         str(summary.n),
         "" if arm == layout.baseline or not paired else _gain(summarise(paired)),
@@ -130,15 +130,9 @@ def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[i
     ]
 
 
-def _mean(summary: Summary) -> str:
-    text = f"{summary.mean:.2%}"
-    return text if summary.half_width is None else f"{text} ± {100 * summary.half_width:.2f}"
-
-
 def _gain(paired: Summary) -> str:
     """In points, with the interval of the mean of the differences of the same seeds."""
-    text = f"{100 * paired.mean:+.2f}"
-    return text if paired.half_width is None else f"{text} ± {100 * paired.half_width:.2f}"
+    return f"{100 * paired.mean:+.2f}{paired.spread}"
 
 
 def _by_seed(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, Any]:
