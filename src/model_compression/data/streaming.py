@@ -1,6 +1,7 @@
 """Batches of images that are decoded while the network trains, by other processes, through torch's DataLoader."""
 
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -57,7 +58,7 @@ class StreamingLoader(Loader):
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),  # its own: a draw from the global one would be felt elsewhere
             )
-        decoded = iter(loader)
+        decoded = _started(loader)
         for _ in batches:
             yield _received(decoded).to(device, non_blocking=True)
 
@@ -130,6 +131,15 @@ class _Rows(TorchDataset[_Decoded]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _started(loader: DataLoader[_Decoded]) -> Iterator[_Decoded]:
+    """The workers' batches. Torch would raise, at a worker's death, wherever this process is; `_received` asks."""
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    decoded = iter(loader)
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    return decoded
 
 
 def _received(decoded: Iterator[_Decoded]) -> Tensor:
