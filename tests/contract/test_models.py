@@ -1,9 +1,15 @@
 """What every registered network must do, whatever its architecture."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from model_compression import models
 from model_compression.models import MODELS, create_model
 from model_compression.models.weights import read_model, save_weights
 
@@ -13,6 +19,16 @@ NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name 
 
 def images(count):
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
+
+
+def test_every_file_that_registers_a_network_is_read_with_the_package():
+    """Or a weights file of one that is made by a command could be read by that command alone."""
+    files = Path(models.__path__[0]).glob("*.py")
+    expected = {path.stem for path in files if re.search(r"^@MODELS\.register", path.read_text(), re.MULTILINE)}
+    code = "import sys, model_compression.models; print(*sys.modules)"
+    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"factored", "lenet", "sparse"} <= expected
+    assert expected <= {name.rpartition(".")[2] for name in read if name.startswith("model_compression.models.")}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """Networks, one family per file, built by name."""
 
 from model_compression.models import (
+    factored,
     lenet,
     mobilenet_v2,
     nin,
@@ -23,6 +24,7 @@ __all__ = [
     "Network",
     "Preprocessing",
     "create_model",
+    "factored",
     "lenet",
     "mobilenet_v2",
     "nin",
