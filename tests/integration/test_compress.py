@@ -190,7 +190,7 @@ def test_budget_says_what_is_broken():
 
 
 def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "fits_budget", lambda network, *_: network.ip1.out_features <= 8)
+    monkeypatch.setattr(pipeline, "fits_budget", lambda network, *_, **__: network.ip1.out_features <= 8)
     config = pipeline.planned(settings(tiny, share=1.0, budget=Budget(max_bytes=1)), pipeline.Silent())
     assert config.resource == "params"
     assert 0.1 < config.share < 0.9
@@ -205,6 +205,7 @@ def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch
         (["--method", "fitnet"], "method 'fitnet' compares features"),
         (["--scheme", "self"], "--scheme has no effect here"),
         (["--validation", "3"], "--validation 3 has no effect here"),
+        (["--to", "half"], "unknown precision 'half'; known: int4, int8"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
     ],
 )

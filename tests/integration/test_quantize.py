@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from collections import OrderedDict
 
 import pytest
+from torch import nn
 
 from model_compression.cli.main import main
 from model_compression.compress.quantize import QuantizeConfig, quantize, resume_quantize
@@ -13,6 +15,7 @@ from model_compression.config import ModelConfig
 from model_compression.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
 from model_compression.export.runtimes import open_file
 from model_compression.export.verify import Verification
+from model_compression.models.base import MODELS, Network
 from model_compression.models.weights import read_model
 from model_compression.train.runs import start_run
 
@@ -65,6 +68,34 @@ def test_what_loses_too_much_is_trained_on_and_its_file_is_that_of_the_trained(t
     assert one.weights_sha256 == other.weights_sha256
 
 
+@pytest.fixture
+def deep(tiny, tmp_path, monkeypatch):
+    """A trained network of three layers."""
+
+    def build(num_classes=3):
+        layers = OrderedDict(conv1=nn.Conv2d(3, 8, 3), conv2=nn.Conv2d(8, 16, 3), flatten=nn.Flatten())
+        return Network(layers | {"head": nn.Linear(256, num_classes)})
+
+    monkeypatch.setitem(MODELS._entries, "deep", build)
+    start_run(tiny.config("kd", student=ModelConfig(name="deep")), tmp_path / "deep")
+    return tmp_path / "deep"
+
+
+def test_int4_is_trained_with_weights_of_four_bits_and_its_file_is_smaller(deep, tmp_path, monkeypatch):
+    refusing(monkeypatch, 1)
+    report = quantize(settings(deep, to="int4", images=10), tmp_path / "q")
+    assert (report["precision"], report["trained"]) == ("int4", True)
+    trained = tmp_path / "q" / "trained"
+    assert json.loads((trained / "config.json").read_text())["student"]["options"]["weight_bits"] == 4
+    file = tmp_path / "q" / "student.onnx"
+    assert open_file(file).metadata.precision == "int4"
+    quantize(settings(trained, to="int4", images=10), tmp_path / "again")
+    assert (tmp_path / "again" / "student.onnx").stat().st_size == file.stat().st_size
+    quantize(settings(trained, images=10), tmp_path / "int8")
+    saved = (tmp_path / "int8" / "student.onnx").stat().st_size - file.stat().st_size
+    assert saved > 300  # 8 × 16 × 9 / 2 bytes of the middle layer, less a node
+
+
 @pytest.mark.slow
 def test_what_loses_too_much_even_then_is_not_kept(trained, tmp_path, monkeypatch):
     refusing(monkeypatch, 2)
@@ -99,7 +130,8 @@ def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watche
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"to": "int4"}, "unknown precision 'int4'; did you mean 'int8'"),
+        ({"to": "int16"}, "unknown precision 'int16'; did you mean 'int8'"),
+        ({"to": "int4"}, "int4 stores the layers between the first and the last in 4 bits, and tiny has 2 in all"),
         ({"calibration": "max"}, "unknown calibration 'max'"),
         ({"to": "half", "images": 5}, "calibration and images have no effect for half"),
         ({"images": 0}, "images must be at least 1, got 0"),
@@ -161,4 +193,5 @@ def test_command_says_what_was_lost_and_resume_goes_on(trained, tmp_path, capsys
     assert [line.split()[0] for line in out[1:]] == ["test", "of", "same"]
     verify = ["verify", str(tmp_path / "q" / "student.onnx"), "--model", str(trained), "--data", "tiny"]
     assert main([*verify, "--max-drop", "100"]) == 0
+    assert "ties" not in capsys.readouterr().out  # any two classes may be within what 8 bits turn
     assert json.loads((tmp_path / "q" / "trained" / "config.json").read_text())["epochs"] == 1

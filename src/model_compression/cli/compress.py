@@ -1,7 +1,8 @@
 """From a teacher to the file that ships: distil, prune, quantise, export and verify, within a budget.
 
-The student is pruned as far as --max-bytes or --max-latency-ms ask, as its int8 file has them; without either it is
-not. A table and a plot show what each stage won and lost. What was interrupted goes on at its stage with `resume`.
+The student is pruned as far as --max-bytes or --max-latency-ms ask, as its int8 file (or int4, --to) has them; without
+either it is not. A table and a plot show what each stage won and lost. What was interrupted goes on at its stage with
+`resume`.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--min-accuracy", type=float, default=0.0, metavar="SHARE", help="on the test images, as 0.82")
     group.add_argument(
-        "--max-drop", type=float, default=0.5, metavar="POINTS", help="of accuracy by int8 alone (default: 0.5)"
+        "--max-drop", type=float, default=0.5, metavar="POINTS", help="of accuracy by fewer bits alone (default: 0.5)"
     )
     group = parser.add_argument_group("how it is pruned and quantised")
     group.add_argument("--steps", type=int, default=4, metavar="N", help="cuts, each with a repair (default: 4)")
@@ -46,12 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--prune-epochs", type=int, default=0, metavar="N", help="of the last repair (default: as the distillation)"
     )
     group.add_argument("--low-rank", action="store_true", help=LOW_RANK)
+    group.add_argument("--to", default="int8", metavar="NAME", help="int8, or int4: half the bytes (default: int8)")
     group.add_argument(
         "--quantize-epochs",
         type=int,
         default=8,
         metavar="N",
-        help="of the training with roundings, if int8 loses too much (default: 8)",
+        help="of the training with roundings, if rounding loses too much (default: 8)",
     )
     distill.configure(parser)
 
@@ -77,6 +79,6 @@ def _config(args: argparse.Namespace) -> "CompressConfig":
     if args.scheme:
         raise UsageError("--scheme has no effect here: one student is distilled; run `distill --scheme` first")
     budget = Budget(max_bytes=args.max_bytes, max_latency_ms=args.max_latency_ms, min_accuracy=args.min_accuracy)
-    names = ("steps", "step_epochs", "prune_epochs", "quantize_epochs", "max_drop", "low_rank")
+    names = ("steps", "step_epochs", "prune_epochs", "quantize_epochs", "max_drop", "low_rank", "to")
     settings: dict[str, Any] = {name: getattr(args, name) for name in names}
     return CompressConfig(run=distill.distill_config(args), budget=budget, **settings)

@@ -21,7 +21,7 @@ COMMANDS = {
     "resume": ("resume", "continue an interrupted run"),
     "test": ("test", "measure a network's accuracy"),
     "prune": ("prune", "take channels out of a network, repaired by distillation"),
-    "quantize": ("quantize", "write a network in int8, proven, and trained on if it must be"),
+    "quantize": ("quantize", "write a network in fewer bits, proven, and trained on if it must be"),
     "compress": ("compress", "distil, prune, quantise, export and verify, within a budget"),
     "pack": ("pack", "write a run's network as a small file, with its accuracy"),
     "export": ("export", "write a network for other runtimes, proven on test images"),

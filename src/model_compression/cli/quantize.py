@@ -1,8 +1,8 @@
 """Write a network in fewer bits, proven on every test image: what loses more accuracy than it may is not written.
 
-int8 is calibrated on training images. If the file loses more than --max-drop points, the network is trained on with
-the roundings of int8, by its run's teacher, and written again. half and int8-weights store small and compute in
-float32.
+int8 and int4, which is int8 on weights of 4 bits, are calibrated on training images. If the file loses more than
+--max-drop points, the network is trained on with these roundings, by its run's teacher, and written again. half and
+int8-weights store small and compute in float32.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _OF_ALL_PRECISIONS = ("json", "data", "data_dir", "image_size", "resident", "wor
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
-    parser.add_argument("--to", default="int8", metavar="NAME", help="int8, half or int8-weights (default: int8)")
+    parser.add_argument("--to", default="int8", metavar="NAME", help="int8, int4, half or int8-weights (default: int8)")
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN and the precision")
     parser.add_argument(
         "--max-drop", type=float, default=0.5, metavar="POINTS", help="of accuracy that may be lost (default: 0.5)"
@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="NAME",
-        help="how int8 finds ranges: minmax, percentile, entropy, or auto, the best of them on images that it has not "
-        "seen (default: auto)",
+        help="how int8 and int4 find ranges: minmax, percentile, entropy, or auto, the best of them on images that it "
+        "has not seen (default: auto)",
     )
     parser.add_argument(
         "--images", type=int, metavar="N", help="training images that ranges are seen on (default: 512)"
@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> "QuantizeConfig":
     import dataclasses
 
-    from model_compression.compress.quantize import PRECISIONS, QuantizeConfig
+    from model_compression.compress.quantize import CALIBRATED, PRECISIONS, QuantizeConfig
     from model_compression.compress.repair import place_of
 
-    if args.to in PRECISIONS and args.to != "int8":
-        _check_int8_is_not_meant(args)
+    if args.to in PRECISIONS and args.to not in CALIBRATED:
+        _check_none_is_of_ranges_or_training(args)
     run = repaired(args.model, args)
     if args.epochs is None:
         run = dataclasses.replace(run, epochs=_EPOCHS)
@@ -79,7 +79,7 @@ def _config(args: argparse.Namespace) -> "QuantizeConfig":
     return QuantizeConfig(model=place_of(args.model), run=run, to=args.to, max_drop=args.max_drop, **given)
 
 
-def _check_int8_is_not_meant(args: argparse.Namespace) -> None:
+def _check_none_is_of_ranges_or_training(args: argparse.Namespace) -> None:
     """Raises UsageError for options of ranges and of training, which other precisions do without."""
     from model_compression.errors import UsageError
 
@@ -90,5 +90,5 @@ def _check_int8_is_not_meant(args: argparse.Namespace) -> None:
         if name not in _OF_ALL_PRECISIONS and getattr(args, name) != default:
             raise UsageError(
                 f"--{name.replace('_', '-')} has no effect here: --to {args.to} finds no ranges and trains nothing; "
-                "leave it out, or choose --to int8"
+                "leave it out, or choose --to int8 or int4"
             )

@@ -66,22 +66,24 @@ def share_that_fits(
     return found
 
 
-def fits_budget(network: Network, data: Dataset, max_bytes: int, max_latency_ms: float) -> bool:
-    """Whether the int8 file of ``network`` keeps both bounds, with some room; 0 is no bound."""
-    with int8_file(as_if_trained(network), data) as path:
+def fits_budget(
+    network: Network, data: Dataset, max_bytes: int, max_latency_ms: float, *, weight_bits: int = 8
+) -> bool:
+    """Whether the file of ``network`` in int8, or int4, keeps both bounds, with some room; 0 is no bound."""
+    with quantised_file(as_if_trained(network), data, weight_bits) as path:
         if max_bytes and path.stat().st_size > _ROOM * max_bytes:
             return False
         return not max_latency_ms or file_latency(path).median_ms <= _ROOM * max_latency_ms
 
 
 @contextmanager
-def int8_file(network: Network, data: Dataset) -> Iterator[Path]:
-    """``network`` in int8, roughly calibrated, to be measured."""
+def quantised_file(network: Network, data: Dataset, weight_bits: int = 8) -> Iterator[Path]:
+    """``network`` in int8, or int4, roughly calibrated, to be measured."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tried.onnx"
         write_unverified(network, path, data.image_shape, preprocessing=True)
         shown = torch.cat(list(shown_images(data, 0, _SHOWN))).numpy()
-        rewrite(path, partial(to_int8, images=shown, calibration="minmax"))
+        rewrite(path, partial(to_int8, images=shown, calibration="minmax", weight_bits=weight_bits))
         yield path
 
 

@@ -15,7 +15,7 @@ import torch
 from model_compression.compress.budget import file_latency, fits_budget, network_latency, share_that_fits
 from model_compression.compress.channels import check_reachable, cost_of
 from model_compression.compress.prune import PruneConfig, finish_prune
-from model_compression.compress.quantize import ONNX, QuantizeConfig, finish_quantize
+from model_compression.compress.quantize import CALIBRATED, ONNX, QuantizeConfig, finish_quantize
 from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage, write_json
 from model_compression.config import TrainConfig
@@ -25,7 +25,9 @@ from model_compression.export.verify import verify
 from model_compression.export.write import export
 from model_compression.files import write_atomically
 from model_compression.models.factored import as_factored
+from model_compression.models.quantization_aware import check_weight_bits
 from model_compression.models.weights import find_weights, read_model
+from model_compression.registry import unknown_name
 from model_compression.report.compression_stages import Stage, markdown, plot, to_plain
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
@@ -69,6 +71,8 @@ class CompressConfig:
     """Of the repair after the last cut; 0: as many as the distillation."""
     low_rank: bool = False
     """Whether pruning lowers the rank of large inner products, too."""
+    to: Literal["int8", "int4"] = "int8"
+    """What is quantised to."""
     quantize_epochs: int = 8
     """Of the training with roundings, where it is needed, at a tenth of the rate."""
     max_drop: float = 0.5
@@ -81,6 +85,8 @@ class CompressConfig:
                 f"--validation {self.run.data.validation} has no effect here: every stage is measured on the test "
                 "images; leave it out, or set data.validation to 0 in the configuration"
             )
+        if self.to not in CALIBRATED:
+            raise unknown_name("precision", str(self.to), list(CALIBRATED))
         for name in ("steps", "step_epochs", "quantize_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -96,7 +102,8 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
     data = load_data(config.run.data, observer.message)
     looked_at = dataclasses.replace(config.run, teacher_cache="off")
     student = check_run(looked_at, Parts(data=data)).network.deployed().cpu()
-    budget = config.budget
+    budget, bits = config.budget, CALIBRATED[config.to]
+    check_weight_bits(student, bits)
     if not (budget.max_bytes or budget.max_latency_ms):
         return config
     observer.message("looking for the size that keeps the budget; nothing is written yet")
@@ -105,7 +112,7 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
         student,
         data[0],
         resource,
-        lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms),
+        lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms, weight_bits=bits),
         observer.message,
         low_rank=config.low_rank,
     )
@@ -121,8 +128,8 @@ def compress(config: CompressConfig, folder: str | Path, observer: Observer | No
     """Makes the file that ships in a new ``folder``; returns what stages.json says.
 
     Raises RunFolderError when the folder is taken, UsageError before anything is written, Interrupted after a signal,
-    and ModelCompressionError when the budget is not kept, NotVerifiedError when int8 loses more than ``max_drop``: then
-    stages.json says what was reached, and there is no student.onnx.
+    and ModelCompressionError when the budget is not kept, NotVerifiedError when the fewer bits lose more than
+    ``max_drop``: then stages.json says what was reached, and there is no student.onnx.
     """
     folder, observer = Path(folder).expanduser(), observer or Silent()
     check_new(folder)
@@ -163,7 +170,7 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
     names = {"distilled": distilled} | ({"pruned": pruned} if last is pruned else {})
     stages = [one for name, run in names.items() for one in _float_stages(name, run, folder, test)]
     if report is not None:
-        stages.append(_int8_stage(quantized, report, stages[-1], test))
+        stages.append(_quantised_stage(quantized, report, stages[-1]))
     faults = broken(config.budget, stages[-1]) if lost is None else [str(lost)]
     result = _write_result(config, folder, stages, faults, metrics.get("teacher_test_accuracy"))
     if lost is not None:
@@ -222,7 +229,7 @@ def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
 def _quantising(config: CompressConfig, last: Path) -> QuantizeConfig:
     optim = dataclasses.replace(config.run.optim, lr=config.run.optim.lr / 10)
     run = dataclasses.replace(config.run, epochs=config.quantize_epochs, optim=optim)
-    return QuantizeConfig(model=str(last.resolve()), run=run, max_drop=config.max_drop)
+    return QuantizeConfig(model=str(last.resolve()), run=run, to=config.to, max_drop=config.max_drop)
 
 
 def _float_stages(name: str, run: Path, folder: Path, test: Dataset) -> list[Stage]:
@@ -247,11 +254,11 @@ def _float_stages(name: str, run: Path, folder: Path, test: Dataset) -> list[Sta
     ]  # fmt: skip
 
 
-def _int8_stage(folder: Path, report: dict[str, Any], before: Stage, test: Dataset) -> Stage:
+def _quantised_stage(folder: Path, report: dict[str, Any], before: Stage) -> Stage:
     time = file_latency(folder / ONNX)
     return dataclasses.replace(
         before,
-        name="int8",
+        name=report["precision"],
         size_bytes=report["bytes"],
         accuracy=report["accuracy"],
         interval=(report["interval"][0], report["interval"][1]),

@@ -27,7 +27,7 @@ from model_compression.export.fewer_bits import CALIBRATIONS, to_half, to_int8, 
 from model_compression.export.verify import Verification
 from model_compression.export.write import Encoding, encoded_answers, export, logits_on
 from model_compression.models.base import Network
-from model_compression.models.quantization_aware import NAME
+from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
 from model_compression.registry import unknown_name
 from model_compression.train.checks import check_classes
@@ -38,7 +38,8 @@ from model_compression.train.teachers import load_data, with_own_cache
 
 FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
 AUTO, _IMAGES = "auto", 512
-PRECISIONS = ("int8", "half", "int8-weights")
+CALIBRATED = {"int8": 8, "int4": 4}  # precisions that compute in int8, and the bits of their weights
+PRECISIONS = (*CALIBRATED, "half", "int8-weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class QuantizeConfig:
     """A run, a weights file or a shipped network."""
     run: TrainConfig
     """How it is trained on where it must be, and on what data; its student is replaced."""
-    to: Literal["int8", "half", "int8-weights"] = "int8"
-    """int8 computes so; the others store weights small and compute in float32."""
+    to: Literal["int8", "int4", "half", "int8-weights"] = "int8"
+    """int8 computes so, and int4 too, on weights of 4 bits; the others store weights small and compute in float32."""
     calibration: str = AUTO
     """How ranges are found: minmax, percentile or entropy; auto takes what changes answers to other images least."""
     images: int = _IMAGES
@@ -63,10 +64,10 @@ class QuantizeConfig:
             raise unknown_name("precision", str(self.to), list(PRECISIONS))
         if self.calibration not in (AUTO, *CALIBRATIONS):
             raise unknown_name("calibration", self.calibration, [AUTO, *CALIBRATIONS])
-        if self.to != "int8" and (self.calibration, self.images) != (AUTO, _IMAGES):
+        if self.to not in CALIBRATED and (self.calibration, self.images) != (AUTO, _IMAGES):
             raise UsageError(
                 f"calibration and images have no effect for {self.to}, which needs no ranges; leave them out, or "
-                "choose int8"
+                "choose int8 or int4"
             )
         if self.images < 1:
             raise UsageError(f"images must be at least 1, got {self.images}; some hundreds are usual")
@@ -118,6 +119,7 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
     network = read_model(find_weights(config.model))
     _, test = load_data(config.run.data, observer.message)
     check_classes("model", network, test, has_size_option=False)
+    check_weight_bits(network, CALIBRATED.get(config.to, 8))
 
 
 def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
@@ -130,10 +132,11 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
         try:
             return _written(config, network, expected, (train, test), folder, observer)
         except NotVerifiedError as loss:
-            if config.to != "int8":
+            if config.to not in CALIBRATED:
                 raise
             observer.message(f"{loss}; training with its roundings")
-    student = ModelConfig(name=NAME, options={"body": str(find_weights(config.model).resolve())})
+    options = {"body": str(find_weights(config.model).resolve())}
+    student = ModelConfig(name=NAME, options=options | ({"weight_bits": 4} if config.to == "int4" else {}))
     run = dataclasses.replace(with_own_cache(config.run, "fp32"), student=student, precision="fp32", compile="off")
     with stage("quantisation-aware training", folder):
         finish_run(run, trained.path, observer)
@@ -155,12 +158,13 @@ def _written(
     train, test = data
     encode, calibration = {"half": to_half, "int8-weights": to_int8_weights}.get(config.to), None
     if encode is None:
+        bits = CALIBRATED[config.to]
         shown = torch.cat(list(shown_images(train, config.run.seed, 2 * config.images)))
         seen, others = shown[::2], shown[1::2]
         calibration = config.calibration
         if calibration == AUTO:
-            calibration = best_calibration(network, seen, others if len(others) else seen, observer)
-        encode = partial(to_int8, images=seen.numpy(), calibration=calibration)
+            calibration = best_calibration(network, seen, others if len(others) else seen, observer, bits)
+        encode = partial(to_int8, images=seen.numpy(), calibration=calibration, weight_bits=bits)
     encoding = Encoding(precision=config.to, encode=encode, max_drop=config.max_drop, expected=expected)
     found = export(network, folder / ONNX, test, encoding=encoding)
     report = _report(config, found, folder, calibration, trained=(folder / "trained").exists())
@@ -168,11 +172,13 @@ def _written(
     return report
 
 
-def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: Observer) -> str:
+def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: Observer, weight_bits: int = 8) -> str:
     """The calibration on images ``seen`` that changes the answers to ``others`` least, by KL divergence in nats."""
     with torch.no_grad():
         expected = network(network.preprocessing(others)).log_softmax(dim=1)
-    encodes = {name: partial(to_int8, images=seen.numpy(), calibration=name) for name in CALIBRATIONS}
+    encodes = {
+        name: partial(to_int8, images=seen.numpy(), calibration=name, weight_bits=weight_bits) for name in CALIBRATIONS
+    }
     distances = {}
     for name, answers in encoded_answers(network, encodes, others.numpy()).items():
         found = torch.from_numpy(answers).log_softmax(dim=1)

@@ -3,13 +3,16 @@
 int8 as ONNX Runtime computes it: activations in 8 bits per tensor, between ranges that are seen on images; weights
 symmetric, per output channel, in 7 bits (−64 to 64). The eighth bit would be worth little, and processors without
 VNNI add products of 8-bit numbers up with saturation: the file would answer otherwise there.
+
+int4 is the same arithmetic on weights of 4 bits (−7 to 7), two to a byte, which the runtime widens when it loads the
+file; the first layer and the last one, which suffer most and weigh little, have weights as in int8.
 """
 
 import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -22,22 +25,24 @@ from model_compression.registry import unknown_name
 
 Array = npt.NDArray[Any]
 
-WEIGHT_BOUND = 64  # the largest weight of a channel is this integer
+FOUR_BIT_BOUND = 7
+FOUR_BIT_REACH = 2.5  # root mean squares; weights beyond are clipped: near the least squared error for a normal law
 CALIBRATIONS = ("minmax", "percentile", "entropy")
 _BATCH = 32
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _INT8 = (*_WEIGHTED, "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Concat")
+_INT4_OPSET = 21  # the first whose casts know 4 bits
 _SMALL = 1024  # numbers: tensors of fewer are left as they are
 
 
-def to_int8(model: Any, images: Array, calibration: str) -> Any:
-    """``model`` with int8 arithmetic between quantised tensors (QDQ).
+def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -> Any:
+    """``model`` with int8 arithmetic between quantised tensors (QDQ), its weights in ``weight_bits``, 8 or 4.
 
     ``images`` (N, C, H, W), as the model takes them, show the ranges of activations. ``calibration`` is "minmax", all
     that is seen; "percentile", without the outermost 0.01 %; or "entropy", the range whose histogram loses least.
 
-    Raises UsageError for an unknown calibration and for a model without a convolution or inner product, and
-    MissingExtraError.
+    Raises UsageError for an unknown calibration, for a model without a convolution or inner product and, with 4 bits,
+    for one of two at most; and MissingExtraError.
     """
     try:
         from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
@@ -47,6 +52,10 @@ def to_int8(model: Any, images: Array, calibration: str) -> Any:
     if calibration not in methods:
         raise unknown_name("calibration", calibration, list(methods))
     untouched = _preprocessing(model)
+    options: dict[str, Any] = {"CalibPercentile": 99.99} if calibration == "percentile" else {}
+    if weight_bits == 4:
+        model = _of_opset(model, _INT4_OPSET)
+        options["TensorQuantOverrides"] = _rounded_to_four_bits(model)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         try:
@@ -61,12 +70,59 @@ def to_int8(model: Any, images: Array, calibration: str) -> Any:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod[methods[calibration]],
-                extra_options={"CalibPercentile": 99.99} if calibration == "percentile" else {},
+                extra_options=options,
             )
         except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # it has no exceptions of its own
             reason = str(error).partition("\n")[0]
             raise ModelCompressionError(f"ONNX Runtime cannot quantise this network: {reason}") from error
-        return _loaded(path)
+        quantised = _loaded(path)
+    return _stored_in_four_bits(quantised, options["TensorQuantOverrides"]) if weight_bits == 4 else quantised
+
+
+def _rounded_to_four_bits(model: Any) -> dict[str, list[dict[str, Any]]]:
+    """Rounds weights of ``model`` in place; returns, by name, what ONNX Runtime's quantiser needs to keep them so."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weighted = [node for node in model.graph.node if node.op_type in _WEIGHTED]
+    names = [name for node in weighted[1:-1] for name in node.input[1:2] if name in tensors]
+    if not names:
+        raise UsageError("the network has no layer between its first and its last that int4 would store smaller")
+    kept = {}
+    for name in names:
+        values, axis = numpy_helper.to_array(tensors[name]), _output_axis(model, name)
+        others = tuple(number for number in range(values.ndim) if number != axis)
+        reach = np.minimum(np.abs(values).max(axis=others), FOUR_BIT_REACH * np.sqrt((values**2).mean(axis=others)))
+        scale = (np.maximum(reach, 1e-12) / FOUR_BIT_BOUND).astype(np.float32)
+        by_channel = scale.reshape([-1 if number == axis else 1 for number in range(values.ndim)])
+        steps = np.round(values / by_channel).clip(-FOUR_BIT_BOUND, FOUR_BIT_BOUND)
+        tensors[name].CopyFrom(numpy_helper.from_array(steps.astype(np.float32) * by_channel, name))
+        kept[name] = [{"axis": axis, "scale": one, "zero_point": np.int8(0)} for one in scale]
+    return kept
+
+
+def _stored_in_four_bits(model: Any, names: Iterable[str]) -> Any:
+    """``model`` with the int8 integers of weights ``names``, which are small, two to a byte."""
+    import ml_dtypes
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        whole = tensor.name.removesuffix("_quantized")
+        if whole in names:
+            steps, name = numpy_helper.to_array(tensor), tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(steps.astype(ml_dtypes.int4), f"{name}_int4"))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}_wide", to=TensorProto.INT8))
+    assert len(casts) == len(list(names)), "a weight was not quantised"
+    return _with_nodes_first(model, casts)
+
+
+def _of_opset(model: Any, version: int) -> Any:
+    """``model`` in a version of the operators that is at least ``version``."""
+    from onnx import version_converter
+
+    (own,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return model if own >= version else version_converter.convert_version(model, version)
 
 
 def to_half(model: Any) -> Any:

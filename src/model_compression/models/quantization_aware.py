@@ -1,4 +1,4 @@
-"""A network that computes, in training, with the roundings of the int8 file that it will become.
+"""A network that computes, in training, with the roundings of the int8 or int4 file that it will become.
 
 Weights are rounded per output channel and inputs of convolutions and inner products per tensor, as `export.fewer_bits`
 has it (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
@@ -6,6 +6,7 @@ inference", arXiv 1712.05877); gradients pass the roundings as if there were non
 is not folded: it scales each channel, and so does not change the roundings per channel.
 """
 
+import math
 from collections import OrderedDict
 from contextlib import ExitStack
 from typing import Any
@@ -13,30 +14,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model_compression.errors import UsageError
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.weights import find_weights, read_model
 
 NAME = "quantization-aware"
-_LEVELS, _WEIGHT_BOUND = 255, 64  # of activations, and the integer that is the largest weight
+_LEVELS = 255  # of activations
+_WEIGHT_BOUND = {8: 64, 4: 7}  # the integer that is the largest weight, by bits
+_REACH = {8: math.inf, 4: 2.5}  # root mean squares of a channel, beyond which its weights are clipped
 _MOMENTUM = 0.05  # of the ranges, per step
 
 
 @MODELS.register(NAME, listed=False)
-def quantization_aware(body: str = "lenet", num_classes: int | None = None) -> Network:
-    """Network ``body``: the name of one with fresh weights, of ``num_classes``; or a weights file or run."""
+def quantization_aware(body: str = "lenet", num_classes: int | None = None, weight_bits: int = 8) -> Network:
+    """Network ``body``: the name of one with fresh weights, of ``num_classes``; or a weights file or run.
+
+    ``weight_bits``: 8 or 4; with 4 the weights of the first layer and the last have 8 nevertheless.
+    """
+    if weight_bits not in _WEIGHT_BOUND:
+        raise UsageError(f"weight_bits must be 8 or 4, got {weight_bits}")
     if body in MODELS:
         options = {} if num_classes is None else {"num_classes": num_classes}
-        return _QuantizationAware(create_model(body, **options))
-    return _QuantizationAware(read_model(find_weights(body)))
+        return _QuantizationAware(create_model(body, **options), weight_bits)
+    return _QuantizationAware(read_model(find_weights(body)), weight_bits)
 
 
 class _QuantizationAware(Network):
     ranges: Tensor
 
-    def __init__(self, body: Network):
+    def __init__(self, body: Network, weight_bits: int = 8):
         super().__init__(OrderedDict(network=body))
         self.preprocessing, self.declares_preprocessing = body.preprocessing, body.declares_preprocessing
-        self._layers = [name for name, layer in body.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        self._layers = _layers_of(body)
+        self._bits = dict.fromkeys(self._layers, 8) | dict.fromkeys(self._layers[1:-1], weight_bits)
         self.register_buffer("ranges", torch.zeros(len(self._layers), 2))  # of each layer's input; none: (0, 0)
 
     def deployed(self) -> Network:
@@ -57,7 +67,7 @@ class _QuantizationAware(Network):
         with ExitStack() as stack:
             for number, name in enumerate(self._layers):
                 layer = network.get_submodule(name)
-                weights[f"{name}.weight"] = rounded_weight(layer.weight)  # type: ignore[arg-type]
+                weights[f"{name}.weight"] = rounded_weight(layer.weight, self._bits[name])  # type: ignore[arg-type]
                 # For this call only: a copy of the network, as of averaged weights, has ranges of its own.
                 stack.callback(layer.register_forward_pre_hook(self._rounding(number)).remove)
             logits: Tensor = torch.func.functional_call(network, weights, (images,))
@@ -80,11 +90,29 @@ class _QuantizationAware(Network):
         self.ranges[number] = torch.where((known == 0).all(), seen, known.lerp(seen, _MOMENTUM))
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
-    """Each output channel (the first axis) rounded to −64…64 steps of its largest weight; the gradient passes."""
-    largest = weight.detach().abs().flatten(1).amax(dim=1).clamp_min(1e-12)
-    scale = (largest / _WEIGHT_BOUND).view(-1, *[1] * (weight.ndim - 1))
-    return weight + ((weight / scale).round() * scale - weight).detach()
+def _layers_of(network: nn.Module) -> list[str]:
+    return [name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+def check_weight_bits(network: Network, weight_bits: int) -> None:
+    """Raises UsageError for a network with no layer that has weights of 4 bits: neither the first nor the last."""
+    found = len(_layers_of(network.deployed()))
+    if weight_bits == 4 and found < 3:
+        raise UsageError(
+            f"int4 stores the layers between the first and the last in 4 bits, and {network.name} has "
+            f"{found} in all; choose int8"
+        )
+
+
+def rounded_weight(weight: Tensor, bits: int = 8) -> Tensor:
+    """Each output channel (the first axis) rounded to −64…64 steps of its largest weight; the gradient passes.
+
+    With 4 ``bits`` to −7…7 steps, the largest of which is 2.5 root mean squares of the channel at most.
+    """
+    channels, bound = weight.detach().flatten(1), _WEIGHT_BOUND[bits]
+    reach = torch.minimum(channels.abs().amax(dim=1), _REACH[bits] * channels.square().mean(dim=1).sqrt())
+    scale = (reach.clamp_min(1e-12) / bound).view(-1, *[1] * (weight.ndim - 1))
+    return weight + ((weight / scale).round().clamp(-bound, bound) * scale - weight).detach()
 
 
 def rounded_input(values: Tensor, limits: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.compress.budget import as_if_trained, int8_file, share_that_fits
+from model_compression.compress.budget import as_if_trained, quantised_file, share_that_fits
 from model_compression.compress.channels import SMALLEST, copied, cost_of
 from model_compression.data.dataset import Dataset
 from model_compression.errors import MissingExtraError, UsageError
@@ -56,7 +56,7 @@ def test_file_of_an_untrained_network_is_as_large_as_that_of_a_trained_one(data)
         optimizer.step()
     sizes = []
     for one in (network, as_if_trained(network), trained.eval()):
-        with int8_file(one, data) as path:
+        with quantised_file(one, data) as path:
             sizes.append(path.stat().st_size)
     assert sizes[0] < 0.95 * sizes[2]
     assert sizes[1] == pytest.approx(sizes[2], rel=0.01)

@@ -37,6 +37,39 @@ def exact(model):
         return model(model.preprocessing(torch.from_numpy(PIXELS))).numpy()
 
 
+def four_bits(weight):
+    """Steps −7…7 and the size of a step for each output channel, in float64."""
+    channels = weight.detach().double().flatten(1).numpy()
+    reach = np.minimum(np.abs(channels).max(axis=1), 2.5 * np.sqrt((channels**2).mean(axis=1)))
+    scale = reach / 7
+    return np.clip(np.round(channels / scale[:, None]), -7, 7).reshape(weight.shape), scale
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_int4_stores_what_training_sees_two_to_a_byte_and_the_outer_layers_as_int8(calibration, tmp_path):
+    model = network()
+    with torch.no_grad():
+        model.conv2.weight[0, 0, 0, 0] = 5.0  # clipped
+    graph, _ = written(model, lambda one: to_int8(one, PIXELS, calibration, weight_bits=4), tmp_path / "a.onnx")
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    stored, steps = tensors["network.conv2.weight_quantized_int4"], four_bits(model.conv2.weight)
+    assert (stored.data_type, len(stored.raw_data)) == (onnx.TensorProto.INT4, model.conv2.weight.numel() // 2)
+    assert np.array_equal(numpy_helper.to_array(stored).astype(np.float64), steps[0])
+    scale = numpy_helper.to_array(tensors["network.conv2.weight_scale"])
+    np.testing.assert_allclose(scale, steps[1], rtol=1e-6)
+    seen = rounded_weight(model.conv2.weight, 4).detach().numpy()
+    np.testing.assert_allclose(seen, steps[0] * steps[1][:, None, None, None], atol=1e-6)
+    for outer in ("conv", "head"):
+        assert np.abs(numpy_helper.to_array(tensors[f"network.{outer}.weight_quantized"])).max() == 64
+
+
+def test_clipping_to_four_bits_costs_a_normal_law_less_than_its_largest_weight():
+    weight = torch.randn(16, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scale = weight.abs().amax(dim=1, keepdim=True) / 7
+    unclipped = ((weight / scale).round() * scale - weight).square().mean()
+    assert float((rounded_weight(weight, 4) - weight).square().mean()) < 0.7 * float(unclipped)
+
+
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_int8_answers_nearly_alike_with_the_weights_that_training_sees(calibration, tmp_path, capfd):
     model = network()
@@ -54,19 +87,29 @@ def test_int8_answers_nearly_alike_with_the_weights_that_training_sees(calibrati
     assert capfd.readouterr().out == ""
 
 
-def test_int8_is_what_the_network_that_is_trained_for_it_answers(tmp_path):
-    model = network()
-    _, answers = written(model, lambda one: to_int8(one, PIXELS, "minmax"), tmp_path / "a.onnx")
-    aware = _QuantizationAware(network())
+def ranges(graph):
+    """Low and high of the quantised activations, in order: of every layer's input, and of the answers."""
+    values = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.graph.initializer}
+    nodes = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    # A tensor that is reshaped is quantised twice, with the same step.
+    steps = {node.input[1]: (values[node.input[1]], values[node.input[2]]) for node in nodes}.values()
+    return torch.tensor(np.array([[-zero * scale, (255 - zero) * scale] for scale, zero in steps])).float()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_file_is_what_the_network_that_is_trained_for_it_answers(tmp_path, bits):
+    graph, answers = written(network(), lambda one: to_int8(one, PIXELS, "minmax", bits), tmp_path / "a.onnx")
+    aware = _QuantizationAware(network(), bits)
     images = aware.preprocessing(torch.from_numpy(PIXELS))
-    aware.train()(images)  # sees the ranges
+    aware.train()(images)  # sees the ranges, of inputs that are rounded: the file's are of inputs that are not
+    *inputs, output = ranges(graph)
+    np.testing.assert_allclose(aware.ranges, torch.stack(inputs), rtol=0.01, atol=0.02)
+    aware.ranges.copy_(torch.stack(inputs))
     with torch.no_grad():
-        logits = aware.eval()(images)
-    limits = torch.from_numpy(np.array([exact(model).min(), exact(model).max()]))
-    simulated = rounded_input(logits, limits).numpy()  # the file rounds its answers too
-    step = float(limits[1] - limits[0]) / 255
+        simulated = rounded_input(aware.eval()(images), output).numpy()  # the file rounds its answers too
+    step = float(output[1] - output[0]) / 255
     assert np.abs(simulated - answers).max() < 1.01 * step
-    assert (np.abs(simulated - answers) < 0.01 * step).mean() > 0.5
+    assert (np.abs(simulated - answers) < 0.01 * step).mean() > 0.9
 
 
 def test_half_and_int8_weights_are_those_roundings(tmp_path):
@@ -115,6 +158,10 @@ def test_what_cannot_be_quantised_is_said(tmp_path):
     write_unverified(network(), plain, (3, 8, 8), preprocessing=True)
     with pytest.raises(UnknownNameError, match="unknown calibration 'minmx'; did you mean 'minmax'"):
         to_int8(onnx.load(plain), PIXELS, "minmx")
+    two = Network(OrderedDict(conv=nn.Conv2d(3, 16, 3), flatten=nn.Flatten(), head=nn.Linear(576, 10)))
+    write_unverified(two, plain, (3, 8, 8), preprocessing=True)
+    with pytest.raises(UsageError, match="has no layer between its first and its last"):
+        to_int8(onnx.load(plain), PIXELS, "minmax", 4)
     pool = Network(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
     write_unverified(pool, plain, (3, 8, 8), preprocessing=True)
     with pytest.raises(UsageError, match="has no convolution and no inner product"):
