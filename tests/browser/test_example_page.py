@@ -11,8 +11,9 @@ from PIL import Image
 
 from model_compression.data.dataset import Dataset
 from model_compression.export.classify import classify
+from model_compression.export.fewer_bits import to_int8
 from model_compression.export.runtimes import open_file
-from model_compression.export.write import export
+from model_compression.export.write import Encoding, export, logits_on
 from model_compression.models.weights import load_model
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
@@ -39,7 +40,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The shipped student as student.onnx and, without preprocessing, bare.onnx; pictures of its size and another."""
+    """The shipped student as student.onnx, without preprocessing as bare.onnx, and as int4.onnx; pictures of its size and another."""
     folder = tmp_path_factory.mktemp("exported")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
@@ -48,6 +49,7 @@ def files(tmp_path_factory):
     network = load_model("lenet-cifar10")
     for name, inside in (("student", True), ("bare", False)):
         export(network, folder / f"{name}.onnx", data, preprocessing=inside)
+    export(network, folder / "int4.onnx", data, encoding=_int4(network, data))
     across, down = np.meshgrid(np.linspace(0, 1, 32), np.linspace(0, 1, 32))
     pixels = np.stack([255 * across, 255 * down, 255 * (across - down) ** 2], axis=2).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "small.png")
@@ -55,6 +57,11 @@ def files(tmp_path_factory):
     (folder / "no.onnx").write_bytes(b"something else")
     (folder / "no.png").write_bytes(b"no picture")
     return folder
+
+
+def _int4(network, data):
+    encode = partial(to_int8, images=data.images, calibration="minmax", weight_bits=4)
+    return Encoding(precision="int4", encode=encode, max_drop=100, expected=logits_on(network, data))
 
 
 def shown(page):
@@ -67,7 +74,7 @@ def shown(page):
     }
 
 
-@pytest.mark.parametrize("name", ["student", "bare"])
+@pytest.mark.parametrize("name", ["student", "bare", "int4"])
 def test_browser_answers_as_python_does(open_page, address, files, name):
     page = open_page(address)
     page.set_input_files("#model", files / f"{name}.onnx")
