@@ -40,7 +40,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The shipped student as student.onnx, without preprocessing as bare.onnx, and as int4.onnx; pictures of its size and another."""
+    """The shipped student as student.onnx, without preprocessing as bare.onnx, as int4.onnx; pictures of two sizes."""
     folder = tmp_path_factory.mktemp("exported")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)

@@ -1,7 +1,7 @@
 """The report's page as a reader has it: on a telephone and a wide screen, in light and dark, by pointer, on paper."""
 
 import pytest
-from written_runs import measured, write_run
+from written_runs import measured, write_compression, write_run
 
 from model_compression.report.contents import make_report
 from model_compression.report.html import to_html
@@ -63,7 +63,7 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Reports as files: of one run, of several ways with seeds, and of one that goes on."""
+    """Reports as files: of one run, of several ways with seeds, of one that goes on, and of a compression."""
     folder = tmp_path_factory.mktemp("report")
     classes = (
         "airplane",
@@ -87,6 +87,7 @@ def pages(tmp_path_factory):
         folder / "a-run-folder-with-a-name-as-long-as-those-of-people-who-put-every-option-in-it", done=2
     )
     given = {"one": [folder / "runs" / "kd-0"], "several": [folder / "runs", going_on], "going on": [going_on]}
+    given["compressed"] = [write_compression(folder / "small")]
     files = {name: folder / f"{name}.html" for name in given}
     for name, paths in given.items():
         files[name].write_text(to_html(make_report(paths)))
@@ -95,7 +96,7 @@ def pages(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("name", ["one", "several", "going on"])
+@pytest.mark.parametrize("name", ["one", "several", "going on", "compressed"])
 def test_page_is_whole_and_legible(open_page, pages, name, width, scheme):
     page = open_page(pages[name], width=width, color_scheme=scheme, offline=True)
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")

@@ -28,13 +28,14 @@ from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import check_weight_bits
 from model_compression.models.weights import find_weights, read_model
 from model_compression.registry import unknown_name
+from model_compression.report.compression_stages import FILE as RESULT
 from model_compression.report.compression_stages import Stage, markdown, plot, to_plain
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import load_data
 
-FILE, RESULT = "compress.json", "stages.json"
+FILE = "compress.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,17 @@
 """The stages of a compression: a table, and a plot of accuracy against size and latency, Pareto fronts marked."""
 
 import io
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from model_compression.errors import FileFormatError
 from model_compression.files import write_atomically
 from model_compression.report.words import count
 
+FILE = "stages.json"
 _BLUE, _GREY = "#0072B2", "#777777"
 
 
@@ -28,6 +31,38 @@ class Stage:
     interval: tuple[float, float]
     median_ms: float
     p95_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """What `compress` left in the folder ``path``: stages, timed with ``threads``; what of the budget is ``broken``."""
+
+    path: Path
+    stages: Sequence[Stage]
+    threads: int
+    broken: Sequence[str]
+
+
+def read_compression(folder: Path) -> Compression | None:
+    """What stages.json in ``folder`` says, None without one. Raises FileFormatError for a damaged one."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    names = [field.name for field in fields(Stage)]
+    try:
+        values = json.loads(path.read_text())
+        stages = [Stage(**{name: one[name] for name in names}) for one in values["stages"]]
+        numbers = [
+            n for s in stages for n in (s.size_bytes, s.parameters, s.macs, s.accuracy, *s.interval, s.median_ms)
+        ]
+        if not stages or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("a figure is missing")
+        found = Compression(path=folder, stages=stages, threads=int(values["threads"]), broken=list(values["broken"]))
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileFormatError(f"{path} is not what `model-compression compress` writes: {error}") from None
+    return found
 
 
 def front(stages: Sequence[Stage], cost: str) -> list[bool]:

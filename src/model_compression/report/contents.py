@@ -20,6 +20,8 @@ from model_compression.report.answers import (
     confusion,
     mistakes,
 )
+from model_compression.report.compression_stages import Compression, read_compression
+from model_compression.report.compression_stages import to_plain as plain_stages
 from model_compression.report.groups import Gain, Group, gains, group_runs, short
 from model_compression.report.predictions import Predictions
 from model_compression.report.run_files import RunFiles, find_runs
@@ -70,6 +72,7 @@ class Report:
     gains: Sequence[Gain]
     details: Sequence[Detail]
     costs: Sequence[Cost]
+    compressions: Sequence[Compression]
 
     @property
     def runs(self) -> list[RunFiles]:
@@ -86,7 +89,15 @@ def make_report(paths: Sequence[str | Path]) -> Report:
     groups = group_runs(find_runs(paths))
     details = [detail for group in groups if (detail := _detail(group)) is not None]
     costs = [cost for series, group in enumerate(groups) if (cost := _cost(group, series, details)) is not None]
-    return Report(title=_title(groups), groups=groups, gains=gains(groups), details=details, costs=costs)
+    folders = dict.fromkeys(Path(path).expanduser() for path in paths)
+    return Report(
+        title=_title(groups),
+        groups=groups,
+        gains=gains(groups),
+        details=details,
+        costs=costs,
+        compressions=[found for folder in folders if (found := read_compression(folder)) is not None],
+    )
 
 
 def interval_of(group: Group, detail: Detail | None) -> tuple[float, float] | None:
@@ -106,6 +117,15 @@ def to_plain(report: Report) -> dict[str, Any]:
         "groups": [_plain_group(group, report.detail_of(group)) for group in report.groups],
         "gains": [asdict(gain) for gain in report.gains],
         "costs": [asdict(cost) for cost in report.costs],
+        "compressions": [
+            {
+                "path": str(found.path),
+                "threads": found.threads,
+                "stages": plain_stages(found.stages),
+                "broken": list(found.broken),
+            }
+            for found in report.compressions
+        ],
     }
 
 

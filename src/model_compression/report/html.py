@@ -8,6 +8,8 @@ from typing import Any
 from model_compression._version import __version__
 from model_compression.report.answers import Calibration
 from model_compression.report.charts import SERIES, Chart, Line, line_chart, reliability_chart, scatter_chart
+from model_compression.report.compression_stages import Compression, Stage
+from model_compression.report.compression_stages import to_plain as plain_stages
 from model_compression.report.contents import Cost, Detail, Report
 from model_compression.report.groups import Group
 from model_compression.report.page_parts import (
@@ -20,7 +22,7 @@ from model_compression.report.page_parts import (
     picture,
     tiles,
 )
-from model_compression.report.words import command, environment_in_words, recipe_in_words, size
+from model_compression.report.words import command, count, environment_in_words, recipe_in_words, size
 
 _MANY_CLASSES = 20
 _SHOWN_CONFUSIONS = 15
@@ -55,6 +57,7 @@ def to_html(report: Report) -> str:
         unfinished=[run for run in report.runs if run.metrics is None],
         curves=_curves(report),
         costs=_cost_charts(report.costs),
+        compressions=[(found, *_compression(found, number)) for number, found in enumerate(report.compressions)],
         measured=any(cost.latency for cost in report.costs),
         details=[_detail(report, detail) for detail in report.details],
         recipes=[(group, recipe_in_words(group.recipe), command(group)) for group in report.groups],
@@ -122,6 +125,30 @@ def _cost_charts(costs: Sequence[Cost]) -> list[tuple[str, Chart]]:
             x = f"{runtime}, batch 1, median ms, {threads} thread{'' if threads == 1 else 's'}"
             charts.append((f"Latency in {runtime}", _cost_chart(found, f"latency-{number}", x)))
     return charts
+
+
+def _compression(found: Compression, number: int) -> tuple[list[tuple[str, Chart]], list[dict[str, Any]]]:
+    """Charts of what its stages cost, with their titles; and the stages, with whether they are on a Pareto front."""
+
+    def chart(cost: str, factor: float, form: str, x: str) -> Chart:
+        return scatter_chart(
+            [_stage(*one, cost, factor, form) for one in enumerate(found.stages)],
+            key=f"{cost}-{number}",
+            x=x,
+            y="test accuracy, %",
+        )
+
+    by_size = chart("size_bytes", 1e-3, "{:,.0f} kB", "file, kB, logarithmic")
+    by_time = chart("median_ms", 1, "{:.3g} ms", f"one image, median ms, {count(found.threads, 'thread')}, logarithmic")
+    return [("Size", by_size), ("Latency", by_time)], plain_stages(found.stages)
+
+
+def _stage(series: int, stage: Stage, cost: str, factor: float, form: str) -> Line:
+    across = factor * getattr(stage, cost)
+    low, high = (100 * end for end in stage.interval)
+    text = f"{form.format(across)}, {percent(stage.accuracy)}"
+    points = [(across, 100 * stage.accuracy, text)]
+    return Line(name=f"{stage.name}, {stage.runtime}", series=series, points=points, low=[low], high=[high])
 
 
 def _differ(points: Sequence[tuple[Cost, float, str]]) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 
+from model_compression.report.compression_stages import markdown as stages_table
 from model_compression.report.contents import Report, interval_of
 from model_compression.report.page_parts import SPACE, gain_text, interval_text, p_text, percent
 from model_compression.report.words import command, duration, recipe_in_words, size
@@ -21,7 +22,7 @@ _GAINS = (
 def to_markdown(report: Report) -> str:
     """The report's figures as a page of Markdown. Text from files cannot become markup."""
     parts = [f"# {plain(report.title)}", _table(report), *_gains(report), *_unfinished(report), _NOTES]
-    return "\n\n".join([*parts, *_recipes(report)]).replace(SPACE, " ") + "\n"
+    return "\n\n".join([*parts, *_compressions(report), *_recipes(report)]).replace(SPACE, " ") + "\n"
 
 
 def _table(report: Report) -> str:
@@ -68,6 +69,15 @@ def _unfinished(report: Report) -> list[str]:
         for run in report.runs
         if run.metrics is None
     ]
+
+
+def _compressions(report: Report) -> list[str]:
+    parts = []
+    for found in report.compressions:
+        parts.append(f"From the student to the file that ships, {plain(str(found.path))}; * is on the Pareto front:")
+        parts.append(stages_table(found.stages, found.threads).rstrip())
+        parts += [f"The budget is not kept: {plain(fault)}." for fault in found.broken]
+    return parts
 
 
 def _recipes(report: Report) -> list[str]:

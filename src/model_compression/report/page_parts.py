@@ -94,9 +94,9 @@ def _of_group(report: Report, group: Group) -> list[Tile]:
 
 
 def _cost_tiles(report: Report, group: Group) -> list[Tile]:
-    found = []
+    found = _shipped_tiles(report)
     cost = next((cost for cost in report.costs if cost.group == group.name), None)
-    if cost and cost.size_bytes:
+    if cost and cost.size_bytes and not found:
         counted = f"{cost.parameters:,} parameters, " if cost.parameters else ""
         found.append(Tile(name="Size", value=size(cost.size_bytes), note=f"{counted}its weights file"))
     seconds = [run.metrics["seconds"] for run in group.finished if run.metrics and "seconds" in run.metrics]
@@ -107,6 +107,16 @@ def _cost_tiles(report: Report, group: Group) -> list[Tile]:
         where = hardware.get("gpu") or hardware.get("processor") or "the hardware named below"
         found.append(Tile(name="Training", value=duration(mean), note=f"on {where}{each}"))
     return found
+
+
+def _shipped_tiles(report: Report) -> list[Tile]:
+    """Of one compression, its last stage."""
+    if len(report.compressions) != 1:
+        return []
+    first, last = report.compressions[0].stages[0], report.compressions[0].stages[-1]
+    faster = f"{first.median_ms / last.median_ms:.2g} times as fast as {first.name} in {first.runtime}"
+    note = f"{last.name}, {percent(last.accuracy)}, {faster}"
+    return [Tile(name="What ships", value=size(last.size_bytes), note=note)]
 
 
 def _accuracy_tile(group: Group, detail: Detail | None) -> Tile:

@@ -6,10 +6,11 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from written_runs import measured, write_run
+from written_runs import measured, write_compression, write_run
 
 from model_compression.cli.main import main
 from model_compression.config import ModelConfig
+from model_compression.errors import FileFormatError
 from model_compression.report.contents import make_report, to_plain
 from model_compression.report.html import to_html
 from model_compression.report.markdown import to_markdown
@@ -141,6 +142,35 @@ def test_latency_is_drawn_where_it_was_measured(tmp_path):
     charts = [attributes["aria-label"] for _, attributes in page.elements if "data-lines" in attributes]
     assert charts[2:5] == ["Size", "Latency in PyTorch", "Latency in ONNX Runtime"]
     assert "PyTorch, batch 1, 2 threads: 0.5 ms" in page.text
+
+
+def test_stages_of_a_compression_are_on_every_page(tmp_path, capsys):
+    folder = write_compression(tmp_path / "small", broken=["700 bytes, at most 600 are allowed"])
+    page = Page(to_html(make_report([folder])))
+    charts = [attributes["aria-label"] for _, attributes in page.elements if "data-lines" in attributes]
+    assert charts[2:4] == ["Size", "Latency"]
+    said = re.sub(r"\s+", " ", page.text)
+    assert "What ships700 bytesint8, 57.00 %, 4 times as fast as distilled in PyTorch" in said
+    assert "The budget is not kept: 700 bytes, at most 600 are allowed." in said
+    assert "pruned, PyTorch 2,500 bytes * 1,234 58.00 % 57.0 to 59.0 % 0.410 ms int8" in said  # slower than distilled
+    text = to_markdown(make_report([folder]))
+    assert "| int8 | ONNX Runtime | 700 * | 1,234 | 5,678 | 57.00% | 56.00% to 58.00% | 0.100 * | 0.200 |" in text
+    assert "The budget is not kept: 700 bytes, at most 600 are allowed." in text
+    assert main(["report", str(folder), "--format", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["compressions"]
+    written = json.loads((folder / "stages.json").read_text())
+    assert (found["path"], found["threads"], found["broken"]) == (str(folder), 2, written["broken"])
+    assert [{key: one[key] for key in written["stages"][0]} for one in found["stages"]] == written["stages"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "{}", '{"stages": [], "threads": 2, "broken": []}', '{"stages": [3]}', '{"stages": [{"name": "a"}]}']
+)
+def test_damaged_stages_are_named(tmp_path, text):
+    folder = write_compression(tmp_path / "small")
+    (folder / "stages.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"small/stages\.json is not what `model-compression compress` writes: "):
+        make_report([folder])
 
 
 def test_sizes_that_are_all_but_equal_are_not_drawn(tmp_path):

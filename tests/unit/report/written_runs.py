@@ -57,6 +57,21 @@ def write_run(folder, method="kd", seed=0, *, share=0.6, images=200, classes=CLA
     return folder
 
 
+def write_compression(folder, **changes):
+    """Writes what `compress` leaves: a run that is distilled, and stages of growing cheapness; returns ``folder``."""
+    write_run(folder / "distilled")
+    stages = [
+        {"name": name, "runtime": runtime, "size_bytes": number, "parameters": 1234, "macs": 5678, "accuracy": share,
+         "interval": [share - 0.01, share + 0.01], "median_ms": time, "p95_ms": 2 * time}
+        for name, runtime, number, share, time in (
+            ("distilled", "PyTorch", 5000, 0.6, 0.4), ("pruned", "PyTorch", 2500, 0.58, 0.41),
+            ("int8", "ONNX Runtime", 700, 0.57, 0.1))
+    ]  # fmt: skip
+    values = {"threads": 2, "stages": stages, "budget": {}, "teacher_accuracy": 0.9, "broken": []}
+    (folder / "stages.json").write_text(json.dumps(values | changes))
+    return folder
+
+
 def measured(milliseconds):
     """What `measure --json` prints."""
     latency = [
