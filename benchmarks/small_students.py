@@ -31,21 +31,13 @@ FOLDER, RUNS = Path("results/small-students"), Path("runs/small-students")
 def plan(student: str, seed: int) -> CompressConfig:
     """A tenth of the bytes of ``student`` in float32, and of a LeNet 250 kB at most."""
     run = dataclasses.replace(RECIPES.create("lenet-distilled-cifar10").config, seed=seed)
+    settings: dict[str, Any] = {"to": "int4", "steps": 3, "step_epochs": 3}
     if student == "lenet":
         budget = Budget(max_bytes=250_000, min_accuracy=0.80)
-        return CompressConfig(
-            run=run,
-            budget=budget,
-            steps=3,
-            step_epochs=3,
-            prune_epochs=40,
-            low_rank=True,
-            to="int4",
-            quantize_epochs=16,
-        )
+        return CompressConfig(run=run, budget=budget, prune_epochs=40, low_rank=True, quantize_epochs=16, **settings)
     optim = OptimConfig(optimizer="muon", lr=8e-3, weight_decay=0.1, schedule="one_cycle")
     run = dataclasses.replace(run, student=ModelConfig(name=student), epochs=20, batch_size=512, optim=optim)
-    return CompressConfig(run=run, budget=Budget(max_bytes=108_000, min_accuracy=0.80), steps=4, step_epochs=2)
+    return CompressConfig(run=run, budget=Budget(max_bytes=108_000, min_accuracy=0.80), **settings)
 
 
 def main() -> None:
