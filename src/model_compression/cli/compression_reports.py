@@ -89,7 +89,7 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
 
     network = read_model(find_weights(read(PruneConfig, folder / FILE).model))
     count = sum(parameter.numel() for parameter in network.parameters())
-    figures = {name: value for name, value in network.facts.items() if name != "class_names"}
+    figures = {name: value for name, value in network.facts.items() if name not in ("class_names", "image_shape")}
     return {**figures, "share": 1.0, "parameters": count, "density": density_of(network)}
 
 

@@ -17,7 +17,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
     parser.add_argument(
-        "--size", type=int, metavar="PIXELS", help="side of the images (default: what it asks for, else 32)"
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images (default: what it asks for or was trained on, else 32)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.size is not None and args.size < 1:
         raise UsageError(f"--size must be at least 1, got {args.size}")
     model = load_model(args.model, parse_pairs(args.option, "--option"))
-    size = (args.size, args.size) if args.size else model.preprocessing.size or (32, 32)
+    size = (args.size, args.size) if args.size else model.image_size
     try:
         found = layers(model.body, torch.zeros(2, 3, *size))
     except Exception as error:  # a network of others says in its own way what it cannot take

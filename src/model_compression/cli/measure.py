@@ -23,7 +23,12 @@ Runs = list[tuple[str, Callable[[int], Callable[[], object]]]]  # runtime → ba
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("model", metavar="MODEL", help="a network's name, a weights file, a run, or an exported file")
-    parser.add_argument("--size", type=int, default=32, metavar="PIXELS", help="side of the images (default: 32)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the images (default: what it asks for or was trained on, else 32)",
+    )
     parser.add_argument(
         "--batch-size", type=int, default=256, metavar="N", help="images a call for throughput, beside 1 (default: 256)"
     )
@@ -42,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.models.weights import load_model
 
     for option in ("size", "batch_size"):
-        if getattr(args, option) < 1:
-            raise UsageError(f"--{option.replace('_', '-')} must be at least 1, got {getattr(args, option)}")
+        given = getattr(args, option)
+        if given is not None and given < 1:
+            raise UsageError(f"--{option.replace('_', '-')} must be at least 1, got {given}")
     if args.threads < 0 or not 0 < args.seconds < float("inf"):
         raise UsageError(f"--threads must be at least 0 and --seconds above 0, got {args.threads} and {args.seconds}")
     if args.threads:
@@ -54,9 +60,11 @@ def run(args: argparse.Namespace) -> int:
         file = open_file(path, threads)
         size, runs = None, [_of_file(file)]
     else:
-        network = load_model(args.model).deployed().eval()
-        size = size_of(network, (3, args.size, args.size))
-        runs = [("PyTorch", _of_network(network, args.size)), *_of_onnx(network, args.size, threads)]
+        loaded = load_model(args.model)
+        shape = (3, *((args.size, args.size) if args.size else loaded.image_size))
+        network = loaded.deployed().eval()
+        size = size_of(network, shape)
+        runs = [("PyTorch", _of_network(network, shape)), *_of_onnx(network, shape, threads)]
     try:
         times = [
             latency(call(batch), runtime=runtime, batch=batch, threads=threads, seconds=args.seconds)
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _of_network(network: "Network", side: int) -> Callable[[int], Callable[[], object]]:
+def _of_network(network: "Network", image_shape: tuple[int, int, int]) -> Callable[[int], Callable[[], object]]:
     import torch
 
     from model_compression.models.base import placed
@@ -83,7 +91,7 @@ def _of_network(network: "Network", side: int) -> Callable[[int], Callable[[], o
     model = placed(network, torch.device("cpu"))
 
     def call(batch: int) -> Callable[[], object]:
-        images = torch.zeros(batch, 3, side, side).to(memory_format=torch.channels_last)
+        images = torch.zeros(batch, *image_shape).to(memory_format=torch.channels_last)
 
         @torch.no_grad()
         def answer() -> object:
@@ -100,8 +108,8 @@ def time_at_batch_1(network: "Network", image_shape: tuple[int, int, int]) -> fl
 
     from model_compression.compress.measure import latency
 
-    threads, side = torch.get_num_threads(), image_shape[-1]
-    runtime, call = (_of_onnx(network, side, threads) or [("PyTorch", _of_network(network, side))])[0]
+    threads = torch.get_num_threads()
+    runtime, call = (_of_onnx(network, image_shape, threads) or [("PyTorch", _of_network(network, image_shape))])[0]
     return latency(call(1), runtime=runtime, batch=1, threads=threads, seconds=1.0).median_ms
 
 
@@ -117,7 +125,7 @@ def _of_file(file: "ExportedFile") -> tuple[str, Callable[[int], Callable[[], ob
     return file.runtime, call
 
 
-def _of_onnx(network: "Network", side: int, threads: int) -> Runs:
+def _of_onnx(network: "Network", image_shape: tuple[int, int, int], threads: int) -> Runs:
     """The network in ONNX Runtime, if that is installed."""
     import tempfile
 
@@ -128,7 +136,7 @@ def _of_onnx(network: "Network", side: int, threads: int) -> Runs:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "measured.onnx"
         try:
-            write_unverified(network, path, (3, side, side))
+            write_unverified(network, path, image_shape)
             return [_of_file(open_file(path, threads))]
         except MissingExtraError:
             return []

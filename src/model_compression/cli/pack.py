@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         **{f"test_{key}": value for key, value in measured.items()},
         "precision": "float32",
         "class_names": list(test.class_names),
+        "image_shape": list(test.image_shape),
         "config": to_dict(config),
         "environment": json.loads(folder.environment.read_text()),
         "training_seconds": metrics["seconds"],

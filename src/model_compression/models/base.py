@@ -46,6 +46,14 @@ class Network(nn.Sequential):
         """What layers are tapped in: the network itself."""
         return self
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels: what it asks for, what its weights file says it was trained on, or 32 × 32."""
+        shape = self.facts.get("image_shape")
+        if isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n < 10_000 for n in shape):
+            return self.preprocessing.size or (shape[1], shape[2])
+        return self.preprocessing.size or (32, 32)
+
     num_prepared: ClassVar[int] = 0
     """About how many of the training images `prepare` wants; 0: none, it is not called."""
 

@@ -254,8 +254,8 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
         save_weights(run.path / f"peer-{number}.safetensors", peer)
     names = {"class_names": json.dumps(prepared.eval_set.class_names)}
     write_atomically(run.predictions, save(tensors, metadata=names))
-    facts = {**metrics, "class_names": list(prepared.eval_set.class_names)}
-    save_weights(run.student, network, facts=facts)  # without the time: a repeated run has the same file
+    own = {"class_names": list(prepared.eval_set.class_names), "image_shape": list(prepared.eval_set.image_shape)}
+    save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     write_atomically(run.card, model_card(read_run(run.path, metrics)).encode())
     run.write_json(run.metrics, metrics)  # last: with it the run is finished

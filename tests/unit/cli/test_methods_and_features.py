@@ -8,6 +8,8 @@ import pytest
 
 from model_compression.cli.main import main
 from model_compression.methods import METHODS, create
+from model_compression.models import create_model
+from model_compression.models.weights import save_weights
 
 
 @pytest.fixture
@@ -74,3 +76,19 @@ def test_features_of_a_size_that_the_network_does_not_take_is_wrong_usage(comman
     code, _, err = command("features", "lenet", "--size", "7")
     assert code == 2
     assert "lenet cannot take images of 7 × 7 pixels" in err
+
+
+@pytest.mark.parametrize("said", [[3, 48, 40], [3, 0, 40], "large", None])
+def test_layers_and_cost_are_those_of_the_size_that_the_weights_were_trained_on(command, tmp_path, said):
+    file = tmp_path / "net.safetensors"
+    save_weights(file, create_model("resnet8", num_classes=2), facts={"image_shape": said})
+    height, width = (48, 40) if said == [3, 48, 40] else (32, 32)
+    _, out, _ = command("features", str(file), "--json")
+    assert json.loads(out)["layers"][0]["shape"] == [16, height, width]
+    _, out, _ = command("measure", str(file), "--json", "--seconds", "0.01", "--batch-size", "1")
+    found = json.loads(out)
+    assert found["image_shape"] == [3, height, width]
+    _, out, _ = command("measure", str(file), "--json", "--seconds", "0.01", "--batch-size", "1", "--size", "16")
+    assert json.loads(out)["image_shape"] == [3, 16, 16]
+    _, out, _ = command("measure", "resnet8", "--json", "--seconds", "0.01", "--batch-size", "1")
+    assert json.loads(out)["image_shape"] == [3, 32, 32]

@@ -65,7 +65,8 @@ def test_run_reports_the_network_that_it_saved(tiny, run):
     assert metrics["teacher_test_accuracy"] == (answers.argmax(1).numpy() == test.labels).mean()
     assert metrics["teacher_agreement"] == (answers.argmax(1) == logits.argmax(1)).double().mean()
     facts = read_header(folder / "student.safetensors")["facts"]
-    assert facts == {key: value for key, value in metrics.items() if key != "seconds"} | {"class_names": list("abc")}
+    own = {"class_names": list("abc"), "image_shape": [3, 8, 8]}
+    assert facts == {key: value for key, value in metrics.items() if key != "seconds"} | own
 
 
 def test_run_keeps_the_pictures_of_the_surest_mistakes(tiny, run, monkeypatch):
