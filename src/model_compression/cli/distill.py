@@ -10,7 +10,14 @@ from model_compression.cli.schemes import (
     scheme_default,
     with_peers,
 )
-from model_compression.cli.training_options import add_options, base_config, parse_pairs, run_folder, with_options
+from model_compression.cli.training_options import (
+    add_options,
+    base_config,
+    parse_pairs,
+    run_folder,
+    started_from,
+    with_options,
+)
 
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
@@ -131,7 +138,7 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     from model_compression.methods import create
 
     if config.method is None:
-        raise UsageError("this configuration has no teacher; run it with: model-compression train")
+        raise UsageError(f"this configuration has no teacher; run it with: model-compression train{started_from(args)}")
     if args.method == "":
         raise UsageError("--method is empty; give it a value, or leave it out")
     method = config.method

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(name: str) -> dict[str, Any]:
-    from model_compression.methods import METHODS, create
+    from model_compression.methods import METHODS, Method, create
 
     kind, method = METHODS.get(name), create(name)
     module = inspect.getdoc(sys.modules[kind.__module__]) or ""
@@ -67,9 +67,15 @@ def _facts(name: str) -> dict[str, Any]:
         "warmup": method.default_warmup,
         "label_weight": method.default_label_weight,
         "parameters": {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD},
-        "description": inspect.getdoc(kind) or "",
-        "terms": inspect.getdoc(kind.forward) or "",  # type: ignore[attr-defined]
+        "description": _own_doc(kind, Method),
+        "terms": _own_doc(kind.forward, Method.forward),  # type: ignore[attr-defined]
     }
+
+
+def _own_doc(what: object, base: object) -> str:
+    """Its docstring, also of what it is derived from, but not what ``base`` says to those who write methods."""
+    text = inspect.getdoc(what) or ""
+    return "" if text == inspect.getdoc(base) else text
 
 
 def _list(facts: list[dict[str, Any]]) -> str:
@@ -123,12 +129,16 @@ def _text(fact: dict[str, Any]) -> str:
     parameters = ", ".join(f"{name}={value!r}" for name, value in fact["parameters"].items()) or "none"
     rising = f", rising over the first {fact['warmup']:.0%} of the steps" if fact["warmup"] else ""
     rows = {
-        "terms": fact["terms"],
+        "terms": fact["terms"] or ", ".join(fact["weights"]),
         "weights": f"{_weights(fact)}{rising}; labels {fact['label_weight']:g}",
         "needs": _needs(fact),
         "parameters": parameters,
     }
-    lines = [*_wrapped(f"{fact['name']}: {fact['paper']}", indent=2), "", *_reflowed(fact["description"]), ""]
+    paper, description = (
+        fact["paper"] or "its file has no docstring",
+        fact["description"] or "Its class has no docstring.",
+    )
+    lines = [*_wrapped(f"{fact['name']}: {paper}", indent=2), "", *_reflowed(description), ""]
     for name, text in rows.items():
         lines += _wrapped(f"{name:<12}{' '.join(text.split())}", indent=12)
     return "\n".join(lines)

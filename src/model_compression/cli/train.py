@@ -2,7 +2,7 @@
 
 import argparse
 
-from model_compression.cli.training_options import add_options, base_config, run_folder, with_options
+from model_compression.cli.training_options import add_options, base_config, run_folder, started_from, with_options
 
 EXAMPLES = """examples:
   model-compression train --student lenet --epochs 10
@@ -28,5 +28,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("train learns from labels alone; to learn from a teacher: model-compression distill")
     config = with_options(base_config(args, TrainConfig(student=ModelConfig(name="lenet"))), args)
     if config.method is not None:
-        raise UsageError("this configuration has a teacher; run it with: model-compression distill")
+        raise UsageError(
+            f"this configuration has a teacher; run it with: model-compression distill{started_from(args)}"
+        )
     return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)

@@ -69,7 +69,7 @@ _NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "--views": ("--augmentation, --mixup or --cutmix", lambda config: config.data.has_views),
     "--view-seed": ("--augmentation, --mixup or --cutmix", lambda config: config.data.has_views),
     "--workers": ("--resident auto or off", lambda config: config.data.resident != "on"),
-    "--momentum": ("--optimizer sgd", lambda config: config.optim.optimizer == "sgd"),
+    "--momentum": ("--optimizer sgd or muon", lambda config: config.optim.optimizer in ("sgd", "muon")),
     "--step-at": ("--schedule step", lambda config: config.optim.schedule == "step"),
     "--step-factor": ("--schedule step", lambda config: config.optim.schedule == "step"),
     "--warmup": ("--schedule one_cycle", lambda config: config.optim.schedule == "one_cycle"),
@@ -106,6 +106,11 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
         text += _default(place) if show_defaults else ""
         group = groups["data" if place.startswith("data.") else ""]
         group.add_argument(option, type=kind, metavar=_METAVARS[kind], help=text)
+
+
+def started_from(args: argparse.Namespace) -> str:
+    """ " --recipe NAME" or " --config FILE", as it was given: for a message that names another command."""
+    return "".join(f" --{name} {getattr(args, name)}" for name in ("recipe", "config") if getattr(args, name))
 
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from model_compression.config import OptimConfig
+from model_compression.errors import UsageError
 from model_compression.train.muon import MuonWithAdamW
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
@@ -58,6 +59,10 @@ def _parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Par
         id(module.bias) for module in model.modules() if isinstance(module, _NORMS) and module.bias is not None
     }
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise UsageError(
+            "there is nothing to train: each parameter has requires_grad=False; set it to True where it is to learn"
+        )
     return (
         [p for p in trained if p.ndim > 1],
         [p for p in trained if p.ndim <= 1 and id(p) not in norm_biases],

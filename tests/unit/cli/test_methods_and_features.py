@@ -57,6 +57,24 @@ def test_methods_names_near_matches(command):
     assert "unknown method 'kdd'; did you mean 'kd'" in err
 
 
+def test_a_method_without_docstrings_is_shown_by_what_it_has(command, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "terse.py").write_text("""
+from model_compression.methods.base import METHODS, Method
+
+@METHODS.register("terse")
+class Terse(Method):
+    default_label_weight = 1.0
+    default_weights = {"distance": 2.0}
+
+    def forward(self, student, teacher, targets, context=None):
+        return {"distance": (student.logits - teacher.logits).abs().mean()}
+""")
+    _, out, _ = command("methods", "terse:terse")
+    assert out.splitlines()[:3] == ["terse:terse: its file has no docstring", "", "Its class has no docstring."]
+    assert "terms       distance\nweights     distance 2; labels 1\n" in out
+
+
 def test_features_lists_layers_and_marks_the_stages(command):
     code, out, _ = command("features", "lenet")
     assert code == 0

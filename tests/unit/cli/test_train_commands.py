@@ -104,6 +104,11 @@ def test_config_file_repeats_a_run_to_the_byte(command, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_momentum_is_an_option_of_muon_too(config_of):
+    config, _ = config_of("train", "--student", "lenet", "--optimizer", "muon", "--momentum", 0.8)
+    assert (config.optim.optimizer, config.optim.momentum) == ("muon", 0.8)
+
+
 def test_options_reach_the_config(config_of):
     config, folder = config_of(
         "train", "--student", "nin", "--student-option", "dropout=0.25", "--data", "synthetic", "--data-dir", "d",
@@ -167,7 +172,7 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TRAIN, "--augmentation", "flip", "--shift", 4], "--shift has no effect here: it needs --augmentation flip_"),
         ([*TRAIN, "--cutout", 3], "cutout 3 needs augmentation flip or flip_shift, got none"),
         ([*TRAIN, "--augmentation", "flip", "--cutout", 9], "cutout must be at most the images' 8 pixels, got 9"),
-        ([*TRAIN, "--momentum", 0.5], "--momentum has no effect here: it needs --optimizer sgd"),
+        ([*TRAIN, "--momentum", 0.5], "--momentum has no effect here: it needs --optimizer sgd or muon"),
         ([*TRAIN, "--resident", "on", "--workers", 1], "--workers has no effect here: it needs --resident auto or off"),
         ([*TAUGHT, "--teacher-cache", "off", "--teacher-cache-dtype", "fp32"], "stores no answer"),
         ([*TRAIN, "--step-at", 0.5], "--step-at has no effect here: it needs --schedule step"),
@@ -186,7 +191,10 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
         ([*TAUGHT, "--weight", "kl=1"], "unknown term of method 'kd': 'kl'; known: kd"),
         ([*TAUGHT, "--weight", "kd=x"], "weight of kd must be a number, got 'x'"),
         ([*DISTILL, "--teacher", "tiny-teachr"], "unknown model 'tiny-teachr'; did you mean 'tiny-teacher'"),
-        (["distill", "--recipe", "nin-cifar10"], "this configuration has no teacher; run it with: model-"),
+        (
+            ["distill", "--recipe", "nin-cifar10"],
+            "has no teacher; run it with: model-compression train --recipe nin-cifar10\n",
+        ),
         (["resume"], "the following arguments are required: RUN"),
     ],
     ids=lambda value: " ".join(map(str, value[-2:])) if isinstance(value, list) else "",
@@ -237,7 +245,9 @@ def test_distill_run_is_not_started_by_train(command):
     assert command(*DISTILL, "--teacher", "TEACHER", "--out", "r")[0] == 0
     code, _, err = command("train", "--config", "r/config.json", "--out", "s")
     assert code == 2
-    assert err.splitlines()[-1].endswith("this configuration has a teacher; run it with: model-compression distill")
+    assert err.splitlines()[-1].endswith(
+        "this configuration has a teacher; run it with: model-compression distill --config r/config.json"
+    )
 
 
 def test_interrupted_command_says_how_to_go_on_and_resume_does(command, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from model_compression.config import OptimConfig
+from model_compression.errors import UsageError
 from model_compression.models import create_model
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
 
@@ -17,6 +18,14 @@ def rates(epochs, steps_per_epoch, **options):
         rate_at(config, step=step, steps_per_epoch=steps_per_epoch, epochs=epochs)
         for step in range(epochs * steps_per_epoch)
     ]
+
+
+def test_a_network_that_is_frozen_has_nothing_to_train():
+    network = create_model("lenet").requires_grad_(False)
+    with pytest.raises(UsageError, match="there is nothing to train: each parameter has requires_grad=False"):
+        build_optimizer(network, OptimConfig())
+    network.ip2.bias.requires_grad_(True)
+    assert len(build_optimizer(network, OptimConfig()).param_groups) == 1
 
 
 def test_rate_is_constant():
