@@ -84,8 +84,8 @@ def _rounded_to_four_bits(model: Any) -> dict[str, list[dict[str, Any]]]:
     from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    weighted = [node for node in model.graph.node if node.op_type in _WEIGHTED]
-    names = [name for node in weighted[1:-1] for name in node.input[1:2] if name in tensors]
+    weights = [node.input[1] for node in model.graph.node if node.op_type in _WEIGHTED and node.input[1] in tensors]
+    names = [name for name in dict.fromkeys(weights) if name not in (weights[0], weights[-1])]
     if not names:
         raise UsageError("the network has no layer between its first and its last that int4 would store smaller")
     kept = {}

@@ -46,7 +46,8 @@ class _QuantizationAware(Network):
         super().__init__(OrderedDict(network=body))
         self.preprocessing, self.declares_preprocessing = body.preprocessing, body.declares_preprocessing
         self._layers = _layers_of(body)
-        self._bits = dict.fromkeys(self._layers, 8) | dict.fromkeys(self._layers[1:-1], weight_bits)
+        self._weight_bits = weight_bits
+        self._bits: dict[str, int] = {} if weight_bits == 4 else dict.fromkeys(self._layers, 8)
         self.register_buffer("ranges", torch.zeros(len(self._layers), 2))  # of each layer's input; none: (0, 0)
 
     def deployed(self) -> Network:
@@ -64,6 +65,7 @@ class _QuantizationAware(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
         network, weights = self.get_submodule("network"), {}
+        self._bits = self._bits or self._bits_in_order(network, images)
         with ExitStack() as stack:
             for number, name in enumerate(self._layers):
                 layer = network.get_submodule(name)
@@ -72,6 +74,22 @@ class _QuantizationAware(Network):
                 stack.callback(layer.register_forward_pre_hook(self._rounding(number)).remove)
             logits: Tensor = torch.func.functional_call(network, weights, (images,))
         return logits
+
+    @torch.no_grad()
+    def _bits_in_order(self, network: nn.Module, images: Tensor) -> dict[str, int]:
+        """Bits of each layer's weights: of the layers that compute first and last 8, as the file has it."""
+        order: list[str] = []
+        modes = [(module, module.training) for module in network.modules()]
+        with ExitStack() as stack:
+            for name in self._layers:
+                layer = network.get_submodule(name)
+                seen = layer.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+                stack.callback(seen.remove)
+            network.eval()(images[:1])
+        for module, mode in modes:
+            module.training = mode
+        between = {*order} - {order[0], order[-1]}
+        return {name: self._weight_bits if name in between else 8 for name in self._layers}
 
     def _rounding(self, number: int) -> Any:
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

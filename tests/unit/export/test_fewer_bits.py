@@ -63,6 +63,39 @@ def test_int4_stores_what_training_sees_two_to_a_byte_and_the_outer_layers_as_in
         assert np.abs(numpy_helper.to_array(tensors[f"network.{outer}.weight_quantized"])).max() == 64
 
 
+class AnyOrder(nn.Module):
+    """Layers that compute in another order than they are registered in: one not at all, one twice, one in tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.last, self.unused = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(16, 10), nn.Linear(3, 3)
+        self.first, self.tokens = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 16)
+
+    def forward(self, images):
+        maps = self.twice(self.twice(self.first(images).relu()).relu())
+        return self.last(self.tokens(maps.flatten(2).transpose(1, 2)).relu().mean(dim=1))
+
+
+def test_four_bits_are_those_of_the_same_layers_in_file_and_training_whatever_the_order(tmp_path):
+    torch.manual_seed(0)
+    model = Network(OrderedDict(net=AnyOrder())).eval()
+    graph, answers = written(model, lambda one: to_int8(one, PIXELS, "minmax", 4), tmp_path / "a.onnx")
+    stored = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.INT4]
+    steps = [four_bits(layer.weight)[0] for layer in (model.net.twice, model.net.tokens)]
+    assert np.array_equal(numpy_helper.to_array(stored[0]).astype(np.float64), steps[0])
+    assert np.array_equal(numpy_helper.to_array(stored[1]).astype(np.float64), steps[1].T)
+    assert len(stored) == 2
+    aware = _QuantizationAware(model, 4).train()
+    aware.get_submodule("network").net.twice.eval()
+    images = aware.preprocessing(torch.from_numpy(PIXELS))
+    aware(images)
+    bits = {"net.twice": 4, "net.tokens": 4, "net.first": 8, "net.last": 8, "net.unused": 8}
+    assert aware._bits == bits
+    assert [module.training for module in (model.net.twice, model.net.last)] == [False, True]
+    with torch.no_grad():
+        assert np.abs(aware.eval()(images).numpy() - answers).max() < 0.02 * np.ptp(answers)
+
+
 def test_clipping_to_four_bits_costs_a_normal_law_less_than_its_largest_weight():
     weight = torch.randn(16, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scale = weight.abs().amax(dim=1, keepdim=True) / 7
