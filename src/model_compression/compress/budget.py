@@ -16,6 +16,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.errors import UsageError
 from model_compression.export.fewer_bits import to_int8
 from model_compression.export.runtimes import open_file
+from model_compression.export.short_names import with_short_names
 from model_compression.export.write import rewrite, write_unverified
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
@@ -83,7 +84,8 @@ def quantised_file(network: Network, data: Dataset, weight_bits: int = 8) -> Ite
         path = Path(folder) / "tried.onnx"
         write_unverified(network, path, data.image_shape, preprocessing=True)
         shown = torch.cat(list(shown_images(data, 0, _SHOWN))).numpy()
-        rewrite(path, partial(to_int8, images=shown, calibration="minmax", weight_bits=weight_bits))
+        encode = partial(to_int8, images=shown, calibration="minmax", weight_bits=weight_bits)
+        rewrite(path, lambda model: with_short_names(encode(model)))
         yield path
 
 

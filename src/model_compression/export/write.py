@@ -19,6 +19,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.errors import MissingExtraError, NotVerifiedError, UsageError
 from model_compression.export.metadata import KEY, Metadata
 from model_compression.export.runtimes import open_file
+from model_compression.export.short_names import with_short_names
 from model_compression.export.verify import Verification, pixels_of, verify
 from model_compression.files import writing_failed
 from model_compression.models.base import Network
@@ -91,7 +92,7 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(network, part, metadata, writer)
         if encoding is not None:
-            rewrite(part, encoding.encode)
+            rewrite(part, lambda model: with_short_names(encoding.encode(model)))
         found = verify(part, network, dataset, expected=expected)
         fault = found.fault() if encoding is None else found.drop_fault(encoding.max_drop)
         if fault:
