@@ -34,7 +34,8 @@ def plan(student: str, seed: int) -> CompressConfig:
     settings: dict[str, Any] = {"to": "int4", "steps": 3, "step_epochs": 3}
     if student == "lenet":
         budget = Budget(max_bytes=250_000, min_accuracy=0.80)
-        return CompressConfig(run=run, budget=budget, prune_epochs=40, low_rank=True, quantize_epochs=16, **settings)
+        settings |= {"prune_epochs": 40, "low_rank": True, "round_to": 1, "quantize_epochs": 16}
+        return CompressConfig(run=run, budget=budget, **settings)
     optim = OptimConfig(optimizer="muon", lr=8e-3, weight_decay=0.1, schedule="one_cycle")
     run = dataclasses.replace(run, student=ModelConfig(name=student), epochs=20, batch_size=512, optim=optim)
     return CompressConfig(run=run, budget=Budget(max_bytes=108_000, min_accuracy=0.80), **settings)

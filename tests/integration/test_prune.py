@@ -19,7 +19,7 @@ from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.models import factored
 from model_compression.models.base import MODELS, Network
 from model_compression.models.sparse import density_of
-from model_compression.models.weights import read_model
+from model_compression.models.weights import find_weights, read_model
 from model_compression.train.runs import start_run
 
 
@@ -57,7 +57,7 @@ def test_steps_spare_alike_and_the_last_is_what_was_asked_for(trained):
 
 def test_pruned_run_is_a_run_as_any_other(trained, tiny, tmp_path, watcher):
     seen = watcher()
-    metrics = prune(settings(trained), tmp_path / "p", seen)
+    metrics = prune(settings(trained, round_to=1), tmp_path / "p", seen)
     whole = sum(parameter.numel() for parameter in read_model(trained / "student.safetensors").parameters())
     assert list(metrics) == ["step-1", "final"]
     for name, share in (("step-1", 0.5**0.5), ("final", 0.5)):
@@ -82,6 +82,19 @@ def test_low_rank_pruning_cuts_the_rank_too_to_the_size_of_the_network_itself(tr
         assert network.ip1.first.out_features == network.ip1.second.in_features < 16
     with pytest.raises(UsageError, match="low_rank has no effect on single weights"):
         settings(trained, resource="weights", low_rank=True)
+
+
+def test_widths_are_multiples_of_what_is_asked_for(trained, tmp_path):
+    prune(settings(trained, share=0.5, round_to=8), tmp_path / "p")
+    cut, whole = (read_model(find_weights(str(place))) for place in (tmp_path / "p", trained))
+    before = [layer.out_channels for layer in whole.modules() if isinstance(layer, torch.nn.Conv2d)]
+    widths = [layer.out_channels for layer in cut.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert widths != before
+    assert all(width in (old, 8 * (width // 8)) for width, old in zip(widths, before, strict=True))
+    with pytest.raises(UsageError, match="round_to must be at least 1, got 0"):
+        settings(trained, round_to=0)
+    with pytest.raises(UsageError, match="round_to has no effect on single weights"):
+        settings(trained, resource="weights", round_to=8)
 
 
 def test_table_of_a_pruning_begins_with_what_it_was(trained, tmp_path, capsys):

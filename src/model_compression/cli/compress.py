@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli import distill
-from model_compression.cli.prune import LOW_RANK
+from model_compression.cli.prune import LOW_RANK, ROUND_TO
 
 if TYPE_CHECKING:
     from model_compression.compress.pipeline import CompressConfig
@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--prune-epochs", type=int, default=0, metavar="N", help="of the last repair (default: as the distillation)"
     )
     group.add_argument("--low-rank", action="store_true", help=LOW_RANK)
+    group.add_argument("--round-to", type=int, default=4, metavar="N", help=ROUND_TO)
     group.add_argument("--to", default="int8", metavar="NAME", help="int8, or int4: half the bytes (default: int8)")
     group.add_argument(
         "--quantize-epochs",
@@ -79,6 +80,6 @@ def _config(args: argparse.Namespace) -> "CompressConfig":
     if args.scheme:
         raise UsageError("--scheme has no effect here: one student is distilled; run `distill --scheme` first")
     budget = Budget(max_bytes=args.max_bytes, max_latency_ms=args.max_latency_ms, min_accuracy=args.min_accuracy)
-    names = ("steps", "step_epochs", "prune_epochs", "quantize_epochs", "max_drop", "low_rank", "to")
+    names = ("steps", "step_epochs", "prune_epochs", "quantize_epochs", "max_drop", "low_rank", "round_to", "to")
     settings: dict[str, Any] = {name: getattr(args, name) for name in names}
     return CompressConfig(run=distill.distill_config(args), budget=budget, **settings)

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import torch
 
-from model_compression.compress.channels import Resource, copied, cost_of, cut_channels, seen_shape, smallest_cost
+from model_compression.compress.channels import (
+    ROUND_TO,
+    Resource,
+    copied,
+    cost_of,
+    cut_channels,
+    seen_shape,
+    smallest_cost,
+)
 from model_compression.compress.measure import Latency, latency
 from model_compression.compress.prune import shown_images
 from model_compression.data.dataset import Dataset
@@ -34,11 +42,12 @@ def share_that_fits(
     report: Callable[[str], None] = lambda text: None,
     *,
     low_rank: bool = False,
+    round_to: int = ROUND_TO,
 ) -> float:
     """The largest share of the ``resource`` that is left by a cut that ``fits``; 1.0: all of it.
 
     By bisection of its logarithm, to within a few per cent. ``report`` is told of each try. With ``low_rank`` large
-    inner products lose rank as well.
+    inner products lose rank as well; what is left of a layer's channels is a multiple of ``round_to``.
 
     Raises UsageError when the smallest network that can be made does not fit, and what `smallest_cost` raises when the
     network cannot be cut at all.
@@ -47,13 +56,13 @@ def share_that_fits(
         return 1.0
     whole = cost_of(network, resource, data.image_shape)
     cuttable = as_factored(network) if low_rank else network
-    least = smallest_cost(cuttable, resource, data.image_shape)
+    least = smallest_cost(cuttable, resource, data.image_shape, round_to)
     low, high, found = least / whole, 1.0, None
     images = list(shown_images(data, 0, _SHOWN))
     for _ in range(_TRIES):
         middle = math.sqrt(low * high)
         target = max(least, round(middle * whole))
-        good = fits(cut_channels(cuttable, images, resource=resource, target=target))
+        good = fits(cut_channels(cuttable, images, resource=resource, target=target, round_to=round_to))
         report(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
         if good:
             found, low = middle, middle

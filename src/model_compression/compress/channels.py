@@ -24,6 +24,7 @@ from model_compression.models.pruned import as_pruned
 from model_compression.models.summary import summarize
 
 Resource = Literal["macs", "params"]
+ROUND_TO = 4  # of what is left of a layer's channels, unless another is asked for
 SMALLEST = 4  # channels that every layer keeps
 _ROUND = 0.8  # of the cost at most goes in a round, after which what channels are worth is seen anew
 _CUT = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -61,7 +62,13 @@ def seen_shape(network: Network, image_shape: tuple[int, int, int]) -> tuple[int
 
 
 def cut_channels(
-    network: Network, images: Sequence[Tensor], *, resource: Resource, target: int, seed: int = 0
+    network: Network,
+    images: Sequence[Tensor],
+    *,
+    resource: Resource,
+    target: int,
+    round_to: int = ROUND_TO,
+    seed: int = 0,
 ) -> Network:
     """A copy of ``network`` that costs at most ``target`` parameters or multiply-accumulates.
 
@@ -70,6 +77,7 @@ def cut_channels(
         images: batches (B, C, H, W) uint8 that show what each channel is worth; a thousand images are enough.
         resource: what is to be spared.
         target: of it.
+        round_to: every layer that loses channels keeps a multiple of it; runtimes are slow with other numbers.
         seed: of the classes that are drawn.
 
     Returns:
@@ -83,16 +91,16 @@ def cut_channels(
     normalised = [network.preprocessing(batch).contiguous() for batch in images]
     shape = tuple(normalised[0].shape[1:])
     assert len(shape) == 3
-    check_reachable(network, resource, target, shape)
+    check_reachable(network, resource, target, shape, round_to)
     generator = torch.Generator().manual_seed(seed)
     cost = cost_of(cut, resource, shape)
     while cost > target:
         with _graph(cut, shape) as (graph, groups):
-            groups = [group for group in groups if group.count > SMALLEST]
+            groups = [group for group in groups if group.count > _least(round_to)]
             worth = _fisher(cut, groups, normalised, generator)
             spared = _spared(cut, groups, resource, shape)
             wanted = cost - max(target, round(_ROUND * cost))
-            chosen = _cheapest(worth, spared, wanted)
+            chosen = _cheapest(worth, spared, wanted, round_to)
             assert any(chosen), "no cut spares anything, though the smallest network does"
             for group, channels in zip(groups, chosen, strict=True):
                 if channels:
@@ -101,29 +109,37 @@ def cut_channels(
     return as_pruned(cut, network.deployed(), normalised[0][:2])
 
 
-def check_reachable(network: Network, resource: Resource, target: int, image_shape: tuple[int, int, int]) -> None:
+def check_reachable(
+    network: Network, resource: Resource, target: int, image_shape: tuple[int, int, int], round_to: int = ROUND_TO
+) -> None:
     """Raises UsageError unless ``network`` can be cut to ``target``, and what `smallest_cost` raises."""
-    least, whole = smallest_cost(network, resource, image_shape), cost_of(network, resource, image_shape)
+    least, whole = smallest_cost(network, resource, image_shape, round_to), cost_of(network, resource, image_shape)
     if least > target:
         raise UsageError(
             f"{network.name} cannot be cut to {target:,} {'MACs' if resource == 'macs' else 'parameters'}: with "
-            f"{SMALLEST} channels in every layer that can be cut it has {least:,}, of {whole:,}"
+            f"{_least(round_to)} channels in every layer that can be cut it has {least:,}, of {whole:,}"
         )
 
 
-def smallest_cost(network: Network, resource: Resource, image_shape: tuple[int, int, int]) -> int:
+def smallest_cost(
+    network: Network, resource: Resource, image_shape: tuple[int, int, int], round_to: int = ROUND_TO
+) -> int:
     """What ``network`` costs when it is cut as far as it can be.
 
     Raises UsageError when it cannot be cut at all, or not be built again when it is, MissingExtraError without
     torch-pruning.
     """
-    smallest, shape = copied(network), seen_shape(network, image_shape)
+    smallest, shape, left = copied(network), seen_shape(network, image_shape), _least(round_to)
     with _graph(smallest, shape) as (graph, groups):
         for group in groups:
-            if group.count > SMALLEST:
-                _remove(graph, group, list(range(SMALLEST, group.count)))
+            if group.count > left:
+                _remove(graph, group, list(range(left, group.count)))
     as_pruned(smallest, network.deployed(), torch.zeros(2, *shape))
     return cost_of(smallest, resource, image_shape)
+
+
+def _least(round_to: int) -> int:
+    return -(-SMALLEST // round_to) * round_to
 
 
 def copied(network: Network) -> Network:
@@ -239,24 +255,37 @@ def _channels(layer: nn.Module, side: str) -> int:
     return layer.num_features
 
 
-def _cheapest(worth: list[Tensor], spared: list[Tensor], wanted: float) -> list[list[int]]:
+def _cheapest(worth: list[Tensor], spared: list[Tensor], wanted: float, round_to: int) -> list[list[int]]:
     """By group the channels that are worth least for what they cost, until ``wanted`` is spared; one at least.
 
-    Half of a group's channels go in a round at most, and `SMALLEST` stay.
+    They go in blocks that leave a multiple of ``round_to``. Half of a group's channels go in a round at most, or one
+    block, and `_least` stay. Of the blocks before the last, which may spare far more than is still wanted, those stay
+    that are not needed then.
     """
-    chosen: list[list[int]] = [[] for _ in worth]
-    ratio = torch.cat([value / cost.clamp_min(1e-9) for value, cost in zip(worth, spared, strict=True)])
-    places = [(group, channel) for group, values in enumerate(worth) for channel in range(len(values))]
-    sum_spared = 0.0
-    for number in ratio.argsort(stable=True).tolist():
-        group, channel = places[number]
-        count = len(worth[group])
-        if spared[group][channel] <= 0 or len(chosen[group]) >= min(max(1, count // 2), count - SMALLEST):
+    blocks: list[tuple[float, int, list[int]]] = []
+    for group, (value, cost) in enumerate(zip(worth, spared, strict=True)):
+        order = (value / cost.clamp_min(1e-9)).argsort(stable=True)
+        first = len(order) % round_to or round_to
+        for block in (order[:first], *order[first:].split(round_to)):
+            ratio = value[block].sum() / cost[block].sum().clamp_min(1e-9)
+            blocks.append((float(ratio), group, block.tolist()))
+    taken: list[tuple[float, int, list[int]]] = []
+    gone, sum_spared = [0] * len(worth), 0.0
+    for _, group, block in sorted(blocks, key=lambda block: block[:2]):
+        count, gain = len(worth[group]), float(spared[group][block].sum())
+        if gain <= 0 or gone[group] + len(block) > min(max(round_to, count // 2), count - _least(round_to)):
             continue
-        chosen[group].append(channel)
-        sum_spared += float(spared[group][channel])
+        taken.append((gain, group, block))
+        gone[group] += len(block)
+        sum_spared += gain
         if sum_spared >= wanted:
             break
+    chosen: list[list[int]] = [[] for _ in worth]
+    for gain, group, block in reversed(taken):
+        if chosen[group] or sum_spared - gain < wanted:  # of a group the first blocks go, to leave a multiple
+            chosen[group] = block + chosen[group]
+        else:
+            sum_spared -= gain
     return chosen
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from model_compression.compress.budget import file_latency, fits_budget, network_latency, share_that_fits
-from model_compression.compress.channels import check_reachable, cost_of
+from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of
 from model_compression.compress.prune import PruneConfig, finish_prune
 from model_compression.compress.quantize import CALIBRATED, ONNX, QuantizeConfig, finish_quantize
 from model_compression.compress.repair import checked_repair
@@ -72,6 +72,8 @@ class CompressConfig:
     """Of the repair after the last cut; 0: as many as the distillation."""
     low_rank: bool = False
     """Whether pruning lowers the rank of large inner products, too."""
+    round_to: int = ROUND_TO
+    """Every layer that loses channels keeps a multiple of it."""
     to: Literal["int8", "int4"] = "int8"
     """What is quantised to."""
     quantize_epochs: int = 8
@@ -88,7 +90,7 @@ class CompressConfig:
             )
         if self.to not in CALIBRATED:
             raise unknown_name("precision", str(self.to), list(CALIBRATED))
-        for name in ("steps", "step_epochs", "quantize_epochs"):
+        for name in ("steps", "step_epochs", "quantize_epochs", "round_to"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.prune_epochs < 0 or not 0 <= self.max_drop <= 100:
@@ -116,11 +118,12 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
         lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms, weight_bits=bits),
         observer.message,
         low_rank=config.low_rank,
+        round_to=config.round_to,
     )
     if share < 1:
         target = round(share * cost_of(student, resource, data[0].image_shape))
         cuttable = as_factored(student) if config.low_rank else student
-        check_reachable(cuttable, resource, target, data[0].image_shape)
+        check_reachable(cuttable, resource, target, data[0].image_shape, config.round_to)
         observer.message(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
     return dataclasses.replace(config, resource=resource, share=share)
 
@@ -224,6 +227,7 @@ def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
         steps=config.steps,
         step_epochs=config.step_epochs,
         low_rank=config.low_rank,
+        round_to=config.round_to,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from model_compression.compress.channels import check_reachable, cost_of, cut_channels
+from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of, cut_channels
 from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage
 from model_compression.config import ModelConfig, TrainConfig
@@ -53,17 +53,21 @@ class PruneConfig:
     """Epochs of the repair after each step but the last."""
     low_rank: bool = False
     """Whether large inner products lose rank as well: each is written as a product of two before the first cut."""
+    round_to: int = ROUND_TO
+    """Every layer that loses channels keeps a multiple of it."""
 
     def __post_init__(self) -> None:
         if self.resource not in _NAMES:
             raise unknown_name("resource", str(self.resource), list(_NAMES))
         if not 0 < self.share < 1:
             raise UsageError(f"the share that is left must lie between 0 and 1, got {self.share}; 0.5 leaves half")
-        for name in ("steps", "step_epochs"):
+        for name in ("steps", "step_epochs", "round_to"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.low_rank and self.resource == "weights":
             raise UsageError("low_rank has no effect on single weights; leave it out")
+        if self.round_to != ROUND_TO and self.resource == "weights":
+            raise UsageError("round_to has no effect on single weights; leave it out")
         checked_repair(self.run)
 
 
@@ -107,7 +111,7 @@ def check_prune(config: PruneConfig, observer: Observer) -> None:
     check_run(own, Parts(data=data))
     if config.resource != "weights":
         target = _target(config, network, config.share, data[0])
-        check_reachable(_cuttable(config, network), config.resource, target, data[0].image_shape)
+        check_reachable(_cuttable(config, network), config.resource, target, data[0].image_shape, config.round_to)
 
 
 def shares(config: PruneConfig) -> dict[str, float]:
@@ -151,7 +155,7 @@ def _cut(config: PruneConfig, source: Path, share: float, observer: Observer) ->
         network = _cuttable(config, network)
     return cut_channels(
         network, list(shown_images(train, config.run.seed)), resource=config.resource, target=target,
-        seed=config.run.seed,
+        round_to=config.round_to, seed=config.run.seed,
     )  # fmt: skip
 
 

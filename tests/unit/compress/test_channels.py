@@ -50,7 +50,7 @@ def test_worthless_channels_go_first_and_the_answers_stay():
         network.ip1.weight.view(16, 10, 16)[:, [0, 4]] = 0
         network.ip2.weight[:, [2, 3, 11, 12]] = 0
     left = (9 * 27 + 9) + 2 * 9 + (8 * 9 * 9 + 8) + (12 * 8 * 16 + 12) + (3 * 12 + 3)
-    cut = cut_channels(network, images(), resource="params", target=left)
+    cut = cut_channels(network, images(), resource="params", target=left, round_to=1)
     assert cost_of(cut, "params", (3, 8, 8)) <= left
     assert cut.flatten_shape == (8, 4, 4)
     pixels = network.preprocessing(images()[0])
@@ -77,6 +77,31 @@ def test_what_channels_are_worth_is_the_square_of_the_slope_of_their_gates():
             total += slope.square() / (4 * 3)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("round_to", [1, 3, 4, 8])
+def test_layers_that_lose_channels_keep_a_multiple(round_to):
+    network = create_model("resnet8", seed=0).eval()
+    before = {name: layer.out_channels for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
+    target = cost_of(network, "params", (3, 32, 32)) // 2
+    cut = cut_channels(network, images(4, 32, 1), resource="params", target=target, round_to=round_to)
+    widths = {name: layer.out_channels for name, layer in cut.named_modules() if isinstance(layer, nn.Conv2d)}
+    assert 0.8 * target < cost_of(cut, "params", (3, 32, 32)) <= target
+    changed = {name: width for name, width in widths.items() if width != before[name]}
+    assert len(changed) > 3
+    assert all(width % round_to == 0 and width >= 4 for width in changed.values())
+    if round_to == 1:
+        assert any(width % 2 for width in changed.values())  # else nothing is seen of the others
+
+
+def test_the_block_that_is_worth_least_for_what_it_costs_goes_first():
+    worth = [torch.tensor([9.0, 1, 9, 2, 9, 3, 9, 9, 9, 9]), torch.tensor([1.0, 1, 1, 1, 5, 5, 5, 5])]
+    spared = [torch.full((10,), 1.0), torch.full((8,), 0.5)]
+    assert channels._cheapest(worth, spared, 1.0, 4) == [[1, 3], []]  # 10 become 8
+    assert channels._cheapest(worth, spared, 2.5, 4) == [[1, 3], [0, 1, 2, 3]]
+    assert channels._cheapest(worth, spared, 1.0, 1) == [[1], []]
+    spared[1] = torch.full((8,), 0.6)
+    assert channels._cheapest(worth, spared, 2.2, 4) == [[], [0, 1, 2, 3]]  # it spares enough, so [1, 3] stay
 
 
 @pytest.mark.parametrize(
@@ -129,7 +154,7 @@ def test_own_code_is_cut_where_it_takes_its_sizes_from_its_layers(tmp_path, monk
     network = load_model("pruned_net:Net", seed=0)
     assert isinstance(network, External)
     target = cost_of(network, "params", (3, 8, 8)) // 2
-    cut = cut_channels(network, images(), resource="params", target=target)
+    cut = cut_channels(network, images(), resource="params", target=target, round_to=1)
     assert cut.options["widths"] == {"module.one": [3, 7], "module.two": [252, 3]}
     with pytest.raises(UsageError, match="pruned_net:Net cannot be built again with fewer channels: "):
         cut_channels(load_model("pruned_net:Net", {"fixed": True}), images(), resource="params", target=target)
