@@ -24,7 +24,7 @@ from model_compression.report.compression_stages import Compression, read_compre
 from model_compression.report.compression_stages import to_plain as plain_stages
 from model_compression.report.groups import Gain, Group, gains, group_runs, short
 from model_compression.report.predictions import Predictions
-from model_compression.report.run_files import RunFiles, find_runs
+from model_compression.report.run_files import RunFiles, find_runs, run_places
 from model_compression.report.statistics import Proportion, Summary
 from model_compression.report.words import command, environment_in_words, recipe_in_words, sentence
 
@@ -86,17 +86,17 @@ class Report:
 
 def make_report(paths: Sequence[str | Path]) -> Report:
     """The report on the runs in folders. Raises what `find_runs` does."""
-    groups = group_runs(find_runs(paths))
+    places = run_places(paths)
+    groups = group_runs(find_runs(places))
     details = [detail for group in groups if (detail := _detail(group)) is not None]
     costs = [cost for series, group in enumerate(groups) if (cost := _cost(group, series, details)) is not None]
-    folders = dict.fromkeys(Path(path).expanduser() for path in paths)
     return Report(
         title=_title(groups),
         groups=groups,
         gains=gains(groups),
         details=details,
         costs=costs,
-        compressions=[found for folder in folders if (found := read_compression(folder)) is not None],
+        compressions=[found for folder in dict.fromkeys(places) if (found := read_compression(folder)) is not None],
     )
 
 

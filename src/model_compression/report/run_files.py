@@ -50,33 +50,43 @@ class RunFiles:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[RunFiles]:
-    """The runs in folders, each once: a path is that of a run, or of a folder with runs in it.
-
-    The latter are those of schemes and of comparisons. Raises UsageError for a path that is no folder, RunFolderError
-    for one without runs, FileFormatError for damaged files.
-    """
+    """The runs in the folders that `run_places` finds, each once. Raises what it does, FileFormatError for damage."""
     folders: dict[Path, Path] = {}
+    for place in run_places(paths):
+        for folder in _run_folders(place):
+            folders.setdefault(folder.resolve(), folder)
+    return [read_run(folder) for folder in folders.values()]
+
+
+def run_places(paths: Sequence[str | Path]) -> list[Path]:
+    """The folders that ``paths`` name: of a run, of a scheme, a comparison or a compression.
+
+    Raises UsageError for a path that is no folder, RunFolderError for one without runs.
+    """
+    places = []
     for given in paths:
         path = Path(given).expanduser()
         if not path.is_dir():
             what = "a file" if path.exists() else "not there"
             raise UsageError(f"{path} is {what}; expected the folder of a run, or one with runs in it, as runs/mine")
-        for folder in _run_folders(path):
-            folders.setdefault(folder.resolve(), folder)
-    return [read_run(folder) for folder in folders.values()]
+        if _run_folders(path):
+            places.append(path)
+            continue
+        found = [child for child in sorted(path.iterdir(), key=_natural) if child.is_dir() and _run_folders(child)]
+        if not found and any(path.glob("*-seed*.json")):
+            raise RunFolderError(
+                f"{path} has records of runs, not the runs; give the folder of the runs themselves, as runs/{path.name}"
+            )
+        if not found:
+            raise RunFolderError(f"{path} is no run folder: it has no config.json, nor has a folder in it")
+        places += found
+    return places
 
 
 def _run_folders(path: Path) -> list[Path]:
     if (path / "config.json").is_file():
         return [path]
-    found = sorted((child.parent for child in path.glob("*/config.json")), key=_natural)
-    if not found and any(path.glob("*-seed*.json")):
-        raise RunFolderError(
-            f"{path} has records of runs, not the runs; give the folder of the runs themselves, as runs/{path.name}"
-        )
-    if not found:
-        raise RunFolderError(f"{path} is no run folder: it has no config.json, nor has a folder in it")
-    return found
+    return sorted((child.parent for child in path.glob("*/config.json")), key=_natural)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -40,6 +40,10 @@ def test_a_folder_of_runs_stands_for_them_each_once(tmp_path):
     (tmp_path / "s" / "scheme.json").write_text("{}")
     found = find_runs([tmp_path / "s", tmp_path / "s" / "generation-9"])
     assert [run.path.name for run in found] == ["generation-1", "generation-9", "generation-10"]
+    write_run(tmp_path / "t" / "distilled", seed=3)
+    (tmp_path / "empty").mkdir()
+    found = find_runs([tmp_path])  # of folders with runs in them
+    assert [run.seed for run in found] == [1, 9, 10, 3]
 
 
 def test_validation_accuracy_is_that_of_runs_that_hold_images_out(tmp_path):
