@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add_teacher_options(parser)
     method = parser.add_argument_group("method")
-    method.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a,b adds two (default: kd)")
+    method.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a+b adds two (default: kd)")
     method.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2"
     )
@@ -142,8 +142,9 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     if args.method == "":
         raise UsageError("--method is empty; give it a value, or leave it out")
     method = config.method
-    if args.method and args.method != method.name:
-        method = MethodConfig(name=args.method)
+    name = (args.method or method.name).replace("+", ",")  # as compare-methods has it
+    if name != method.name:
+        method = MethodConfig(name=name)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
     weights = {**method.weights, **parse_pairs(args.weight, "--weight")}
     given = {

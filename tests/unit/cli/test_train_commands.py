@@ -143,6 +143,7 @@ def test_method_options_reach_the_config(config_of):
     assert config.method.params == {"temperature": 3, "variant": "historic"}
     assert (config.method.weights, config.method.label_weight) == ({"kd": 0.7}, 0.3)
     assert (config.teacher_cache, config.teacher_cache_dtype, config.teacher_tta) == ("answers", "fp32", "flip")
+    assert config_of(*DISTILL, "--teacher", "nin", "--method", "kd+dkd")[0].method.name == "kd,dkd"
 
 
 @pytest.mark.parametrize("name", RECIPES.names())
