@@ -66,18 +66,18 @@ def run(args: argparse.Namespace) -> int:
         ties = {"others": found.others, "ties": found.ties}
         print(json.dumps({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
     else:
-        print_verification(found, exact)
+        print_verification(found, exact and found.relative_difference <= args.bound)
     if fault:
         raise ModelCompressionError(f"{args.file} does not answer as {args.model} does: {fault}")
     return 0
 
 
 def print_verification(found: "Verification", exact: bool = True) -> None:
-    """What a person wants to know of it; of a file that is not ``exact``, nothing of ties, which all may be."""
+    """What a person wants to know of it; of answers that are not ``exact``, nothing of ties, which all may be."""
     low, high = found.interval()
     print(f"test accuracy       {found.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     print(
         f"largest difference  {found.largest_difference:.2g}   ({found.relative_difference:.1e} of the logits' range)"
     )
-    ties = f", {len(found.ties)} of them ties" if found.others and exact else ""
+    ties = f", {len(found.ties):,} of the other {len(found.others):,} in a tie" if found.others and exact else ""
     print(f"same class          {found.images - len(found.others):,} of {found.images:,} images{ties}")

@@ -86,7 +86,7 @@ def check_teachers_answers(
         return
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))
     for model in live.models:
-        fault = _fault(model, live, dataset, order)
+        fault = _fault(model, live, dataset, order, config.data.name)
         if fault is None:
             continue
         if not config.allow_weak_teacher:
@@ -94,8 +94,8 @@ def check_teachers_answers(
         report(f"the teacher {model.name} {fault}; going on, as --allow-weak-teacher says")
 
 
-def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes) -> str | None:
-    """What is wrong with one teacher; a second, larger sample settles what a first one leaves open."""
+def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes, data: str) -> str | None:
+    """What is wrong with one teacher on ``data``; a second, larger sample settles what a first one leaves open."""
     stated = model.facts.get("test_accuracy")
     stated = stated if isinstance(stated, float) else None
     answers = labels = order[:0]
@@ -113,10 +113,22 @@ def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes) 
     own = model.preprocessing
     height, width = own.size or dataset.image_shape[1:]
     mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (own.mean, own.std))
-    return (
-        f"{fault}; look at its normalisation (mean {mean}; std {std}), its image size ({height} × {width}), the order "
-        "of its classes, and what it was trained on"
+    trained_on = _trained_on(model)
+    elsewhere = (
+        f"it was trained on {trained_on}: unless {data} has the same classes, train a teacher on {data} first, with "
+        "`model-compression train`; else "
     )
+    return (
+        f"{fault}; {elsewhere if trained_on not in (None, data) else ''}look at its normalisation (mean {mean}; std "
+        f"{std}), its image size ({height} × {width}), the order of its classes, and what it was trained on"
+    )
+
+
+def _trained_on(model: Network) -> str | None:
+    """The data set that a network's file names; None where it names none."""
+    data = config.get("data") if isinstance(config := model.facts.get("config"), dict) else None
+    name = data.get("name") if isinstance(data, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def weakness(answers: Classes, labels: Classes, stated: float | None = None) -> str | None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model_compression.cli.verify import print_verification
 from model_compression.export.verify import Verification, compared
 
 REFERENCE = torch.tensor([[4.0, 1.0, -1.0], [0.0, 2.0, 1.99995], [3.0, -6.0, 0.0], [1.0, 0.5, 0.0]])
@@ -37,6 +38,17 @@ def test_another_class_that_is_no_tie_fails_and_names_the_image():
         images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90, reference_correct=91
     )
     assert found.fault() == "1 of 100 images get another class, the first is image 7"
+
+
+@pytest.mark.parametrize(
+    ("exact", "said"), [(True, "98 of 100 images, 1 of the other 2 in a tie\n"), (False, "images\n")]
+)
+def test_ties_are_counted_only_where_answers_are_alike(exact, said, capsys):
+    found = Verification(
+        images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90, reference_correct=91
+    )
+    print_verification(found, exact)
+    assert capsys.readouterr().out.endswith(said)
 
 
 def test_nan_fails():

@@ -87,6 +87,12 @@ def test_teacher_far_below_its_stated_accuracy_is_named():
         checked([0, 1, 2, 3, 4], coded_data(wrong=0.5), facts={"test_accuracy": 0.95})
 
 
+def test_teacher_of_other_data_is_said_to_be_one():
+    facts = {"test_accuracy": 0.95, "config": {"data": {"name": "fruit"}}}
+    with pytest.raises(UsageError, match=r"trained on fruit: unless cifar10 has the same classes, train a teacher on"):
+        checked([0, 1, 2, 3, 4], coded_data(wrong=0.5), facts=facts)
+
+
 def test_teacher_near_chance_is_named_with_what_to_look_at_or_only_mentioned():
     data = coded_data(wrong=1.0)
     with pytest.raises(UsageError, match=r"would be on 20\.\d%; look at its normalisation \(mean 0, 0, 0; std 0.00392"):
