@@ -115,9 +115,10 @@ def check_reachable(
     """Raises UsageError unless ``network`` can be cut to ``target``, and what `smallest_cost` raises."""
     least, whole = smallest_cost(network, resource, image_shape, round_to), cost_of(network, resource, image_shape)
     if least > target:
+        remedy = "ask for more" if _least(round_to) == SMALLEST else "ask for more, or for a smaller multiple"
         raise UsageError(
             f"{network.name} cannot be cut to {target:,} {'MACs' if resource == 'macs' else 'parameters'}: with "
-            f"{_least(round_to)} channels in every layer that can be cut it has {least:,}, of {whole:,}"
+            f"{_least(round_to)} channels in every layer that can be cut it has {least:,}, of {whole:,}; {remedy}"
         )
 
 
