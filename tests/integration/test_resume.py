@@ -303,7 +303,7 @@ def test_finished_and_missing_runs_are_not_resumed(tmp_path, tiny, watcher):
     start_run(tiny.config(epochs=1), tmp_path / "run", watcher())
     with pytest.raises(RunFolderError, match="is finished: there is nothing to resume"):
         resume_run(tmp_path / "run", watcher())
-    with pytest.raises(RunFolderError, match="is not a run folder"):
+    with pytest.raises(RunFolderError, match="elsewhere is not there"):
         resume_run(tmp_path / "elsewhere", watcher())
     assert not (tmp_path / "elsewhere").exists()
 

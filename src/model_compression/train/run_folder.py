@@ -112,6 +112,8 @@ class RunFolder:
     def read_config(self) -> TrainConfig:
         """The run's configuration. Raises RunFolderError when there is no run."""
         if not self.config.is_file():
+            if not self.path.exists():
+                raise RunFolderError(f"{self.path} is not there; expected the folder of a run, as runs/mine")
             raise RunFolderError(f"{self.path} is not a run folder: it has no config.json")
         try:
             return from_json(TrainConfig, self.config.read_text(), str(self.config))

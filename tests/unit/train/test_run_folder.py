@@ -103,9 +103,11 @@ def test_run_folder_is_not_overwritten_by_one_who_looked_at_the_same_time(run):
 
 
 def test_run_folder_without_a_run_says_so(run, tmp_path):
-    with pytest.raises(RunFolderError, match=r"is not a run folder: it has no config.json"):
+    with pytest.raises(RunFolderError, match=r"is not there; expected the folder of a run"):
         run.read_config()
     run.path.mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=r"is not a run folder: it has no config.json"):
+        run.read_config()
     with pytest.raises(RunFolderError, match=r"has no metrics.json: the run is not finished; resume it"):
         run.read_metrics()
     run.config.write_text("{}")
