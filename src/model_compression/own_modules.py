@@ -1,9 +1,11 @@
 """Modules of a user's own, imported from the working folder or wherever Python finds packages."""
 
+import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -37,3 +39,26 @@ def working_folder_first() -> Iterator[None]:
     finally:
         with suppress(ValueError):  # the user's code may have taken it away
             sys.path.remove(folder)
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file of code is Python's own or an installed package's."""
+    path = path.resolve()
+    standard = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib")]
+    in_packages = bool({"site-packages", "dist-packages"} & set(path.parts))
+    return in_packages or any(path.is_relative_to(folder) for folder in standard)
+
+
+def digests_of_own_code(objects: Iterable[object]) -> dict[str, str]:
+    """By name of module the SHA-256 of the file that the class of an object is written in, where that is a user's.
+
+    A script, whose last lines change from call to call, is left out.
+    """
+    digests = {}
+    for name in {type(one).__module__ for one in objects} - {"__main__"}:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name.partition(".")[0] == "model_compression" or is_installed(Path(file)):
+            continue
+        with suppress(OSError):
+            digests[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return dict(sorted(digests.items()))

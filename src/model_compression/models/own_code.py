@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from model_compression.errors import FileFormatError, UsageError
-from model_compression.own_modules import NAME, import_own, working_folder_first
+from model_compression.own_modules import NAME, import_own, is_installed, working_folder_first
 from model_compression.registry import call_with_options, unknown_name
 
 
@@ -70,10 +69,7 @@ def _is_harmless(builder: Any) -> bool:
         return True
     if not inspect.isfunction(builder):
         return False
-    path = Path(builder.__code__.co_filename).resolve()
-    standard = [Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib")]
-    is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
-    return not is_installed and not any(path.is_relative_to(folder) for folder in standard)
+    return not is_installed(Path(builder.__code__.co_filename))
 
 
 def _callables(module: Any) -> list[str]:

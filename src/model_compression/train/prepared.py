@@ -19,6 +19,7 @@ from model_compression.errors import UsageError
 from model_compression.models.base import Network
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.own_modules import digests_of_own_code
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher, PlainTeacher
 from model_compression.train.checks import ENOUGH, check_classes, check_teachers_answers
@@ -105,6 +106,8 @@ class Prepared:
         answers = self.peers or self._teacher(config, taps, observer)
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
         self.trainer.check_terms()
+        parts_in_code = [student, *teachers, self.trainer.objective.method]
+        self.code = digests_of_own_code(part for one in parts_in_code if one is not None for part in one.modules())
         if teachers and len(self.train_set) < ENOUGH:
             name, count = self.train_set.name, len(self.train_set)
             observer.message(f"{name} has {count} images: too few to see whether the teacher knows them")

@@ -89,7 +89,7 @@ class RunLoop:
 
     def _save(self) -> None:
         counts = {"events": self._events.count, "timing": self._timing.count, "seconds": self.seconds}
-        facts = {"step": self._trainer.step, **self._prepared.identity, **counts}
+        facts = {"step": self._trainer.step, "code": self._prepared.code, **self._prepared.identity, **counts}
         save_state(self._run.state, State(tensors=self._trainer.state(), progress=facts))
 
     def _watch(self, progress: Progress) -> None:

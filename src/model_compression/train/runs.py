@@ -100,6 +100,7 @@ def resume_run(
         prepared = Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
+            _say_changed_code(run, prepared.code, state, observer)
         metrics = _train(config, prepared, run, observer, state, lr)
         finished(prepared.trainer.network.deployed())
         return metrics
@@ -183,6 +184,17 @@ def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> 
         if state.progress.get(key, digest) != digest:
             what = key.removesuffix("_sha256").replace("_", " ")
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
+
+
+def _say_changed_code(run: RunFolder, code: dict[str, str], state: State, observer: Observer) -> None:
+    """A fault that is mended in a long run's method must not cost the run; but it is another run from there on."""
+    before: dict[str, str] = state.progress.get("code", {})
+    changed = [name for name, digest in code.items() if before.get(name, digest) != digest]
+    if changed:
+        observer.message(
+            f"{' and '.join(changed)} changed since the state of {run.path} was saved: what follows is trained by the "
+            "new code, and the whole cannot be repeated; for a clean result start a new run"
+        )
 
 
 def _check_lr(run: RunFolder, config: TrainConfig, state: State | None, lr: float) -> None:
