@@ -240,6 +240,15 @@ def test_measure_of_a_file(files, capsys):
     ]
 
 
+def test_measure_without_onnx_runtime_says_what_to_install(monkeypatch, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert main(["measure", "resnet8", "--seconds", "0.01", "--batch-size", "2", "--json"]) == 0
+    told = capsys.readouterr()
+    assert [entry["runtime"] for entry in json.loads(told.out)["latency"]] == ["PyTorch", "PyTorch"]
+    assert "pip install 'model-compression[export]'" in told.err
+
+
 @pytest.mark.slow
 def test_the_whole_way_from_a_run_to_a_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

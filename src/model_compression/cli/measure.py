@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{args.batch_size} images at once do not fit into memory ({str(error)[:80]}); give a smaller --batch-size"
         ) from None
+    if path.suffix not in (".onnx", ".pt2") and len(runs) == 1:
+        print("no ONNX Runtime beside PyTorch: pip install 'model-compression[export]'", file=sys.stderr)
     file_bytes = _file_bytes(args.model)
     if args.json:
         print(json.dumps(_plain(args.model, size, file_bytes, times)))
@@ -171,7 +174,8 @@ def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") 
         print(f"activations   {size.activation_bytes:>12,}   bytes at most at once, float32, one image")
     if file_bytes is not None:
         print(f"the file      {file_bytes:>12,}   bytes")
-    print(f"\nlatency, {count(times[0].threads, 'thread'):<9}   median     95th %     images/s")
+    title = f"latency, {count(times[0].threads, 'thread')}"
+    print(f"\n{title:<22} {'median':>11} {'95th %':>11} {'images/s':>10}")
     for entry in times:
         label = f"{entry.runtime}, batch {entry.batch}"
         print(f"{label:<22} {entry.median_ms:>8.2f} ms {entry.p95_ms:>8.2f} ms {entry.images_per_second:>10,.0f}")
