@@ -27,9 +27,16 @@ def run_and_report(config: TrainConfig, folder: Path, *, as_json: bool, recipe: 
     """Trains into ``folder`` and prints the result; returns the exit code."""
     with ConsoleObserver() as observer:
         if recipe:
-            observer.message(f"recipe {recipe} is to give: {RECIPES.create(recipe).expect}")
+            observer.message(_expected(recipe, config))
         metrics = runs.start_run(config, folder, observer)
     return print_result(metrics, folder, as_json)
+
+
+def _expected(name: str, config: TrainConfig) -> str:
+    recipe = RECIPES.create(name)
+    if config == recipe.config:
+        return f"recipe {name} is to give: {recipe.expect}"
+    return f"recipe {name} gives {recipe.expect} as it stands; options change it here"
 
 
 def resume_and_report(folder: str, *, as_json: bool, lr: float | None = None) -> int:

@@ -155,6 +155,13 @@ def test_recipe_is_run_as_it_is_written(config_of, name):
     assert changed.optim == RECIPES.create(name).config.optim
 
 
+@pytest.mark.usefixtures("config_of")
+def test_what_a_recipe_gives_is_promised_of_the_recipe_alone(command):
+    expect = RECIPES.create("lenet-cifar10").expect
+    assert f"is to give: {expect}" in command("train", "--recipe", "lenet-cifar10")[2]
+    assert f"gives {expect} as it stands" in command("train", "--recipe", "lenet-cifar10", "--epochs", 1)[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
