@@ -79,18 +79,16 @@ def _check_session(session: Any, metadata: Metadata, path: Path) -> None:
 def _open_program(path: Path, threads: int) -> ExportedFile:
     import torch
 
-    said = {KEY: ""}
-    try:
-        module = torch.export.load(path, extra_files=said).module()
-    except Exception as error:  # of zip, JSON or torch, as the damage has it
-        raise FileFormatError(f"{path} is no torch.export file that can be read: {_first_line(error)}") from None
+    from model_compression.export.programs import read_program
+
+    module, said = read_program(path)
 
     def run(images: Array) -> npt.NDArray[np.float32]:
         with torch.no_grad():
             logits: npt.NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
         return logits
 
-    return ExportedFile(runtime="torch.export", metadata=from_json(said[KEY] or None, str(path)), run=run)
+    return ExportedFile(runtime="torch.export", metadata=from_json(said or None, str(path)), run=run)
 
 
 def _first_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from model_compression.data.dataset import Dataset
 from model_compression.errors import MissingExtraError, NotVerifiedError, UsageError
 from model_compression.export.metadata import KEY, Metadata
+from model_compression.export.programs import write_program
 from model_compression.export.runtimes import open_file
 from model_compression.export.short_names import with_short_names
 from model_compression.export.verify import Verification, pixels_of, verify
@@ -219,7 +220,7 @@ def _with_metadata(model: Any, metadata: Metadata) -> Any:
 @EXPORTERS.register("torch-export")
 def _to_torch_export(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
     program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, path, extra_files={KEY: metadata.to_json()})
+    write_program(program, path, metadata.to_json())
 
 
 @torch.no_grad()
