@@ -86,8 +86,7 @@ def _wait_for(device: torch.device) -> None:
 def _loader(job: Job, wrapped: bool) -> Any:
     """Batches of augmented float images as torchvision's transforms make them, one image at a time."""
     from PIL import Image
-
-    from benchmarks.torchvision_here import transforms
+    from torchvision import transforms
 
     train, _ = load_cifar10()
     pipeline = transforms.Compose(

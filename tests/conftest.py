@@ -33,21 +33,6 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MODEL_COMPRESSION_CACHE", str(folder))
 
 
-@pytest.fixture(scope="session")
-def libraries():
-    """timm, torchvision and transformers can be imported, beside a torch that torchvision was not built for too.
-
-    Its CUDA build stops at import beside a CPU torch, for want of two operators that no test uses; they are declared.
-    """
-    import torch
-
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library  # the declarations last as long as it does
-
-
 class Watcher:
     """An observer of a run that keeps what it sees and, after the steps in ``stop_after``, signals this process."""
 

@@ -39,7 +39,7 @@ CONFIG = TrainConfig(
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, libraries):
+def place(tmp_path, monkeypatch):
     """A working folder with nets_here.py, and own.pt, weights for its teacher."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nets_here.py").write_text(NETS)

@@ -76,7 +76,7 @@ def test_own_images_from_the_folder_to_the_small_model(place, capsys):
 
 
 @pytest.fixture
-def vit(place, libraries):
+def vit(place):
     """my-vit: a transformer of two layers that has learnt apples and pears, as save_pretrained leaves it."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 

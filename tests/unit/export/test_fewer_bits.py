@@ -164,7 +164,7 @@ def test_half_and_int8_weights_are_those_roundings(tmp_path):
 
 
 def test_rounded_inputs_are_255_steps_within_the_limits():
-    values, limits = torch.linspace(-3, 5, 4001, dtype=torch.float64).requires_grad_(), torch.tensor([-1.0, 2.0])
+    values, limits = torch.linspace(-3, 5, 4000, dtype=torch.float64).requires_grad_(), torch.tensor([-1.0, 2.0])
     rounded = rounded_input(values, limits.double())
     scale, zero = 3 / 255, 85
     expected = (np.clip(np.round(values.detach().numpy() / scale) + zero, 0, 255) - zero) * scale

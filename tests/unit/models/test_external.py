@@ -50,7 +50,7 @@ def own(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def vit(tmp_path, libraries):
+def vit(tmp_path):
     """The folder of a tiny Hugging Face classifier of three classes, and the model."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -89,7 +89,7 @@ def test_names_of_other_origin_are_told_from_files(name, is_one):
     assert is_external(name) is is_one
 
 
-def test_timm_network_is_timms_own_with_the_seed_and_options(libraries):
+def test_timm_network_is_timms_own_with_the_seed_and_options():
     import timm
 
     found = load_model("timm:test_resnet", {"num_classes": 7}, seed=3).eval()
@@ -101,12 +101,12 @@ def test_timm_network_is_timms_own_with_the_seed_and_options(libraries):
     assert found.preprocessing.size is None  # it takes any
 
 
-def test_timm_network_of_one_size_asks_for_it(libraries):
+def test_timm_network_of_one_size_asks_for_it():
     assert load_model("timm:test_vit").preprocessing.size == (160, 160)
     assert load_model("timm:test_vit", {"img_size": 32, "patch_size": 8}).preprocessing.size == (32, 32)
 
 
-def test_timm_weights_bring_the_preprocessing_that_timm_declares(libraries, monkeypatch):
+def test_timm_weights_bring_the_preprocessing_that_timm_declares(monkeypatch):
     import timm
 
     original, asked = timm.create_model, []
@@ -125,7 +125,7 @@ def test_timm_weights_bring_the_preprocessing_that_timm_declares(libraries, monk
     assert found.options == {}  # what builds it again fetches nothing
 
 
-def test_torchvision_network_and_its_weights(libraries, monkeypatch):
+def test_torchvision_network_and_its_weights(monkeypatch):
     import torchvision
     from torchvision.models import SqueezeNet1_1_Weights
 
@@ -157,7 +157,7 @@ def test_hf_classifier_answers_as_transformers_does(vit):
     assert found.declares_preprocessing
 
 
-def test_hf_image_processor_is_read_as_it_computes(vit, libraries):
+def test_hf_image_processor_is_read_as_it_computes(vit):
     folder, _ = vit
     values = {"do_rescale": True, "rescale_factor": 0.5, "do_normalize": False, "do_flip_channel_order": True}
     values |= {"size": {"shortest_edge": 40}, "crop_size": {"height": 24, "width": 20}, "do_center_crop": True}
@@ -251,7 +251,7 @@ def test_own_builder_that_is_wrong_is_named(name, options, message):
         ("torchvision:resnet81", {}, "unknown torchvision model 'resnet81'; did you mean 'resnet18'"),
     ],
 )
-def test_library_network_that_is_not_there_is_named(libraries, name, options, message):
+def test_library_network_that_is_not_there_is_named(name, options, message):
     with pytest.raises(UsageError, match=message):
         load_model(name, options)
 
@@ -261,7 +261,7 @@ def test_hf_option_that_its_configuration_lacks_is_named(vit):
         load_model(f"hf:{vit[0]}", {"hidden_sizes": 8})
 
 
-def test_weights_that_cannot_be_fetched_are_an_error_that_says_so(libraries, monkeypatch):
+def test_weights_that_cannot_be_fetched_are_an_error_that_says_so(monkeypatch):
     import timm
 
     def create(name, pretrained):
@@ -288,7 +288,7 @@ def test_library_that_is_not_installed_is_named_with_its_extra(monkeypatch, name
 
 
 @pytest.mark.parametrize("name", ["my-vit", "./nets/vit", "/data/nets/vit", "a/b/c"])
-def test_folder_that_is_not_there_is_said_to_be_none_before_a_hub_is_asked(libraries, name):
+def test_folder_that_is_not_there_is_said_to_be_none_before_a_hub_is_asked(name):
     with pytest.raises(UsageError, match=f"hf:{name} is no folder here, and networks on the hub are named USER/NAME"):
         load_model(f"hf:{name}")
 
@@ -305,7 +305,7 @@ def test_library_that_does_not_start_is_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["timm", "hf", "own", "class"])
-def test_weights_file_builds_its_network_again_from_itself_alone(which, tmp_path, vit, own, libraries):
+def test_weights_file_builds_its_network_again_from_itself_alone(which, tmp_path, vit, own):
     folder, _ = vit
     name, options = {
         "timm": ("timm:test_resnet", {"num_classes": 3}),

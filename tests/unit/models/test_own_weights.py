@@ -120,7 +120,7 @@ class Evil:
         (lambda path: None, "is not there; expected a weights file"),
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_own_weights_that_cannot_be_read_are_named(tmp_path, monkeypatch, write, message):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "own.pt")
