@@ -25,14 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bound",
         type=float,
-        default=1e-4,
         metavar="SHARE",
         help="largest difference that passes, as a share of the logits' range (default: 1e-4)",
     )
     parser.add_argument(
         "--max-drop",
         type=float,
-        default=0.5,
         metavar="POINTS",
         help="of accuracy that a file of fewer bits may lose, in the place of --bound (default: 0.5)",
     )
@@ -45,28 +43,39 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.data.sources import load_dataset
     from model_compression.errors import ModelCompressionError, UsageError
     from model_compression.export.runtimes import open_file
-    from model_compression.export.verify import verify
+    from model_compression.export.verify import BOUND, verify
+    from model_compression.export.write import frozen
     from model_compression.models.weights import find_weights, read_model
+    from model_compression.teachers.fingerprint import digest_of
     from model_compression.train.checks import check_classes
 
-    if not 0 <= args.max_drop <= 100:
+    if args.max_drop is not None and not 0 <= args.max_drop <= 100:
         raise UsageError(f"--max-drop must lie between 0 and 100 points, got {args.max_drop}; 0.5 is usual")
-    if not 0 < args.bound < 1:
+    if args.bound is not None and not 0 < args.bound < 1:
         raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")
+    known = open_file(Path(args.file)).metadata
+    exact = known.precision == "float32"
+    if (args.max_drop if exact else args.bound) is not None:
+        useless, used = ("--max-drop", "--bound") if exact else ("--bound", "--max-drop")
+        raise UsageError(
+            f"{useless} has no effect on a file of {known.precision}, which is held to {used}; leave it out"
+        )
     network = read_model(find_weights(args.model))
     with ConsoleObserver() as observer:
         data = data_of(args)
         _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
         check_classes("model", network, test)
         found = verify(args.file, network, test)
-    exact = open_file(Path(args.file)).metadata.precision == "float32"
-    fault = found.fault(args.bound) if exact else found.drop_fault(args.max_drop)
+    bound = BOUND if args.bound is None else args.bound
+    fault = found.fault(bound) if exact else found.drop_fault(0.5 if args.max_drop is None else args.max_drop)
+    if not exact and digest_of([frozen(network)]) not in (known.weights_sha256, known.reference_sha256):
+        fault = "it was made of other weights; give the run or file that it was made of"
     if args.json:
         values = {key: getattr(found, key) for key in ("images", "accuracy", "agreement", "largest_difference")}
         ties = {"others": found.others, "ties": found.ties}
         print(json.dumps({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
     else:
-        print_verification(found, exact and found.relative_difference <= args.bound)
+        print_verification(found, exact and found.relative_difference <= bound)
     if fault:
         raise ModelCompressionError(f"{args.file} does not answer as {args.model} does: {fault}")
     return 0

@@ -30,6 +30,7 @@ from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
 from model_compression.registry import unknown_name
+from model_compression.teachers.fingerprint import digest_of
 from model_compression.train.checks import check_classes
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
@@ -142,7 +143,7 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
         finish_run(run, trained.path, observer)
     try:
         after = copied(read_model(trained.student))
-        return _written(config, after, expected, (train, test), folder, observer)
+        return _written(config, after, expected, (train, test), folder, observer, digest_of([network]))
     except NotVerifiedError as loss:
         raise NotVerifiedError(
             f"{loss}, after quantisation-aware training; train longer (--epochs of quantize, --quantize-epochs of "
@@ -152,7 +153,7 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
 
 def _written(
     config: QuantizeConfig, network: Network, expected: Tensor, data: tuple[Dataset, Dataset], folder: Path,
-    observer: Observer,
+    observer: Observer, reference_sha256: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Writes and proves the file; returns the report. Raises NotVerifiedError, leaving nothing, when it is not kept."""
     train, test = data
@@ -165,7 +166,13 @@ def _written(
         if calibration == AUTO:
             calibration = best_calibration(network, seen, others if len(others) else seen, observer, bits)
         encode = partial(to_int8, images=seen.numpy(), calibration=calibration, weight_bits=bits)
-    encoding = Encoding(precision=config.to, encode=encode, max_drop=config.max_drop, expected=expected)
+    encoding = Encoding(
+        precision=config.to,
+        encode=encode,
+        max_drop=config.max_drop,
+        expected=expected,
+        reference_sha256=reference_sha256,
+    )
     found = export(network, folder / ONNX, test, encoding=encoding)
     report = _report(config, found, folder, calibration, trained=(folder / "trained").exists())
     write_json(folder / REPORT, report)

@@ -18,6 +18,8 @@ class Metadata:
     With ``preprocessing_inside`` the input is uint8 RGB pixels; without it, float32 (pixels / 255 − ``mean``) / ``std``
     in ``channel_order``. ``weights_sha256`` is of the network that was exported, ``accuracy`` the test accuracy on
     ``data``, None where it was not measured. ``precision`` is what the file computes in, or holds its weights in.
+    ``reference_sha256`` is of the network that it was compared with, where that is another one: of a file that was
+    trained on with its roundings.
     """
 
     model: str
@@ -31,6 +33,7 @@ class Metadata:
     accuracy: float | None
     weights_sha256: str
     precision: str = "float32"
+    reference_sha256: str = ""
 
     def to_json(self) -> str:
         """Text that `from_json` reads."""

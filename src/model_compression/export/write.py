@@ -50,13 +50,15 @@ class Deployed(nn.Module):
 class Encoding:
     """Fewer bits for an ONNX file: ``encode`` rewrites the model in place, for ``precision``.
 
-    It passes with at most ``max_drop`` points of accuracy below ``expected``, logits (N, K), or the network's own.
+    It passes with at most ``max_drop`` points of accuracy below ``expected``, logits (N, K) of the network of
+    ``reference_sha256``, or the network's own.
     """
 
     precision: str
     encode: Callable[[Any], Any]
     max_drop: float
     expected: Tensor | None = None
+    reference_sha256: str = ""
 
 
 def export(
@@ -81,12 +83,14 @@ def export(
     path, writer = Path(path), EXPORTERS.get(to)
     if path.suffix != SUFFIXES[to]:
         raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
-    network = _frozen(network)
+    network = frozen(network)
     expected = logits_on(network, dataset)
     metadata = _metadata(network, dataset, expected, preprocessing)
     if encoding is not None:
         assert to == "onnx"
-        metadata = dataclasses.replace(metadata, precision=encoding.precision)
+        metadata = dataclasses.replace(
+            metadata, precision=encoding.precision, reference_sha256=encoding.reference_sha256
+        )
         expected = expected if encoding.expected is None else encoding.expected
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
@@ -131,7 +135,7 @@ def write_unverified(
     preprocessing: bool = False,
 ) -> None:
     """An ONNX file that is tried and thrown away: of normalised images, or of pixels. Raises MissingExtraError."""
-    network = _frozen(network)
+    network = frozen(network)
     with torch.no_grad():
         classes = network(torch.zeros(2, *image_shape)).shape[1]
     how = network.preprocessing
@@ -150,7 +154,7 @@ def write_unverified(
     _write(network, path, metadata, EXPORTERS.get("onnx"))
 
 
-def _frozen(network: Network) -> Network:
+def frozen(network: Network) -> Network:
     """A copy of what ships, in float32 on the CPU, that will not be trained."""
     network = copy.deepcopy(network.deployed()).cpu().float().eval()
     for parameter in network.parameters():
