@@ -109,7 +109,7 @@ def _wrapped(name: str, model: Any) -> Network:
 
 def placed(model: N, device: torch.device) -> N:
     """``model`` on ``device`` with channels-last weights, the layout in which convolutions are fastest."""
-    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def check_num_classes(num_classes: int) -> None:
