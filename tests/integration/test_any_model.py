@@ -153,7 +153,7 @@ DISTILL = ["distill", "--data", "synthetic", "--out", "run"]
         ),
         (
             ["--teacher", "lenet", "--teacher-weights", "own.pt"],
-            "own.pt does not fit the model: conv1.weight: missing, ",
+            "own.pt does not fit the model: they have no name in common: conv1.weight: missing, ",
         ),
         (
             ["--teacher", "a,b", "--teacher-size", "8"],

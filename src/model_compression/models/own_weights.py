@@ -1,8 +1,9 @@
 """Weights files as people have them: .pt with dictionaries in dictionaries, prefixes before the names, .safetensors."""
 
+import itertools
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +16,7 @@ from model_compression.errors import FileFormatError, UsageError
 
 Tensors = dict[str, Tensor]
 
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
+_COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module, at any depth
 _DEPTH = 4  # of dictionaries in dictionaries
 
 
@@ -23,26 +24,34 @@ def own_tensors(source: str | Path, expected: Mapping[str, Tensor]) -> Tensors:
     """The tensors of the file ``source`` that are for a network whose state is ``expected``, under its names.
 
     The file may hold dictionaries in dictionaries, as {"epoch": …, "state_dict": {…}}: the one whose names and shapes
-    fit is taken, without the prefixes that DataParallel and torch.compile put before names. FILE#KEY names it, where
-    several fit. What fits best is returned when none does, so that an error can say what is wrong with it.
+    fit is taken. Wrappers put a prefix before all names, as "module." or "model."; it is removed, or added where the
+    network has it and the file has not. Of a file of several networks, as "student.…" and "teacher.…", the one that
+    fits is taken. FILE#KEY names it, where several fit. What fits best is returned when none does, so that an error
+    can say what is wrong with it.
 
     Raises FileFormatError for a file that cannot be read or holds no tensors, UsageError when several fit.
     """
     path, key = find_own_weights(source)
-    found = {place: _plain(tensors, expected) for place, tensors in _dictionaries(_read(path), "")}
-    if key:
-        if key not in found:
-            raise UsageError(f"{path} has no tensors under {key!r}; expected one of {_listed(found)}")
-        return found[key]
+    sets = dict(_dictionaries(_read(path), ""))
+    found = {place: _renamed(tensors, expected) for place, tensors in sets.items()}
     if not found:
         raise FileFormatError(f"{path} holds no dictionary of tensors; save one with torch.save(model.state_dict(), …)")
+    parts = {
+        place: _renamed(part, expected) for whole, tensors in sets.items() for place, part in _parts(tensors, whole)
+    }
+    if key:
+        if key not in {**parts, **found}:
+            raise UsageError(f"{path} has no tensors under {key!r}; expected one of {_listed({**found, **parts})}")
+        return {**parts, **found}[key]
     fitting = {place: tensors for place, tensors in found.items() if _misfits(tensors, expected) == 0}
+    if not fitting:
+        fitting = {place: tensors for place, tensors in parts.items() if _misfits(tensors, expected) == 0}
     if len(fitting) > 1 and not _are_equal(list(fitting.values())):
         first = next(iter(fitting))
         raise UsageError(
             f"{path} holds several sets of weights that fit: {_listed(fitting)}; name one, as {path}#{first}"
         )
-    return min(found.values(), key=lambda tensors: _distance(tensors, expected))
+    return min((fitting or found).values(), key=lambda tensors: _distance(tensors, expected))
 
 
 def find_own_weights(source: str | Path) -> tuple[Path, str]:
@@ -94,17 +103,40 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta and not str(tensor.dtype).startswith("torch.float8")
 
 
-def _plain(tensors: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
-    """``tensors`` without prefixes that all names have, and with the counters of normalisations that old files lack."""
-    while True:
-        names = [name for name in tensors if name != "n_averaged"]  # AveragedModel's own, beside the prefixed names
-        prefix = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
-        if prefix is None or all(name in expected for name in names):
-            break
-        tensors = {name.removeprefix(prefix): tensors[name] for name in names}
+def _parts(tensors: Tensors, whole: str) -> Iterator[tuple[str, Tensors]]:
+    """The networks in a set of several, by what their names begin with, as "student" of "student.conv.weight"."""
+    beginnings = dict.fromkeys(name.partition(".")[0] for name in tensors if "." in name)
+    for beginning in beginnings if len(beginnings) > 1 else ():
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{beginning}.")}
+        yield f"{whole}.{beginning}" if whole else beginning, own
+
+
+def _renamed(tensors: Tensors, expected: Mapping[str, Tensor]) -> Tensors:
+    """``tensors`` under the names of ``expected``, as far as a prefix of all names makes the difference.
+
+    With the counters of normalisations that old files lack.
+    """
+    names = [name for name in tensors if name != "n_averaged"]  # AveragedModel's own, beside the prefixed names
+    named = {name: name.replace(_COMPILED, "") for name in names}
+    own, wanted = _common_prefixes(named.values()), _common_prefixes(expected)
+    changes = [(prefix, "") for prefix in own] + [("", prefix) for prefix in wanted]
+    candidates = [tensors, {named[name]: tensors[name] for name in names}]
+    for less, more in changes:
+        candidates.append({more + named[name].removeprefix(less): tensors[name] for name in names})
+    tensors = min(candidates, key=lambda one: _distance(one, expected))
     counters = [name for name in expected if name.endswith(".num_batches_tracked") and name not in tensors]
     lacking = [name for name in counters if name.replace("num_batches_tracked", "running_mean") in tensors]
     return {**tensors, **{name: expected[name] for name in lacking}}
+
+
+def _common_prefixes(names: Iterable[str]) -> list[str]:
+    """What all names begin with, up to each dot: "module.", "module.model."; nothing for fewer than two names."""
+    names = list(names)
+    if len(names) < 2:
+        return []
+    layers = [name.split(".")[:-1] for name in names]
+    shared = list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*layers, strict=False)))
+    return ["".join(f"{level[0]}." for level in shared[: count + 1]) for count in range(len(shared))]
 
 
 def _misfits(tensors: Tensors, expected: Mapping[str, Tensor]) -> int:

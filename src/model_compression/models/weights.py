@@ -24,6 +24,8 @@ FORMAT = "model_compression.weights/2"
 _UNSEALED_FORMAT = "model_compression.weights/1"  # without digests, as the first shipped networks
 _HEADER = "model_compression"
 _MEAN_IMAGE = "preprocessing.mean_image"
+_NAMED = 5  # tensors that an error names
+_EXPORTED = (".onnx", ".pt2")
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -77,11 +79,11 @@ def load_model(
         options: of the builder. ``pretrained`` asks a library for weights, or not to use those of "hf:".
         seed: of fresh weights; None draws them from torch's global generator.
         weights: a file with weights for a network that is built anew: .safetensors, or .pt with tensors and plain
-            values alone, also in dictionaries in dictionaries (FILE#KEY names one) and with ``module.`` before names.
+            values alone, also in dictionaries in dictionaries (FILE#KEY names one) and with a prefix before all names.
 
     Raises:
         UnknownNameError: no such network or option; near matches are listed.
-        FileFormatError: a file that cannot be read; WeightsMismatchError: one that does not fit, with every tensor.
+        FileFormatError: a file that cannot be read; WeightsMismatchError: one that does not fit, with the tensors.
         ModelCompressionError: a library that is missing, or weights that it cannot fetch.
     """
     name, options = str(name), dict(options or {})
@@ -185,12 +187,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER, "{}")
     except (SafetensorError, OSError) as error:
-        raise FileFormatError(f"{path} is not a readable safetensors file: {error}") from None
+        raise _no_safetensors(Path(path), error) from None
     try:
         header = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: the header is damaged: {error}") from None
     found = header.get("format", "none") if isinstance(header, dict) else "none"
+    if not header:
+        raise FileFormatError(f"{path} {_NAMELESS}{path}")
     if found not in (FORMAT, _UNSEALED_FORMAT):
         raise FileFormatError(
             f"{path}: format is {found!r}, expected {FORMAT!r}; `model-compression import` reads others"
@@ -200,6 +204,29 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if not all(isinstance(parts[key], kind) for key, kind in plain.items()):
         raise FileFormatError(f"{path}: the header is damaged: it does not say which model this is, or how it is built")
     return parts
+
+
+_NAMELESS = (
+    "holds weights and does not say of which network; name what builds it and give the file as its weights: "
+    "--teacher mynets:build --teacher-weights "
+)  # and so for a student, and --weights for a model
+
+
+def _no_safetensors(path: Path, error: Exception) -> FileFormatError:
+    """What a file is that is no safetensors file, and what to do with it."""
+    if path.suffix in _EXPORTED:
+        return FileFormatError(
+            f"{path} is an exported network, which cannot be trained or teach; give the run or the weights file that "
+            "it was exported from"
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        start = b""
+    if start[:2] == b"\x80\x02" or start == b"PK\x03\x04":  # torch.save's, of before and since version 1.6
+        return FileFormatError(f"{path} {_NAMELESS}{path}")
+    return FileFormatError(f"{path} is not a readable safetensors file: {error}")
 
 
 def read_model(path: str | Path) -> Network:
@@ -251,8 +278,8 @@ def not_finite(tensors: dict[str, Tensor]) -> str | None:
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Copies ``tensors`` into ``model``, all or nothing.
 
-    Raises WeightsMismatchError that names every missing, unknown and misshapen tensor, and FileFormatError for NaN or
-    infinity.
+    Raises WeightsMismatchError that names some of the missing, unknown and misshapen tensors and counts them, and
+    FileFormatError for NaN or infinity.
     """
     state = model.state_dict()
     faults = [f"{name}: missing, expected {tuple(state[name].shape)}" for name in state if name not in tensors]
@@ -264,7 +291,9 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> N
         elif found.is_floating_point() != expected.is_floating_point():
             faults.append(f"{name}: found {found.dtype}, expected {expected.dtype}")
     if faults:
-        raise WeightsMismatchError(f"{source} does not fit the model: " + "; ".join(faults))
+        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        none = "" if state.keys() & tensors.keys() else "they have no name in common: "
+        raise WeightsMismatchError(f"{source} does not fit the model: {none}{'; '.join(faults[:_NAMED])}{more}")
     tensors = {name: tensor.to(state[name].dtype) for name, tensor in tensors.items()}
     wrong = not_finite(tensors)
     if wrong is not None:

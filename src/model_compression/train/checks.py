@@ -13,6 +13,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import ModelCompressionError, NumericalError, UsageError
 from model_compression.models.base import Network
+from model_compression.models.external import is_external, library_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.evaluate import predict
 
@@ -86,7 +87,7 @@ def check_teachers_answers(
         return
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))
     for model in live.models:
-        fault = _fault(model, live, dataset, order, config.data.name)
+        fault = _fault(model, live, dataset, order, config)
         if fault is None:
             continue
         if not config.allow_weak_teacher:
@@ -94,8 +95,9 @@ def check_teachers_answers(
         report(f"the teacher {model.name} {fault}; going on, as --allow-weak-teacher says")
 
 
-def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes, data: str) -> str | None:
-    """What is wrong with one teacher on ``data``; a second, larger sample settles what a first one leaves open."""
+def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes, config: TrainConfig) -> str | None:
+    """What is wrong with one teacher; a second, larger sample settles what a first one leaves open."""
+    data = config.data.name
     stated = model.facts.get("test_accuracy")
     stated = stated if isinstance(stated, float) else None
     answers = labels = order[:0]
@@ -118,10 +120,20 @@ def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes, 
         f"it was trained on {trained_on}: unless {data} has the same classes, train a teacher on {data} first, with "
         "`model-compression train`; else "
     )
+    if _is_without_weights(model, config):
+        elsewhere = f"no weights were given: give them with --teacher-weights; if {model.name} loads them itself, "
+        trained_on = model.name
     return (
         f"{fault}; {elsewhere if trained_on not in (None, data) else ''}look at its normalisation (mean {mean}; std "
         f"{std}), its image size ({height} × {width}), the order of its classes, and what it was trained on"
     )
+
+
+def _is_without_weights(model: Network, config: TrainConfig) -> bool:
+    """Whether a builder of the user's was named and no weights, so that only the builder knows if it is trained."""
+    if config.teacher is None or config.teacher.weights or not is_external(model.name) or library_of(model.name):
+        return False
+    return model.name in [name.strip() for name in config.teacher.name.split(",")]
 
 
 def _trained_on(model: Network) -> str | None:

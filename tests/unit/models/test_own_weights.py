@@ -39,6 +39,14 @@ WRAPPED = {
     "DataParallel": lambda: {"model": nn.DataParallel(TRAINED).state_dict()},
     "compiled and parallel": lambda: {f"module._orig_mod.{name}": tensor for name, tensor in STATE.items()},
     "averaged": lambda: AveragedModel(TRAINED).state_dict(),
+    "Lightning": lambda: {"state_dict": {f"model.{name}": tensor for name, tensor in STATE.items()}},
+    "wrappers in a wrapper": lambda: {f"module.student.backbone.{name}": tensor for name, tensor in STATE.items()},
+    "parts compiled": lambda: {name.replace("bn.", "bn._orig_mod."): tensor for name, tensor in STATE.items()},
+    "teacher and student": lambda: {
+        **{f"student.{name}": tensor for name, tensor in STATE.items()},
+        **{f"teacher.{name}": tensor for name, tensor in network(5, width=9).state_dict().items()},
+        "criterion.weight": torch.ones(3),
+    },
     "with plain values beside": lambda: {**STATE, "epoch": 3},
     "half precision": lambda: {name: t.half() if t.is_floating_point() else t for name, t in STATE.items()},
     "before there were counters": lambda: {name: t for name, t in STATE.items() if "num_batches" not in name},
@@ -55,6 +63,33 @@ def test_own_weights_arrive_whatever_they_are_wrapped_in(how, tmp_path):
     tolerance = 1e-3 if how == "half precision" else 0
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=tolerance, atol=tolerance)
+
+
+def test_own_weights_of_a_part_fill_a_network_that_wraps_it(tmp_path):
+    torch.save(STATE, tmp_path / "own.pt")
+    wrapping = nn.ModuleDict({"net": nn.ModuleDict({"body": network()})})
+    load_own_weights(wrapping, tmp_path / "own.pt")
+    assert all(torch.equal(tensor, STATE[name[9:]]) for name, tensor in wrapping.state_dict().items())
+
+
+def test_own_weights_of_two_networks_that_fit_are_told_apart_by_a_key(tmp_path):
+    both = {"teacher": network(5).state_dict(), "student": STATE}
+    flat = {f"{who}.{name}": tensor for who, state in both.items() for name, tensor in state.items()}
+    torch.save({"epoch": 1, "state_dict": flat}, tmp_path / "own.pt")
+    found = network()
+    with pytest.raises(
+        UsageError, match=r"fit: 'state_dict.teacher', 'state_dict.student'; name one, as .*#state_dict"
+    ):
+        load_own_weights(found, tmp_path / "own.pt")
+    load_own_weights(found, f"{tmp_path / 'own.pt'}#state_dict.student")
+    assert all(torch.equal(tensor, STATE[name]) for name, tensor in found.state_dict().items())
+
+
+def test_own_weights_of_another_network_are_refused_in_a_short_line(tmp_path):
+    torch.save({f"layer.{number}": torch.ones(2) for number in range(400)}, tmp_path / "own.pt")
+    with pytest.raises(WeightsMismatchError, match=r"no name in common: .*; and 404 more$") as caught:
+        load_own_weights(network(), tmp_path / "own.pt")
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
 def test_own_weights_of_a_training_state_are_the_networks(tmp_path):

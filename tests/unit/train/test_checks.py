@@ -102,6 +102,15 @@ def test_teacher_near_chance_is_named_with_what_to_look_at_or_only_mentioned():
     assert said[0].endswith("; going on, as --allow-weak-teacher says")
 
 
+def test_teacher_of_a_builder_without_weights_is_told_that_none_were_given():
+    named = dataclasses.replace(CONFIG, teacher=ModelConfig(name=External(Coded([0])).name))
+    expected = (
+        r"no weights were given: give them with --teacher-weights; if \S+:Coded loads them itself, look at its norm"
+    )
+    with pytest.raises(UsageError, match=expected):
+        checked([0, 1, 2, 3, 4], coded_data(wrong=1.0), config=named)
+
+
 def test_constant_answers_on_unequal_classes_are_seen_through():
     labels = np.repeat([0, 1, 2, 3], [500, 170, 165, 165])
     answers = np.zeros(1000, dtype=np.int64)
