@@ -21,6 +21,7 @@ ORDER = (
     {
         "_version",
         "config",
+        "console",
         "counter_random",
         "errors",
         "files",

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_compression.cli.lasting_stderr import lasting_stderr
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.console import one_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
 
 EXAMPLES = """examples:
@@ -29,17 +29,22 @@ _NEEDS = {"noisy_ratio": "noisy", "noisy_sigma": "noisy", "lamda": "KD", "tau": 
 
 def main(arguments: Sequence[str] | None = None, *, data: DataConfig | None = None) -> int:
     """Runs one task. Returns 0, 1 for a failure, 130 when interrupted; ``data`` is for tests (default: CIFAR-10)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with safe_streams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments), data or DataConfig())
+
+
+def _main(arguments: list[str], data: DataConfig) -> int:
     parser = build_parser()
     if not arguments:
         parser.print_help()
         return _EXIT_FAILURE
     args = parser.parse_args(arguments)
     try:
-        with lasting_stderr():
-            _run(args, _ineffective(args, _given(parser, arguments)), data or DataConfig())
+        _run(args, _ineffective(args, _given(parser, arguments)), data)
     except KeyboardInterrupt:
         return _failed("interrupted", _EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except (ModelCompressionError, OSError, MemoryError) as error:
         code = error.exit_code if isinstance(error, Interrupted) else _EXIT_FAILURE
         return _failed(str(error) or type(error).__name__, code)
@@ -146,5 +151,5 @@ def _ineffective(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 
 def _failed(message: str, code: int) -> int:
-    print(f"teacher-student.py: error: {message}", file=sys.stderr)
+    print(f"teacher-student.py: error: {one_line(message)}", file=sys.stderr)
     return code

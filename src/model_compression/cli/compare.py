@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from model_compression.console import one_line
+
 if TYPE_CHECKING:
     from model_compression.report.difference import Difference
     from model_compression.report.groups import Group
@@ -73,7 +75,9 @@ def _print(found: "Difference", args: argparse.Namespace) -> None:
     for letter, path, group in (("A", args.first, found.first), ("B", args.second, found.second)):
         assert group.accuracy is not None
         half = "" if group.accuracy.half_width is None else f" ± {group.accuracy.half_width:.2%}"
-        print(f"{letter}  {path}   {group.accuracy.mean:.2%}{half}   ({group.eval_set}, n = {group.accuracy.n})")
+        print(
+            f"{letter}  {one_line(path)}   {group.accuracy.mean:.2%}{half}   ({group.eval_set}, n = {group.accuracy.n})"
+        )
         print(f"   {sentence(group.recipe)}")
     if any(group.accuracy and group.accuracy.n == 2 for group in (found.first, found.second)):
         print(OF_TWO)
@@ -131,4 +135,4 @@ def _verdict(significant: bool | None, chance: str) -> str:
 
 
 def _value(value: object) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None else one_line(value)

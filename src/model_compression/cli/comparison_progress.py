@@ -4,8 +4,9 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from model_compression.console import console
 
 
 class ComparisonProgress:
@@ -13,7 +14,7 @@ class ComparisonProgress:
 
     def __init__(self, total: int, done: int):
         """``total`` runs make up the comparison, ``done`` of them are recorded already."""
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.console = console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

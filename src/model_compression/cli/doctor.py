@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.cli.model_options import add_model_options, with_model_options
+from model_compression.console import console
 
 if TYPE_CHECKING:
     from model_compression.train.examination.finding import Finding
@@ -81,15 +82,14 @@ def _shown(findings: "Iterator[Finding]") -> "list[Finding]":
     """Prints each as soon as it is there, and how many there were of each level; returns them."""
     from collections import Counter
 
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console, shown, area = Console(highlight=False, markup=False, emoji=False), [], ""
+    screen, shown, area = console(), [], ""
     for finding in findings:
         if finding.area != area:
             area = finding.area
-            console.print(Text(area, style="bold"))
+            screen.print(Text(area, style="bold"))
         row = Table.grid(padding=(0, 1))
         row.add_column(width=5, justify="right")
         row.add_column(width=13)
@@ -97,8 +97,8 @@ def _shown(findings: "Iterator[Finding]") -> "list[Finding]":
         row.add_row(Text(finding.level, style=_COLOURS[finding.level]), finding.subject, Text(finding.text))
         if finding.remedy:
             row.add_row("", "", Text(f"→ {finding.remedy}"))
-        console.print(row)
+        screen.print(row)
         shown.append(finding)
     counts: Counter[str] = Counter(finding.level for finding in shown)
-    console.print(", ".join(f"{counts[level]} {level}" for level in _COLOURS))
+    screen.print(", ".join(f"{counts[level]} {level}" for level in _COLOURS))
     return shown

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import importlib
-import os
 import shutil
 import sys
 import textwrap
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from model_compression._version import __version__
-from model_compression.cli.lasting_stderr import lasting_stderr
+from model_compression.console import one_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
@@ -78,21 +77,13 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
-    try:
-        try:
-            with lasting_stderr():
-                return _main(list(sys.argv[1:] if arguments is None else arguments))
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a closed pipe can be answered; not when the interpreter ends
-    except BrokenPipeError:  # whoever reads, as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+    with safe_streams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def _main(arguments: list[str]) -> int:
@@ -139,7 +130,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _ended(name: str, message: str, code: int) -> int:
-    print(f"model-compression {name}: {message}", file=sys.stderr)
+    print(f"model-compression {name}: {one_line(message)}", file=sys.stderr)
     return code
 
 

@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from model_compression.console import one_line
+
 EXAMPLES = """examples:
   model-compression predict student.onnx cat.png
   model-compression predict student.onnx photos/*.jpg --json
@@ -39,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"image": image, "classes": [{"name": n, "probability": p} for n, p in ranked]}))
         else:
-            print(f"{image}   " + "   ".join(f"{name} {probability:.1%}" for name, probability in ranked))
+            print(f"{one_line(image)}   " + "   ".join(f"{name} {probability:.1%}" for name, probability in ranked))
     return 0

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.cli.schemes import print_stages
 from model_compression.config import TrainConfig
+from model_compression.console import console
 from model_compression.errors import UsageError
 from model_compression.recipes import RECIPES
 from model_compression.report.words import count
@@ -58,7 +58,7 @@ class ConsoleObserver:
     """A bar on a terminal, lines elsewhere; all on stderr, so that stdout holds results only."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # a path may hold [brackets]
+        self.console = console(stderr=True)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

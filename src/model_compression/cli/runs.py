@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_compression.console import one_line
+
 if TYPE_CHECKING:
     from model_compression.report.run_states import RunState
 
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_list(found: "list[RunState]", folder: Path) -> None:
-    names = [_printable(one.path.relative_to(folder) if one.path != folder else one.path) for one in found]
+    names = [one_line(one.path.relative_to(folder) if one.path != folder else one.path) for one in found]
     width = max(40, *(len(name) for name in names if len(name) <= _WIDEST))
     for name, one in zip(names, found, strict=True):
         accuracy = "" if one.accuracy is None else f"{one.accuracy:.2%}"
@@ -51,13 +53,11 @@ def _print_list(found: "list[RunState]", folder: Path) -> None:
             name = ""
         print(f"{name:<{width}}  {_state(one):<15} {accuracy:>7} {_age(one.age_s):>7} ago")
         print(textwrap.fill(_what(one), 78, initial_indent="  ", subsequent_indent="  "))
+    from model_compression.report.words import quoted
+
     stopped = [one for one in found if one.resumable]
     if stopped:
-        print(f"\ngo on with a stopped one: model-compression resume {stopped[0].path}")
-
-
-def _printable(path: Path) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
+        print(f"\ngo on with a stopped one: model-compression resume {quoted(str(stopped[0].path))}")
 
 
 def _what(one: "RunState") -> str:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from model_compression.console import console
+
 
 @contextmanager
 def shown(label: str, total_bytes: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -14,15 +16,21 @@ def shown(label: str, total_bytes: int | None = None) -> Iterator[Callable[[int]
     if not sys.stderr.isatty():
         yield lambda done: None
         return
-    from rich.console import Console  # here: most runs show no bar
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (  # here: most runs show no bar
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    console = Console(stderr=True)
+    shown_on = console(stderr=True)
     if total_bytes is None:
-        with console.status(label):
+        with shown_on.status(label):
             yield lambda done: None
         return
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=shown_on, transient=True) as bar:
         task = bar.add_task(label, total=total_bytes)
         yield lambda done: bar.update(task, completed=done)

@@ -12,6 +12,7 @@ from model_compression.report.comparison_notes import notes, recipe_line
 from model_compression.report.comparison_plot import plot_comparison
 from model_compression.report.method_comparison import BASELINES, LABELS, Comparison, Gain, Row, compare
 from model_compression.report.records import read_records
+from model_compression.report.words import plain
 
 _WIDTH = 80
 _NAMES = {LABELS: "label-only"}
@@ -51,12 +52,13 @@ def text(comparison: Comparison, title: str, recipe: str) -> str:
 
 def markdown(comparison: Comparison, title: str, recipe: str) -> str:
     """The same as a page, with the plot."""
-    parts = [f"# {title}", recipe]
+    parts = [f"# {plain(title)}", plain(recipe)]
     for cells in _tables(comparison):
+        cells = [[plain(cell) for cell in row] for row in cells]
         rules = ["---", *["---:"] * (len(cells[0]) - 1)]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in [cells[0], rules, *cells[1:]]))
     for lines in (_without_result(comparison), notes(comparison)):
-        parts.append("\n".join(f"- {line}" for line in lines))
+        parts.append("\n".join(f"- {plain(line)}" for line in lines))
     if comparison.rows:
         parts.append("![accuracy and cost of each method](comparison.png)")
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 from model_compression.errors import FileFormatError
 from model_compression.files import write_atomically
-from model_compression.report.words import count
+from model_compression.report.words import count, plain
 
 FILE = "stages.json"
 _BLUE, _GREY = "#0072B2", "#777777"
@@ -93,12 +93,13 @@ def markdown(stages: Sequence[Stage], threads: int) -> str:
         f"| ms, batch 1, {count(threads, 'thread')} | 95th percentile |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for stage, plain in zip(stages, to_plain(stages), strict=True):
+    for stage, values in zip(stages, to_plain(stages), strict=True):
         low, high = stage.interval
-        size, latency = (" *" if plain[key] else "" for key in ("on_size_front", "on_latency_front"))
+        size, latency = (" *" if values[key] else "" for key in ("on_size_front", "on_latency_front"))
         lines.append(
-            f"| {stage.name} | {stage.runtime} | {stage.size_bytes:,}{size} | {stage.parameters:,} | {stage.macs:,} "
-            f"| {stage.accuracy:.2%} | {low:.2%} to {high:.2%} | {stage.median_ms:.3f}{latency} | {stage.p95_ms:.3f} |"
+            f"| {plain(stage.name)} | {plain(stage.runtime)} | {stage.size_bytes:,}{size} | {stage.parameters:,} "
+            f"| {stage.macs:,} | {stage.accuracy:.2%} | {low:.2%} to {high:.2%} "
+            f"| {stage.median_ms:.3f}{latency} | {stage.p95_ms:.3f} |"
         )
     return "\n".join(lines) + "\n"
 

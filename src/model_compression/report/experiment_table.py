@@ -9,6 +9,7 @@ from model_compression.errors import FileFormatError
 from model_compression.report.curves import plot_curves
 from model_compression.report.records import read_records, record_path
 from model_compression.report.statistics import Summary, summarise
+from model_compression.report.words import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> st
     if answered:
         metrics, name = answered[0]["metrics"], answered[0]["config"]["teacher"]["name"]
         published = [f"{layout.published['teacher']:.1%}"] if layout.published else []
-        cells = [f"*teacher: {name}*", *published, f"{metrics['teacher_test_accuracy']:.2%}"]
+        cells = [f"*teacher: {plain(name)}*", *published, f"{metrics['teacher_test_accuracy']:.2%}"]
         rows.append(cells + [""] * (len(head) - len(cells)))
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 

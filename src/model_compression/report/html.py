@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from model_compression._version import __version__
+from model_compression.console import harmless
 from model_compression.report.answers import Calibration
 from model_compression.report.charts import SERIES, Chart, Line, line_chart, reliability_chart, scatter_chart
 from model_compression.report.compression_stages import Compression, Stage
@@ -36,6 +37,7 @@ def to_html(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("model_compression.report", "page"),
         autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else harmless(str(value)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,13 +1,10 @@
 """The report as Markdown: a table for a README, with its n and its intervals, and the commands."""
 
-import re
-
 from model_compression.report.compression_stages import markdown as stages_table
 from model_compression.report.contents import Report, interval_of
 from model_compression.report.page_parts import SPACE, gain_text, interval_text, p_text, percent
-from model_compression.report.words import command, duration, recipe_in_words, size
+from model_compression.report.words import command, duration, plain, recipe_in_words, size
 
-_MARKUP = re.compile(r"([\\`*_\[\]<>|#&~])")
 _NOTES = (
     "Accuracy is that of the last epoch: its mean over seeds with the 95 % interval of the t distribution; with one "
     "seed, the interval of that network over images (Wilson), which says nothing of other seeds. Teacher, agreement "
@@ -86,8 +83,3 @@ def _recipes(report: Report) -> list[str]:
         words = "; ".join(f"{name}: {plain(text)}" for name, text in recipe_in_words(group.recipe))
         parts.append(f"**{plain(group.name)}** – {words}\n\n```sh\n{command(group)}\n```")
     return parts
-
-
-def plain(text: str) -> str:
-    """With nothing in it that Markdown or HTML takes for markup."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))

@@ -9,11 +9,10 @@ from typing import Any
 from model_compression.config import GIVEN, LOADERS, is_given
 from model_compression.report.answers import accuracy, by_class
 from model_compression.report.groups import is_path, method_name, run_recipe, short
-from model_compression.report.markdown import plain
 from model_compression.report.page_parts import SPACE, interval_text, percent
 from model_compression.report.predictions import Predictions
 from model_compression.report.run_files import RunFiles
-from model_compression.report.words import environment_in_words, recipe_in_words, sentence, size
+from model_compression.report.words import environment_in_words, plain, recipe_in_words, sentence, size
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 _NAMED_CLASSES = 100  # with more, their number is said alone

@@ -1,12 +1,15 @@
 """What a run did, in words that a reader who never saw its configuration follows."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from model_compression.config import is_given
+from model_compression.console import harmless
 from model_compression.report.groups import Group, method_name, short
 
+_MARKUP = re.compile(r"([\\`*\[\]<>|#&~@]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.)")  # of links without brackets too
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
@@ -61,8 +64,18 @@ def command(group: Group) -> str:
         return "# trained from Python: call model_compression.distill with the same objects and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
     folder = group.runs[0].path
-    places = [shlex.quote(str(place)) for place in (folder / "config.json", f"{folder}-again")]
+    places = [quoted(str(place)) for place in (folder / "config.json", f"{folder}-again")]
     return f"model-compression {verb} --config {places[0]} --out {places[1]}"
+
+
+def quoted(text: str) -> str:
+    """``text`` as one word of a shell's command line, and on one line whatever is in it."""
+    return shlex.quote(text) if text.isprintable() else "$" + repr(text + '"')[:-2] + "'"
+
+
+def plain(text: str) -> str:
+    """With nothing in it that Markdown, HTML or a terminal obeys."""
+    return _MARKUP.sub(r"\\\1", harmless(" ".join(text.split())))
 
 
 def duration(seconds: float) -> str:
