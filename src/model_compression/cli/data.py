@@ -8,9 +8,9 @@ import textwrap
 import time
 from typing import Any
 
-from model_compression.data.checks import oddities
 from model_compression.data.dataset import Dataset
 from model_compression.data.sources import DATASETS, load_dataset
+from model_compression.train.examination.data import examine_data
 
 EXAMPLES = """examples:
   model-compression data cifar10                                   fetch it
@@ -63,7 +63,7 @@ def _facts(name: str, train: Dataset, test: Dataset) -> dict[str, Any]:
         "image_shape": list(train.image_shape),
         "train": _split(train),
         "test": _split(test),
-        "oddities": oddities(train, test),
+        "oddities": [finding.line for finding in examine_data(train, test) if finding.level != "ok"],
     }
 
 
@@ -80,8 +80,11 @@ def _text(facts: dict[str, Any]) -> str:
         images, digest = facts[split]["images"], facts[split]["digest"]
         counts = f"{split:<9} {images:,} images, {_balance(facts[split]['class_counts'])}"
         lines += [textwrap.fill(counts, 80, subsequent_indent=" " * 10), f"SHA-256   {digest}"]
+    names = f"classes   {', '.join(facts['train']['class_counts'])}, in this order"
+    lines.append(textwrap.shorten(names, 400, placeholder=" …"))
     lines += [
-        f"odd       {line}" for line in facts["oddities"] or ["nothing: no class is empty, no test image is trained on"]
+        textwrap.fill(f"odd       {line}", 80, subsequent_indent=" " * 10)
+        for line in facts["oddities"] or ["nothing: no class is empty, no test image is trained on"]
     ]
     return "\n".join([*lines, f"seconds   {facts['seconds']:.2f}"])
 

@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("file", metavar="FILE", help="what `export` has written")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, as .png or .jpg, or folders of them")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, as .png or .npy, or folders of them")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="how many classes are shown (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image on stdout")
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Classifies; returns the exit code."""
     from pathlib import Path
 
-    from model_compression.data.folder import images_below
+    from model_compression.data.image_files import find_images
     from model_compression.errors import UsageError
     from model_compression.export.classify import classify
     from model_compression.export.runtimes import open_file
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     for given in map(Path, args.images):
         if not given.exists():
             raise UsageError(f"{given} does not exist; expected an image, or a folder of images")
-        paths += images_below(given) if given.is_dir() else [given]
+        paths += find_images(given).files if given.is_dir() else [given]
     for path in paths:
         image, ranked = str(path), classify(file, path)[: args.top]
         if args.json:

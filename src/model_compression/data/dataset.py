@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from model_compression.errors import DataError, UsageError
 
 Labels = npt.NDArray[np.int64]
 
+_HELD_OUT = 0.2  # of the images, where there is no test set
 _MAX_CLASSES = 100_000  # a larger label is a number of something else
 
 
@@ -27,7 +28,7 @@ class Dataset:
     images are not ``labelled``. ``class_names``: K names. ``mean``, ``std``: C
     values each, for pixels scaled to 0…1. ``digest``: SHA-256 of the content, see content_digest; computed when it is
     not given, not checked again when it is. ``source``: where the content was obtained; ``path``: the file or folder it
-    was read from; both for people only.
+    was read from; ``notes``: what was left out, a line each; all for people only.
 
     Raises DataError when a field is not of this form.
     """
@@ -42,6 +43,7 @@ class Dataset:
     source: str = ""
     path: Path | None = None
     labelled: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_images(self.name, self.images)
@@ -109,6 +111,7 @@ class Dataset:
             source=self.source,
             path=self.path,
             labelled=self.labelled,
+            notes=self.notes,
         )
 
 
@@ -136,7 +139,8 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]
     """Splits off ``count`` images for validation and returns (train, validation), both in the order of ``dataset``.
 
     Each class gives its share (largest remainders, ties to the lower class), drawn by a generator that depends on
-    ``seed`` alone. Use it to tune: the test set is for the last measurement only.
+    ``seed`` alone; where ``count`` allows it, each class of two images or more has at least one in both parts. Use it
+    to tune: the test set is for the last measurement only.
     Raises UsageError when ``count`` is not in 1…N−1.
     """
     if not 1 <= count < len(dataset):
@@ -156,12 +160,35 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]
     )
 
 
+def hold_out_test(dataset: Dataset, reason: str, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
+    """(training set, test set) of a data set without a test: a fifth of each class, the same images every time.
+
+    At least one image of each class that has two. Reports the ``reason`` and how many were taken.
+    """
+    divisible = int((dataset.class_counts() > 1).sum())
+    count = max(1, round(_HELD_OUT * len(dataset)), min(divisible, len(dataset) - 1))
+    train, test = hold_out(dataset, count, seed=0)
+    report(f"{reason}: {len(test)} of {len(dataset)} images are held out for the test")
+    return train, test
+
+
 def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
-    """Integers in proportion to ``counts`` (K,) that add up to ``total``: the method of largest remainders."""
+    """Integers in proportion to ``counts`` (K,) that add up to ``total``: the method of largest remainders.
+
+    Where that leaves a class of two or more without one, or takes all of it, the classes that give most, or keep most,
+    stand in, as far as ``total`` allows.
+    """
     quotas: npt.NDArray[np.int64] = counts * total // counts.sum()
     remainders = counts * total % counts.sum()
     missing = total - int(quotas.sum())
     quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    lowest, highest = np.minimum(counts // 2, 1), np.maximum(counts - 1, 0)
+    if not lowest.sum() <= total <= highest.sum():
+        return quotas
+    quotas = quotas.clip(lowest, highest)
+    while (excess := int(quotas.sum()) - total) != 0:
+        room = quotas - lowest if excess > 0 else highest - quotas
+        quotas[room.argmax()] -= np.sign(excess)
     return quotas
 
 

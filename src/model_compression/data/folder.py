@@ -5,22 +5,34 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.dataset import Dataset, hold_out_test
+from model_compression.data.image_files import (
+    ARRAYS,
+    array_image,
+    decode_image,
+    find_images,
+    is_hidden,
+    is_image,
+    left_out_note,
+    num_channels,
+    scaled,
+    size_of,
+)
 from model_compression.data.lazy import Images, LazyImages, mean_and_std
 from model_compression.errors import DataError
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+T = TypeVar("T")
+
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-_HELD_OUT = 0.2  # of the images, where there is no folder for the test
 
 
 @dataclass(frozen=True, eq=False)
 class FolderImages:
-    """Image files below ``root``, as RGB of one size."""
+    """Image files below ``root``, of one size and number of channels."""
 
     root: Path
     files: tuple[Path, ...]
@@ -28,11 +40,13 @@ class FolderImages:
     """Height and width."""
     is_scaled: bool
     """Whether images are scaled and cropped to ``size``; else they have it."""
+    channels: int = 3
+    """3: RGB; 1: grey; other numbers only .npy files have."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(3, H, W)."""
-        return (3, *self.size)
+        """(C, H, W)."""
+        return (self.channels, *self.size)
 
     @property
     def threads(self) -> int:
@@ -40,14 +54,15 @@ class FolderImages:
         return os.cpu_count() or 1
 
     def decode(self, number: int) -> Images:
-        """The image (3, H, W). Raises DataError that names the file."""
+        """The image (C, H, W). Raises DataError that names the file."""
         path = self.files[number]
-        try:
-            with Image.open(path) as file:
-                image = as_rgb(file)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} cannot be read as an image: {error}; repair it, or take it out") from None
-        return scaled(image, self.size if self.is_scaled else None)
+        is_array = path.suffix.lower() == ARRAYS
+        found = array_image(path) if is_array else decode_image(path, str(path), self.channels)
+        image = scaled(found, self.size if self.is_scaled else None)
+        if image.shape != self.image_shape:
+            shapes = [" × ".join(map(str, shape)) for shape in (image.shape, self.image_shape)]
+            raise DataError(f"{path} is {shapes[0]}, channels × height × width; expected {shapes[1]}")
+        return image
 
     def identity(self, number: int) -> bytes:
         """Path below the root, and size in bytes."""
@@ -67,8 +82,9 @@ def load_folder(
     Without a folder for the test a fifth of each class is held out, the same images every time. A train/ with images
     and no class folders, beside a test/ with class folders, is an unlabelled training set. ``image_size`` is the side
     to which the shorter side is scaled and the longer one cropped; 0 takes images as they are, all of one size. Images
-    are turned as their EXIF data say, and become RGB. Mean and deviation are those of up to 1,000 training images.
-    Images are decoded when they are asked for, see `LazyImages`.
+    are turned as their EXIF data say, and become RGB; files .npy hold (C, H, W) or (H, W) of any number of channels.
+    Mean and deviation are those of up to 1,000 training images. Images are decoded when they are asked for, see
+    `LazyImages`. Hidden files and folders are no data; what else is no image is named in the data set's ``notes``.
 
     Raises DataError for a folder that is something else, classes that differ, and images that cannot be read.
     """
@@ -81,9 +97,9 @@ def load_folder(
     if test_root is None:
         return _held_out(train_root or root, root, image_size, say)
     assert train_root is not None
-    unused = [name for name in _TEST if (root / name).is_dir() and name != test_root.name]
+    unused = [name for name in _subfolders(root) if name not in (train_root.name, test_root.name)]
     if unused:
-        say(f"{root}: the test is on {test_root.name}/; {', '.join(unused)}/ is not used")
+        say(f"{root}: {train_root.name}/ and {test_root.name}/ are used; not used: {', '.join(unused)}")
     test_classes = _classes(test_root)
     if _is_unlabelled(train_root):
         say(f"{train_root} holds images and no class folders: they are trained on without labels")
@@ -93,6 +109,9 @@ def load_folder(
         _check_same_classes(classes, test_classes, train_root, test_root)
         train = _labelled(train_root, root.name, classes, image_size)
     test = _labelled(test_root, f"{root.name}-test", test_classes, image_size, like=train)
+    if test.image_shape[0] != train.image_shape[0]:
+        counts = [dataset.image_shape[0] for dataset in (train, test)]
+        raise DataError(f"images of {train_root} have {counts[0]} channels, of {test_root} {counts[1]}, not as many")
     if test.image_shape != train.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
         raise DataError(f"images of {train_root} are {sizes[0]} pixels, of {test_root} {sizes[1]}; give --image-size")
@@ -108,43 +127,33 @@ def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one that holds images")
     channels, height, width = like.image_shape
-    if channels != 3:
-        raise DataError(f"images of {root} become RGB, but those of {like.name} have {channels} channels")
-    files = images_below(root)
+    found = find_images(root)
+    source = FolderImages(root, found.files, (height, width), True, channels)
     return Dataset(
         name=root.name,
-        images=LazyImages(source=FolderImages(root, files, (height, width), True), rows=np.arange(len(files))),
-        labels=np.zeros(len(files), dtype=np.int64),
+        images=LazyImages(source=source, rows=np.arange(len(found.files))),
+        labels=np.zeros(len(found.files), dtype=np.int64),
         class_names=like.class_names,
         mean=like.mean,
         std=like.std,
         source="folder",
         path=root,
         labelled=False,
+        notes=tuple(left_out_note(root, [found])),
     )
-
-
-def as_rgb(file: Image.Image) -> Image.Image:
-    """An opened image turned as its EXIF data say, in RGB. Raises ValueError for more than 8 bits a channel."""
-    image = ImageOps.exif_transpose(file)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"its mode is {image.mode!r}, of more than 8 bits; save it with 8 bits a channel")
-    return image.convert("RGB")
-
-
-def scaled(image: Image.Image, size: tuple[int, int] | None) -> Images:
-    """(3, H, W) of an RGB image, scaled and cropped to ``size`` (H, W), or as it is."""
-    if size is not None:
-        image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)  # (H, W, C) → (C, H, W)
 
 
 def _first_of(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
+def _subfolders(root: Path) -> list[str]:
+    """The names of the folders in ``root`` that are not hidden, sorted."""
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+
+
 def _classes(root: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = _subfolders(root)
     if len(names) < 2:
         found = f"the folder {names[0]!r} alone" if names else "no folders"
         raise DataError(f"{root} holds {found}; expected a folder of images for each of at least two classes")
@@ -159,17 +168,15 @@ def _check_same_classes(train: tuple[str, ...], test: tuple[str, ...], train_roo
         raise DataError(f"the classes differ: {'; '.join(parts)}; expected the same class folders in both")
 
 
-def images_below(folder: Path) -> tuple[Path, ...]:
-    """Image files in ``folder`` and the folders in it, sorted. Raises DataError where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); fill it, or delete it")
-    return tuple(found)
-
-
 def _is_unlabelled(root: Path) -> bool:
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    return not any(entry.is_dir() for entry in entries) and any(entry.suffix.lower() in SUFFIXES for entry in entries)
+    return not _subfolders(root) and bool(_loose_images(root))
+
+
+def _loose_images(root: Path) -> list[str]:
+    """The names of the images that lie in ``root`` itself, sorted."""
+    return sorted(
+        entry.name for entry in root.iterdir() if is_image(entry) and not is_hidden(entry.name) and not entry.is_dir()
+    )
 
 
 def _held_out(folder: Path, root: Path, image_size: int, say: Callable[[str], None]) -> tuple[Dataset, Dataset]:
@@ -179,26 +186,40 @@ def _held_out(folder: Path, root: Path, image_size: int, say: Callable[[str], No
             f"labels for the test beside them: --data NAME --unlabelled folder:{folder}"
         )
     whole = _labelled(folder, root.name, _classes(folder), image_size)
-    train, test = hold_out(whole, max(1, round(_HELD_OUT * len(whole))), seed=0)
-    say(f"{root} has no test/ or val/: {len(test)} of {len(whole)} images are held out for the test")
-    return train, test
+    return hold_out_test(whole, f"{root} has no test/ or val/", say)
 
 
 def _labelled(
     folder: Path, name: str, classes: tuple[str, ...], image_size: int, like: Dataset | None = None
 ) -> Dataset:
     """The images in the folders ``classes`` of ``folder``, with the mean and deviation of ``like``, else their own."""
-    by_class = [images_below(folder / name) for name in classes]
-    labels = np.repeat(np.arange(len(classes)), [len(files) for files in by_class]).astype(np.int64)
-    images = _lazy(folder, tuple(path for files in by_class for path in files), image_size)
+    by_class = [find_images(folder / name) for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(found.files) for found in by_class]).astype(np.int64)
+    images = _lazy(folder, tuple(path for found in by_class for path in found.files), image_size)
     mean, std = mean_and_std(images.sample()) if like is None else (like.mean, like.std)
     return Dataset(
-        name=name, images=images, labels=labels, class_names=classes, mean=mean, std=std, source="folder", path=folder
+        name=name,
+        images=images,
+        labels=labels,
+        class_names=classes,
+        mean=mean,
+        std=std,
+        source="folder",
+        path=folder,
+        notes=(*_loose_note(folder), *left_out_note(folder, by_class)),
     )
 
 
+def _loose_note(folder: Path) -> list[str]:
+    loose = _loose_images(folder)
+    more = ", …" if len(loose) > 3 else ""
+    named = f"({', '.join(loose[:3])}{more})"
+    return [f"{folder}: left out, as they lie in no class folder: {len(loose):,} images {named}"] if loose else []
+
+
 def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
-    images = _lazy(folder, images_below(folder), image_size)
+    found = find_images(folder)
+    images = _lazy(folder, found.files, image_size)
     mean, std = mean_and_std(images.sample())
     return Dataset(
         name=folder.parent.name,
@@ -210,33 +231,40 @@ def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Data
         source="folder",
         path=folder,
         labelled=False,
+        notes=tuple(left_out_note(folder, [found])),
     )
 
 
 def _lazy(root: Path, files: tuple[Path, ...], image_size: int) -> LazyImages:
+    channels = _common_channels(files)
     size = (image_size, image_size) if image_size else _common_size(files)
-    return LazyImages(source=FolderImages(root, files, size, bool(image_size)), rows=np.arange(len(files)))
+    source = FolderImages(root, files, size, bool(image_size), channels)
+    return LazyImages(source=source, rows=np.arange(len(files)))
+
+
+def _common_channels(files: Sequence[Path]) -> int:
+    """C of all images. Raises DataError where files .npy lie among others, or differ."""
+    arrays = [path for path in files if path.suffix.lower() == ARRAYS]
+    if not arrays:
+        return 3
+    if len(arrays) < len(files):
+        other = next(path for path in files if path.suffix.lower() != ARRAYS)
+        raise DataError(f"{arrays[0]} is an array and {other} an image file; expected one kind of file in a data set")
+    return _common(arrays, num_channels, lambda channels: f"of {channels} channels", "expected as many in all")
 
 
 def _common_size(files: Sequence[Path]) -> tuple[int, int]:
     """(H, W) of all images, as their headers say. Raises DataError with the first that is of another size."""
+    remedy = "give a side to scale them to, as --image-size 64"
+    return _common(files, size_of, lambda size: f"{size[1]} × {size[0]} pixels", remedy)
+
+
+def _common(files: Sequence[Path], value_of: Callable[[Path], T], told: Callable[[T], str], remedy: str) -> T:
     with ThreadPoolExecutor() as pool:
-        sizes = list(pool.map(_size, files))
-    other = next((number for number, size in enumerate(sizes) if size != sizes[0]), None)
+        values = list(pool.map(value_of, files))
+    other = next((number for number, value in enumerate(values) if value != values[0]), None)
     if other is not None:
-        (h, w), (height, width) = sizes[0], sizes[other]
         raise DataError(
-            f"images differ in size: {files[0]} is {w} × {h} pixels, {files[other]} {width} × {height}; "
-            "give a side to scale them to, as --image-size 64"
+            f"images differ in size: {files[0]} is {told(values[0])}, {files[other]} {told(values[other])}; {remedy}"
         )
-    return sizes[0]
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            turned = file.getexif().get(0x0112, 1) >= 5  # by 90 degrees, one way or the other
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}; repair it, or take it out") from None
-    return (width, height) if turned else (height, width)
+    return values[0]

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from model_compression.data.dataset import Dataset, Labels, hold_out, numbered_classes
-from model_compression.data.folder import as_rgb, scaled
+from model_compression.data.dataset import Dataset, Labels, hold_out_test, numbered_classes
+from model_compression.data.image_files import decode_image, scaled
 from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
 from model_compression.errors import DataError, MissingExtraError, UsageError
 from model_compression.registry import unknown_name
 
 _KEYS = ("config", "image", "label", "test", "train")
 _TEST = ("test", "validation", "valid", "val")
-_HELD_OUT = 0.2  # of the images, where there is no split for the test
 _ROWS_AT_ONCE = 1000
 
 
@@ -41,7 +39,7 @@ class HubImages:
 
     def decode(self, number: int) -> Images:
         """The image (3, H, W). Raises DataError with its number."""
-        image = self._opened(number)
+        image = decode_image(io.BytesIO(self.content(number)), self.told(number))
         if not self.is_scaled and image.size != self.size[::-1]:
             raise DataError(
                 f"images of {self.name} differ in size: the first is {self.size[1]} × {self.size[0]} pixels, number "
@@ -61,14 +59,13 @@ class HubImages:
         try:
             return encoded["bytes"] or Path(encoded["path"]).read_bytes()
         except OSError as error:
-            raise DataError(f"image {number} of {self.name} cannot be read: {error}") from None
+            raise DataError(f"{self.told(number)} cannot be read: {error}") from None
 
-    def _opened(self, number: int) -> Image.Image:
-        try:
-            with Image.open(io.BytesIO(self.content(number))) as file:
-                return as_rgb(file)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"image {number} of {self.name} cannot be read: {error}") from None
+    def told(self, number: int) -> str:
+        """What an error calls an image: its number, and its file where there is one."""
+        encoded = self.split[number][self.column]
+        file = f" ({encoded['path']})" if encoded and encoded["path"] else ""
+        return f"image {number} of {self.name}{file}"
 
 
 def load_hugging_face(
@@ -90,10 +87,7 @@ def load_hugging_face(
     test_name = options.get("test") or next((split for split in _TEST if split in splits), None)
     whole = _dataset(splits[train_name], f"{name} ({train_name})", options, image_size)
     if test_name is None:
-        train, test = hold_out(whole, max(1, round(_HELD_OUT * len(whole))), seed=0)
-        if report is not None:
-            report(f"{name} has no split for the test: {len(test)} of {len(whole)} images are held out for it")
-        return train, test
+        return hold_out_test(whole, f"{name} has no split for the test", report or (lambda text: None))
     test_name = _chosen("split", test_name, splits, name)
     test = _dataset(splits[test_name], f"{name} ({test_name})", options, image_size, like=whole)
     if test.image_shape != whole.image_shape:
@@ -158,7 +152,8 @@ def _lazy(split: Any, column: str, name: str, image_size: int) -> LazyImages:
     settings = {"split": encoded, "column": column, "name": name, "sizes_bytes": _sizes_bytes(encoded, column)}
     size = (image_size, image_size)
     if not image_size:
-        first = HubImages(**settings, size=size, is_scaled=True)._opened(0)
+        source = HubImages(**settings, size=size, is_scaled=True)
+        first = decode_image(io.BytesIO(source.content(0)), source.told(0))
         size = (first.height, first.width)
     return LazyImages(source=HubImages(**settings, size=size, is_scaled=bool(image_size)), rows=np.arange(len(split)))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_compression.data.dataset import Dataset, content_digest, hold_out, numbered_classes
+from model_compression.data.dataset import Dataset, content_digest, hold_out, hold_out_test, numbered_classes
 from model_compression.errors import DataError, UsageError
 
 
@@ -139,14 +139,30 @@ def test_hold_out_is_the_same_on_every_machine():
 @given(
     counts=st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(lambda counts: sum(counts) > 1), data=st.data()
 )
-def test_hold_out_gives_each_class_its_share_within_one(counts, data):
+def test_hold_out_gives_each_class_its_share_within_one_and_leaves_none_out(counts, data):
     labels = np.repeat([0, 1, 2], counts)
     count = data.draw(st.integers(1, len(labels) - 1))
     train, validation = hold_out(made(labels=labels, images=numbered(len(labels))), count, seed=1)
     assert len(validation) == count
     assert len(train) == len(labels) - count
-    exact = np.array(counts) * count / len(labels)
-    assert np.all(np.abs(validation.class_counts() - exact) < 1)
+    counts, held = np.array(counts), validation.class_counts()
+    exact = counts * count / len(labels)
+    if np.all((exact >= 1) & (exact <= counts - 1)):
+        assert np.all(np.abs(held - exact) < 1)
+    if (counts > 1).sum() <= count <= np.maximum(counts - 1, 0).sum():
+        assert np.all((held > 0) == (counts > 1))
+        assert np.all((train.class_counts() > 0) == (counts > 0))
+
+
+def test_hold_out_test_takes_a_fifth_or_one_of_each_class():
+    said = []
+    whole = made(labels=np.repeat([0, 1, 2], [20, 2, 1]), images=numbered(23))
+    train, test = hold_out_test(whole, "nothing", said.append)
+    assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([16, 1, 1], [4, 1, 0])
+    pairs = made(labels=np.repeat([0, 1, 2], [2, 2, 2]), images=numbered(6))
+    train, test = hold_out_test(pairs, "nothing", said.append)
+    assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([1, 1, 1], [1, 1, 1])
+    assert said[1] == "nothing: 3 of 6 images are held out for the test"
 
 
 @pytest.mark.parametrize("count", [0, -1, 6, 7])

@@ -73,7 +73,7 @@ def test_one_split_alone_has_a_fifth_held_out(tmp_path):
     said = []
     train, test = load_dataset(f"hf:{tmp_path / 'd'}", report=said.append)
     assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([4] * 3, [1] * 3)
-    assert said == [f"{tmp_path / 'd'} has no split for the test: 3 of 15 images are held out for it"]
+    assert said == [f"{tmp_path / 'd'} has no split for the test: 3 of 15 images are held out for the test"]
 
 
 def test_splits_and_columns_are_named_where_there_are_several(tmp_path):

@@ -106,14 +106,17 @@ def test_older_packages_are_told_by_their_numbers():
         (dataset(90, 1, labels=np.zeros(90, dtype=np.int64)), TEST, "labels", "fail", "all training images are of one"),
         (dataset(90, 1, labels=(np.arange(90) % 30).clip(max=3)), TEST, "balance", "warn", "a has 3 images, d 81"),
         (TRAIN, TRAIN.subset(range(50)), "duplicates", "fail", "50 of 50 test images are training images too"),
-        (dataclasses.replace(TRAIN, labelled=False), TEST, "labels", "warn", "the training images have none"),
+        (TRAIN, dataset(90, 1, labels=np.arange(90) % 2), "labels", "warn", "no test images of c, d"),
+        (dataclasses.replace(TRAIN, labelled=False), TEST, "labels", "ok", "the training images have none"),
+        (dataclasses.replace(TRAIN, notes=("3 .txt",)), TEST, "left out", "warn", "3 .txt"),
+        (dataclasses.replace(TRAIN, std=(0.01,) * 3), TEST, "contrast", "warn", "nearly of one colour"),
     ],
 )
 def test_faults_of_data_are_found(train, test, subject, level, text):
     found = by_subject(examine_data(train, test))[subject]
     assert found.level == level
     assert text in found.text
-    assert found.remedy
+    assert bool(found.remedy) == (level != "ok")
 
 
 @pytest.mark.parametrize(

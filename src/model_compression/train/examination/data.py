@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from model_compression.data.checks import num_shared_images
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
-from model_compression.train.examination.finding import Finding
+from model_compression.train.examination.finding import Finding, Level
 
+_FAINT = 0.02  # deviation of pixels, 1 = white, below which nobody could see what is in an image
 _UNEQUAL = 10  # images of the largest class for one of the smallest
 
 
-def examine_data(train: Dataset, test: Dataset) -> Iterator[Finding]:
-    """Findings on a training and a test set."""
+def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> Iterator[Finding]:
+    """Findings on a training and a test set; without ``reads_all`` those for which no image is read again."""
     shape = " × ".join(map(str, train.image_shape))
     yield Finding(
         area="data",
@@ -20,28 +21,51 @@ def examine_data(train: Dataset, test: Dataset) -> Iterator[Finding]:
         text=f"{train.name}: {len(train):,} training and {len(test):,} test images of {shape}; SHA-256 of the training "
         f"set {train.digest[:12]}",
     )
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        yield Finding(area="data", subject="left out", level="warn", text=note, remedy="convert, repair or remove them")
     yield _labels(train, test)
-    if train.labelled:
+    if train.labelled and not isinstance(train.images, OpaqueImages):
         yield _balance(train)
-    if not isinstance(train.images, OpaqueImages):
+    if max(train.std) < _FAINT:
+        yield Finding(
+            area="data",
+            subject="contrast",
+            level="warn",
+            text=f"all images are nearly of one colour (mean {train.mean}, deviation {train.std}, 1 = white)",
+            remedy="look at them: 12 bits in files of 16, or pixels of 0 to 1 as integers, come out black",
+        )
+    if reads_all and not isinstance(train.images, OpaqueImages):
         yield _shared(train, test)
 
 
 def _labels(train: Dataset, test: Dataset) -> Finding:
-    absent = [name for name, count in zip(train.class_names, train.class_counts(), strict=True) if not count]
+    level: Level = "warn"
+    absent, untested = _absent(train), _absent(test)
+    if isinstance(train.images, OpaqueImages):
+        absent = []  # each batch brings its own labels
     if not train.labelled:
-        text, remedy = "the training images have none", "distil with --label-weight 0"
-    elif len(train.class_names) - len(absent) < 2:
-        text, remedy = "all training images are of one class", "there is nothing to learn: look at the class folders"
-        return Finding(area="data", subject="labels", level="fail", text=text, remedy=remedy)
-    elif absent:
-        text, remedy = f"no training images of {', '.join(absent[:5])}", "bring some, or leave the class out"
-    else:
-        text = (
-            f"{train.num_classes} classes, all with training images; {int((test.class_counts() > 0).sum())} in the test"
-        )
+        text = "the training images have none: distil with --label-weight 0"
         return Finding(area="data", subject="labels", level="ok", text=text)
-    return Finding(area="data", subject="labels", level="warn", text=text, remedy=remedy)
+    if len(train.class_names) - len(absent) < 2:
+        text, remedy = "all training images are of one class", "there is nothing to learn: look at the class folders"
+        level = "fail"
+    elif absent:
+        text, remedy = f"no training images of {_some(absent)}", "bring some, or leave the class out"
+    elif untested:
+        text = f"no test images of {_some(untested)}"
+        remedy = "accuracy says nothing of them: bring some, or hold out more images"
+    else:
+        text, remedy = f"{train.num_classes} classes, all with training and test images", ""
+        level = "ok"
+    return Finding(area="data", subject="labels", level=level, text=text, remedy=remedy)
+
+
+def _absent(dataset: Dataset) -> list[str]:
+    return [name for name, count in zip(dataset.class_names, dataset.class_counts(), strict=True) if not count]
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
 
 
 def _balance(train: Dataset) -> Finding:

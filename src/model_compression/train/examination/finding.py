@@ -15,3 +15,8 @@ class Finding:
     level: Level
     text: str
     remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """All of it that is worth a line by itself."""
+        return f"{self.text}; {self.remedy}" if self.remedy else self.text

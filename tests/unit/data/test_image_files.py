@@ -1,0 +1,205 @@
+"""Image files: what counts as one, what is left out by name, and that metadata change nothing but the orientation."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from model_compression.data.folder import FolderImages, load_folder
+from model_compression.data.image_files import decode_image, find_images, image_suffixes, size_of
+from model_compression.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def save(path, pixels=PIXELS, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def entries(*fields, tail=b""):
+    """EXIF data of entries (tag, type, count, four bytes), written by hand: Pillow writes only what is sound."""
+    packed = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in fields)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(fields)) + packed + bytes(4) + tail
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<HH", 6, 0))  # by 90 degrees
+DAMAGED = {
+    "orientation in letters": entries((0x0112, 2, 4, b"abc\0")),
+    "orientation 0": entries((0x0112, 3, 1, bytes(4))),
+    "orientation 9": entries((0x0112, 3, 1, struct.pack("<HH", 9, 0))),
+    "beyond the end": entries((0x0112, 3, 4_000_000_000, bytes(4))),
+    "no EXIF": b"Exif\0\0rubbish and more of it",
+    "cut off": entries(TURNED)[:12],
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("name", [*DAMAGED, "good, with a resolution in letters"])
+def test_damaged_metadata_do_not_change_an_image(tmp_path, kind, name):
+    exif = DAMAGED.get(name) or entries(TURNED, (0x011A, 2, 4, b"abc\0"))
+    lossless = {"lossless": True} if kind == "webp" else {}
+    plain, odd = save(tmp_path / f"a.{kind}", **lossless), save(tmp_path / f"b.{kind}", exif=exif, **lossless)
+    expected = np.asarray(Image.open(plain).convert("RGB"))
+    if name not in DAMAGED:
+        expected = np.rot90(expected, -1)
+    np.testing.assert_array_equal(np.asarray(decode_image(odd, "b")), expected)
+    assert size_of(odd) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_followed_in_pixels_and_size(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a.{kind}", exif=exif)
+    seen = [  # of the EXIF standard: which edges of the file are the top and the left of the scene
+        PIXELS, PIXELS[:, ::-1], PIXELS[::-1, ::-1], PIXELS[::-1],
+        PIXELS.swapaxes(0, 1), np.rot90(PIXELS, -1), PIXELS[::-1, ::-1].swapaxes(0, 1), np.rot90(PIXELS),
+    ][orientation - 1]  # fmt: skip
+    np.testing.assert_array_equal(np.asarray(decode_image(path, "a")), seen)
+    assert size_of(path) == seen.shape[:2]
+
+
+def test_any_mode_becomes_rgb_of_8_bits(tmp_path):
+    grey = PIXELS[:, :, 0]
+    as_grey = np.stack([grey] * 3, axis=2)
+    deep = grey.astype(np.uint16) * 257  # the same from black to white
+    palette = Image.fromarray(grey).quantize(16)
+    alpha = np.concatenate([PIXELS, grey[:, :, None]], axis=2)
+    palette.info["transparency"] = bytes(range(16))
+    cases = {
+        "deep.png": (Image.fromarray(deep), as_grey),
+        "deep.pgm": (Image.fromarray(deep), as_grey),
+        "deep.tif": (Image.fromarray(deep), as_grey),
+        "alpha.png": (Image.fromarray(alpha), PIXELS),
+        "grey_alpha.png": (Image.fromarray(alpha[:, :, 2:]), np.stack([PIXELS[:, :, 2]] * 3, axis=2)),
+        "palette.png": (palette, np.asarray(Image.fromarray(grey).quantize(16).convert("RGB"))),
+        "bits.png": (Image.fromarray(grey > 127), np.where(grey > 127, 255, 0)[:, :, None] + np.zeros(3, int)),
+        "cmyk.tif": (Image.fromarray(PIXELS).convert("CMYK"), PIXELS),
+        "profile.png": (Image.fromarray(PIXELS), PIXELS),
+    }
+    for name, (image, expected) in cases.items():
+        image.save(tmp_path / name, **({"icc_profile": b"rubbish"} if name == "profile.png" else {}))
+        np.testing.assert_array_equal(np.asarray(decode_image(tmp_path / name, name)), expected, err_msg=name)
+    assert np.asarray(decode_image(tmp_path / "alpha.png", "", channels=1)).shape == (6, 9)
+
+
+def test_pixels_whose_scale_nobody_states_are_refused_with_the_name(tmp_path):
+    for number, pixels in enumerate((PIXELS[:, :, 0] / np.float32(255), PIXELS[:, :, 0].astype(np.int32))):
+        path = save(tmp_path / f"{number}.tif", pixels)
+        with pytest.raises(DataError, match=rf"{number}\.tif cannot be read as an image: its mode is '[FI]', whose"):
+            decode_image(path, str(path))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"%!PS-Adobe" + b, bytes.swapcase]
+)
+@pytest.mark.parametrize("suffix", sorted({".png", ".jpg", ".gif", ".bmp", ".tif", ".webp", ".jp2", ".npy"}))
+def test_every_damaged_file_is_named(tmp_path, suffix, damage):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npy":
+        np.save(path, PIXELS.transpose(2, 0, 1))
+    else:
+        save(path)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    try:  # what the damage did not meet in the pixels is an image still
+        said, shape = "", FolderImages(path.parent, (path,), (6, 9), is_scaled=False).decode(0).shape
+    except DataError as error:
+        said, shape = str(error), None
+    assert shape == (3, 6, 9) or str(path) in said
+    assert "\n" not in said
+
+
+def test_what_pillow_can_decode_is_an_image_whatever_its_ending_looks_like(tmp_path):
+    endings = ["jfif", "JPE", "JPEG", "bmp", "tga", "Tiff", "ppm", "gif", "ico"]
+    endings += ["jp2"] * features.check_codec("jpg_2000") + ["avif"] * features.check("avif")
+    for ending in endings:
+        save(tmp_path / f"a.{ending}", format="JPEG" if ending.lower() in ("jfif", "jpe") else None)
+    assert {path.suffix for path in find_images(tmp_path).files} == {f".{ending}" for ending in endings}
+    assert not {".eps", ".pdf", ".mpg", ".h5", ".wmf", ".txt", ""} & image_suffixes()
+
+
+def test_what_is_left_out_is_named_and_what_is_hidden_is_no_data(tmp_path):
+    for name in ("a/1.png", "a/deep/er/2.png", "b/3.png", "b/4.png", "b/5.png"):
+        save(tmp_path / "set" / name)
+    hidden = ["a/.ipynb_checkpoints/1.png", "__MACOSX/a/1.png", ".git/x/1.png", "a/._1.png", "b/@eaDir/4.png"]
+    for name in hidden:
+        save(tmp_path / "set" / name)
+    for name in ("a/.DS_Store", "b/Thumbs.db"):
+        (tmp_path / "set" / name).write_bytes(b"x")
+    said = []
+    train, test = load_folder(tmp_path / "set", report=said.append)
+    assert (len(train) + len(test), train.class_names, train.notes) == (5, ("a", "b"), ())
+    for name in ("a/notes.txt", "a/deep/x.TXT", "b/README", "b/film.mpg"):
+        (tmp_path / "set" / name).write_bytes(b"x")
+    save(tmp_path / "set" / "loose.png")
+    save(tmp_path / "elsewhere" / "6.png")
+    links = {"b/linked": tmp_path / "elsewhere", "b/loop": tmp_path / "set", "a/gone.png": tmp_path / "nowhere"}
+    for name, target in links.items():
+        (tmp_path / "set" / name).symlink_to(target)
+    train, test = load_folder(tmp_path / "set")
+    assert train.notes[0] == f"{tmp_path / 'set'}: left out, as they lie in no class folder: 1 images (loose.png)"
+    for part in ("2 .txt (a/deep/x.TXT, a/notes.txt", "without an ending (b/README", "1 .mpg (b/film.mpg", "(b/loop)"):
+        assert part in train.notes[1]
+    assert "1 broken link (a/gone.png)" in train.notes[1]
+    assert len(train) + len(test) == 6
+
+
+def test_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    for name in ("a/1.png", "a/private/2.png", "b/3.png", "b/4.png"):
+        save(tmp_path / name)
+    original, closed = os.scandir, {"private"}
+
+    def scandir(path):
+        if Path(path).name in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may open any folder
+    train, _ = load_folder(tmp_path)
+    assert train.notes == (
+        f"{tmp_path}: left out, as they are no images that can be read: 1 cannot be opened (Permission denied) "
+        "(a/private)",
+    )
+    closed.add("b")
+    with pytest.raises(DataError, match="b cannot be opened: Permission denied; change its permissions"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_arrays_are_images_of_any_number_of_channels(tmp_path, channels):
+    images = np.random.default_rng(1).integers(0, 256, (8, channels, 6, 9), dtype=np.uint8)
+    for number, image in enumerate(images):
+        path = tmp_path / "ab"[number % 2] / f"{number}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, image[0] if channels == 1 else image)
+    train, test = load_folder(tmp_path)
+    assert train.image_shape == (channels, 6, 9)
+    whole = {image.tobytes() for dataset in (train, test) for image in dataset.images[:]}
+    assert whole == {image.tobytes() for image in images}
+    assert load_folder(tmp_path, 4)[0].images[:].shape == (len(train), channels, 4, 4)
+
+
+def test_arrays_that_are_no_images_are_refused_by_name(tmp_path):
+    for name in ("a/1.npy", "b/2.npy"):
+        (tmp_path / name).parent.mkdir()
+        np.save(tmp_path / name, PIXELS.transpose(2, 0, 1))
+    for array, text in (
+        (PIXELS, r"1\.npy is \(6, 9, 3\), channels last; expected \(C, H, W\): save image\.transpose\(2, 0, 1\)"),
+        (PIXELS / 255, r"1\.npy holds float64 of shape \(6, 9, 3\); expected an image of uint8"),
+        (np.array([{}]), r"1\.npy cannot be read as an image: .*Python objects"),
+        (PIXELS.transpose(2, 0, 1)[:2], r"1\.npy is of 2 channels, .*2\.npy of 3 channels; expected as many in all"),
+    ):
+        np.save(tmp_path / "a" / "1.npy", array, allow_pickle=True)
+        with pytest.raises(DataError, match=text):
+            load_folder(tmp_path)
+    save(tmp_path / "a" / "3.png")
+    with pytest.raises(DataError, match=r"npy is an array and .*3\.png an image file; expected one kind"):
+        load_folder(tmp_path)
