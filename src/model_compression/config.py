@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar
 
+from model_compression.checked_config import Config, PathText
+from model_compression.checked_config import from_dict as from_dict  # which other modules import from here
 from model_compression.errors import UsageError
 from model_compression.registry import unknown_name
 
@@ -28,14 +28,16 @@ TeacherTta = Literal["none", "flip"]
 TeacherView = Literal["same", "plain"]
 Resident = Literal["auto", "on", "off"]
 
+_MAX_SIDE = 16_384  # pixels
+
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Config):
     """What is trained on: ``validation`` training images are held out for tuning; 0 trains on all of them."""
 
     name: str = "cifar10"
     """A registered data set, folder:PATH, a folder of class folders, or hf:NAME, of the Hugging Face hub."""
-    data_dir: str | None = None
+    data_dir: PathText | None = None
     image_size: int = 0
     """Of folder:PATH and hf:NAME: the side to which images are scaled and cropped; 0 takes them as they are."""
     unlabelled: str = ""
@@ -58,10 +60,9 @@ class DataConfig:
     view_seed: int = 0
     validation: int = 0
 
-    def __post_init__(self) -> None:
-        _choice("augmentation", self.augmentation, Augmentation)
+    def check(self) -> None:
+        """Checks the values."""
         _at_least("image_size", self.image_size, 0)
-        _choice("resident", self.resident, Resident)
         if self.workers is not None:
             _between("workers", self.workers, 0, 1024)
         _at_least("shift", self.shift, 0)
@@ -86,13 +87,13 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Config):
     """A network: a registered name, a library's or a builder's, a shipped one or a weights file; and its options."""
 
-    name: str
+    name: PathText
     options: dict[str, Any] = field(default_factory=dict)
     """Of its builder."""
-    weights: str | None = None
+    weights: PathText | None = None
     """A file with weights for a network that is built anew."""
     mean: list[float] | None = None
     """Per channel, 1 = white, in the place of what the network declares, or of the data set's; as ``std``."""
@@ -100,20 +101,18 @@ class ModelConfig:
     size: list[int] | None = None
     """(height, width) to which images are scaled for it."""
 
-    def __post_init__(self) -> None:
-        for name in ("mean", "std", "size"):
-            values = getattr(self, name)
-            if values is not None:
-                numbers = [_number(f"{name} of {self.name}", value) for value in values]
-                object.__setattr__(self, name, numbers)  # as JSON gives them back, a tuple too
-        if self.size is not None and len(self.size) != 2:
-            raise UsageError(f"size of {self.name} must be (height, width), got {self.size}")
+    def check(self) -> None:
+        """Checks the values."""
+        if self.size is not None and (len(self.size) != 2 or not all(1 <= side <= _MAX_SIDE for side in self.size)):
+            raise UsageError(
+                f"size of {self.name} must be (height, width), each from 1 to {_MAX_SIDE} pixels, got {self.size}"
+            )
         if (self.mean is None) != (self.std is None):
             raise UsageError(f"mean and std of {self.name} go together; got {self.mean} and {self.std}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodConfig:
+class MethodConfig(Config):
     """How the student learns from the teacher. ``weights`` override the method's default weight of a term."""
 
     name: str
@@ -128,9 +127,10 @@ class MethodConfig:
     warmup: float | None = None
     """Share of the steps in which the weights of the method's terms rise from 0, linearly; None: the method's own."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks the values."""
         for term, weight in self.weights.items():
-            _at_least(f"weight of {term}", weight, 0)
+            _at_least(f"weights.{term}", weight, 0)
         _at_least("first_stage_epochs", self.first_stage_epochs, 1)
         if self.label_weight is not None:
             _at_least("label_weight", self.label_weight, 0)
@@ -139,7 +139,7 @@ class MethodConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Config):
     """The optimiser and its schedule, which is a function of the share of training that is done."""
 
     optimizer: Optimizer = "adam"
@@ -158,9 +158,8 @@ class OptimConfig:
     warmup: float = 0.25
     """``one_cycle``: the share of the steps in which the rate rises, linearly; then it falls linearly to zero."""
 
-    def __post_init__(self) -> None:
-        _choice("optimizer", self.optimizer, Optimizer)
-        _choice("schedule", self.schedule, Schedule)
+    def check(self) -> None:
+        """Checks the values."""
         _above("lr", self.lr, 0)
         _at_least("weight_decay", self.weight_decay, 0)
         _between("momentum", self.momentum, 0, 1)
@@ -171,7 +170,7 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Config):
     """One run, whole: the same config gives the same weights on the same machine."""
 
     student: ModelConfig
@@ -197,7 +196,7 @@ class TrainConfig:
     """Epochs between saves of the resumable state."""
     keep_every: int = 0
     """Epochs between weights files that are kept, student-N.safetensors; 0 keeps the last only."""
-    teacher_cache: str = "auto"
+    teacher_cache: PathText = "auto"
     """Where a teacher's answers are stored, each computed once: "auto" in the user's cache, "off" nowhere, a folder."""
     teacher_cache_dtype: CacheDtype = "fp16"
     allow_weak_teacher: bool = False
@@ -212,7 +211,8 @@ class TrainConfig:
     wandb: str = ""
     """A project on Weights & Biases, where the curves go as well; empty: none."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks the values."""
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _between("seed", self.seed, 0, 2**63 - 1)
@@ -220,11 +220,6 @@ class TrainConfig:
         _at_least("ema", self.ema, 0)
         if self.ema >= 1:
             raise UsageError(f"ema must be below 1, got {self.ema}; 0.999 averages about 1,000 steps, 0 none")
-        _choice("precision", self.precision, Precision)
-        _choice("compile", self.compile, Compile)
-        _choice("teacher_cache_dtype", self.teacher_cache_dtype, CacheDtype)
-        _choice("teacher_tta", self.teacher_tta, TeacherTta)
-        _choice("teacher_view", self.teacher_view, TeacherView)
         if self.teacher_view == "plain" and (self.data.mixes or not self.data.has_views):
             reason = "a mixed image has no answer to the plain one" if self.data.mixes else "all images are plain"
             raise UsageError(f"teacher_view plain needs --augmentation without mixup and cutmix: {reason}")
@@ -306,64 +301,16 @@ def from_json(kind: type[C], text: str, source: str = "config") -> C:
     return from_dict(kind, values, source)
 
 
-def from_dict(kind: type[C], values: Any, source: str = "config") -> C:
-    """The config of ``kind`` from plain values. Raises UsageError for unknown keys and wrong types."""
-    if not isinstance(values, dict):
-        raise UsageError(f"{source}: expected an object with keys, got {type(values).__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    known = [f.name for f in fields]
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{source}: {unknown_name('key', str(key), known)}")
-    for key in [f.name for f in fields if f.default is dataclasses.MISSING is f.default_factory]:
-        if key not in values:
-            raise UsageError(f"{source}: the key {key!r} is missing")
-    arguments = {key: _value(hints[key], value, f"{source}.{key}") for key, value in values.items()}
-    return kind(**arguments)
-
-
-def _value(hint: Any, value: Any, source: str) -> Any:
-    """``value`` as the annotation wants it: nested configs are built, numbers checked."""
-    if get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None and type(None) in get_args(hint):
-            return None
-        hint = next(argument for argument in get_args(hint) if argument is not type(None))
-    if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, source)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(_number(source, value))
-    plain = {Literal: str, dict: dict, list: list}.get(get_origin(hint), hint)
-    if isinstance(plain, type) and (not isinstance(value, plain) or (plain is int and isinstance(value, bool))):
-        raise UsageError(f"{source} must be {plain.__name__}, got {value!r}")
-    return value
-
-
-def _choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise unknown_name(name, str(value), list(get_args(choices)))
-
-
 def _at_least(name: str, value: float, bound: float) -> None:
-    if not bound <= _number(name, value) < float("inf"):
+    if not bound <= value:
         raise UsageError(f"{name} must be a finite number of at least {bound}, got {value}")
 
 
 def _above(name: str, value: float, bound: float) -> None:
-    if not bound < _number(name, value) < float("inf"):
+    if not bound < value:
         raise UsageError(f"{name} must be a finite number above {bound}, got {value}")
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= _number(name, value) <= high:
+    if not low <= value <= high:
         raise UsageError(f"{name} must lie between {low} and {high}, got {value}")
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{name} must be a number, got {value!r}")
-    try:
-        float(value)
-    except OverflowError:  # an integer, which has no largest
-        raise UsageError(f"{name} must be a number below 1e308, got a larger one") from None
-    return value

@@ -20,6 +20,7 @@ ORDER = (
     {"methods", "models", "data", "report"},
     {
         "_version",
+        "checked_config",
         "config",
         "console",
         "counter_random",

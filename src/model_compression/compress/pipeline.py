@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from model_compression.checked_config import Config
 from model_compression.compress.budget import file_latency, fits_budget, network_latency, share_that_fits
 from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of
 from model_compression.compress.prune import PruneConfig, finish_prune
@@ -39,7 +40,7 @@ FILE = "compress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(Config):
     """What the file that ships may cost; 0: anything."""
 
     max_bytes: int = 0
@@ -48,8 +49,9 @@ class Budget:
     min_accuracy: float = 0.0
     """On the test images, 0 to 1."""
 
-    def __post_init__(self) -> None:
-        if self.max_bytes < 0 or not 0 <= self.max_latency_ms < float("inf"):
+    def check(self) -> None:
+        """Checks the values."""
+        if self.max_bytes < 0 or self.max_latency_ms < 0:
             raise UsageError(
                 f"max_bytes and max_latency_ms must be at least 0, got {self.max_bytes} and {self.max_latency_ms}"
             )
@@ -58,7 +60,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressConfig:
+class CompressConfig(Config):
     """A compression, whole. ``share`` of the ``resource`` is left by pruning; 1: nothing is pruned."""
 
     run: TrainConfig
@@ -74,14 +76,15 @@ class CompressConfig:
     """Whether pruning lowers the rank of large inner products, too."""
     round_to: int = ROUND_TO
     """Every layer that loses channels keeps a multiple of it."""
-    to: Literal["int8", "int4"] = "int8"
+    to: str = "int8"
     """What is quantised to."""
     quantize_epochs: int = 8
     """Of the training with roundings, where it is needed, at a tenth of the rate."""
     max_drop: float = 0.5
     """Points of accuracy that quantising may lose."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks the values."""
         checked_repair(self.run)
         if self.run.data.validation:
             raise UsageError(
@@ -89,7 +92,7 @@ class CompressConfig:
                 "images; leave it out, or set data.validation to 0 in the configuration"
             )
         if self.to not in CALIBRATED:
-            raise unknown_name("precision", str(self.to), list(CALIBRATED))
+            raise unknown_name("precision", self.to, list(CALIBRATED))
         for name in ("steps", "step_epochs", "quantize_epochs", "round_to"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from model_compression.checked_config import Config, PathText
 from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of, cut_channels
 from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage
@@ -23,7 +24,6 @@ from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
 from model_compression.models.sparse import as_sparse, density_of
 from model_compression.models.weights import find_weights, read_model, save_weights
-from model_compression.registry import unknown_name
 from model_compression.train.checks import check_classes
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
@@ -37,10 +37,10 @@ _NAMES = {"macs": "MACs", "params": "parameters", "weights": "weights that are n
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneConfig:
+class PruneConfig(Config):
     """What is pruned, how far, and how it is repaired."""
 
-    model: str
+    model: PathText
     """A run, a weights file or a shipped network."""
     run: TrainConfig
     """How each step is repaired; its student is replaced. Its epochs are those of the last step."""
@@ -56,9 +56,8 @@ class PruneConfig:
     round_to: int = ROUND_TO
     """Every layer that loses channels keeps a multiple of it."""
 
-    def __post_init__(self) -> None:
-        if self.resource not in _NAMES:
-            raise unknown_name("resource", str(self.resource), list(_NAMES))
+    def check(self) -> None:
+        """Checks the values."""
         if not 0 < self.share < 1:
             raise UsageError(f"the share that is left must lie between 0 and 1, got {self.share}; 0.5 leaves half")
         for name in ("steps", "step_epochs", "round_to"):

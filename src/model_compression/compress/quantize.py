@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model_compression.checked_config import Config, PathText
 from model_compression.compress.channels import copied
 from model_compression.compress.prune import shown_images
 from model_compression.compress.repair import checked_repair
@@ -44,14 +45,14 @@ PRECISIONS = (*CALIBRATED, "half", "int8-weights")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeConfig:
+class QuantizeConfig(Config):
     """What is quantised, to what, and what it may cost."""
 
-    model: str
+    model: PathText
     """A run, a weights file or a shipped network."""
     run: TrainConfig
     """How it is trained on where it must be, and on what data; its student is replaced."""
-    to: Literal["int8", "int4", "half", "int8-weights"] = "int8"
+    to: str = "int8"
     """int8 computes so, and int4 too, on weights of 4 bits; the others store weights small and compute in float32."""
     calibration: str = AUTO
     """How ranges are found: minmax, percentile or entropy; auto takes what changes answers to other images least."""
@@ -60,9 +61,10 @@ class QuantizeConfig:
     max_drop: float = 0.5
     """Points of test accuracy that the file may lose."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Checks the values."""
         if self.to not in PRECISIONS:
-            raise unknown_name("precision", str(self.to), list(PRECISIONS))
+            raise unknown_name("precision", self.to, list(PRECISIONS))
         if self.calibration not in (AUTO, *CALIBRATIONS):
             raise unknown_name("calibration", self.calibration, [AUTO, *CALIBRATIONS])
         if self.to not in CALIBRATED and (self.calibration, self.images) != (AUTO, _IMAGES):

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from model_compression.checked_config import Config
 from model_compression.config import ModelConfig, TrainConfig, from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically, writing_failed
 from model_compression.models.base import Network
-from model_compression.registry import unknown_name
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
@@ -32,7 +32,7 @@ _FILE = "scheme.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchemeConfig:
+class SchemeConfig(Config):
     """A scheme, whole: ``run`` says how each stage is trained, and who its teacher and its student are."""
 
     scheme: Literal["self", "takd"]
@@ -42,9 +42,8 @@ class SchemeConfig:
     assistants: str = ""
     """Of ``takd``: names of networks, with commas between them, from the teacher's side to the student's."""
 
-    def __post_init__(self) -> None:
-        if self.scheme not in ("self", "takd"):
-            raise unknown_name("scheme", str(self.scheme), ["self", "takd"])
+    def check(self) -> None:
+        """Checks the values."""
         if self.run.method is None or self.run.peers is not None:
             raise UsageError(f"scheme {self.scheme!r} needs a method by which a network teaches the next, and no peers")
         if self.scheme == "self" and (self.generations < 2 or self.assistants):
