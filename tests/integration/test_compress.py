@@ -196,6 +196,17 @@ def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch
     assert 0.1 < config.share < 0.9
 
 
+def test_a_student_that_int8_does_not_make_small_is_refused_before_training(tiny, tmp_path, monkeypatch):
+    def upsampling(num_classes=3):
+        layers = OrderedDict(conv=nn.Conv2d(3, 16, 3), up=nn.ConvTranspose2d(16, 16, 3), pool=nn.AdaptiveAvgPool2d(1))
+        return Network(layers | {"flatten": nn.Flatten(), "head": nn.Linear(16, num_classes)})
+
+    monkeypatch.setitem(MODELS._entries, "wide", upsampling)
+    with pytest.raises(ModelCompressionError, match="int8 leaves 9,216 of 9,216 bytes of weights in float32"):
+        compress(settings(tiny, share=1.0), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,7 +13,14 @@ from typing import Any, Literal
 import torch
 
 from model_compression.checked_config import Config
-from model_compression.compress.budget import file_latency, fits_budget, network_latency, share_that_fits
+from model_compression.compress.budget import (
+    as_if_trained,
+    file_latency,
+    fits_budget,
+    network_latency,
+    quantised_file,
+    share_that_fits,
+)
 from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of
 from model_compression.compress.prune import PruneConfig, finish_prune
 from model_compression.compress.quantize import CALIBRATED, ONNX, QuantizeConfig, finish_quantize
@@ -111,7 +118,8 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
     budget, bits = config.budget, CALIBRATED[config.to]
     check_weight_bits(student, bits)
     if not (budget.max_bytes or budget.max_latency_ms):
-        return config
+        with quantised_file(as_if_trained(student), data[0], bits):  # what cannot be written is not trained for
+            return config
     observer.message("looking for the size that keeps the budget; nothing is written yet")
     resource: Literal["macs", "params"] = "params" if budget.max_bytes else "macs"
     share = share_that_fits(

@@ -6,10 +6,15 @@ VNNI add products of 8-bit numbers up with saturation: the file would answer oth
 
 int4 is the same arithmetic on weights of 4 bits (−7 to 7), two to a byte, which the runtime widens when it loads the
 file; the first layer and the last one, which suffer most and weigh little, have weights as in int8.
+
+Weights that the network computes from its parameters, as weight standardisation and weight normalisation do, are
+computed once and stored. A model whose weights stay in float32 nevertheless is refused: its name would promise a size
+that it does not have.
 """
 
 import io
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +38,8 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _INT8 = (*_WEIGHTED, "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Concat")
 _INT4_OPSET = 21  # the first whose casts know 4 bits
 _SMALL = 1024  # numbers: tensors of fewer are left as they are
+_WIDE = 0.1  # of the bytes of large tensors may stay in float32, as tables that are added to activations
+_ANY_SIZE = 1 << 40  # numbers: weights of every size are computed
 
 
 def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -> Any:
@@ -51,7 +58,8 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     if calibration not in methods:
         raise unknown_name("calibration", calibration, list(methods))
-    untouched = _preprocessing(model)
+    model = _folded(model)
+    whole, untouched = _bytes(model), _preprocessing(model)
     options: dict[str, Any] = {"CalibPercentile": 99.99} if calibration == "percentile" else {}
     if weight_bits == 4:
         model = _of_opset(model, _INT4_OPSET)
@@ -76,7 +84,9 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
             reason = str(error).partition("\n")[0]
             raise ModelCompressionError(f"ONNX Runtime cannot quantise this network: {reason}") from error
         quantised = _loaded(path)
-    return _stored_in_four_bits(quantised, options["TensorQuantOverrides"]) if weight_bits == 4 else quantised
+    if weight_bits == 4:
+        quantised = _stored_in_four_bits(quantised, options["TensorQuantOverrides"])
+    return _kept_small(quantised, whole, f"int{weight_bits}")
 
 
 def _rounded_to_four_bits(model: Any) -> dict[str, list[dict[str, Any]]]:
@@ -129,7 +139,8 @@ def to_half(model: Any) -> Any:
     """``model`` with weights in half precision, which are widened when it is loaded: it computes in float32."""
     from onnx import TensorProto, helper, numpy_helper
 
-    casts = []
+    model, casts = _folded(model), []
+    whole = _bytes(model)
     for tensor in _large(model):
         values = numpy_helper.to_array(tensor)
         if np.abs(values).max() > np.finfo(np.float16).max:
@@ -137,14 +148,15 @@ def to_half(model: Any) -> Any:
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
         casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}_wide", to=TensorProto.FLOAT))
-    return _with_nodes_first(model, casts)
+    return _kept_small(_with_nodes_first(model, casts), whole, "half")
 
 
 def to_int8_weights(model: Any) -> Any:
     """``model`` with the weights of each output channel in 8 bits and a scale: it computes in float32."""
     from onnx import helper, numpy_helper
 
-    nodes = []
+    model, nodes = _folded(model), []
+    whole = _bytes(model)
     for tensor in _large(model):
         values, name = numpy_helper.to_array(tensor), tensor.name
         axis = _output_axis(model, name)
@@ -156,7 +168,45 @@ def to_int8_weights(model: Any) -> Any:
         model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
         inputs = [f"{name}_int8", f"{name}_scale"]
         nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}_wide", axis=axis))
-    return _with_nodes_first(model, nodes)
+    return _kept_small(_with_nodes_first(model, nodes), whole, "int8-weights")
+
+
+def _folded(model: Any) -> Any:
+    """``model`` with everything computed that depends on no image; in place."""
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+    optimizer.remove_unused_nodes(model)
+    for node in model.graph.node:
+        del node.metadata_props[:]  # what was folded into it
+    del model.graph.value_info[:]
+    return model
+
+
+def _wide(model: Any) -> list[tuple[int, tuple[int, ...]]]:
+    """Bytes and shape of each large tensor that ``model`` stores in float32 or float64."""
+    from onnx import TensorProto
+
+    sizes = {TensorProto.FLOAT: 4, TensorProto.DOUBLE: 8}
+    constants = (entry.t for node in model.graph.node for entry in node.attribute if entry.HasField("t"))
+    tensors = [(tensor.data_type, tuple(tensor.dims)) for tensor in (*model.graph.initializer, *constants)]
+    found = [(sizes[kind] * math.prod(shape), shape) for kind, shape in tensors if kind in sizes]
+    return [(size, shape) for size, shape in found if size >= 4 * _SMALL]
+
+
+def _bytes(model: Any) -> int:
+    return sum(size for size, _ in _wide(model))
+
+
+def _kept_small(model: Any, whole: int, precision: str) -> Any:
+    """``model``, whose large tensors took ``whole`` bytes. Raises ModelCompressionError if too many stayed so."""
+    if _bytes(model) <= _WIDE * whole:
+        return model
+    remedy = "try int8-weights or half" if precision in ("int8", "int4") else "export the network in float32"
+    raise ModelCompressionError(
+        f"{precision} leaves {_bytes(model):,} of {whole:,} bytes of weights in float32, the largest of shape "
+        f"{max(_wide(model))[1]}: no layer that {precision} knows uses them; {remedy}"
+    )
 
 
 class _Reader:

@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model_compression.errors import UsageError
 from model_compression.models.base import MODELS, Network, create_model
@@ -67,12 +69,17 @@ class _QuantizationAware(Network):
         network, weights = self.get_submodule("network"), {}
         self._bits = self._bits or self._bits_in_order(network, images)
         with ExitStack() as stack:
+            computed = stack.enter_context(_ComputedWeights())
             for number, name in enumerate(self._layers):
                 layer = network.get_submodule(name)
-                weights[f"{name}.weight"] = rounded_weight(layer.weight, self._bits[name])  # type: ignore[arg-type]
+                if _computes_its_weight(layer):
+                    computed.round_in(layer, self._bits[name], stack)
+                else:
+                    weights[f"{name}.weight"] = rounded_weight(layer.weight, self._bits[name])  # type: ignore[arg-type]
                 # For this call only: a copy of the network, as of averaged weights, has ranges of its own.
                 stack.callback(layer.register_forward_pre_hook(self._rounding(number)).remove)
-            logits: Tensor = torch.func.functional_call(network, weights, (images,))
+            # A layer that has two names has its weights under one of them: torch would put back the other's.
+            logits: Tensor = torch.func.functional_call(network, weights, (images,), tie_weights=False)
         return logits
 
     @torch.no_grad()
@@ -106,6 +113,30 @@ class _QuantizationAware(Network):
         seen = torch.stack([low, high]).to(self.ranges.dtype)
         known = self.ranges[number]
         self.ranges[number] = torch.where((known == 0).all(), seen, known.lerp(seen, _MOMENTUM))
+
+
+class _ComputedWeights(TorchFunctionMode):
+    """Rounds weights that a layer computes from its parameters, where it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bits: list[int] = []  # of the layers that compute now
+
+    def round_in(self, layer: nn.Module, bits: int, stack: ExitStack) -> None:
+        """Rounds the weights of ``layer`` to ``bits`` until ``stack`` closes."""
+        stack.callback(layer.register_forward_pre_hook(lambda *_: self._bits.append(bits)).remove)
+        stack.callback(layer.register_forward_hook(lambda *_: self._bits.pop() and None).remove)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._bits and func in (F.conv2d, F.linear):
+            args = (args[0], rounded_weight(args[1], self._bits[-1]), *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
+def _computes_its_weight(layer: nn.Module) -> bool:
+    """Whether its weight is no parameter, as with weight_norm, or changed before its use, as by standardisation."""
+    own = type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward)
+    return not own or "weight" not in layer._parameters
 
 
 def _layers_of(network: nn.Module) -> list[str]:

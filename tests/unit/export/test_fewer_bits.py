@@ -1,15 +1,19 @@
 """Files in fewer bits, held against roundings written out, and training that sees the very same roundings."""
 
 from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.overrides import TorchFunctionMode
 
-from model_compression.errors import UnknownNameError, UsageError
+from model_compression.errors import ModelCompressionError, UnknownNameError, UsageError
 from model_compression.export.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
 from model_compression.export.runtimes import open_file
 from model_compression.export.write import write_unverified
@@ -17,10 +21,25 @@ from model_compression.models.base import Network
 from model_compression.models.quantization_aware import _QuantizationAware, rounded_input, rounded_weight
 
 
-def network():
+def network(middle=lambda: nn.Conv2d(16, 8, 3)):
     torch.manual_seed(0)
-    layers = OrderedDict(conv=nn.Conv2d(3, 16, 3), relu=nn.ReLU(), conv2=nn.Conv2d(16, 8, 3), flatten=nn.Flatten())
+    layers = OrderedDict(conv=nn.Conv2d(3, 16, 3), relu=nn.ReLU(), conv2=middle(), flatten=nn.Flatten())
     return Network(layers | {"head": nn.Linear(128, 10)}).eval()
+
+
+class Standardised(nn.Conv2d):
+    """Computes its weights from its parameters in each call."""
+
+    def forward(self, images):
+        centred = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(images, centred / centred.std((1, 2, 3), keepdim=True), self.bias)
+
+
+MIDDLES = {
+    "plain": lambda: nn.Conv2d(16, 8, 3),
+    "standardised": lambda: Standardised(16, 8, 3),
+    "weight-normed": lambda: parametrizations.weight_norm(nn.Conv2d(16, 8, 3)),
+}
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
@@ -96,6 +115,40 @@ def test_four_bits_are_those_of_the_same_layers_in_file_and_training_whatever_th
         assert np.abs(aware.eval()(images).numpy() - answers).max() < 0.02 * np.ptp(answers)
 
 
+class Twice(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.last = nn.Conv2d(16, 8, 3)
+
+    def forward(self, maps):
+        return self.last(self.second(self.first(maps).relu()).relu())
+
+
+@pytest.mark.parametrize("middle", [*MIDDLES.values(), Twice], ids=[*MIDDLES, "twice"])
+def test_every_layer_learns_through_its_roundings_and_keeps_its_weights(middle):
+    model = network(middle)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    aware, seen = _QuantizationAware(model).train(), []
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is F.conv2d:
+                seen.append(args[1].detach())
+            return func(*args, **(kwargs or {}))
+
+    with Watched():
+        aware(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    assert len(seen) == 2 + 2 * (middle is Twice)
+    for weight in seen:
+        torch.testing.assert_close(weight, rounded_weight(weight))
+        assert len(weight[0].unique()) <= min(129, weight[0].numel())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    assert all(bool(weight.grad.any()) for weight in model.parameters())
+
+
 def test_clipping_to_four_bits_costs_a_normal_law_less_than_its_largest_weight():
     weight = torch.randn(16, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scale = weight.abs().amax(dim=1, keepdim=True) / 7
@@ -129,10 +182,39 @@ def ranges(graph):
     return torch.tensor(np.array([[-zero * scale, (255 - zero) * scale] for scale, zero in steps])).float()
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_file_is_what_the_network_that_is_trained_for_it_answers(tmp_path, bits):
-    graph, answers = written(network(), lambda one: to_int8(one, PIXELS, "minmax", bits), tmp_path / "a.onnx")
-    aware = _QuantizationAware(network(), bits)
+def test_weights_that_a_network_computes_are_stored_as_small_as_others(tmp_path):
+    encodes = (partial(to_int8, images=PIXELS, calibration="minmax"), to_int8_weights, to_half)
+    sizes = {}
+    for name, middle in MIDDLES.items():
+        path = tmp_path / f"{name}.onnx"
+        write_unverified(network(middle), path, (3, 8, 8), preprocessing=True)
+        expected, found = exact(network(middle)), []
+        for encode in encodes:
+            (tmp_path / "a.onnx").write_bytes(encode(onnx.load(path)).SerializeToString())
+            answers = open_file(tmp_path / "a.onnx").run(PIXELS)
+            assert np.abs(answers - expected).max() < 0.05 * np.ptp(expected)
+            found.append((tmp_path / "a.onnx").stat().st_size)
+        sizes[name] = found
+    assert sizes["standardised"] == pytest.approx(sizes["plain"], rel=0.03)
+    assert sizes["weight-normed"] == pytest.approx(sizes["plain"], rel=0.03)
+
+
+def test_a_file_whose_weights_stay_wide_is_refused(tmp_path):
+    torch.manual_seed(0)
+    layers = OrderedDict(conv=nn.Conv2d(3, 16, 3), up=nn.ConvTranspose2d(16, 16, 3), pool=nn.AdaptiveAvgPool2d(1))
+    model = Network(layers | {"flatten": nn.Flatten(), "head": nn.Linear(16, 10)}).eval()
+    path, size = tmp_path / "a.onnx", 4 * 16 * 16 * 9
+    with pytest.raises(ModelCompressionError, match=rf"{size:,} of {size:,} bytes .* \(16, 16, 3, 3\): .*try int8-wei"):
+        written(model, lambda one: to_int8(one, PIXELS, "minmax"), path)
+    path.write_bytes(to_int8_weights(onnx.load(path)).SerializeToString())
+    assert np.abs(open_file(path).run(PIXELS) - exact(model)).max() < 0.05 * np.ptp(exact(model))
+
+
+@pytest.mark.parametrize(("middle", "bits"), [*((middle, 8) for middle in MIDDLES), ("plain", 4), ("standardised", 4)])
+def test_file_is_what_the_network_that_is_trained_for_it_answers(tmp_path, middle, bits):
+    model = network(MIDDLES[middle])
+    graph, answers = written(model, lambda one: to_int8(one, PIXELS, "minmax", bits), tmp_path / "a.onnx")
+    aware = _QuantizationAware(model, bits)
     images = aware.preprocessing(torch.from_numpy(PIXELS))
     aware.train()(images)  # sees the ranges, of inputs that are rounded: the file's are of inputs that are not
     *inputs, output = ranges(graph)
