@@ -23,14 +23,20 @@ def _not_the_users_cache(tmp_path_factory):
     """For fixtures that many tests share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODEL_COMPRESSION_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
         yield
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Each test finds no teacher answers but its own."""
-    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_TESTS)}"  # made by the one who writes there
+    """Each test finds no teacher answers but its own, and trusts no file but those that it wrote itself."""
+    from model_compression import trust
+
+    number = next(_TESTS)
+    folder = tmp_path_factory.getbasetemp() / f"cache-{number}"  # made by the one who writes there
     monkeypatch.setenv("MODEL_COMPRESSION_CACHE", str(folder))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{number}"))
+    monkeypatch.setattr(trust, "_state", trust._State())
 
 
 class Watcher:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from model_compression import trust
 from model_compression.checked_config import Config, PathText
 from model_compression.checked_config import from_dict as from_dict  # which other modules import from here
 from model_compression.errors import UsageError
@@ -293,11 +294,16 @@ def to_json(config: Any) -> str:
 
 
 def from_json(kind: type[C], text: str, source: str = "config") -> C:
-    """The config of ``kind`` in JSON text. Raises UsageError for bad JSON, unknown keys and impossible values."""
+    """The config of ``kind`` in the text of the file ``source``.
+
+    Names of code in it are followed only where `trust` finds the file to be the user's. Raises UsageError for bad JSON,
+    unknown keys and impossible values.
+    """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also of an integer of thousands of digits
         raise UsageError(f"{source} is not JSON: {error}") from None
+    trust.read(values, source, text.encode(errors="surrogatepass"))
     return from_dict(kind, values, source)
 
 

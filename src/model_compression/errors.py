@@ -31,6 +31,10 @@ class FileFormatError(ModelCompressionError):
     """A file is corrupt, truncated, or holds something that is refused; the message names the file."""
 
 
+class UntrustedCodeError(ModelCompressionError):
+    """A file names code that its reader did not ask for; nothing was imported."""
+
+
 class WeightsMismatchError(FileFormatError):
     """Weights do not fit the model: the message names every layer with what was found and what was expected."""
 

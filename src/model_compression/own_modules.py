@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -10,14 +9,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
+from model_compression import trust
 from model_compression.errors import UsageError
-
-NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.\w+)*):(?P<attribute>[A-Za-z_]\w*)")
-"""What something in such a module is called, as "package.module:attribute"."""
 
 
 def import_own(module: str, name: str) -> ModuleType:
-    """The module. Raises UsageError, with the ``name`` that asks for it, when it cannot be imported."""
+    """The module. Raises UsageError, with the ``name`` that asks for it, when it cannot be imported.
+
+    Raises UntrustedCodeError, before anything is imported, for a name that is not to be followed, see `trust`.
+    """
+    trust.check(name)
+    if "__main__" in module.split(".") and module != "__main__":
+        raise UsageError(f"{name!r} names a program, which would run when it is imported; name a module of networks")
     try:
         with working_folder_first():
             importlib.invalidate_caches()

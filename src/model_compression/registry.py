@@ -7,7 +7,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from model_compression.errors import ModelCompressionError, UnknownNameError, UsageError
-from model_compression.own_modules import NAME, import_own
+from model_compression.own_modules import import_own
+from model_compression.trust import NAME
 
 T = TypeVar("T", bound=Callable[..., Any])
 

@@ -31,6 +31,7 @@ ORDER = (
         "registry",
         "safe_pickle",
         "sealed",
+        "trust",
     },
 )
 BASE = ORDER[-1]

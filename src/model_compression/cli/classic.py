@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from model_compression import trust
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.console import one_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
@@ -40,7 +41,8 @@ def _main(arguments: list[str], data: DataConfig) -> int:
         return _EXIT_FAILURE
     args = parser.parse_args(arguments)
     try:
-        _run(args, _ineffective(args, _given(parser, arguments)), data)
+        with trust.command(arguments):
+            _run(args, _ineffective(args, _given(parser, arguments)), data)
     except KeyboardInterrupt:
         return _failed("interrupted", _EXIT_INTERRUPTED)
     except BrokenPipeError:

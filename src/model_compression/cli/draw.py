@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.models.canvas import count_text
     from model_compression.models.drawing import draw
     from model_compression.models.summary import summarize
-    from model_compression.models.weights import load_model
+    from model_compression.models.weights import build_model
 
-    model = load_model(args.model, seed=0)
+    model = build_model(args.model, seed=0)
     summary = summarize(model)
     other = next((layer for layer in summary.layers if len(layer.shape) not in (1, 3)), None)
     if other is not None:

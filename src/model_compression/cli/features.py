@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.training_options import parse_pairs
     from model_compression.errors import UsageError
     from model_compression.models.features import layers, stages
-    from model_compression.models.weights import load_model
+    from model_compression.models.weights import build_model
 
     if args.size is not None and args.size < 1:
         raise UsageError(f"--size must be at least 1, got {args.size}")
-    model = load_model(args.model, parse_pairs(args.option, "--option"))
+    model = build_model(args.model, parse_pairs(args.option, "--option"))
     size = (args.size, args.size) if args.size else model.image_size
     try:
         found = layers(model.body, torch.zeros(2, 3, *size))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
+from model_compression.trust import for_child
 
 _POLL_S = 0.2
 
@@ -66,7 +67,7 @@ def _started(task: dict[str, Any], errors: IO[bytes] | None) -> "subprocess.Pope
     )
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as pipe:  # it may be dead, which is seen later
-        pipe.write(json.dumps(task))
+        pipe.write(json.dumps({**task, "trust": for_child()}))
     return process
 
 

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
+from model_compression import trust
 from model_compression._version import __version__
 from model_compression.console import one_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
@@ -45,6 +46,7 @@ COMMANDS = {
 }
 
 _OPTIONS_IN_USAGE = 8
+_IMPORT_NOTHING = ("predict", "runs", "compare", "push", "demo", "report", "methods", "data", "import")
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -113,9 +115,13 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             prog=f"model-compression {name}", description=_wrapped(module.__doc__ or ""), epilog=module.EXAMPLES
         )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name not in _IMPORT_NOTHING:
+            parser.add_argument("--trust", action="store_true", help="import code that files name, and print its name")
         module.configure(parser)
         parser.shorten_usage()
-        return int(module.run(parser.parse_args(arguments)) or 0)
+        parsed = parser.parse_args(arguments)
+        with trust.command(arguments, trusts_all=getattr(parsed, "trust", False)):
+            return int(module.run(parsed) or 0)
     except KeyboardInterrupt:
         return _ended(name, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.compress.measure import latency, size_of
     from model_compression.errors import UsageError
     from model_compression.export.runtimes import open_file
-    from model_compression.models.weights import load_model
+    from model_compression.models.weights import build_model
 
     for option in ("size", "batch_size"):
         given = getattr(args, option)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         file = open_file(path, threads)
         size, runs = None, [_of_file(file)]
     else:
-        loaded = load_model(args.model)
+        loaded = build_model(args.model)
         shape = (3, *((args.size, args.size) if args.size else loaded.image_size))
         network = loaded.deployed().eval()
         size = size_of(network, shape)

@@ -26,6 +26,7 @@ from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, fill_cache, finish_run
 from model_compression.train.teachers import load_data
 from model_compression.train.trainer import Trainer
+from model_compression.trust import command
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -37,7 +38,8 @@ def main() -> int:
     say = _channel()
     try:
         task = json.load(sys.stdin)
-        result = _prepare(task, say) if task["task"] == "prepare" else _train(task, say)
+        with command(task["trust"]["own"], trusts_all=task["trust"]["trusts_all"]):
+            result = _prepare(task, say) if task["task"] == "prepare" else _train(task, say)
         say({"result": result})
     except ModelCompressionError as error:
         say({"error": str(error), "usage": isinstance(error, UsageError)})

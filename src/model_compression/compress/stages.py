@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model_compression import trust
 from model_compression.config import from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError
 from model_compression.files import write_atomically, writing_failed
@@ -29,21 +30,29 @@ def begin(folder: Path, name: str, config: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise writing_failed(folder, error) from error
-    write_json(folder / name, to_dict(config))
+    values = to_dict(config)
+    trust.write_sealed(folder / name, values, plain_json(values))
 
 
 def read(kind: type[C], path: Path) -> C:
     """The configuration that `begin` wrote. Raises RunFolderError when it cannot be read."""
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+        values = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}; start anew") from None
+    trust.read(values, path, content)
     return from_dict(kind, values, str(path))
 
 
 def write_json(path: Path, values: Any) -> None:
     """Writes plain values, indented."""
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+    write_atomically(path, plain_json(values))
+
+
+def plain_json(values: Any) -> bytes:
+    """Plain values as the text of a file."""
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 @contextmanager

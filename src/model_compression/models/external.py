@@ -23,7 +23,7 @@ from model_compression.models.libraries import (
 )
 from model_compression.models.own_code import build_own, find_builder, takes_num_classes
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.own_modules import NAME
+from model_compression.trust import NAME
 
 _BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {
     "timm": build_timm,
@@ -79,21 +79,20 @@ def has_num_classes(name: str) -> bool:
     return library_of(name) is not None or takes_num_classes(find_builder(name))
 
 
-def build_external(
-    name: str, options: Mapping[str, Any], *, seed: int | None = None, from_file: bool = False
-) -> External:
+def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = None) -> External:
     """The network of that name, with weights where ``pretrained`` in ``options`` asks a library for them.
 
-    ``seed`` is of fresh weights. ``from_file``: the name stands in a file, see `own_code.find_builder`.
+    ``seed`` is of fresh weights.
 
-    Raises UsageError for names, options and values that cannot be, MissingExtraError without the library, and
-    ModelCompressionError when weights cannot be fetched.
+    Raises UntrustedCodeError for a name that is not to be followed, UsageError for names,
+    options and values that cannot be, MissingExtraError without the library, and ModelCompressionError when weights
+    cannot be fetched.
     """
     library = library_of(name)
     try:
         with seeded(seed):
             if library is None:
-                module = build_own(name, options, from_file=from_file)
+                module = build_own(name, options)
                 built = Built(module=module, options=dict(options))
             else:
                 check_external(name)

@@ -2,25 +2,27 @@
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from model_compression import trust
 from model_compression.errors import FileFormatError, UsageError
-from model_compression.own_modules import NAME, import_own, is_installed, working_folder_first
+from model_compression.own_modules import import_own, is_installed, working_folder_first
 from model_compression.registry import call_with_options, unknown_name
+from model_compression.trust import NAME
 
 
-def build_own(name: str, options: Mapping[str, Any], *, from_file: bool = False) -> nn.Module:
+def build_own(name: str, options: Mapping[str, Any]) -> nn.Module:
     """What the builder ``name`` returns when it is called with ``options``; a module stands for itself.
 
-    ``from_file`` says that a file named it, see `find_builder`. Raises UsageError for what is not there, does not take
-    the options or returns something else.
+    Raises what `find_builder` raises, and UsageError for what does not take the options or returns something else.
     """
     with working_folder_first():
-        builder = find_builder(name, from_file=from_file)
+        builder = find_builder(name)
         if isinstance(builder, nn.Module):
             if options:
                 raise UsageError(f"{name} is a network and no builder, so it takes no options; got {sorted(options)}")
@@ -31,23 +33,27 @@ def build_own(name: str, options: Mapping[str, Any], *, from_file: bool = False)
     return module
 
 
-def find_builder(name: str, *, from_file: bool = False) -> Callable[..., Any]:
+def find_builder(name: str) -> Callable[..., Any]:
     """The callable that ``name`` means, imported from the working folder or wherever Python finds packages.
 
-    A name that stands in a file (``from_file``) may be a stranger's: then it must be a class of networks, or a function
-    outside the standard library and the installed packages, whose functions do anything (FileFormatError otherwise).
+    A name of a stranger's file that the user trusts must be a class of networks, or a function outside the installed
+    packages, whose functions do anything (FileFormatError otherwise). Raises UntrustedCodeError for one that is not
+    trusted, and UsageError for what is not there, cannot be called or is Python's own.
     """
     parts = NAME.fullmatch(name)
     assert parts is not None
     if parts["module"].endswith(".py"):
         raise UsageError(f"{name} is to be written as {parts['module'].removesuffix('.py')}:{parts['attribute']}")
+    is_users = trust.check(name)
     module = import_own(parts["module"], name)
     found = getattr(module, parts["attribute"], None)
     if found is None:
         raise unknown_name(f"attribute of {parts['module']}:", parts["attribute"], _callables(module))
     if not callable(found):
         raise UsageError(f"{name} is a {type(found).__name__}; expected a function or class that gives a network")
-    if from_file and not _is_harmless(found):
+    if _is_pythons(found):
+        raise UsageError(f"{name} is a part of Python's own library; expected a function or class that gives a network")
+    if not is_users and not _is_harmless(found):
         raise FileFormatError(
             f"{name} is a function of an installed package, which is not called because a file says so; name the "
             "network yourself, with the file as its weights"
@@ -62,6 +68,15 @@ def takes_num_classes(builder: Callable[..., Any]) -> bool:
         return not isinstance(builder, nn.Module) and "num_classes" in inspect.signature(builder).parameters
     except ValueError:  # some of C have no signature
         return False
+
+
+def _is_pythons(builder: Any) -> bool:
+    """Whether it is a function or class of the standard library, as os.system."""
+    module = getattr(builder, "__module__", None) if inspect.isroutine(builder) or inspect.isclass(builder) else None
+    if not isinstance(module, str) or module.partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None)  # a user's module may have the name of one of Python's
+    return file is None or is_installed(Path(file))
 
 
 def _is_harmless(builder: Any) -> bool:

@@ -9,16 +9,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from model_compression import trust as code
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
-from model_compression.files import write_atomically
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.external import build_external, has_num_classes, is_external, library_of
 from model_compression.models.hub import fetch, is_hub
 from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.own_modules import NAME
 from model_compression.registry import unknown_name
 from model_compression.sealed import seal, unseal
+from model_compression.trust import NAME
 
 FORMAT = "model_compression.weights/2"
 _UNSEALED_FORMAT = "model_compression.weights/1"  # without digests, as the first shipped networks
@@ -60,7 +60,7 @@ def save_weights(
         "preprocessing": model.preprocessing.to_dict(),
         "facts": facts or {},
     }
-    write_atomically(path, seal(tensors, _HEADER, header))
+    code.write_sealed(Path(path), [header["model"], header["options"]], seal(tensors, _HEADER, header))
 
 
 def load_model(
@@ -69,6 +69,7 @@ def load_model(
     *,
     seed: int | None = None,
     weights: str | Path | None = None,
+    trust: bool = False,
 ) -> Network:
     """The network that ``name`` means.
 
@@ -80,12 +81,28 @@ def load_model(
         seed: of fresh weights; None draws them from torch's global generator.
         weights: a file with weights for a network that is built anew: .safetensors, or .pt with tensors and plain
             values alone, also in dictionaries in dictionaries (FILE#KEY names one) and with a prefix before all names.
+        trust: whether code that a stranger's file names is imported. What you name yourself always is, and so is what
+            your own runs name.
 
     Raises:
         UnknownNameError: no such network or option; near matches are listed.
+        UntrustedCodeError: a stranger's file that names code; nothing was imported.
         FileFormatError: a file that cannot be read; WeightsMismatchError: one that does not fit, with the tensors.
         ModelCompressionError: a library that is missing, or weights that it cannot fetch.
     """
+    code.give(str(name), options)
+    with code.all_files(trust):
+        return build_model(name, options, seed=seed, weights=weights)
+
+
+def build_model(
+    name: str | Path,
+    options: dict[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+    weights: str | Path | None = None,
+) -> Network:
+    """What `load_model` gives, for a ``name`` that stands in a configuration: it is not trusted for that."""
     name, options = str(name), dict(options or {})
     if name not in MODELS and not is_external(name):
         if options:
@@ -129,7 +146,7 @@ def built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bo
         raise unknown_name("model", name, MODELS.names())
     if from_file and library_of(name):
         options = {**options, "pretrained": False}
-    return build_external(name, options, seed=seed, from_file=from_file)
+    return build_external(name, options, seed=seed)
 
 
 def built_body(body: str, options: dict[str, Any] | None, num_classes: int | None) -> Network:
@@ -203,6 +220,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     plain = dict.fromkeys(("options", "preprocessing", "facts"), dict) | {"model": str}
     if not all(isinstance(parts[key], kind) for key, kind in plain.items()):
         raise FileFormatError(f"{path}: the header is damaged: it does not say which model this is, or how it is built")
+    code.read([parts["model"], parts["options"]], path, Path(path))
     return parts
 
 

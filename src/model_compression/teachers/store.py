@@ -22,6 +22,7 @@ from torch import Tensor
 from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError
 from model_compression.files import TEMPORARY, write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
+from model_compression.trust import read, write_sealed
 
 _FINGERPRINT, _USAGE, _LOCK, _USAGE_LOCK = "fingerprint.json", "usage.json", ".lock", ".usage.lock"
 _FILES = {"logits": "view", "embedding": "embedding"}  # what the file of a field is called, before the view's number
@@ -76,7 +77,8 @@ class AnswerStore:
     def _describe(self) -> None:
         """Writes what the answers depend on."""
         assert self._content is not None
-        write_atomically(self.folder / _FINGERPRINT, (json.dumps(self._content, indent=2) + "\n").encode())
+        content = (json.dumps(self._content, indent=2) + "\n").encode()
+        write_sealed(self.folder / _FINGERPRINT, self._content["origin"], content)
 
     def _check_own(self) -> list[Path]:
         """The answers and unfinished files in the folder. Raises CacheMismatchError where there is anything else."""
@@ -111,9 +113,11 @@ class AnswerStore:
     def _header(self) -> dict[str, dict[str, Any]]:
         path = self.folder / _FINGERPRINT
         try:
-            content = json.loads(path.read_text())
+            text = path.read_bytes()
+            content = json.loads(text)
+            read(content, path, text)
             return {key: dict(content[key]) for key in ("fingerprint", "origin")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileFormatError(f"{path} is damaged ({error}); delete the folder") from None
 
     @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from model_compression import trust as code
 from model_compression.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import Network
@@ -50,6 +51,7 @@ def distill(
     resume: bool = False,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Result:
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
@@ -76,6 +78,8 @@ def distill(
         config: where to start from; its networks, method, epochs and seed are replaced.
         observer: who watches, as `cli.run_reports.ConsoleObserver()`. By default what there is to say is a warning of
             the logger "model_compression".
+        trust: whether code that a stranger's file names is imported, as a weights file or the run that is resumed.
+            What you name yourself always is, and so is what your own runs on this machine name.
         settings: anything else of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64, lr=1e-3,
             augmentation="flip", image_size=64``.
 
@@ -89,6 +93,7 @@ def distill(
         raise UsageError("params are given twice: put them into the MethodConfig that is method")
     if resume and run_dir is None:
         raise UsageError("resume needs the run_dir of the run that is to go on")
+    code.give(*(one for one in (teacher, student, data, method) if isinstance(one, str)))
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
@@ -120,11 +125,12 @@ def distill(
     )
     finished: list[Network] = []
     folder = _free_folder(config) if run_dir is None else Path(run_dir)
-    if resume:
-        check_same(folder, config)
-        metrics = resume_run(folder, observer, parts=parts, finished=finished.append)
-    else:
-        metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
+    with code.all_files(trust):
+        if resume:
+            check_same(folder, config)
+            metrics = resume_run(folder, observer, parts=parts, finished=finished.append)
+        else:
+            metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
     network = finished[0].eval()
     return Result(
         metrics=metrics,
@@ -186,7 +192,7 @@ def _is_rebuilt(student: nn.Module, name: str) -> bool:
     if not is_external(name):  # a class within a function
         return False
     try:
-        again = build_external(name, {}, seed=0, from_file=True).body
+        again = build_external(name, {}, seed=0).body
     except ModelCompressionError:
         return False
     shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (student, again)]
@@ -214,4 +220,5 @@ def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
     if not isinstance(model, nn.Module):
         raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
     kind = type(model.body if isinstance(model, External) else model)
+    code.give(f"{kind.__module__}:{kind.__qualname__}")
     return ModelConfig(name=f"{GIVEN}{kind.__module__}:{kind.__qualname__}")

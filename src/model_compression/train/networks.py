@@ -12,7 +12,7 @@ from model_compression.errors import GivenAsObjectError, UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import check_external, has_num_classes, is_external, library_of
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import check_own_weights, find_weights, load_model, no_weights, read_header
+from model_compression.models.weights import build_model, check_own_weights, find_weights, no_weights, read_header
 
 
 def check_student(config: ModelConfig) -> None:
@@ -22,7 +22,7 @@ def check_student(config: ModelConfig) -> None:
     if config.weights is not None:
         check_own_weights(config.name, config.weights)
     if config.name in MODELS:
-        load_model(config.name, config.options, seed=0)
+        build_model(config.name, config.options, seed=0)
     elif is_external(config.name):
         check_external(config.name)
     else:
@@ -45,7 +45,7 @@ def load_student(config: ModelConfig, data: Dataset, seed: int) -> Network:
     options = _fitted(config.name, config.options, data.num_classes)
     if library_of(config.name):
         options = {"pretrained": False, **options}
-    return _with_preprocessing(load_model(config.name, options, seed=seed, weights=config.weights), config, data)
+    return _with_preprocessing(build_model(config.name, options, seed=seed, weights=config.weights), config, data)
 
 
 def load_teachers(config: ModelConfig, data: Dataset) -> list[Network]:
@@ -59,7 +59,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
     options = config.options
     if config.weights is not None:
         options = _fitted(config.name, options, data.num_classes)
-    model = load_model(config.name, options, seed=0, weights=config.weights)
+    model = build_model(config.name, options, seed=0, weights=config.weights)
     if library_of(config.name) and not (config.weights or model.declares_preprocessing or config.mean):
         raise UsageError(
             f"{config.name} does not say how its images are normalised: it has no preprocessor_config.json; give its "

@@ -15,6 +15,7 @@ from model_compression.config import TrainConfig, flat, from_json, is_given, to_
 from model_compression.errors import ModelCompressionError, RunFolderError
 from model_compression.files import TEMPORARY, write_atomically, writing_failed
 from model_compression.train.checkpoint import delete_states, previous
+from model_compression.trust import write_sealed
 
 _LOCK = ".lock"
 
@@ -50,7 +51,7 @@ class RunFolder:
         self.lock()
         try:
             self.check_free()  # another process may have been faster
-            write_atomically(self.config, to_json(config).encode())
+            write_sealed(self.config, to_dict(config), to_json(config).encode())
             self.mend()
         except BaseException:
             self.unlock()

@@ -34,6 +34,7 @@ from model_compression.train.teachers import num_views
 from model_compression.train.trackers import open_trackers
 from model_compression.train.trainer import Trainer
 from model_compression.train.ways_on import ways_on
+from model_compression.trust import all_files
 
 _FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
 
@@ -73,12 +74,14 @@ def resume_run(
     parts: Parts | None = None,
     lr: float | None = None,
     finished: Callable[[Network], None] = lambda network: None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Continues an interrupted run to the weights that it would have reached; returns its metrics.
 
     ``parts`` are those that it was started with; ``finished`` is given the trained network. ``lr``, after a loss that
     exploded, is the schedule's largest rate from here on; the metrics then hold it, as the configuration alone no
-    longer says how the weights came to be.
+    longer says how the weights came to be. ``trust``: whether code that the configuration names is imported where the
+    run is not one that you made on this machine.
 
     Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's,
     and UsageError for a rate that cannot be.
@@ -97,7 +100,8 @@ def resume_run(
             _check_beginning(run, config, observer)
         if lr is not None:
             _check_lr(run, config, state, lr)
-        prepared = Prepared(config, observer, parts or Parts())
+        with all_files(trust):
+            prepared = Prepared(config, observer, parts or Parts())
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
             _say_changed_code(run, prepared.code, state, observer)

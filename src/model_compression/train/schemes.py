@@ -19,7 +19,7 @@ from typing import Any, Literal
 from model_compression.checked_config import Config
 from model_compression.config import ModelConfig, TrainConfig, from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
-from model_compression.files import write_atomically, writing_failed
+from model_compression.files import writing_failed
 from model_compression.models.base import Network
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
@@ -27,6 +27,7 @@ from model_compression.train.prepared import Parts
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import load_data, with_own_cache
+from model_compression.trust import all_files, read, write_sealed
 
 _FILE = "scheme.json"
 
@@ -97,7 +98,7 @@ def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | No
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise writing_failed(folder, error) from error
-    write_atomically(folder / _FILE, (json.dumps(to_dict(config), indent=2) + "\n").encode())
+    write_sealed(folder / _FILE, to_dict(config), (json.dumps(to_dict(config), indent=2) + "\n").encode())
     return _finish(stages, folder, observer)
 
 
@@ -106,22 +107,29 @@ def is_scheme(folder: str | Path) -> bool:
     return (Path(folder).expanduser() / _FILE).is_file()
 
 
-def resume_scheme(folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
+def resume_scheme(
+    folder: str | Path, observer: Observer | None = None, *, trust: bool = False
+) -> dict[str, dict[str, Any]]:
     """Continues an interrupted scheme, in whichever stage it stopped or between them; returns what `run_scheme` does.
+
+    ``trust``: as for `resume_run`.
 
     Raises RunFolderError when there is nothing to continue, and what `resume_run` raises.
     """
     folder = Path(folder).expanduser()
     try:
-        values = json.loads((folder / _FILE).read_text())
-    except (OSError, ValueError) as error:
+        content = (folder / _FILE).read_bytes()
+        values = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{folder / _FILE} cannot be read: {error}; start the scheme anew") from None
+    read(values, folder / _FILE, content)
     stages = stages_of(from_dict(SchemeConfig, values, str(folder / _FILE)), folder)
     if all((folder / name / "metrics.json").exists() for name in stages):
         raise RunFolderError(
             f"{folder} is finished: there is nothing to resume; its result is in {folder / [*stages][-1]}"
         )
-    return _finish(stages, folder, observer or Silent())
+    with all_files(trust):
+        return _finish(stages, folder, observer or Silent())
 
 
 def _check(stages: list[TrainConfig], observer: Observer) -> None:

@@ -13,6 +13,7 @@ from model_compression.errors import (
     MissingExtraError,
     ModelCompressionError,
     UnknownNameError,
+    UntrustedCodeError,
     UsageError,
 )
 from model_compression.models import create_model
@@ -344,8 +345,11 @@ def test_weights_file_cannot_call_what_it_likes(tmp_path, monkeypatch, name, opt
     header = {"format": FORMAT, "model": name, "options": options, "facts": {}}
     header["preprocessing"] = create_model("lenet").preprocessing.to_dict()
     save_file({"w": torch.zeros(1)}, tmp_path / "evil.safetensors", {"model_compression": json.dumps(header)})
-    with pytest.raises(FileFormatError, match="which is not called because a file says so"):
+    with pytest.raises(UntrustedCodeError, match=r"evil\.safetensors names the code"):
         load_model(str(tmp_path / "evil.safetensors"))
+    assert "borrowed" not in sys.modules
+    with pytest.raises(FileFormatError, match=r"not called because a file says so|part of Python's own"):
+        load_model(str(tmp_path / "evil.safetensors"), trust=True)
     assert not (tmp_path / "pwned").exists()
     sys.modules.pop("borrowed", None)
 
