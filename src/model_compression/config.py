@@ -130,6 +130,7 @@ class MethodConfig(Config):
 
     def check(self) -> None:
         """Checks the values."""
+        object.__setattr__(self, "name", self.name.replace("+", ","))  # of one thing, one spelling
         for term, weight in self.weights.items():
             _at_least(f"weights.{term}", weight, 0)
         _at_least("first_stage_epochs", self.first_stage_epochs, 1)

@@ -6,11 +6,12 @@ import json
 import sys
 import textwrap
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from model_compression.data.dataset import Dataset
-from model_compression.data.sources import DATASETS, load_dataset
-from model_compression.train.examination.data import examine_data
+from model_compression.cli.early import names
+
+if TYPE_CHECKING:
+    from model_compression.data.dataset import Dataset
 
 EXAMPLES = """examples:
   model-compression data cifar10                                   fetch it
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="cifar10",
         metavar="NAME",
-        help=f"{', '.join(DATASETS)}, folder:PATH or hf:NAME (default: cifar10)",
+        help=f"{', '.join(names('data'))}, folder:PATH or hf:NAME (default: cifar10)",
     )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="an official folder or archive, or where to store (default: the user's cache)"
@@ -41,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Loads the data set and prints what is known about it."""
+    from model_compression.data.sources import load_dataset
+
     messages: list[str] = []
 
     def report(message: str) -> None:
@@ -55,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(name: str, train: Dataset, test: Dataset) -> dict[str, Any]:
+def _facts(name: str, train: "Dataset", test: "Dataset") -> dict[str, Any]:
+    from model_compression.train.examination.data import examine_data
+
     return {
         "name": name,
         "source": train.source,
@@ -67,7 +72,7 @@ def _facts(name: str, train: Dataset, test: Dataset) -> dict[str, Any]:
     }
 
 
-def _split(dataset: Dataset) -> dict[str, Any]:
+def _split(dataset: "Dataset") -> dict[str, Any]:
     counts = dict(zip(dataset.class_names, dataset.class_counts().tolist(), strict=True))
     return {"images": len(dataset), "digest": dataset.digest, "class_counts": counts}
 

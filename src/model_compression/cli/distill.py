@@ -102,12 +102,12 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cif
 
 def run(args: argparse.Namespace) -> int:
     """Distils; returns the exit code."""
-    from model_compression.cli.run_reports import run_and_report
-
     config = distill_config(args)
     scheme = scheme_config(config, args)
     if scheme is not None:
         return run_scheme_and_report(scheme, run_folder(args, config), as_json=args.json)
+    from model_compression.cli.run_reports import run_and_report
+
     return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
 
 
@@ -135,14 +135,13 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
 
     from model_compression.config import MethodConfig
     from model_compression.errors import UsageError
-    from model_compression.methods import create
 
     if config.method is None:
         raise UsageError(f"this configuration has no teacher; run it with: model-compression train{started_from(args)}")
     if args.method == "":
         raise UsageError("--method is empty; give it a value, or leave it out")
     method = config.method
-    name = (args.method or method.name).replace("+", ",")  # as compare-methods has it
+    name = args.method or method.name
     if name != method.name:
         method = MethodConfig(name=name)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
@@ -153,6 +152,8 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         "first_stage_epochs": args.first_stage_epochs,
     }
     changed = {name: value for name, value in given.items() if value is not None}
+    from model_compression.methods import create
+
     if args.first_stage_epochs is not None and not create(method.name).has_first_stage:
         raise UsageError(
             f"--first-stage-epochs has no effect here: method {method.name!r} has no stage before training"

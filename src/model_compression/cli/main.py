@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import re
 import shutil
 import sys
 import textwrap
@@ -11,8 +12,11 @@ from typing import NoReturn
 
 from model_compression import trust
 from model_compression._version import __version__
+from model_compression.cli.early import check_early
+from model_compression.cli.hints import hint
 from model_compression.console import one_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
+from model_compression.registry import unknown_name
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
 COMMANDS = {
@@ -70,15 +74,29 @@ class Parser(argparse.ArgumentParser):
         self.usage = f"{formatter.format_help().strip()} [options]"
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        known = {option for action in self._actions for option in action.option_strings}
+        for argument in args:  # before what is missing, which may be what this one was to be
+            if argument == "--":
+                break
+            if argument.startswith("--") and argument.partition("=")[0] not in known and self._subparsers is None:
+                self._unknown(argument, known)
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=2, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else f"; see {self.prog} --help"
-            self.error(f"unrecognized argument: {unknown[0]}{hint}")
+            self._unknown(unknown[0], known)
         return parsed
 
+    def _unknown(self, argument: str, known: set[str]) -> NoReturn:
+        if not argument.startswith("-"):
+            self.error(f"unrecognized argument: {argument}; see {self.prog} --help")
+        self.error(f"unrecognized argument: {argument}; {hint(argument, sorted(known), self.prog)}")
+
     def error(self, message: str) -> NoReturn:
+        kind = re.fullmatch(r"argument ([^ :]+).*: invalid (int|float) value: (.*)", message, re.DOTALL)
+        if kind:
+            message = f"{kind[1]} must be {'an integer' if kind[2] == 'int' else 'a number'}, got {kind[3]}"
+        choice = re.fullmatch(r"argument ([^ :]+).*: invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL)
+        if choice:
+            message = str(unknown_name(choice[1], choice[2], [one.strip("'") for one in choice[3].split(", ")]))
         self.exit(EXIT_USAGE, f"{self.prog}: error: {one_line(message)}\n")
 
 
@@ -119,9 +137,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             parser.add_argument("--trust", action="store_true", help="import code that files name, and print its name")
         module.configure(parser)
         parser.shorten_usage()
-        parsed = parser.parse_args(arguments)
-        with trust.command(arguments, trusts_all=getattr(parsed, "trust", False)):
-            return int(module.run(parsed) or 0)
+        args = parser.parse_args(arguments)
+        with trust.command(arguments, trusts_all=getattr(args, "trust", False)):
+            if "torch" not in sys.modules:  # else there is no time to be won
+                check_early(name, args)
+            return int(module.run(args) or 0)
     except KeyboardInterrupt:
         return _ended(name, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -20,7 +20,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
-    from model_compression.cli.run_reports import run_and_report
     from model_compression.config import ModelConfig, TrainConfig
     from model_compression.errors import UsageError
 
@@ -31,4 +30,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"this configuration has a teacher; run it with: model-compression distill{started_from(args)}"
         )
+    from model_compression.cli.run_reports import run_and_report
+
     return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.config import ModelConfig, TrainConfig, from_json
 from model_compression.errors import FileFormatError, UsageError
@@ -92,7 +93,7 @@ def add_options(
     )
     add_model_options(student, "student")
     parser.add_argument("--out", metavar="FOLDER", help=out)
-    parser.add_argument("--recipe", metavar="NAME", help="start from a named recipe")
+    parser.add_argument("--recipe", metavar="NAME", help=f"start from a recipe: {', '.join(names('recipes'))}")
     parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
     add_recipe_options(parser)
 
@@ -115,11 +116,11 @@ def started_from(args: argparse.Namespace) -> str:
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
     """The configuration to start from: of ``--config``, of ``--recipe``, or ``default``."""
-    from model_compression.recipes import RECIPES, Recipe
-
     if args.config and args.recipe:
         raise UsageError("--config and --recipe both say where to start from; give one of them")
     if args.recipe:
+        from model_compression.recipes import RECIPES, Recipe
+
         recipe: Recipe = RECIPES.create(args.recipe)
         return recipe.config
     if args.config:

@@ -1,5 +1,6 @@
 """Several methods at once: "kd,at" adds the terms of both."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from model_compression.outputs import Outputs
 
 
 def create(name: str, /, **params: Any) -> Method:
-    """The method registered under ``name``, or several with commas between them, as "kd,at".
+    """The method registered under ``name``, or several as "kd+at" or "kd,at".
 
     A parameter of one of several is written NAME.PARAMETER, as ``{"kd.temperature": 2}``.
 
@@ -22,7 +23,7 @@ def create(name: str, /, **params: Any) -> Method:
         UnknownNameError: no such method, or a parameter that it does not have; near matches are listed.
         UsageError: an impossible value.
     """
-    given = [part.strip() for part in name.split(",")]
+    given = [part.strip() for part in re.split("[,+]", name)]
     if len(given) == 1:
         return made(name, params)
     names = [part.rpartition(":")[2] for part in given]  # of "package.module:NAME" what it registers

@@ -25,7 +25,14 @@ from model_compression.models.blocks import (
 _NARROW, _WIDE = (16, 16, 32, 64), (32, 64, 128, 256)  # channels of the stem and of the stages
 
 # name → (layers with weights, but for the shortcuts; channels)
-_NETWORKS = {f"resnet{depth}": (depth, _NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
+_NETWORKS = {
+    "resnet8": (8, _NARROW),
+    "resnet14": (14, _NARROW),
+    "resnet20": (20, _NARROW),
+    "resnet32": (32, _NARROW),
+    "resnet44": (44, _NARROW),
+    "resnet56": (56, _NARROW),
+    "resnet110": (110, _NARROW),
     "resnet8x4": (8, _WIDE),
     "resnet32x4": (32, _WIDE),
 }

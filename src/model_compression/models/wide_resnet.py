@@ -48,5 +48,6 @@ def _wide_resnet(depth: int, factor: int, num_classes: int = 10) -> Network:
     return he_init(with_head(layers, widths[3], num_classes))
 
 
-for _depth, _factor in ((16, 1), (16, 2), (40, 1), (40, 2)):
-    MODELS.register(f"wrn_{_depth}_{_factor}")(partial(_wide_resnet, _depth, _factor))
+_NETWORKS = {"wrn_16_1": (16, 1), "wrn_16_2": (16, 2), "wrn_40_1": (40, 1), "wrn_40_2": (40, 2)}
+for _name, _shape in _NETWORKS.items():
+    MODELS.register(_name)(partial(_wide_resnet, *_shape))

@@ -1,0 +1,123 @@
+"""What of a command line is wrong for certain is found here, before seconds go into importing torch.
+
+Names are read in the source of what registers them. What is not certain is left to who uses it, with the same errors.
+"""
+
+import argparse
+import ast
+import importlib.util
+import re
+import typing
+from functools import cache
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from model_compression.config import DataConfig, OptimConfig, TrainConfig
+from model_compression.errors import DataError, FileFormatError, RunFolderError, UsageError
+from model_compression.own_modules import import_own, working_folder_first
+from model_compression.registry import unknown_name
+from model_compression.trust import NAME
+
+_NETWORKS = ("student", "teacher", "peers", "assistants", "model")  # options and arguments that name networks
+_PRECISIONS = {"compress": ["int8", "int4"], "quantize": ["int8", "int4", "half", "int8-weights"]}
+_PLUGINS = {"methods": "model_compression.methods", "data": "model_compression.datasets"}
+
+
+def check_early(command: str, args: argparse.Namespace) -> None:
+    """Raises what the command would raise for a name that there is not, a missing file or an unknown choice."""
+    given = {key: value for key, value in vars(args).items() if isinstance(value, str)}
+    for key, choices in _choices().items():
+        if key in given and given[key] not in choices:
+            raise unknown_name(key, given[key], list(choices))
+    if given.get("to") and command in _PRECISIONS:
+        _check("precision", given["to"], _PRECISIONS[command])
+    if given.get("device", "auto") not in ("auto", "cpu", "cuda", "mps"):
+        raise UsageError(f"device must be auto, cpu, cuda or mps, got {given['device']!r}")
+    if given.get("recipe"):
+        _check("recipe", given["recipe"], names("recipes"))
+    named = [given.get("method", ""), given.get("methods", "").removeprefix("all")]
+    named += [given.get("name", "")] if command == "methods" else []
+    for method in re.split("[,+]", ",".join(named)):
+        _check_module(method.strip())
+        if method.strip() and ":" not in method:
+            _check("method", method.strip(), names("methods"))
+    for key in _NETWORKS:
+        for name in filter(None, given.get(key, "").split(",")):
+            _check_network(name.strip(), given[key])
+    _check_data(given.get("name" if command == "data" else "data", ""))
+    if "run" in given and not _exists(given["run"]):
+        raise RunFolderError(f"{given['run']} is not there; expected the folder of a run, as runs/mine")
+
+
+@cache
+def names(part: str) -> list[str]:
+    """What "methods", "models", "data" or "recipes" registers, and the names of plug-ins, which are not loaded."""
+    found: list[str] = []
+    place = resources.files("model_compression") / (part if part != "recipes" else "recipes.py")
+    for path in sorted(Path(str(place)).rglob("*.py")) if place.is_dir() else [Path(str(place))]:
+        source = path.read_text(encoding="utf-8")
+        found += re.findall(r'^@[A-Z]+\.register\("([^"]+)"\)', source, re.MULTILINE)
+        table = re.search(r"^_NETWORKS = (\{.*?\})$", source, re.MULTILINE | re.DOTALL)
+        if table:
+            tree = ast.parse(table[1], mode="eval").body
+            found += [ast.literal_eval(key) for key in typing.cast(ast.Dict, tree).keys if key is not None]
+    return sorted({*found, *(plugin.name for plugin in entry_points(group=_PLUGINS.get(part, "-")))})
+
+
+def shipped() -> list[str]:
+    """The networks inside the package that have weights."""
+    folder = Path(str(resources.files("model_compression") / "weights"))
+    return sorted(path.stem for path in folder.glob("*.safetensors"))
+
+
+def _check(kind: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise unknown_name(kind, name, known)
+
+
+@cache
+def _choices() -> dict[str, tuple[str, ...]]:
+    """By field the texts that a configuration takes, where that is a closed list."""
+    found = {}
+    for kind in (TrainConfig, DataConfig, OptimConfig):
+        for name, hint in typing.get_type_hints(kind).items():
+            if typing.get_origin(hint) is typing.Literal:
+                found[name] = typing.get_args(hint)
+    return found
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a NUL: left to who opens it
+        return True
+
+
+def _check_module(name: str) -> None:
+    """Raises the error of a module that there is not; one that there is, is not imported."""
+    own = NAME.fullmatch(name)
+    if own is None or own["module"] in ("timm", "torchvision", "hf", "hub", "folder", "python"):
+        return
+    with working_folder_first():
+        missing = importlib.util.find_spec(own["module"].partition(".")[0]) is None
+    if missing:
+        import_own(own["module"], name)
+
+
+def _check_network(name: str, whole: str) -> None:
+    _check_module(name)
+    if not name or ":" in name or name in names("models") or name in shipped() or _exists(name) or _exists(whole):
+        return
+    path = Path(name)
+    if path.suffix or len(path.parts) > 1:
+        raise FileFormatError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
+    raise unknown_name("model", name, [*names("models"), *shipped()])
+
+
+def _check_data(name: str) -> None:
+    prefix, colon, path = name.partition(":")
+    if prefix == "folder" and path.strip() and not _exists(path):
+        raise DataError(f"{path} is not a folder; expected one that holds a folder of images for each class")
+    if name and not colon and name not in names("data") and not _exists(name):
+        raise unknown_name("data set", name, [*names("data"), "folder:PATH", "hf:NAME"])
