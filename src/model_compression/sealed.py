@@ -29,7 +29,7 @@ def seal(tensors: dict[str, Tensor], key: str, header: dict[str, Any]) -> bytes:
 
     One key: safetensors writes several in a random order, and equal contents should have equal files.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digests = {name: _digest(tensor) for name, tensor in sorted(tensors.items())}
     text = json.dumps({_SEAL: {"whole": _BLANK, "tensors": digests}, **header})
     try:
@@ -62,6 +62,17 @@ def unseal(path: Path, key: str, *, sealed: bool = True) -> tuple[dict[str, Tens
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: the header is damaged: {error}") from None
     return tensors, header
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` without memory in common, as tied weights have: safetensors writes each under one name only."""
+    held: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in held else tensor
+        held.add(place)
+    return apart
 
 
 def _metadata(payload: bytes) -> dict[str, str]:

@@ -9,7 +9,7 @@ channel (Theis et al. 2018, "Faster gaze prediction with dense networks and Fish
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.errors import MissingExtraError, UsageError
-from model_compression.models.base import Network
+from model_compression.models.base import Network, tied
 from model_compression.models.pruned import as_pruned
 from model_compression.models.summary import summarize
 
@@ -167,13 +167,17 @@ def _graph(network: Network, image_shape: tuple[int, int, int]) -> Iterator[tupl
         reason = str(error).partition("\n")[0]
         raise UsageError(f"the channels of {network.name} cannot be followed through its layers: {reason}") from error
     names = {id(layer): name for name, layer in network.named_modules()}
-    groups = [group for raw in found if (group := _group(raw, names, trained)) is not None]
+    shared = tied(network)  # a cut would give each layer weights of its own
+    groups = [group for raw in found if (group := _group(raw, names, trained, shared)) is not None]
     if not groups:
-        raise UsageError(f"{network.name} has no channels that can be taken away: no two layers in turn that share any")
+        ties = f", but for tied weights ({' = '.join(next(iter(shared.values())))})" if shared else ""
+        raise UsageError(
+            f"{network.name} has no channels that can be taken away: no two layers in turn that share any{ties}"
+        )
     yield graph, groups
 
 
-def _group(raw: Any, names: dict[int, str], trained: dict[str, bool]) -> _Group | None:
+def _group(raw: Any, names: dict[int, str], trained: dict[str, bool], shared: Container[int]) -> _Group | None:
     """What torch-pruning found, if all in it is of a kind that can be cut, is trained, and has its use in a layer."""
     import torch_pruning
 
@@ -185,7 +189,7 @@ def _group(raw: Any, names: dict[int, str], trained: dict[str, bool]) -> _Group 
             return None
         if id(layer) not in names:  # an operation in between
             continue
-        if not isinstance(layer, _CUT):
+        if not isinstance(layer, _CUT) or any(id(parameter) in shared for parameter in layer.parameters()):
             return None
         if isinstance(layer, nn.Conv2d) and layer.groups not in (1, layer.in_channels):
             return None

@@ -112,6 +112,14 @@ def placed(model: N, device: torch.device) -> N:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
+def tied(module: nn.Module) -> dict[int, list[str]]:
+    """The names of each parameter of ``module`` that has several, by its id: of tied weights, or of a shared layer."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {key: several for key, several in names.items() if len(several) > 1}
+
+
 def check_num_classes(num_classes: int) -> None:
     """Raises UsageError unless it is an integer of at least two."""
     if not isinstance(num_classes, int) or num_classes < 2:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_compression.errors import UsageError
-from model_compression.models.base import MODELS, Network
+from model_compression.models.base import MODELS, Network, tied
 from model_compression.models.weights import built, built_body
 
 NAME = "factored"
@@ -39,12 +39,17 @@ def factored(
 
 
 def large_inner_products(network: nn.Module) -> list[str]:
-    """The names of the inner products that a product of a useful rank is smaller than: no classifier of few classes."""
+    """The names of the inner products that a product of a useful rank is smaller than: no classifier of few classes.
+
+    Those whose weights are another layer's too stay whole: in two they would be weights of their own.
+    """
+    shared = tied(network)
     return [
         name
         for name, layer in network.named_modules()
         if type(layer) is nn.Linear
         and layer.weight.requires_grad
+        and id(layer.weight) not in shared
         and layer.weight.numel() > _LEAST_RANK * sum(layer.weight.shape)
     ]
 
