@@ -7,7 +7,6 @@ channel (Theis et al. 2018, "Faster gaze prediction with dense networks and Fish
 9). It needs neither labels nor a teacher, as classes are drawn from the network's own answers.
 """
 
-import copy
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.errors import MissingExtraError, UsageError
-from model_compression.models.base import Network, tied
+from model_compression.models.base import Network, copy_of, tied
 from model_compression.models.pruned import as_pruned
 from model_compression.models.summary import summarize
 
@@ -145,7 +144,7 @@ def _least(round_to: int) -> int:
 
 def copied(network: Network) -> Network:
     """A copy of what ships, in float32 on the CPU."""
-    return copy.deepcopy(network.deployed()).cpu().float().eval()
+    return copy_of(network.deployed()).cpu().float().eval()
 
 
 @contextmanager

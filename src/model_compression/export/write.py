@@ -1,6 +1,5 @@
 """Writes a network for other runtimes. A file gets its name only once it is verified."""
 
-import copy
 import dataclasses
 import logging
 import os
@@ -23,7 +22,7 @@ from model_compression.export.runtimes import open_file
 from model_compression.export.short_names import with_short_names
 from model_compression.export.verify import Verification, pixels_of, verify
 from model_compression.files import writing_failed
-from model_compression.models.base import Network
+from model_compression.models.base import Network, copy_of
 from model_compression.registry import Registry
 from model_compression.teachers.fingerprint import digest_of
 
@@ -156,7 +155,7 @@ def write_unverified(
 
 def frozen(network: Network) -> Network:
     """A copy of what ships, in float32 on the CPU, that will not be trained."""
-    network = copy.deepcopy(network.deployed()).cpu().float().eval()
+    network = copy_of(network.deployed()).cpu().float().eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network

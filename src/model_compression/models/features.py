@@ -3,7 +3,7 @@
 NAME is what layer NAME answers; NAME:input is what it is given, as an activation what stands before it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -125,15 +125,24 @@ class Tapped(nn.Module):
 
 
 def logits_of(answer: Any) -> Tensor:
-    """The logits in what a network answers: a tensor, or an object or mapping with ``logits``. Raises UsageError."""
-    if isinstance(answer, Tensor):
-        return answer
-    logits = answer.get("logits") if isinstance(answer, dict) else getattr(answer, "logits", None)
-    if not isinstance(logits, Tensor):
+    """The logits (B, K) in what a network answers. Raises UsageError where it has none.
+
+    That is a tensor, (B, K) or (B, K, 1, 1); an object or mapping with ``logits``, or a mapping of one tensor; or a
+    list or tuple that begins with one.
+    """
+    found = answer
+    if isinstance(answer, Mapping):
+        found = answer.get("logits", next(iter(answer.values())) if len(answer) == 1 else None)
+    elif not isinstance(answer, Tensor):
+        first = answer[0] if isinstance(answer, list | tuple) and answer else None
+        found = getattr(answer, "logits", first)
+    if not isinstance(found, Tensor):
+        kind = f"a mapping of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else type(answer).__name__
         raise UsageError(
-            f"the network answers with {type(answer).__name__}; expected logits (batch, classes) or an object with them"
+            f"the network answers with {kind}; expected logits (batch, classes), an object or mapping that has them as "
+            "'logits', or a tuple that begins with them"
         )
-    return logits
+    return found.flatten(1) if found.ndim == 4 and found.shape[2:] == (1, 1) else found
 
 
 def layer_of(tap: str) -> str:

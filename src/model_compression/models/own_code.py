@@ -1,6 +1,5 @@
 """Networks that a user's own code builds, named "module.path:attribute"."""
 
-import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from torch import nn
 
 from model_compression import trust
 from model_compression.errors import FileFormatError, UsageError
+from model_compression.models.base import copy_of
 from model_compression.own_modules import import_own, is_installed, working_folder_first
 from model_compression.registry import call_with_options, unknown_name
 from model_compression.trust import NAME
@@ -26,7 +26,7 @@ def build_own(name: str, options: Mapping[str, Any]) -> nn.Module:
         if isinstance(builder, nn.Module):
             if options:
                 raise UsageError(f"{name} is a network and no builder, so it takes no options; got {sorted(options)}")
-            return copy.deepcopy(builder)
+            return copy_of(builder)
         module = call_with_options(f"builder {name!r}", builder, options)
     if not isinstance(module, nn.Module):
         raise UsageError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")

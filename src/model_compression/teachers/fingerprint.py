@@ -1,10 +1,11 @@
 """What a teacher's answers depend on, as plain values that can be compared."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from model_compression.config import CacheDtype, DataConfig, to_dict
 from model_compression.data.dataset import Dataset
@@ -85,8 +86,22 @@ def weights_digest(model: Network) -> str:
         tensors["mean_image"] = model.preprocessing.mean_image
     for name, tensor in tensors.items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for part in _bytes_of(tensor):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _bytes_of(value: Any) -> Iterator[bytes]:
+    """The bytes of a tensor; a quantised network's state has integers with scales, tuples and types as well."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _bytes_of(part)
+    elif not isinstance(value, Tensor):
+        yield repr(value).encode()
+    elif value.is_quantized:
+        yield from _bytes_of([value.int_repr(), value.dequantize()])
+    else:
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def digest_of(models: Sequence[Network]) -> str:

@@ -1,13 +1,13 @@
 """A teacher that answers each batch anew: one network, or the mean of several."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from model_compression.data.loader import Batch, Loader
-from model_compression.errors import UsageError
+from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import Network, placed
 from model_compression.models.features import Tapped
 from model_compression.outputs import Outputs
@@ -30,8 +30,9 @@ class LiveTeacher:
         features: Sequence[str] = (),
         embedding: bool = False,
     ):
-        self.models = [placed(model, device).eval().requires_grad_(False) for model in models]
+        self.models = [_ready(model, device) for model in models]
         self.device, self.precision, self.tta = device, precision, tta
+        self.precisions = [precision] * len(models)  # of each network, see `choose_precision`
         self.embeds = embedding
         self._tapped: Tapped | None = None
         if features or embedding:
@@ -40,24 +41,56 @@ class LiveTeacher:
             self._tapped = Tapped(self.models[0].body, features, embedding=embedding)
 
     @torch.no_grad()
+    def choose_precision(self, images: Tensor, report: Callable[[str], None]) -> None:
+        """Lets each network compute in float32 that fails at ``precision`` on ``images`` (B, C, H, W), and says so."""
+        if self.precision == torch.float32:
+            return
+        for number, model in enumerate(self.models):
+            try:
+                self._logits(number, images.to(self.device))
+            except ModelCompressionError:
+                raise
+            except Exception as error:  # of code that was written for float32, or is quantised
+                self.precisions[number] = torch.float32
+                reason = str(error).strip().partition("\n")[0]
+                kind = str(self.precision).removeprefix("torch.")
+                report(f"the teacher {model.name} answers in float32, as it fails in {kind}: {reason}")
+
+    @torch.no_grad()
     def answer(self, batch: Batch) -> Outputs:
         """Logits (B, K) in float32, and what is tapped, for images as the batch shows them."""
         if self._tapped is not None:
             return self._tapped_answer(self._tapped, batch.images)
         images = [batch.images, batch.images.flip(3)] if self.tta == "flip" else [batch.images]
-        answers = [self._logits(model, shown) for model in self.models for shown in images]
+        answers = [self._logits(number, shown) for number in range(len(self.models)) for shown in images]
         return Outputs(logits=answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0))
 
     def _tapped_answer(self, tapped: Tapped, images: Tensor) -> Outputs:
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        with self._autocast(0):
             answer: Outputs = tapped(self.models[0].preprocessing(images))
         return dataclasses.replace(answer, logits=answer.logits.float())
 
-    def _logits(self, model: Network, images: Tensor) -> Tensor:
-        assert not any(module.training for module in model.modules())
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+    def _logits(self, number: int, images: Tensor) -> Tensor:
+        model = self.models[number]
+        with self._autocast(number):
             logits: Tensor = model(model.preprocessing(images))
         return logits.float()
+
+    def _autocast(self, number: int) -> torch.autocast:
+        precision = self.precisions[number]
+        return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+
+
+def _ready(model: Network, device: torch.device) -> Network:
+    """``model`` on ``device``, in eval mode and without gradients. Raises UsageError for one that stays in training."""
+    model = placed(model, device).eval().requires_grad_(False)
+    staying = next((name for name, module in model.named_modules() if module.training), None)
+    if staying is not None:
+        raise UsageError(
+            f"the teacher {model.name} stays in training mode after eval(), at {staying or 'the network itself'}: its "
+            "train() must pass the mode on, as nn.Module's does"
+        )
+    return model
 
 
 class PlainTeacher:

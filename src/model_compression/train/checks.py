@@ -15,7 +15,7 @@ from model_compression.errors import ModelCompressionError, NumericalError, Usag
 from model_compression.models.base import Network
 from model_compression.models.external import is_external, library_of
 from model_compression.teachers.live import LiveTeacher
-from model_compression.train.evaluate import predict
+from model_compression.train.evaluate import evaluating, predict
 
 _FEW, _MANY = 256, 1024  # images for every teacher, and for one that is not plainly good on those
 ENOUGH = 50  # images, below which nothing is concluded
@@ -36,22 +36,27 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
 
     ``has_size_option``: images can be scaled for the ``role``; the error names the option then.
     """
-    training = model.training
+    images = torch.from_numpy(dataset.images[:2])
     try:
-        with torch.no_grad():
-            answer = model.eval()(model.preprocessing(torch.from_numpy(dataset.images[:2])))
+        answer = _answer_to(model, images)
+        if role not in ("teacher", "model"):
+            _check_it_can_learn(role, model, answer)
     except ModelCompressionError:
         raise
     except Exception as error:  # a network of others says in its own way what it cannot take
+        kinds = {one.dtype for one in model.parameters() if one.is_floating_point()} - {torch.float32}
+        if kinds and role == "teacher":
+            model.float()
+            return check_classes(role, model, dataset, has_size_option=has_size_option)
         option = "--size" if role == "model" else f"--{role}-size"
         remedy = f"{option} scales them for it" if has_size_option else "give data like those that it has learnt from"
-        if dataset.image_shape[0] == 1:
+        if kinds:
+            remedy = f"its weights are {kinds.pop()}: call its float(), networks are trained in float32"
+        elif dataset.image_shape[0] == 1:
             remedy = "they are grey: give them as RGB, or a network that takes one channel"
         raise UsageError(
             f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy}"
         ) from error
-    finally:
-        model.train(training)
     if answer.ndim != 2 or len(answer) != len(dataset.images[:2]):
         raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
     if not bool(answer.isfinite().all()):
@@ -73,6 +78,28 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
         )
 
 
+def _check_it_can_learn(role: str, model: Network, answer: torch.Tensor) -> None:
+    """Raises UsageError for a network without gradients, or with a state that is no plain tensors."""
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor) or value.is_quantized:
+            raise UsageError(
+                f"the {role} is quantised already ({name} is no plain tensor): train the network that it was made of, "
+                "and quantise what comes out"
+            )
+    if not answer.requires_grad and any(one.requires_grad for one in model.parameters()):
+        raise UsageError(
+            f"the {role}'s answers have no gradient, so it cannot learn: its forward() must compute them without "
+            "no_grad, inference_mode, detach and NumPy"
+        )
+
+
+def _answer_to(model: Network, images: torch.Tensor) -> torch.Tensor:
+    """What ``model`` answers in eval mode, with gradient where it has one; its mode stays as it was."""
+    with evaluating(model), torch.enable_grad():
+        answer: torch.Tensor = model(model.preprocessing(images))
+    return answer
+
+
 def check_teachers_answers(
     config: TrainConfig, live: LiveTeacher, dataset: Dataset, report: Callable[[str], None]
 ) -> None:
@@ -86,8 +113,8 @@ def check_teachers_answers(
     if len(dataset) < ENOUGH:
         return
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))
-    for model in live.models:
-        fault = _fault(model, live, dataset, order, config)
+    for number, model in enumerate(live.models):
+        fault = _fault(number, live, dataset, order, config)
         if fault is None:
             continue
         if not config.allow_weak_teacher:
@@ -95,15 +122,16 @@ def check_teachers_answers(
         report(f"the teacher {model.name} {fault}; going on, as --allow-weak-teacher says")
 
 
-def _fault(model: Network, live: LiveTeacher, dataset: Dataset, order: Classes, config: TrainConfig) -> str | None:
+def _fault(number: int, live: LiveTeacher, dataset: Dataset, order: Classes, config: TrainConfig) -> str | None:
     """What is wrong with one teacher; a second, larger sample settles what a first one leaves open."""
     data = config.data.name
+    model, precision = live.models[number], live.precisions[number]
     stated = model.facts.get("test_accuracy")
     stated = stated if isinstance(stated, float) else None
     answers = labels = order[:0]
     for count in (_FEW, _MANY):
         sample = dataset.subset(order[:count])
-        answers, labels = predict(model, sample, live.device, live.precision).argmax(dim=1).numpy(), sample.labels
+        answers, labels = predict(model, sample, live.device, precision).argmax(dim=1).numpy(), sample.labels
         if _is_plainly_good(answers, labels, stated):
             return None
     found = better_order(answers, labels, dataset.num_classes)

@@ -1,6 +1,5 @@
 """Distillation in a line of Python, from modules and arrays as well as from names."""
 
-import copy
 import dataclasses
 import itertools
 import re
@@ -13,7 +12,7 @@ from torch import nn
 from model_compression import trust as code
 from model_compression.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
 from model_compression.errors import ModelCompressionError, UsageError
-from model_compression.models.base import Network
+from model_compression.models.base import Network, copy_of
 from model_compression.models.external import External, build_external, is_external
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_own_weights
@@ -195,7 +194,9 @@ def _is_rebuilt(student: nn.Module, name: str) -> bool:
         again = build_external(name, {}, seed=0).body
     except ModelCompressionError:
         return False
-    shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (student, again)]
+    shapes = [
+        {key: getattr(value, "shape", None) for key, value in one.state_dict().items()} for one in (student, again)
+    ]
     return shapes[0] == shapes[1]
 
 
@@ -207,7 +208,7 @@ def _with_weights(
         raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
     if not isinstance(teacher, nn.Module):
         return teacher, dataclasses.replace(named, weights=str(weights))
-    teacher = copy.deepcopy(teacher)
+    teacher = copy_of(teacher)
     load_own_weights(teacher, weights)
     return teacher, named
 

@@ -1,6 +1,5 @@
 """What a run needs before its first step: data, networks, teacher and trainer, all checked."""
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -16,7 +15,7 @@ from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
 from model_compression.errors import UsageError
-from model_compression.models.base import Network
+from model_compression.models.base import Network, copy_of
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.own_modules import digests_of_own_code
@@ -71,11 +70,11 @@ class Prepared:
         normalised = Preprocessing(mean=full_train.mean, std=full_train.std)
         teachers: list[Network] = []
         if parts.teacher is not None:
-            teachers = [External(copy.deepcopy(parts.teacher), normalised)]
+            teachers = [External(copy_of(parts.teacher), normalised)]
         elif config.teacher is not None:
             teachers = load_teachers(config.teacher, self.train_set)
         if parts.student is not None:
-            student: Network = External(copy.deepcopy(parts.student), normalised)
+            student: Network = External(copy_of(parts.student), normalised)
         else:
             student = load_student(config.student, self.train_set, config.seed)
         if isinstance(full_train.images, OpaqueImages):
@@ -100,6 +99,7 @@ class Prepared:
                 features=taps.teacher,
                 embedding=taps.embedding,
             )
+            self.live.choose_precision(torch.from_numpy(self.train_set.images[:2]), observer.message)
             check_teachers_answers(config, self.live, self.train_set, observer.message)
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.peers = Peers(self._peers(config)) if config.peers is not None else None

@@ -70,6 +70,12 @@ def choose_taps(
     that is not there.
     """
     embedding = "embedding" in method.needs
+    for side, network in (("student", student), ("teacher", teacher)):
+        if method.needs != {"logits"} and any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+            raise UsageError(
+                f"the {side} is TorchScript, whose layers cannot be tapped: give the module that it was made of, or "
+                "choose a method that needs logits only, as kd"
+            )
     comparing = {name: part for name, part in method.parts(config.name).items() if "features" in part.needs}
     if not comparing:
         if config.pairs:
