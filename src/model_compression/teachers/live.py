@@ -72,6 +72,7 @@ class LiveTeacher:
 
     def _logits(self, number: int, images: Tensor) -> Tensor:
         model = self.models[number]
+        assert not any(module.training for module in model.modules())
         with self._autocast(number):
             logits: Tensor = model(model.preprocessing(images))
         return logits.float()
