@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import digests
 from benchmarks.small_students import table
 
 ROOT = Path(__file__).parents[2]
@@ -50,3 +51,18 @@ def test_table_of_small_students_has_means_over_seeds_and_costs_against_the_firs
     assert cells[4:6] == ["80.50% ± 19.06", "2.12"]  # 12.706 · 0.0212 / √2
     assert cells[6:] == ["79.00%, 82.00%", "-0.50", "0.750", "4.0"]
     assert "lenet, n = 2" in text
+
+
+@pytest.mark.slow
+def test_digests_are_those_of_the_record_until_a_result_changes(tmp_path, monkeypatch, capsys):
+    options = ["--data", "synthetic", "--epochs", "1", "--student", "resnet8", "--precision", "fp32", "--out"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(digests, "RUNS", {"labels": ["train", *options, "labels"]})
+    monkeypatch.setattr(sys, "argv", ["digests", "--record"])
+    assert digests.main() == 0
+    monkeypatch.setattr(sys, "argv", ["digests"])
+    assert digests.main() == 0
+    assert "3 of 3 digests are those of" in capsys.readouterr().out
+    monkeypatch.setattr(digests, "RUNS", {"labels": ["train", "--seed", "1", *options, "labels"]})
+    assert digests.main() == 1
+    assert "labels/student.safetensors: " in capsys.readouterr().out
