@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from model_compression.errors import UsageError
+from model_compression.errors import UsageError, shown
 from model_compression.registry import unknown_name
 
 C = TypeVar("C")
@@ -24,7 +24,6 @@ PathText = Annotated[str, "path"]
 
 _INTEGERS = 2**63  # what PyTorch and NumPy compute with
 _DEPTH = 20  # of lists and dictionaries within each other
-_SHOWN = 80  # characters of a value that an error repeats
 _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", dict: "a dictionary"}
 
 
@@ -166,12 +165,3 @@ def _json(value: Any, name: str, depth: int = 0) -> Any:
     if hasattr(value, "tolist"):  # an array or a tensor
         return _json(value.tolist(), name, depth + 1)
     raise UsageError(f"{name} must be what JSON can hold (numbers, text, lists, dictionaries), got {shown(value)}")
-
-
-def shown(value: Any) -> str:
-    """``value`` for an error, shortened: `repr` without the middle of a long text."""
-    try:
-        text = repr(value)
-    except Exception:  # of an object of the user's, or an integer of thousands of digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 4 :]}"

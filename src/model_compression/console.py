@@ -21,6 +21,8 @@ _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 _CURSOR_UP = re.compile(r"(\x1b\[A)+")
 _PLAIN = {"→": "->", "×": "x", "±": "+-", "…": "...", "–": "-", "—": "-", "−": "-", "·": "-", "≥": ">=", "≤": "<="}
 
+_LONGEST_ERROR = 1500  # characters
+
 
 def harmless(text: str) -> str:
     """``text`` with what a terminal would obey as escapes, as ``\\x1b``; lines and tabs stay."""
@@ -30,6 +32,12 @@ def harmless(text: str) -> str:
 def one_line(text: object) -> str:
     r"""The text of something as one `harmless` line: a line break in it is shown as ``\n``."""
     return harmless(str(text).replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def error_line(text: object) -> str:
+    """The text of an error as one line; of a monstrous one beginning and end, which say what failed and what to do."""
+    line = one_line(text)
+    return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR // 2]} … {line[-_LONGEST_ERROR // 3 :]}"
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

@@ -1,5 +1,9 @@
 """The exceptions that users can catch. Each message says what was received, what was expected and the remedy."""
 
+from typing import Any
+
+_SHOWN = 80  # characters of a value that an error repeats
+
 
 class ModelCompressionError(Exception):
     """Base of all errors that this package raises on purpose; the command line prints it as one line, exit code 1."""
@@ -75,3 +79,12 @@ class Interrupted(ModelCompressionError):
     def __init__(self, message: str, exit_code: int = 130):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def shown(value: Any) -> str:
+    """``value`` for an error, shortened: `repr` without the middle of a long text."""
+    try:
+        text = repr(value)
+    except Exception:  # of an object of the user's, or an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 4 :]}"

@@ -1,4 +1,4 @@
-"""The one writer: bytes reach a file whole or not at all."""
+"""The one reader of paths that people write, and the one writer: bytes reach a file whole or not at all."""
 
 import contextlib
 import errno
@@ -6,9 +6,35 @@ import os
 import tempfile
 from pathlib import Path
 
-from model_compression.errors import ModelCompressionError
+from model_compression.errors import ModelCompressionError, UsageError, shown
 
 TEMPORARY = ".*.tmp"  # what a process that is killed while it writes leaves
+
+_LONGEST_NAME = 255  # bytes, on the file systems that there are
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """``path`` as a user writes it, with ``~`` as the home folder.
+
+    Raises UsageError for what no file system takes: an unknown user's home, NUL, a name that is too long.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"expected the path of a file or folder, got {shown(path)}")
+    try:
+        expanded = Path(path).expanduser()
+        parts = [os.fsencode(part) for part in expanded.parts]
+    except RuntimeError:
+        raise UsageError(
+            f"{shown(str(path))} begins with the home folder of a user who is not known here; write ./~ for a folder "
+            "whose name begins so"
+        ) from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is not valid text") from None
+    if b"\0" in b"".join(parts):
+        raise UsageError(f"{shown(str(path))} cannot be the name of a file: it holds a NUL character")
+    if max(map(len, parts), default=0) > _LONGEST_NAME or sum(map(len, parts)) > 4000:
+        raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is too long")
+    return expanded
 
 
 def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, *, keep: Path | None = None) -> None:

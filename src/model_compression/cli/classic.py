@@ -3,12 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from model_compression import trust
+from model_compression.cli.argument_types import register_types
+from model_compression.cli.main import EXIT_BUG, unforeseen
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
-from model_compression.console import one_line, safe_streams
+from model_compression.console import error_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   python teacher-student.py --task train --model savemodel
@@ -29,7 +31,10 @@ _NEEDS = {"noisy_ratio": "noisy", "noisy_sigma": "noisy", "lamda": "KD", "tau": 
 
 
 def main(arguments: Sequence[str] | None = None, *, data: DataConfig | None = None) -> int:
-    """Runs one task. Returns 0, 1 for a failure, 130 when interrupted; ``data`` is for tests (default: CIFAR-10)."""
+    """Runs one task. Returns 0, 1 for a failure, 70 for a bug, 130 when interrupted.
+
+    ``data`` is for tests (default: CIFAR-10).
+    """
     with safe_streams():
         return _main(list(sys.argv[1:] if arguments is None else arguments), data or DataConfig())
 
@@ -50,6 +55,8 @@ def _main(arguments: list[str], data: DataConfig) -> int:
     except (ModelCompressionError, OSError, MemoryError) as error:
         code = error.exit_code if isinstance(error, Interrupted) else _EXIT_FAILURE
         return _failed(str(error) or type(error).__name__, code)
+    except Exception as error:  # nobody foresaw it
+        return _failed(unforeseen(error), EXIT_BUG)
     return 0
 
 
@@ -61,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    register_types(parser)
     parser.add_argument(
         "--model", metavar="PATH", help="folder for the trained student; in testing, the trained student"
     )
@@ -125,7 +133,7 @@ def _run(args: argparse.Namespace, notes: list[str], data: DataConfig) -> None:
     else:
         for note in notes:
             print(note)
-        tasks.train(config, data, Path(args.model).expanduser())
+        tasks.train(config, data, user_path(args.model))
 
 
 def _given(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
@@ -153,5 +161,5 @@ def _ineffective(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 
 def _failed(message: str, code: int) -> int:
-    print(f"teacher-student.py: error: {one_line(message)}", file=sys.stderr)
+    print(f"teacher-student.py: error: {error_line(message)}", file=sys.stderr)
     return code

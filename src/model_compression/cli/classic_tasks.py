@@ -15,6 +15,7 @@ from model_compression.cli.classic_weights import local_teacher, with_local_weig
 from model_compression.config import DataConfig, TrainConfig
 from model_compression.data.sources import DATASETS
 from model_compression.errors import FileFormatError, Interrupted, RunFolderError
+from model_compression.files import user_path
 from model_compression.models import Network
 from model_compression.models.base import placed
 from model_compression.models.weights import find_weights, read_model, shipped_weights
@@ -121,7 +122,7 @@ def _measure(model: Network, data: DataConfig) -> None:
 
 
 def _student_file(model: str) -> Path:
-    path = Path(model).expanduser()
+    path = user_path(model)
     match = re.fullmatch(r"model-(\d+)", path.name)
     if match and not path.exists() and _kept(path.parent, int(match[1])).exists():
         return _kept(path.parent, int(match[1]))  # `model-compression resume` leaves the name that it gives

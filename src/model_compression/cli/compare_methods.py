@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_options, base_config, parse_pairs, short_name, with_options
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.config import MethodConfig, TrainConfig
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     teacher, student = (Path(model.name).stem for model in (base.teacher, base.student) if model)
     plan = Plan(
         title=f"{student} learns from {teacher}: {Path(base.data.name).name}, {count(base.epochs, 'epoch')}",
-        out=Path(args.out or f"results/compare-{short_name(base)}-{base.epochs}-epochs"),
-        runs=Path(args.runs),
+        out=user_path(args.out or f"results/compare-{short_name(base)}-{base.epochs}-epochs"),
+        runs=user_path(args.runs),
         base=base,
         configs={seed: methods_protocol(base, methods, seed) for seed in seeds},
         debug=args.debug,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.cli import distill
 from model_compression.cli.prune import LOW_RANK, ROUND_TO
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compress.pipeline import CompressConfig
@@ -67,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.compress.pipeline import compress
 
     config = _config(args)
-    folder = Path(args.out) if args.out else Path("runs") / f"{short_name(config.run)}-compressed-seed{config.run.seed}"
+    folder = (
+        user_path(args.out) if args.out else Path("runs") / f"{short_name(config.run)}-compressed-seed{config.run.seed}"
+    )
     with ConsoleObserver() as observer:
         result = compress(config, folder, observer)
     return print_compressed(result, folder, args.json)

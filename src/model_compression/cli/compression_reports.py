@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_compression.files import user_path
+
 if TYPE_CHECKING:
     from model_compression.train.observer import Observer
 
@@ -12,14 +14,14 @@ def is_compression(folder: Path) -> bool:
     """Whether `prune`, `quantize` or `compress` writes into ``folder``."""
     from model_compression.compress import pipeline, prune, quantize
 
-    return any((folder.expanduser() / name).is_file() for name in (prune.FILE, quantize.FILE, pipeline.FILE))
+    return any((user_path(folder) / name).is_file() for name in (prune.FILE, quantize.FILE, pipeline.FILE))
 
 
 def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int:
     """Continues what ``folder``, as `is_compression` finds it, holds and prints the result; returns the exit code."""
     from model_compression.compress import pipeline, prune, quantize
 
-    folder = folder.expanduser()
+    folder = user_path(folder)
     if (folder / prune.FILE).is_file():
         return print_pruned(prune.resume_prune(folder, observer), folder, as_json)
     if (folder / quantize.FILE).is_file():

@@ -4,7 +4,8 @@ Fetches the data if need be. An interrupted demo goes on where it stopped; a fin
 """
 
 import argparse
-from pathlib import Path
+
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   model-compression demo
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.train.run_folder import RunFolder
     from model_compression.train.runs import finish_run
 
-    out = Path(args.out)
+    out = user_path(args.out)
     data = DataConfig(name=args.data, data_dir=args.data_dir)
     find_weights(args.teacher)  # before minutes go into the student that needs none
     pair = demo_pair(teacher=args.teacher, epochs=args.epochs, data=data)

@@ -6,11 +6,11 @@ Exits with 1 if something fails.
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.console import console
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.train.examination.finding import Finding
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             data=data,
             method=MethodConfig(name=args.method or "kd"),
             device=args.device,
-            runs=Path(args.out).expanduser(),
+            runs=user_path(args.out),
             report=observer.message,
         )
         found = list(findings) if args.json else _shown(findings)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from model_compression.errors import UsageError
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   model-compression draw lenet                            writes lenet.svg
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _title(model: str) -> str:
     """A name as it is; of a file or folder the last part."""
-    path = Path(model)
+    path = user_path(model)
     if path.is_dir():
         return path.resolve().name
     return path.stem if path.suffix == ".safetensors" else path.name

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   model-compression export runs/distilled --out student.onnx
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.train.checks import check_classes
     from model_compression.train.networks import check_teachers, load_trained
 
-    out = Path(args.out)
+    out = user_path(args.out)
     kinds = {suffix: name for name, suffix in SUFFIXES.items()}
     if args.to is None and out.suffix not in kinds:
         raise UsageError(f"--out must end in {' or '.join(kinds)}, got {args.out}")

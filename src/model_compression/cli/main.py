@@ -7,14 +7,16 @@ import re
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from model_compression import trust
 from model_compression._version import __version__
+from model_compression.cli.argument_types import register_types
 from model_compression.cli.early import check_early
 from model_compression.cli.hints import hint
-from model_compression.console import one_line, safe_streams
+from model_compression.console import error_line, safe_streams
 from model_compression.errors import Interrupted, ModelCompressionError, UsageError
 from model_compression.registry import unknown_name
 
@@ -52,7 +54,7 @@ COMMANDS = {
 _OPTIONS_IN_USAGE = 8
 _IMPORT_NOTHING = ("predict", "runs", "compare", "push", "demo", "report", "methods", "data", "import")
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +64,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        register_types(self)
 
     def shorten_usage(self) -> None:
         """Leaves what may be left out to the list of options, where naming all of it would fill the screen."""
@@ -91,17 +94,17 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unrecognized argument: {argument}; {hint(argument, sorted(known), self.prog)}")
 
     def error(self, message: str) -> NoReturn:
-        kind = re.fullmatch(r"argument ([^ :]+).*: invalid (int|float) value: (.*)", message, re.DOTALL)
+        kind = re.fullmatch(r"argument ([^ :]+)[^:]*: (must be .*)", message, re.DOTALL)  # of `register_types`
         if kind:
-            message = f"{kind[1]} must be {'an integer' if kind[2] == 'int' else 'a number'}, got {kind[3]}"
+            message = f"{kind[1]} {kind[2]}"
         choice = re.fullmatch(r"argument ([^ :]+).*: invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL)
         if choice:
             message = str(unknown_name(choice[1], choice[2], [one.strip("'") for one in choice[3].split(", ")]))
-        self.exit(EXIT_USAGE, f"{self.prog}: error: {one_line(message)}\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {error_line(message)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 70 for a bug, 130 when interrupted."""
     with safe_streams():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -153,10 +156,23 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             return _ended(name, str(error), error.exit_code)
         code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
         return _ended(name, f"error: {str(error) or type(error).__name__}", code)
+    except Exception as error:  # nobody foresaw it
+        if debug:
+            raise
+        return _ended(name, unforeseen(error), EXIT_BUG)
+
+
+def unforeseen(error: Exception) -> str:
+    """What is printed of an exception that no code expects: where it was raised, and how to see more."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"internal error: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}); unless that file is "
+        "your own, this is a bug: please report it; --debug shows the traceback"
+    )
 
 
 def _ended(name: str, message: str, code: int) -> int:
-    print(f"model-compression {name}: {one_line(message)}", file=sys.stderr)
+    print(f"model-compression {name}: {error_line(message)}", file=sys.stderr)
     return code
 
 

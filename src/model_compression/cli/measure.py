@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_compression.files import user_path
+
 if TYPE_CHECKING:
     from model_compression.compress.measure import Latency, Size
     from model_compression.export.runtimes import ExportedFile
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     threads = torch.get_num_threads()
-    path = Path(args.model)
+    path = user_path(args.model)
     if path.suffix in (".onnx", ".pt2"):
         file = open_file(path, threads)
         size, runs = None, [_of_file(file)]
@@ -137,7 +139,7 @@ def _of_onnx(network: "Network", image_shape: tuple[int, int, int], threads: int
     from model_compression.export.write import write_unverified
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "measured.onnx"
+        path = user_path(folder) / "measured.onnx"
         try:
             write_unverified(network, path, image_shape)
             return [_of_file(open_file(path, threads))]

@@ -5,9 +5,9 @@ This is how the networks inside this package were made: a recipe's run, then `pa
 
 import argparse
 import json
-from pathlib import Path
 
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   model-compression train --recipe nin-cifar10 --out runs/nin
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.train.run_folder import RunFolder
     from model_compression.train.teachers import load_data
 
-    out = Path(args.out)
+    out = user_path(args.out)
     if out.suffix != ".safetensors":
         raise UsageError(f"--out must end in .safetensors, got {out}")
     if out.exists() and not args.force:

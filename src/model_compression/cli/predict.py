@@ -4,6 +4,7 @@ import argparse
 import json
 
 from model_compression.console import one_line
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   model-compression predict student.onnx cat.png
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}")
-    file = open_file(Path(args.file))
+    file = open_file(user_path(args.file))
     paths: list[Path] = []
     for given in map(Path, args.images):
         if not given.exists():

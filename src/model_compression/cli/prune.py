@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_recipe_options, parse_pairs, with_recipe_options
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compress.prune import PruneConfig
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     with ConsoleObserver() as observer:
         config = _config(args, observer)
-        folder = Path(args.out) if args.out else _folder(args)
+        folder = user_path(args.out) if args.out else _folder(args)
         metrics = prune(config, folder, observer)
     return print_pruned(metrics, folder, args.json)
 
@@ -142,7 +143,7 @@ def _folder(args: argparse.Namespace) -> Path:
 
 def beside(model: str, what: str) -> Path:
     """The folder for ``what`` is made of ``model``: beside it, or among the runs for one that is shipped."""
-    path = Path(model)
+    path = user_path(model)
     parent = path.parent if path.exists() else Path("runs")
     return parent / f"{path.stem if path.is_file() else path.name}-{what}"
 

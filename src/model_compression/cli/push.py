@@ -5,7 +5,8 @@ There `hub:USER/REPO` names the network wherever this package takes one, also as
 
 import argparse
 import json
-from pathlib import Path
+
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   hf auth login
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.report.model_card import model_card
     from model_compression.report.run_files import read_run
 
-    folder = Path(args.run).expanduser()
+    folder = user_path(args.run)
     if (folder / "final" / "config.json").is_file():  # of a network that was pruned
         folder = folder / "final"
     if not (folder / "config.json").is_file():

@@ -6,10 +6,10 @@ int8-weights store small and compute in float32.
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.cli.prune import add_repair_options, repaired
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compress.quantize import QuantizeConfig
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.compress.quantize import quantize
 
-    folder = Path(args.out) if args.out else beside(args.model, args.to)
+    folder = user_path(args.out) if args.out else beside(args.model, args.to)
     with ConsoleObserver() as observer:
         report = quantize(_config(args), folder, observer)
     return print_quantized(report, folder, args.json)

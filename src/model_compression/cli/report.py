@@ -6,7 +6,8 @@ stands for all of them. Runs that differ in their seed alone are one row, with a
 """
 
 import argparse
-from pathlib import Path
+
+from model_compression.files import user_path
 
 FORMATS = {".html": "html", ".md": "md", ".json": "json"}
 
@@ -66,9 +67,11 @@ def _format(args: argparse.Namespace) -> str:
     kinds = list(FORMATS.values())
     if args.format is not None and args.format not in kinds:
         raise unknown_name("format", args.format, kinds)
-    if args.out and Path(args.out).is_dir():
-        raise UsageError(f"--out {args.out} is a folder; give the name of a file, as {Path(args.out) / 'report.html'}")
-    if args.format is None and args.out and Path(args.out).suffix not in FORMATS:
+    if args.out and user_path(args.out).is_dir():
+        raise UsageError(
+            f"--out {args.out} is a folder; give the name of a file, as {user_path(args.out) / 'report.html'}"
+        )
+    if args.format is None and args.out and user_path(args.out).suffix not in FORMATS:
         raise UsageError(f"--out must end in {', '.join(FORMATS)}, or --format must say what it is; got {args.out}")
-    kind: str = args.format or (FORMATS[Path(args.out).suffix] if args.out else "html")
+    kind: str = args.format or (FORMATS[user_path(args.out).suffix] if args.out else "html")
     return kind

@@ -7,7 +7,8 @@ goes on where it stopped: give the same command again.
 """
 
 import argparse
-from pathlib import Path
+
+from model_compression.files import user_path
 
 EXAMPLES = """examples:
   model-compression reproduce
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             raise unknown_name("arm", arm, list(layout.arms))
     if arms != ["labels"]:
         find_weights(teacher)  # before an hour goes into the students that need none
-    out = Path(args.out or f"results/{args.experiment}-{epochs}-epochs")
+    out = user_path(args.out or f"results/{args.experiment}-{epochs}-epochs")
     data = DataConfig(name=args.data, data_dir=args.data_dir)
     title = f"{title}, {epochs} epochs"
     table = ""
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             record = record_path(out, arm, seed)
             if is_recorded(record, configs[arm]):
                 continue
-            folder = Path(args.runs) / out.name / f"{arm}-seed{seed}"
+            folder = user_path(args.runs) / out.name / f"{arm}-seed{seed}"
             with ConsoleObserver() as observer:
                 observer.message(f"{arm}, seed {seed} → {folder}")
                 metrics = finish_run(configs[arm], folder, observer)

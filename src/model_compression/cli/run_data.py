@@ -5,6 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_compression.files import user_path
+
 if TYPE_CHECKING:
     from model_compression.config import DataConfig
 
@@ -22,7 +24,7 @@ def data_of(args: argparse.Namespace) -> "DataConfig":
     """What these options, and the run that ``args.model`` names, ask for."""
     from model_compression.config import DataConfig
 
-    data = DataConfig() if args.data else _run_data(Path(args.model).expanduser())
+    data = DataConfig() if args.data else _run_data(user_path(args.model))
     given = {"name": args.data, "image_size": args.image_size, "data_dir": args.data_dir}
     return dataclasses.replace(data, **{key: value for key, value in given.items() if value is not None})
 

@@ -13,6 +13,7 @@ from model_compression.cli.schemes import print_stages
 from model_compression.config import TrainConfig
 from model_compression.console import console
 from model_compression.errors import UsageError
+from model_compression.files import user_path
 from model_compression.recipes import RECIPES
 from model_compression.report.words import count
 from model_compression.train import runs, schemes
@@ -43,15 +44,15 @@ def resume_and_report(folder: str, *, as_json: bool, lr: float | None = None) ->
     """Continues the run, or what has several runs, in ``folder`` and prints the result; returns the exit code."""
     from model_compression.cli.compression_reports import is_compression, resume_compression
 
-    if lr is not None and (is_compression(Path(folder)) or schemes.is_scheme(folder)):
+    if lr is not None and (is_compression(user_path(folder)) or schemes.is_scheme(folder)):
         raise UsageError("--lr is for one run: give the folder of the stage that stopped, then resume the whole")
     with ConsoleObserver() as observer:
-        if is_compression(Path(folder)):
-            return resume_compression(Path(folder), observer, as_json)
+        if is_compression(user_path(folder)):
+            return resume_compression(user_path(folder), observer, as_json)
         if schemes.is_scheme(folder):
-            return print_stages(schemes.resume_scheme(folder, observer), Path(folder), as_json)
+            return print_stages(schemes.resume_scheme(folder, observer), user_path(folder), as_json)
         metrics = runs.resume_run(folder, observer, lr=lr)
-    return print_result(metrics, Path(folder), as_json)
+    return print_result(metrics, user_path(folder), as_json)
 
 
 class ConsoleObserver:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.console import one_line
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.report.run_states import RunState
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Lists; returns the exit code."""
     from model_compression.report.run_states import run_states
 
-    folder = Path(args.folder)
+    folder = user_path(args.folder)
     found = run_states(folder)
     if args.json:
         rows = [{**asdict(one), "path": str(one.path), "resumable": one.resumable} for one in found]

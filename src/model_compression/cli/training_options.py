@@ -11,6 +11,7 @@ from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.config import ModelConfig, TrainConfig, from_json
 from model_compression.errors import FileFormatError, UsageError
+from model_compression.files import user_path
 
 # option → (type, place in the configuration, help)
 _OPTIONS: dict[str, tuple[Any, str, str]] = {
@@ -125,7 +126,7 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
         return recipe.config
     if args.config:
         try:
-            return from_json(TrainConfig, Path(args.config).read_text(), args.config)
+            return from_json(TrainConfig, user_path(args.config).read_text(), args.config)
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"cannot read the config {args.config}: {error}") from None
     return default
@@ -168,7 +169,7 @@ def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
 def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
     """``--out``, or runs/DATA-STUDENT-METHOD-seedN, with the scheme behind the method where there is one."""
     if args.out:
-        return Path(args.out)
+        return user_path(args.out)
     method = config.method.name.replace(":", "-") if config.method else "labels"
     if getattr(args, "scheme", None):
         method = f"{method}-{args.scheme}"

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.export.verify import Verification
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-drop must lie between 0 and 100 points, got {args.max_drop}; 0.5 is usual")
     if args.bound is not None and not 0 < args.bound < 1:
         raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")
-    known = open_file(Path(args.file)).metadata
+    known = open_file(user_path(args.file)).metadata
     exact = known.precision == "float32"
     if (args.max_drop if exact else args.bound) is not None:
         useless, used = ("--max-drop", "--bound") if exact else ("--bound", "--max-drop")

@@ -31,7 +31,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.errors import ModelCompressionError, NotVerifiedError, RunFolderError, UsageError
 from model_compression.export.verify import verify
 from model_compression.export.write import export
-from model_compression.files import write_atomically
+from model_compression.files import user_path, write_atomically
 from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import check_weight_bits
 from model_compression.models.weights import find_weights, read_model
@@ -146,7 +146,7 @@ def compress(config: CompressConfig, folder: str | Path, observer: Observer | No
     and ModelCompressionError when the budget is not kept, NotVerifiedError when the fewer bits lose more than
     ``max_drop``: then stages.json says what was reached, and there is no student.onnx.
     """
-    folder, observer = Path(folder).expanduser(), observer or Silent()
+    folder, observer = user_path(folder), observer or Silent()
     check_new(folder)
     config = planned(config, observer)
     begin(folder, FILE, config)
@@ -155,7 +155,7 @@ def compress(config: CompressConfig, folder: str | Path, observer: Observer | No
 
 def resume_compress(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Continues at the stage that was interrupted. Raises RunFolderError when nothing is left to do."""
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config = read(CompressConfig, folder / FILE)
     if (folder / ONNX).exists():
         raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")

@@ -20,6 +20,7 @@ from model_compression.compress.stages import begin, check_new, read, stage
 from model_compression.config import ModelConfig, TrainConfig
 from model_compression.data.dataset import Dataset
 from model_compression.errors import RunFolderError, UsageError
+from model_compression.files import user_path
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
 from model_compression.models.sparse import as_sparse, density_of
@@ -76,7 +77,7 @@ def prune(config: PruneConfig, folder: str | Path, observer: Observer | None = N
     Raises RunFolderError when the folder is taken, UsageError, before anything is written, when the network cannot be
     pruned so far, Interrupted after a signal, and what `start_run` raises.
     """
-    folder, observer = Path(folder).expanduser(), observer or Silent()
+    folder, observer = user_path(folder), observer or Silent()
     check_new(folder)
     check_prune(config, observer)
     begin(folder, FILE, config)
@@ -85,7 +86,7 @@ def prune(config: PruneConfig, folder: str | Path, observer: Observer | None = N
 
 def resume_prune(folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
     """Continues what was interrupted; returns what `prune` does. Raises RunFolderError when nothing is left to do."""
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config = read(PruneConfig, folder / FILE)
     if (folder / "final" / "metrics.json").exists():
         raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is in {folder / 'final'}")

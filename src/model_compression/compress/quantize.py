@@ -27,6 +27,7 @@ from model_compression.errors import MissingExtraError, NotVerifiedError, RunFol
 from model_compression.export.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
 from model_compression.export.verify import Verification
 from model_compression.export.write import Encoding, encoded_answers, export, logits_on
+from model_compression.files import user_path
 from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
@@ -85,7 +86,7 @@ def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | No
     Raises RunFolderError when the folder is taken, UsageError before anything is written, MissingExtraError,
     Interrupted after a signal, and NotVerifiedError when the file loses too much even after training.
     """
-    folder, observer = Path(folder).expanduser(), observer or Silent()
+    folder, observer = user_path(folder), observer or Silent()
     check_new(folder)
     _check(config, observer)
     begin(folder, FILE, config)
@@ -94,7 +95,7 @@ def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | No
 
 def resume_quantize(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Continues what was interrupted; returns what `quantize` does. Raises RunFolderError when nothing is left."""
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config = read(QuantizeConfig, folder / FILE)
     if (folder / REPORT).exists():
         raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")

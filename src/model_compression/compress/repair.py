@@ -5,6 +5,7 @@ from pathlib import Path
 
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.errors import UsageError
+from model_compression.files import user_path
 from model_compression.models.weights import find_weights
 from model_compression.train.objective import create_method, label_weight_of
 from model_compression.train.run_folder import RunFolder
@@ -14,7 +15,7 @@ _METHOD = MethodConfig(name="kd")
 
 def place_of(model: str) -> str:
     """``model`` in the words of a configuration that is read from another folder: a path is whole."""
-    path = Path(model).expanduser()
+    path = user_path(model)
     return str(path.resolve()) if path.exists() else model
 
 
@@ -69,5 +70,5 @@ def checked_repair(config: TrainConfig) -> TrainConfig:
 
 
 def _run_folder(model: str) -> Path | None:
-    path = Path(model).expanduser()
+    path = user_path(model)
     return next((folder for folder in (path, path / "final") if (folder / "config.json").is_file()), None)

@@ -24,6 +24,7 @@ from model_compression.data.image_files import (
 )
 from model_compression.data.lazy import Images, LazyImages, mean_and_std
 from model_compression.errors import DataError
+from model_compression.files import user_path
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ def load_folder(
 
     Raises DataError for a folder that is something else, classes that differ, and images that cannot be read.
     """
-    root, say = Path(path).expanduser(), report or (lambda text: None)
+    root, say = user_path(path), report or (lambda text: None)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one that holds a folder of images for each class")
     train_root, test_root = (_first_of(root, names) for names in (_TRAIN, _TEST))
@@ -123,7 +124,7 @@ def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
 
     Raises DataError where there are none, or one cannot be read.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one that holds images")
     channels, height, width = like.image_shape

@@ -12,6 +12,7 @@ from model_compression.data.dataset import Dataset, Labels, hold_out_test, numbe
 from model_compression.data.image_files import decode_image, scaled
 from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
 from model_compression.errors import DataError, MissingExtraError, UsageError
+from model_compression.files import user_path
 from model_compression.registry import unknown_name
 
 _KEYS = ("config", "image", "label", "test", "train")
@@ -114,7 +115,7 @@ def _splits(name: str, config: str | None) -> Mapping[str, Any]:
         import datasets
     except ImportError as error:
         raise MissingExtraError(error.name or "datasets", "hf", "a Hugging Face data set") from error
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
     if saved and config is not None:
         raise UsageError(f"config={config} has no effect: {folder} was saved to disk, with one configuration")

@@ -11,6 +11,7 @@ from pathlib import Path
 from model_compression.data import published_store as store
 from model_compression.data.cifar10_content import Arrays
 from model_compression.errors import DataError, FileFormatError, MissingExtraError
+from model_compression.files import user_path
 
 ENVIRONMENT_VARIABLE = "MODEL_COMPRESSION_DATA"
 
@@ -54,7 +55,7 @@ def obtain(
 ) -> tuple[Arrays, str, Path]:
     """(content that is proven, where it was obtained, the path it was read from); see `load_cifar10`."""
     given = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
-    folder = default_folder() if given is None else Path(given).expanduser()
+    folder = default_folder() if given is None else user_path(given)
     path = folder / f"{published.command}.safetensors"
     own = None if given is None else _own_copy(published, folder, path)
     if own is not None:

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from model_compression.config import GIVEN, Resident
 from model_compression.data.dataset import Dataset
 from model_compression.data.residency import settled
 from model_compression.errors import GivenAsObjectError, UsageError
+from model_compression.files import user_path
 from model_compression.registry import Registry, unknown_name
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
@@ -87,7 +87,7 @@ def _load(
         raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", "name a data set with --data")
     prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
     if prefix is None:
-        if name not in DATASETS and Path(name).expanduser().is_dir():
+        if name not in DATASETS and user_path(name).is_dir():
             raise UsageError(f"{name} is a folder, not a data set's name; write --data folder:{name}, or hf:{name}")
         if name not in DATASETS:
             raise unknown_name("data set", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])

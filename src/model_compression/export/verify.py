@@ -12,6 +12,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.export.runtimes import open_file
+from model_compression.files import user_path
 from model_compression.models.base import Network
 from model_compression.report.statistics import Proportion
 
@@ -91,7 +92,7 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     ``expected``: the network's logits (N, K), where they are known. Raises UsageError when the file is of other classes
     or another size of images, MissingExtraError without its runtime, and FileFormatError.
     """
-    file = open_file(Path(path))
+    file = open_file(user_path(path))
     known = file.metadata
     if known.image_shape != dataset.image_shape or known.class_names != dataset.class_names:
         raise UsageError(

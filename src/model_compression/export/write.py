@@ -21,7 +21,7 @@ from model_compression.export.programs import write_program
 from model_compression.export.runtimes import open_file
 from model_compression.export.short_names import with_short_names
 from model_compression.export.verify import Verification, pixels_of, verify
-from model_compression.files import writing_failed
+from model_compression.files import user_path, writing_failed
 from model_compression.models.base import Network, copy_of
 from model_compression.registry import Registry
 from model_compression.teachers.fingerprint import digest_of
@@ -79,7 +79,7 @@ def export(
     Raises UsageError for an unknown format or ending, MissingExtraError, and NotVerifiedError, leaving nothing,
     when the file does not answer as the network does.
     """
-    path, writer = Path(path), EXPORTERS.get(to)
+    path, writer = user_path(path), EXPORTERS.get(to)
     if path.suffix != SUFFIXES[to]:
         raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
     network = frozen(network)

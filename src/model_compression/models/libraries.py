@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from model_compression.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
+from model_compression.files import user_path
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
 
@@ -95,7 +95,7 @@ def build_hf(name: str, options: Mapping[str, Any]) -> Built:
     place of the one in the folder; further options override values of it. Code from the hub is never run.
     """
     transformers = _library("transformers", "hf")
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if "config" not in options and not folder.is_dir() and not _ON_THE_HUB.fullmatch(name):
         raise UsageError(f"hf:{name} is no folder here, and networks on the hub are named USER/NAME")
     path = str(folder) if folder.is_dir() else name

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_compression.errors import FileFormatError, UsageError
+from model_compression.files import user_path
 
 Tensors = dict[str, Tensor]
 
@@ -56,7 +57,7 @@ def own_tensors(source: str | Path, expected: Mapping[str, Tensor]) -> Tensors:
 
 def find_own_weights(source: str | Path) -> tuple[Path, str]:
     """FILE and KEY of FILE#KEY. Raises FileFormatError when there is no such file."""
-    path, key = Path(source).expanduser(), ""
+    path, key = user_path(source), ""
     if not path.exists() and "#" in path.name:
         name, _, key = path.name.rpartition("#")
         path = path.with_name(name)

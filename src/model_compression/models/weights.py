@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model_compression import trust as code
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
+from model_compression.files import user_path
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.external import build_external, has_num_classes, is_external, library_of
 from model_compression.models.hub import fetch, is_hub
@@ -171,7 +172,7 @@ def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
         return fetch(name)
     if is_external(name):
         raise no_weights(name, takes_own_file=takes_own_file)
-    path = Path(name).expanduser()
+    path = user_path(name)
     for folder in (path, path / "final"):  # of a run, or of several in turn that end there
         if (folder / "student.safetensors").is_file():
             return folder / "student.safetensors"
@@ -282,7 +283,7 @@ def _fill(model: Network, path: str | Path) -> None:
 def _is_ours(source: str | Path) -> bool:
     """Whether a file of weights was written by `save_weights`."""
     try:
-        return bool(read_header(Path(source).expanduser()))
+        return bool(read_header(user_path(source)))
     except FileFormatError:
         return False
 

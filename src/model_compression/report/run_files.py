@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.errors import FileFormatError, RunFolderError, UsageError
+from model_compression.files import user_path
 from model_compression.report.predictions import Predictions, read_predictions
 
 Values = Mapping[str, Any]
@@ -65,7 +66,7 @@ def run_places(paths: Sequence[str | Path]) -> list[Path]:
     """
     places = []
     for given in paths:
-        path = Path(given).expanduser()
+        path = user_path(given)
         if not path.is_dir():
             what = "a file" if path.exists() else "not there"
             raise UsageError(f"{path} is {what}; expected the folder of a run, or one with runs in it, as runs/mine")

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError
-from model_compression.files import TEMPORARY, write_atomically, writing_failed
+from model_compression.files import TEMPORARY, user_path, write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
 from model_compression.trust import read, write_sealed
 
@@ -246,7 +246,7 @@ def _not_writable(folder: Path, error: OSError) -> ModelCompressionError:
 def cache_folder() -> Path:
     """Where answers are stored: in the folder that MODEL_COMPRESSION_CACHE names, or else in the user's cache."""
     given = os.environ.get("MODEL_COMPRESSION_CACHE")
-    return Path(given or platformdirs.user_cache_dir("model-compression")).expanduser() / "teachers"
+    return user_path(given or platformdirs.user_cache_dir("model-compression")) / "teachers"
 
 
 def store_for(fingerprint: dict[str, Any]) -> AnswerStore:

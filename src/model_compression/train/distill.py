@@ -12,6 +12,7 @@ from torch import nn
 from model_compression import trust as code
 from model_compression.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
 from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.files import user_path
 from model_compression.models.base import Network, copy_of
 from model_compression.models.external import External, build_external, is_external
 from model_compression.models.preprocessing import Preprocessing
@@ -123,7 +124,7 @@ def distill(
         data=datasets,
     )
     finished: list[Network] = []
-    folder = _free_folder(config) if run_dir is None else Path(run_dir)
+    folder = _free_folder(config) if run_dir is None else user_path(run_dir)
     with code.all_files(trust):
         if resume:
             check_same(folder, config)

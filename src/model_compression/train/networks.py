@@ -2,13 +2,13 @@
 
 import dataclasses
 import inspect
-from pathlib import Path
 from typing import Any
 
 from model_compression.config import GIVEN, ModelConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import GivenAsObjectError, UsageError
+from model_compression.files import user_path
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import check_external, has_num_classes, is_external, library_of
 from model_compression.models.preprocessing import Preprocessing
@@ -76,7 +76,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
 
 def _each(config: ModelConfig) -> list[ModelConfig]:
     """One for each of the names between commas; a file or folder may have commas in its name."""
-    if Path(config.name.removeprefix("hf:")).expanduser().exists():
+    if user_path(config.name.removeprefix("hf:")).exists():
         return [config]
     return [dataclasses.replace(config, name=name.strip()) for name in config.name.split(",")]
 

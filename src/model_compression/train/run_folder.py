@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from model_compression._version import __version__
 from model_compression.config import TrainConfig, flat, from_json, is_given, to_dict, to_json
 from model_compression.errors import ModelCompressionError, RunFolderError
-from model_compression.files import TEMPORARY, write_atomically, writing_failed
+from model_compression.files import TEMPORARY, user_path, write_atomically, writing_failed
 from model_compression.train.checkpoint import delete_states, previous
 from model_compression.trust import write_sealed
 
@@ -29,7 +29,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
         self.config = self.path / "config.json"
         self.environment = self.path / "environment.json"
         self.events = self.path / "events.jsonl"

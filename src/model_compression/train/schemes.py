@@ -19,7 +19,7 @@ from typing import Any, Literal
 from model_compression.checked_config import Config
 from model_compression.config import ModelConfig, TrainConfig, from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
-from model_compression.files import writing_failed
+from model_compression.files import user_path, writing_failed
 from model_compression.models.base import Network
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
@@ -86,7 +86,7 @@ def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | No
 
     Raises RunFolderError when the folder is taken, and what `start_run` raises.
     """
-    folder, observer = Path(folder).expanduser(), observer or Silent()
+    folder, observer = user_path(folder), observer or Silent()
     if folder.is_dir() and (folder / _FILE).exists():
         remedy = f"continue it with: model-compression resume {folder}"
         raise RunFolderError(f"{folder} holds a scheme: {remedy}, or choose another folder with --out")
@@ -104,7 +104,7 @@ def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | No
 
 def is_scheme(folder: str | Path) -> bool:
     """Whether ``folder`` is that of a scheme, and not of a run."""
-    return (Path(folder).expanduser() / _FILE).is_file()
+    return (user_path(folder) / _FILE).is_file()
 
 
 def resume_scheme(
@@ -116,7 +116,7 @@ def resume_scheme(
 
     Raises RunFolderError when there is nothing to continue, and what `resume_run` raises.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     try:
         content = (folder / _FILE).read_bytes()
         values = json.loads(content)

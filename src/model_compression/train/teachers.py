@@ -12,6 +12,7 @@ from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError
+from model_compression.files import user_path
 from model_compression.teachers.cache import CachedTeacher, size_estimate
 from model_compression.teachers.fingerprint import fingerprint
 from model_compression.teachers.live import LiveTeacher
@@ -84,7 +85,7 @@ def cached_teacher(
             return None
         store = store_for(identity)
     else:
-        store = AnswerStore(Path(config.teacher_cache).expanduser())
+        store = AnswerStore(user_path(config.teacher_cache))
     store.claim(
         identity,
         {
