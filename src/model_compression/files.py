@@ -32,7 +32,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is not valid text") from None
     if b"\0" in b"".join(parts):
         raise UsageError(f"{shown(str(path))} cannot be the name of a file: it holds a NUL character")
-    if max(map(len, parts), default=0) > _LONGEST_NAME or sum(map(len, parts)) > 4000:
+    if max(map(len, parts), default=0) > _LONGEST_NAME or sum(len(part) + 1 for part in parts) > 4000:
         raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is too long")
     return expanded
 

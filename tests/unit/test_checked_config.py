@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+import model_compression as mc
 from model_compression.checked_config import Config, types_of_fields
 from model_compression.compress.pipeline import Budget, CompressConfig
-from model_compression.compress.prune import PruneConfig
+from model_compression.compress.prune import PruneConfig, prune
 from model_compression.compress.quantize import QuantizeConfig
 from model_compression.config import (
     DataConfig,
@@ -155,6 +156,34 @@ def test_errors_say_what_was_expected_and_received(kind, values, message):
     with pytest.raises(UsageError) as error:
         kind(**{**GOOD[kind], **values})
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mc.create_method(None), "name must be text, got None"),
+        (lambda: mc.create_model("lenet", seed=10**20), "seed must be an integer of 64 bits or None, got 1"),
+        (lambda: mc.create_model("lenet", seed=True), "seed must be an integer of 64 bits or None, got True"),
+        (lambda: mc.load_model(3), "name must be text or a Path, got 3"),
+        (lambda: mc.start_run({"student": "lenet"}, "new"), "config must be a TrainConfig, got {'student': 'lenet'}"),
+        (lambda: mc.resume_run("nosuch", object()), "observer must be an Observer or None, got <object object"),
+        (lambda: mc.resume_run("nosuch", lr=float("nan")), "lr must be a finite number or None, got nan"),
+        (lambda: mc.run_scheme(None, "new"), "config must be a SchemeConfig, got None"),
+        (lambda: mc.Tapped(len), "model must be a Module, got <built-in function len>"),
+        (lambda: mc.Tapped(torch.nn.Identity(), "conv1"), "features must be a list or tuple, got 'conv1'"),
+        (lambda: mc.load_cifar10(report=3), "report must be a function, got 3"),
+        (lambda: prune(3, "new"), "config must be a PruneConfig, got 3"),
+    ],
+)
+def test_public_functions_refuse_arguments_of_another_type(call, message):
+    with pytest.raises(UsageError) as error:
+        call()
+    assert str(error.value).startswith(message)
+
+
+def test_numpys_integers_are_seeds():
+    one, other = (mc.create_model("resnet8", seed=seed) for seed in (np.int64(3), 3))
+    assert torch.equal(next(one.parameters()), next(other.parameters()))
 
 
 def test_values_are_stored_as_json_gives_them_back():

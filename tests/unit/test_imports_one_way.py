@@ -21,6 +21,7 @@ ORDER = (
     {"methods", "models", "data", "report"},
     {
         "_version",
+        "checked_arguments",
         "checked_config",
         "config",
         "console",

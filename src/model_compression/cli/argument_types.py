@@ -10,7 +10,7 @@ from model_compression.files import user_path
 
 def register_types(parser: argparse.ArgumentParser) -> None:
     """Makes ``type=int``, ``type=float`` and ``type=Path`` of all options refuse, by one clear line, what is none."""
-    for kind, reads in ((int, _integer), (float, _number), (Path, _path)):
+    for kind, reads in ((int, _integer), (float, number), (Path, _path)):
         parser.register("type", kind, reads)
 
 
@@ -24,7 +24,8 @@ def _integer(text: str) -> int:
     return value
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """The number that a text is. Raises ArgumentTypeError for one that is none, or not finite."""
     try:
         value = float(text)
         if not math.isfinite(value):

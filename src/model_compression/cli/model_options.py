@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from model_compression.errors import UsageError
+from model_compression.cli.argument_types import number
+from model_compression.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from model_compression.config import ModelConfig
@@ -52,15 +53,17 @@ def with_model_options(config: "ModelConfig", args: argparse.Namespace, role: st
         if given[figure] is not None:
             changes[figure] = _numbers(f"{option}{figure}", given[figure])
     if given["size"] is not None:
-        sides = [int(side) for side in _numbers(f"{option}size", given["size"]) if side == int(side) and side > 0]
+        sides = [int(side) for side in _numbers(f"{option}size", given["size"]) if side.is_integer() and side > 0]
         if len(sides) not in (1, 2) or len(sides) != given["size"].count(",") + 1:
-            raise UsageError(f"{option}size must be H,W or one side of a square, in pixels, got {given['size']!r}")
+            raise UsageError(f"{option}size must be H,W or one side of a square, in pixels, got {shown(given['size'])}")
         changes["size"] = sides * 2 if len(sides) == 1 else sides
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
 def _numbers(option: str, text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} must be numbers with commas between them, as 0.5,0.5,0.5, got {text!r}") from None
+        return [number(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise UsageError(
+            f"{option} must be numbers with commas between them, as 0.5,0.5,0.5, got {shown(text)}"
+        ) from None

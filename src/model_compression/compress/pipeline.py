@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config
 from model_compression.compress.budget import (
     as_if_trained,
@@ -139,6 +140,7 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
     return dataclasses.replace(config, resource=resource, share=share)
 
 
+@checked_arguments
 def compress(config: CompressConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Makes the file that ships in a new ``folder``; returns what stages.json says.
 
@@ -153,6 +155,7 @@ def compress(config: CompressConfig, folder: str | Path, observer: Observer | No
     return _finish(config, folder, observer)
 
 
+@checked_arguments
 def resume_compress(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Continues at the stage that was interrupted. Raises RunFolderError when nothing is left to do."""
     folder = user_path(folder)

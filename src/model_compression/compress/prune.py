@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config, PathText
 from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of, cut_channels
 from model_compression.compress.repair import checked_repair
@@ -71,6 +72,7 @@ class PruneConfig(Config):
         checked_repair(self.run)
 
 
+@checked_arguments
 def prune(config: PruneConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
     """Prunes and repairs in a new ``folder``; returns the metrics of each step by name, the last one's the result.
 
@@ -84,6 +86,7 @@ def prune(config: PruneConfig, folder: str | Path, observer: Observer | None = N
     return _finish(config, folder, observer)
 
 
+@checked_arguments
 def resume_prune(folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
     """Continues what was interrupted; returns what `prune` does. Raises RunFolderError when nothing is left to do."""
     folder = user_path(folder)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config, PathText
 from model_compression.compress.channels import copied
 from model_compression.compress.prune import shown_images
@@ -80,6 +81,7 @@ class QuantizeConfig(Config):
         checked_repair(self.run)
 
 
+@checked_arguments
 def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Quantises into a new ``folder``; returns what report.json says.
 
@@ -93,6 +95,7 @@ def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | No
     return _finish(config, folder, observer)
 
 
+@checked_arguments
 def resume_quantize(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Continues what was interrupted; returns what `quantize` does. Raises RunFolderError when nothing is left."""
     folder = user_path(folder)

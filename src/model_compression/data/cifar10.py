@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.data import cifar10_content as content
 from model_compression.data.cifar10_own import EXPECTED, looks_official, read_own, refuse_foreign
 from model_compression.data.dataset import Dataset
 from model_compression.data.published import Fetch, Published, Report, obtain, tell
 
 
+@checked_arguments
 def load_cifar10(
     data_dir: str | os.PathLike[str] | None = None, report: Report = tell, allow_download: bool = True
 ) -> tuple[Dataset, Dataset]:

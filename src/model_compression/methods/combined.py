@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.errors import UsageError
 from model_compression.methods.base import Context, Method
 from model_compression.methods.contract import checked_terms, made
 from model_compression.outputs import Outputs
 
 
+@checked_arguments
 def create(name: str, /, **params: Any) -> Method:
     """The method registered under ``name``, or several as "kd+at" or "kd,at".
 

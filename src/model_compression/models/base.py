@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.errors import UsageError
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import Registry
@@ -74,6 +75,7 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
+@checked_arguments
 def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Network:
     """Builds the network registered under ``name``, with fresh weights.
 

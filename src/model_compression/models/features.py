@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.errors import UsageError
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
@@ -49,6 +50,7 @@ class Tapped(nn.Module):
     whose answer a later layer changes in place.
     """
 
+    @checked_arguments
     def __init__(self, model: nn.Module, features: Sequence[str] = (), *, embedding: bool = False):
         super().__init__()
         self.model = model

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from model_compression import trust as code
+from model_compression.checked_arguments import checked_arguments
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
 from model_compression.files import user_path
 from model_compression.models.base import MODELS, Network, create_model
@@ -64,6 +65,7 @@ def save_weights(
     code.write_sealed(Path(path), [header["model"], header["options"]], seal(tensors, _HEADER, header))
 
 
+@checked_arguments
 def load_model(
     name: str | Path,
     options: dict[str, Any] | None = None,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.config import TrainConfig, flat, to_dict
 from model_compression.data.dataset import Dataset
 from model_compression.errors import Interrupted, RunFolderError, UsageError
@@ -39,6 +40,7 @@ from model_compression.trust import all_files
 _FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
 
 
+@checked_arguments
 def start_run(
     config: TrainConfig,
     folder: str | Path,
@@ -67,6 +69,7 @@ def start_run(
         run.unlock()
 
 
+@checked_arguments
 def resume_run(
     folder: str | Path,
     observer: Observer | None = None,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config
 from model_compression.config import ModelConfig, TrainConfig, from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
@@ -79,6 +80,7 @@ def stages_of(config: SchemeConfig, folder: Path) -> dict[str, TrainConfig]:
     return stages
 
 
+@checked_arguments
 def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
     """Trains the stages of a scheme into runs in a new ``folder``; returns the metrics of each, by name, in order.
 
@@ -107,6 +109,7 @@ def is_scheme(folder: str | Path) -> bool:
     return (user_path(folder) / _FILE).is_file()
 
 
+@checked_arguments
 def resume_scheme(
     folder: str | Path, observer: Observer | None = None, *, trust: bool = False
 ) -> dict[str, dict[str, Any]]:
