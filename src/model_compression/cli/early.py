@@ -15,6 +15,7 @@ from pathlib import Path
 
 from model_compression.config import DataConfig, OptimConfig, TrainConfig
 from model_compression.errors import DataError, FileFormatError, RunFolderError, UsageError
+from model_compression.files import user_path
 from model_compression.own_modules import import_own, working_folder_first
 from model_compression.registry import unknown_name
 from model_compression.trust import NAME
@@ -89,8 +90,8 @@ def _choices() -> dict[str, tuple[str, ...]]:
 
 def _exists(path: str) -> bool:
     try:
-        return Path(path).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a NUL: left to who opens it
+        return user_path(path).exists()
+    except OSError:  # left to who opens it
         return True
 
 
