@@ -11,6 +11,7 @@ import pickletools
 import re
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,31 @@ def _check_memo(payload: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(payload):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(payload):
             raise FileFormatError(f"the pickle stores an object under the number {argument}, which is refused")
+
+
+def check_torch_file(payload: bytes, source: str | Path) -> None:
+    """Raises FileFormatError for a file that torch.load would fill memory with, far beyond the size of the file.
+
+    PyTorch writes its archives without compression, and no buffer of zeros that a file only names the length of.
+    """
+    try:
+        pickles = [payload]  # of PyTorch before 1.6: several, one behind the other
+        if payload[:4] == b"PK\x03\x04":  # as torch.load tells them apart
+            with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+                members = archive.infolist()
+                # The text of a TorchScript archive is compressed, which torch.load does not read.
+                read = [one for one in members if one.filename.split("/")[1:2] != ["code"]]
+                packed = [one.filename for one in read if one.compress_type != zipfile.ZIP_STORED]
+                if packed:
+                    raise FileFormatError(
+                        f"{source} holds {ascii(packed[0])[1:-1][:80]} compressed, which PyTorch never writes; "
+                        "a file of some MB could take all memory"
+                    )
+                pickles = [archive.read(one) for one in members if one.filename.endswith(".pkl")]
+        if any(b"bytearray\n" in text for text in pickles):  # how a pickle names it, whatever stands around it
+            raise FileFormatError(f"{source} asks for a buffer, which no weights need; save the weights alone")
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        raise FileFormatError(f"{source} is no readable archive: {error}") from None
 
 
 def loads(payload: bytes, source: str | Path, encoding: str = "ASCII") -> Any:

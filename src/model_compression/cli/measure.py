@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         shape = (3, *((args.size, args.size) if args.size else loaded.image_size))
         network = loaded.deployed().eval()
         size = size_of(network, shape)
+        _check_memory(args.batch_size, size)
         runs = [("PyTorch", _of_network(network, shape)), *_of_onnx(network, shape, threads)]
     try:
         times = [
@@ -86,6 +87,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(size, file_bytes, times)
     return 0
+
+
+def _check_memory(batch: int, size: "Size") -> None:
+    """Raises UsageError for a batch whose activations would take all memory, which the system answers by a kill."""
+    from model_compression.data.residency import available_memory_bytes
+    from model_compression.errors import UsageError
+
+    needed, available = batch * size.activation_bytes, available_memory_bytes()
+    if needed > available:
+        raise UsageError(
+            f"{batch} images of {size.image_shape} at once need about {needed / 2**30:,.0f} GiB, and "
+            f"{available / 2**30:,.0f} GiB are free; give a smaller --batch-size"
+        )
 
 
 def _of_network(network: "Network", image_shape: tuple[int, int, int]) -> Callable[[int], Callable[[], object]]:

@@ -17,6 +17,7 @@ from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
 from model_compression.errors import FileFormatError
 from model_compression.export.metadata import KEY
+from model_compression.safe_pickle import check_torch_file
 
 _GRAPH = "models/model.json"
 _SAMPLES = "data/sample_inputs/model.pt"
@@ -60,6 +61,7 @@ def read_program(path: Path) -> tuple[torch.nn.Module, str | None]:
     """
     content = path.read_bytes()  # once: what is checked is what is loaded
     try:
+        check_torch_file(content, path)
         _check(PT2ArchiveReader(io.BytesIO(content)))
         found = load_pt2(io.BytesIO(content))
         return found.exported_programs["model"].module(), found.extra_files.get(KEY)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model_compression.checked_arguments import checked_arguments
 from model_compression.errors import UsageError
-from model_compression.models.preprocessing import Preprocessing
+from model_compression.models.preprocessing import Preprocessing, is_side
 from model_compression.registry import Registry
 
 N = TypeVar("N", bound=nn.Module)
@@ -52,7 +52,7 @@ class Network(nn.Sequential):
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels: what it asks for, what its weights file says it was trained on, or 32 × 32."""
         shape = self.facts.get("image_shape")
-        if isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n < 10_000 for n in shape):
+        if isinstance(shape, list) and len(shape) == 3 and all(map(is_side, shape)):
             return self.preprocessing.size or (shape[1], shape[2])
         return self.preprocessing.size or (32, 32)
 

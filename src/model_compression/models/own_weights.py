@@ -1,5 +1,6 @@
 """Weights files as people have them: .pt with dictionaries in dictionaries, prefixes before the names, .safetensors."""
 
+import io
 import itertools
 import re
 import warnings
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from model_compression.errors import FileFormatError, UsageError
 from model_compression.files import user_path
+from model_compression.safe_pickle import check_torch_file
 
 Tensors = dict[str, Tensor]
 
@@ -73,7 +75,11 @@ def _read(path: Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files of another kind, which are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = path.read_bytes()  # once: what is checked is what is loaded
+            check_torch_file(content, path)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except FileFormatError:
+        raise
     except UnpicklingError as error:  # its text advises to unpickle all the same
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked.group(1)}" if asked else "its pickle is of another kind"

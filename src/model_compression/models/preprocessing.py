@@ -13,8 +13,16 @@ from torch import Tensor
 
 from model_compression.errors import UsageError
 
+LARGEST_SIDE = 2048
+"""Of images in pixels: what a file may ask for, which decides how much memory is taken."""
+
 CIFAR10_MEAN = (0.49140, 0.48216, 0.44653)
 CIFAR10_STD = (0.24703, 0.24349, 0.26159)
+
+
+def is_side(value: Any) -> bool:
+    """Whether it is a height or width that an image may have."""
+    return type(value) is int and 0 < value <= LARGEST_SIDE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,8 +52,8 @@ class Preprocessing:
         if image is not None and (image.ndim != 3 or len(image) != len(self.std) or not bool(image.isfinite().all())):
             raise UsageError(f"the mean image must be finite, ({len(self.std)}, H, W), got {tuple(image.shape)}")
         size = self.size
-        if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 for side in size)):
-            raise UsageError(f"size must be (height, width) of at least one pixel, got {size}")
+        if size is not None and (len(size) != 2 or any(not is_side(side) for side in size)):
+            raise UsageError(f"size must be (height, width), each from 1 to {LARGEST_SIDE} pixels, got {size}")
 
     def __call__(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
         """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), of ``size``, channels-last in memory."""

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from model_compression.errors import UsageError
 from model_compression.models.base import MODELS, Network, create_model
-from model_compression.models.weights import find_weights, read_model
+from model_compression.models.weights import find_weights, read_header, read_model
 
 NAME = "quantization-aware"
 _LEVELS = 255  # of activations
@@ -38,7 +38,10 @@ def quantization_aware(body: str = "lenet", num_classes: int | None = None, weig
     if body in MODELS:
         options = {} if num_classes is None else {"num_classes": num_classes}
         return _QuantizationAware(create_model(body, **options), weight_bits)
-    return _QuantizationAware(read_model(find_weights(body)), weight_bits)
+    path = find_weights(body)
+    if read_header(path)["model"] == NAME:  # as in a file that names itself
+        raise UsageError(f"{path} is of a network with roundings itself; give the weights of a plain one")
+    return _QuantizationAware(read_model(path), weight_bits)
 
 
 class _QuantizationAware(Network):

@@ -14,6 +14,7 @@ from model_compression.checked_arguments import checked_arguments
 from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
 from model_compression.files import user_path
 from model_compression.models.base import MODELS, Network, create_model
+from model_compression.models.bounded import bounded_by
 from model_compression.models.external import build_external, has_num_classes, is_external, library_of
 from model_compression.models.hub import fetch, is_hub
 from model_compression.models.own_weights import find_own_weights, own_tensors
@@ -254,7 +255,8 @@ def read_model(path: str | Path) -> Network:
     """Builds the network that a weights file names, with its weights in float32 and its preprocessing."""
     header = read_header(path)
     try:
-        model = built(header["model"], header["options"], None, from_file=True)
+        with bounded_by(Path(path), header["options"]):
+            model = built(header["model"], header["options"], None, from_file=True)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
     try:

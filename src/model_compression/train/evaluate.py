@@ -15,6 +15,7 @@ from model_compression.train.device import autocast
 from model_compression.train.out_of_memory import in_parts
 
 _BATCH = 500
+_LARGE = 512 * 512  # pixels, from which on a network's own size makes batches smaller
 
 
 @torch.no_grad()
@@ -32,7 +33,9 @@ def predict(
     loader = loader_for(dataset, DataConfig(name=dataset.name), device)
     with evaluating(model), autocast(device, precision):
         logits: list[Tensor] = []
-        for batch in loader.in_order(view=0, batch_size=_BATCH):
+        height, width = model.preprocessing.size or (1, 1)
+        size = max(1, min(_BATCH, _BATCH * _LARGE // (height * width)))
+        for batch in loader.in_order(view=0, batch_size=size):
             logits.append(in_parts(lambda images: model(model.preprocessing(images)).float().cpu(), batch.images))
             if watch is not None:
                 watch(sum(map(len, logits)))
