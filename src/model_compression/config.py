@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from model_compression import trust
@@ -13,6 +15,10 @@ from model_compression.errors import UsageError
 from model_compression.registry import unknown_name
 
 C = TypeVar("C")
+V = TypeVar("V")
+
+HERE = "here:"
+"""Before a name that is relative to the folder of its file, so that a folder with several runs can be moved."""
 
 GIVEN = "python:"
 """What the name of data or of a network begins with that was given as an object, and that no name brings back."""
@@ -287,6 +293,19 @@ def given_values(config: Any) -> dict[str, Any]:
         if value != default:
             values[entry.name] = given_values(value) if dataclasses.is_dataclass(value) else value
     return values
+
+
+def located(value: V, folder: Path) -> V:
+    """``value``, a configuration or plain values, of a file in ``folder``, with names after `HERE` as whole paths."""
+    if isinstance(value, str) and value.startswith(HERE):
+        return typing.cast(V, str((folder / value.removeprefix(HERE)).resolve()))
+    if isinstance(value, Mapping):
+        return typing.cast(V, {key: located(entry, folder) for key, entry in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        changed = {name: found for name, own in fields.items() if (found := located(own, folder)) != own}
+        return typing.cast(V, dataclasses.replace(value, **changed)) if changed else value
+    return value
 
 
 def to_json(config: Any) -> str:

@@ -73,6 +73,10 @@ class OutOfMemoryError(ModelCompressionError):
     """Memory ran out; the message names a number of images that fits, or what else would help."""
 
 
+class NotThereError(UsageError, FileFormatError, RunFolderError):
+    """A path that the user gave leads to nothing. Exit code 2, whatever was expected there."""
+
+
 class Interrupted(ModelCompressionError):
     """A run was stopped by a signal after its state had been saved; `resume` continues it."""
 

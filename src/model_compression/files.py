@@ -1,12 +1,14 @@
-"""The one reader of paths that people write, and the one writer: bytes reach a file whole or not at all."""
+"""The one reader of paths that people write and of our JSON files, and the one writer: a file is whole or not there."""
 
 import contextlib
 import errno
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from model_compression.errors import ModelCompressionError, UsageError, shown
+from model_compression.errors import FileFormatError, ModelCompressionError, UsageError, shown
 
 TEMPORARY = ".*.tmp"  # what a process that is killed while it writes leaves
 
@@ -64,6 +66,34 @@ def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, 
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes ``text`` as UTF-8; what UTF-8 cannot hold, as a byte of a file's name, is escaped."""
+    write_atomically(path, text.encode(errors="backslashreplace"))
+
+
+def plain_json(values: Any) -> bytes:
+    """Plain values as the text of a file, indented."""
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes plain values, indented."""
+    write_atomically(path, plain_json(values))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises FileFormatError, which names the file, for anything else."""
+    try:
+        values = json.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # of JSON, UTF-8, or an integer of thousands of digits
+        raise FileFormatError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{path} is damaged: expected an object with keys, got a {type(values).__name__}")
+    return values
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from model_compression.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.data.sources import DATASETS
 from model_compression.errors import RunFolderError
+from model_compression.manifest import check_manifest
 from model_compression.models.base import MODELS
 from model_compression.train.runs import resume_run, start_run
 
@@ -108,7 +109,9 @@ class Dying:
 
 def contents(folder):
     """What a finished run left, without times."""
+    assert check_manifest(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files.pop("manifest.json")  # with the digest of times
     metrics = json.loads(files.pop("metrics.json"))
     metrics.pop("seconds")
     files["timing.jsonl"] = [json.loads(line)["epoch"] for line in files["timing.jsonl"].splitlines()]
@@ -132,7 +135,7 @@ def main(place):
         if code == 0:
             break
         assert code == -signal.SIGKILL, code
-        finished = (folder / "metrics.json").exists()
+        finished = (folder / "manifest.json").exists()
         how = "finished" if finished else "resumed"
         if forked(lambda folder=folder: resume_run(folder)) != 0 and not finished:
             how = "started again"

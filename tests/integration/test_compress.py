@@ -91,6 +91,7 @@ def test_it_goes_on_at_the_stage_that_was_interrupted(whole, tiny, tmp_path, wat
         compress(settings(tiny), folder, Stopping())
     with pytest.raises(RunFolderError, match="is begun already"):
         compress(settings(tiny), folder)
+    folder = folder.rename(tmp_path / "moved")
     seen = watcher()
     resume_compress(folder, seen)
     assert len(seen.steps) == 30 - stop  # 3 epochs of the student, then 1 and 2, of 5 steps

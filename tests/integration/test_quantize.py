@@ -54,7 +54,9 @@ def test_file_states_the_accuracy_that_was_measured_on_it(trained, tiny, tmp_pat
     assert report["network_accuracy"] == json.loads((trained / "metrics.json").read_text())["test_accuracy"]
     assert report["drop"] == pytest.approx(100 * (report["network_accuracy"] - right))
     assert report["bytes"] == (tmp_path / "q" / "student.onnx").stat().st_size
-    assert sorted(path.name for path in (tmp_path / "q").iterdir()) == ["quantize.json", "report.json", "student.onnx"]
+    assert sorted(path.name for path in (tmp_path / "q").iterdir()) == [
+        "manifest.json", "quantize.json", "report.json", "student.onnx",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -264,11 +264,11 @@ def test_run_is_not_resumed_with_another_config_data_or_teacher(tmp_path, tiny, 
     assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
 
 
-def test_run_is_not_resumed_from_a_damaged_state_or_log(tmp_path, tiny, watcher):
+def test_run_is_not_resumed_from_damaged_states(tmp_path, tiny, watcher):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
         start_run(tiny.config(), folder, watcher([12]))
-    state, events = folder / "state.safetensors", folder / "events.jsonl"
+    state = folder / "state.safetensors"
     content, older = state.read_bytes(), previous(state).read_bytes()
     state.write_bytes(content[:1000])
     previous(state).write_bytes(older[:1000])
@@ -276,11 +276,6 @@ def test_run_is_not_resumed_from_a_damaged_state_or_log(tmp_path, tiny, watcher)
         resume_run(folder, watcher())
     state.write_bytes(content)
     previous(state).write_bytes(older)
-    lines = events.read_text()
-    events.write_text(lines.splitlines()[0] + "\n")
-    with pytest.raises(FileFormatError, match="holds 1 of the 2 lines"):
-        resume_run(folder, watcher())
-    events.write_text(lines)
     assert resume_run(folder, watcher())["epochs"] == 3
 
 

@@ -9,11 +9,11 @@ import signal
 import pytest
 import torch
 
-from model_compression.config import ModelConfig
+from model_compression.config import ModelConfig, located
 from model_compression.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
-from model_compression.train import runs
+from model_compression.train import runs, schemes
 from model_compression.train.mutual import METHOD
 from model_compression.train.runs import resume_run, start_run
 from model_compression.train.schemes import SchemeConfig, is_scheme, resume_scheme, run_scheme, stages_of
@@ -87,8 +87,8 @@ def test_stages_are_those_of_runs_made_by_hand(tiny, tmp_path):
 
 def test_first_generation_may_have_a_teacher(tiny, tmp_path):
     scheme = dataclasses.replace(born_again(tiny, 2), run=tiny.config("kd"))
-    first, second = stages_of(scheme, tmp_path).values()
-    assert (first.teacher.name, second.teacher.name) == (str(tiny.teacher), str(tmp_path / "generation-1"))
+    first, second = stages_of(scheme).values()
+    assert (first.teacher.name, second.teacher.name) == (str(tiny.teacher), "here:../generation-1")
 
 
 def test_assistants_pass_on_what_the_teacher_taught(tiny, tmp_path):
@@ -99,7 +99,7 @@ def test_assistants_pass_on_what_the_teacher_taught(tiny, tmp_path):
         "tiny",
         "tiny",
     ]
-    configs = stages_of(assisted(tiny), tmp_path / "s").values()
+    configs = stages_of(assisted(tiny)).values()
     assert [config.seed for config in configs] == [0, 0, 0]
     assert next(iter(configs)).teacher.name == str(tiny.teacher)
 
@@ -133,13 +133,36 @@ def test_scheme_goes_on_to_the_bit_from_within_and_between_its_stages(tiny, tmp_
         )
     with pytest.raises(RunFolderError, match="s holds a scheme: continue it with: model-compression resume s, or"):
         run_scheme(born_again(tiny), "s")
+    (tmp_path / "part" / "s").rename(tmp_path / "moved")  # and resumed from another folder
     seen = watcher()
-    metrics = resume_scheme("s", seen)
+    metrics = resume_scheme(tmp_path / "moved", seen)
     assert list(metrics) == stages
-    assert left(tmp_path / "part" / "s", stages) == left(tmp_path / "whole" / "s", stages)
+    assert left(tmp_path / "moved", stages) == left(tmp_path / "whole" / "s", stages)
     assert len(seen.steps) == 15 - 5 * stages.index(where[0]) - where[1]  # what was finished is not trained again
-    with pytest.raises(RunFolderError, match="s is finished: there is nothing to resume; its result is in s/gen"):
-        resume_scheme("s")
+    with pytest.raises(RunFolderError, match=r"moved is finished: there is nothing to resume; its result is in .*/gen"):
+        resume_scheme(tmp_path / "moved")
+
+
+def test_scheme_of_before_names_were_relative_goes_on_where_it_is(tiny, tmp_path, watcher, monkeypatch):
+    """Its stages name their teachers by whole paths, and its state has the digest of that configuration."""
+
+    def whole_paths(config):
+        return {name: located(run, tmp_path / "s" / name) for name, run in stages_of(config).items()}
+
+    run_scheme(born_again(tiny), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(schemes, "stages_of", whole_paths)
+
+        class Stopping(watcher):
+            def message(self, text):
+                super().message(text)
+                self.stop_after = [2] if text.startswith("generation-2") else self.stop_after
+
+        with pytest.raises(Interrupted):
+            run_scheme(born_again(tiny), tmp_path / "s", Stopping())
+    assert str(tmp_path) in json.loads((tmp_path / "s" / "generation-2" / "config.json").read_text())["teacher"]["name"]
+    stages = list(resume_scheme(tmp_path / "s"))
+    assert left(tmp_path / "s", stages) == left(tmp_path / "whole", stages)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ ORDER = (
         "counter_random",
         "errors",
         "files",
+        "hub_connection",
+        "manifest",
         "outputs",
         "own_modules",
         "registry",

@@ -14,7 +14,7 @@ from model_compression.cli import classic
 from model_compression.cli.classic_weights import local_teacher, with_local_weights
 from model_compression.config import DataConfig, TrainConfig
 from model_compression.data.sources import DATASETS
-from model_compression.errors import FileFormatError, Interrupted, RunFolderError
+from model_compression.errors import Interrupted, NotThereError, RunFolderError
 from model_compression.files import user_path
 from model_compression.models import Network
 from model_compression.models.base import placed
@@ -127,7 +127,7 @@ def _student_file(model: str) -> Path:
     if match and not path.exists() and _kept(path.parent, int(match[1])).exists():
         return _kept(path.parent, int(match[1]))  # `model-compression resume` leaves the name that it gives
     if not path.exists() and model not in shipped_weights():
-        raise FileFormatError(f"{path} does not exist; expected a model-N file, a run folder or a weights file")
+        raise NotThereError(f"{path} does not exist; expected a model-N file, a run folder or a weights file")
     return find_weights(model)
 
 

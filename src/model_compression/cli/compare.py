@@ -6,6 +6,7 @@ over seeds; with one, over images, which says nothing of what other seeds would 
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.report.difference import difference
 
     found = difference(args.first, args.second)
+    for said in found.left_out:
+        print(f"left out: {said}", file=sys.stderr)
     if args.json:
         print(json.dumps(_plain(found, args)))
     else:
@@ -59,6 +62,7 @@ def _plain(found: "Difference", args: argparse.Namespace) -> dict[str, object]:
             "p_value": images.p_value,
         },
         "significant": found.is_significant,
+        "left_out": list(found.left_out),
         "differs": {place: [first, second] for place, first, second in found.options},
     }
 

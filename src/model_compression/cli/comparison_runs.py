@@ -1,6 +1,5 @@
 """The runs of a comparison of methods: those without a record are made, each in a process of its own, and recorded."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file
 
 from model_compression.cli.comparison_progress import ComparisonProgress
 from model_compression.cli.isolated_runs import RunError, run_isolated
 from model_compression.cli.run_records import differences, is_recorded, logs, write_record
 from model_compression.config import MethodConfig, TrainConfig, from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
-from model_compression.files import write_atomically
 from model_compression.report.comparison_tables import write_comparison
-from model_compression.report.records import read_records, record_path
+from model_compression.report.predictions import Predictions
+from model_compression.report.records import read_records, record_path, save_record
+from model_compression.report.run_files import read_results
 from model_compression.train.objective import create_method, label_weight_of
-from model_compression.train.run_folder import RunFolder
 from model_compression.train.stop_requests import stop_requests
 
 # In what the runs may differ: all of them, those with a method, those without a teacher.
@@ -140,9 +138,9 @@ def _interrupted(stopped: Sequence[int], where: str) -> Interrupted:
 def _result_line(name: str, result: Mapping[str, Any]) -> str:
     metrics = result["metrics"]
     accuracy = metrics.get("validation_accuracy", metrics.get("test_accuracy"))
-    line = f"{name}: {accuracy:.2%}, {result['seconds_per_epoch']:.1f} s an epoch"
-    peak = result.get("peak_memory_bytes")
-    return line if peak is None else f"{line}, {peak / 2**20:,.0f} MiB"
+    seconds, peak = result["seconds_per_epoch"], result.get("peak_memory_bytes")
+    time = "" if seconds is None else f", {seconds:.1f} s an epoch"
+    return f"{name}: {accuracy:.2%}{time}" + ("" if peak is None else f", {peak / 2**20:,.0f} MiB")
 
 
 def _add_label_agreement(plan: Plan) -> None:
@@ -150,13 +148,12 @@ def _add_label_agreement(plan: Plan) -> None:
     answers = None
     for record in read_records(plan.out):
         metrics, seed = record.get("metrics", {}), record["config"]["seed"]
-        own = RunFolder(plan.folder(record["arm"], seed)).predictions
-        if record["config"]["teacher"] or not metrics or "teacher_agreement" in metrics or not own.exists():
+        if record["config"]["teacher"] or not metrics or "teacher_agreement" in metrics:
             continue
-        answers = _teacher_classes(plan) if answers is None else answers
-        if answers is not None:
-            chosen = load_file(own)["student_logits"].argmax(axis=1)
-            metrics["teacher_agreement"] = float(np.mean(chosen == answers))
+        own = _predictions(plan.folder(record["arm"], seed))
+        answers = _teacher_classes(plan) if answers is None and own is not None else answers
+        if own is not None and answers is not None:
+            metrics["teacher_agreement"] = float(np.mean(own.student.argmax(axis=1) == answers))
             _write_again(plan, record)
 
 
@@ -173,15 +170,20 @@ def _add_label_share(plan: Plan) -> None:
 
 
 def _write_again(plan: Plan, record: Mapping[str, Any]) -> None:
-    path = record_path(plan.out, record["arm"], record["config"]["seed"])
-    write_atomically(path, (json.dumps(record) + "\n").encode())
+    save_record(record_path(plan.out, record["arm"], record["config"]["seed"]), record)
 
 
 def _teacher_classes(plan: Plan) -> npt.NDArray[np.int64] | None:
     """What the teacher takes each test image for (N,), as any run with it has stored."""
     for record in read_records(plan.out):
-        path = RunFolder(plan.folder(record["arm"], record["config"]["seed"])).predictions
-        if record["config"]["teacher"] and "metrics" in record and path.exists():
-            classes: npt.NDArray[np.int64] = load_file(path)["teacher_logits"].argmax(axis=1)
-            return classes
+        if record["config"]["teacher"] and "metrics" in record:
+            found = _predictions(plan.folder(record["arm"], record["config"]["seed"]))
+            if found is not None and found.teacher is not None:
+                classes: npt.NDArray[np.int64] = found.teacher.argmax(axis=1)
+                return classes
     return None
+
+
+def _predictions(folder: Path) -> Predictions | None:
+    results = read_results(folder)
+    return None if results is None else results.predictions

@@ -86,10 +86,11 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
     """What a pruning in ``folder`` began with, as its file states it."""
     from model_compression.compress.prune import FILE, PruneConfig
     from model_compression.compress.stages import read
+    from model_compression.config import located
     from model_compression.models.sparse import density_of
     from model_compression.models.weights import find_weights, read_model
 
-    network = read_model(find_weights(read(PruneConfig, folder / FILE).model))
+    network = read_model(find_weights(located(read(PruneConfig, folder / FILE).model, folder)))
     count = sum(parameter.numel() for parameter in network.parameters())
     figures = {name: value for name, value in network.facts.items() if name not in ("class_names", "image_shape")}
     return {**figures, "share": 1.0, "parameters": count, "density": density_of(network)}

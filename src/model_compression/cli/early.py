@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from model_compression.config import DataConfig, OptimConfig, TrainConfig
-from model_compression.errors import DataError, FileFormatError, RunFolderError, UsageError
+from model_compression.errors import DataError, NotThereError, UsageError
 from model_compression.files import user_path
 from model_compression.own_modules import import_own, working_folder_first
 from model_compression.registry import unknown_name
@@ -48,7 +48,7 @@ def check_early(command: str, args: argparse.Namespace) -> None:
             _check_network(name.strip(), given[key])
     _check_data(given.get("name" if command == "data" else "data", ""))
     if "run" in given and not _exists(given["run"]):
-        raise RunFolderError(f"{given['run']} is not there; expected the folder of a run, as runs/mine")
+        raise NotThereError(f"{given['run']} is not there; expected the folder of a run, as runs/mine")
 
 
 @cache
@@ -112,13 +112,15 @@ def _check_network(name: str, whole: str) -> None:
         return
     path = Path(name)
     if path.suffix or len(path.parts) > 1:
-        raise FileFormatError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
+        raise NotThereError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
     raise unknown_name("model", name, [*names("models"), *shipped()])
 
 
 def _check_data(name: str) -> None:
     prefix, colon, path = name.partition(":")
     if prefix == "folder" and path.strip() and not _exists(path):
+        if not _exists(path):
+            raise NotThereError(f"{path} is not there; expected a folder that holds a folder of images for each class")
         raise DataError(f"{path} is not a folder; expected one that holds a folder of images for each class")
     if name and not colon and name not in names("data") and not _exists(name):
         raise unknown_name("data set", name, [*names("data"), "folder:PATH", "hf:NAME"])

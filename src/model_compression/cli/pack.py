@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import to_dict
     from model_compression.errors import UsageError
+    from model_compression.files import read_json
     from model_compression.models.base import placed
     from model_compression.models.weights import read_model, save_weights
     from model_compression.train.checks import check_classes
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         "class_names": list(test.class_names),
         "image_shape": list(test.image_shape),
         "config": to_dict(config),
-        "environment": json.loads(folder.environment.read_text()),
+        "environment": read_json(folder.environment),
         "training_seconds": metrics["seconds"],
     }
     save_weights(out, network, dtype=torch.float16, facts=facts)

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from model_compression.data.image_files import find_images
-    from model_compression.errors import UsageError
+    from model_compression.errors import NotThereError, UsageError
     from model_compression.export.classify import classify
     from model_compression.export.runtimes import open_file
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     paths: list[Path] = []
     for given in map(Path, args.images):
         if not given.exists():
-            raise UsageError(f"{given} does not exist; expected an image, or a folder of images")
+            raise NotThereError(f"{given} does not exist; expected an image, or a folder of images")
         paths += find_images(given).files if given.is_dir() else [given]
     for path in paths:
         image, ranked = str(path), classify(file, path)[: args.top]

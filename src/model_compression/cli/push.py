@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Uploads; returns the exit code."""
-    from model_compression.errors import RunFolderError
-    from model_compression.files import write_atomically
+    from model_compression.errors import NotThereError, RunFolderError
+    from model_compression.files import write_text
     from model_compression.models import hub
     from model_compression.report.model_card import model_card
     from model_compression.report.run_files import read_run
@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     folder = user_path(args.run)
     if (folder / "final" / "config.json").is_file():  # of a network that was pruned
         folder = folder / "final"
+    if not folder.exists():
+        raise NotThereError(f"{folder} is not there; expected the folder of a run, as runs/distilled")
     if not (folder / "config.json").is_file():
         raise RunFolderError(f"{folder} is no run folder: it has no config.json; give a run's, as runs/distilled")
     run = read_run(folder)
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise RunFolderError(f"{folder}: the run is not finished; continue it with: model-compression resume {folder}")
     hub.check_repository(args.repo)
     if not (folder / "README.md").exists():  # of a run that was made before there were model cards
-        write_atomically(folder / "README.md", model_card(run).encode())
+        write_text(folder / "README.md", model_card(run))
     files = hub.uploaded_files(folder)
     sizes = {path.name: path.stat().st_size for path in files}
     address = None

@@ -6,6 +6,8 @@ stands for all of them. Runs that differ in their seed alone are one row, with a
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 from model_compression.files import user_path
 
@@ -34,11 +36,13 @@ def run(args: argparse.Namespace) -> int:
     """Writes the report; returns the exit code."""
     import json
 
-    from model_compression.files import write_atomically
+    from model_compression.files import write_text
     from model_compression.report.contents import make_report, to_plain
 
     kind = _format(args)
     report = make_report(args.runs)
+    for said in report.left_out:
+        print(f"left out: {said}", file=sys.stderr)
     if kind == "html":
         from model_compression.report.html import to_html
 
@@ -53,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     if out is None:
         print(text, end="")
         return 0
-    write_atomically(out, text.encode())
+    write_text(out, text)
     count = len(report.runs)
-    print(f"{out}   {len(text.encode()):,} bytes, {count} run{'' if count == 1 else 's'}")
+    print(f"{out}   {Path(out).stat().st_size:,} bytes, {count} run{'' if count == 1 else 's'}")
     return 0
 
 

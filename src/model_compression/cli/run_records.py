@@ -1,13 +1,12 @@
 """Records of the runs of an experiment: what is recorded is not run again."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from model_compression.config import ModelConfig, TrainConfig, to_dict
 from model_compression.errors import RunFolderError
-from model_compression.files import write_atomically
-from model_compression.report.records import FAILURES, read_record
+from model_compression.files import read_json
+from model_compression.report.records import FAILURES, read_record, save_record
 
 _PLACES = ("teacher_cache", "data_dir", "resident", "workers", "tensorboard", "wandb", "allow_weak_teacher")
 
@@ -62,7 +61,7 @@ def _with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
 
 def write_record(path: Path, arm: str, config: TrainConfig, content: dict[str, Any]) -> None:
     """Writes the record of a run: its metrics and logs, or why it has none."""
-    write_atomically(path, (json.dumps({"arm": arm, "config": to_dict(config), **content}) + "\n").encode())
+    save_record(path, {"arm": arm, "config": to_dict(config), **content})
 
 
 def logs(folder: Path) -> dict[str, Any]:
@@ -71,4 +70,4 @@ def logs(folder: Path) -> dict[str, Any]:
     from model_compression.train.run_folder import RunFolder
 
     run = RunFolder(folder)
-    return {"environment": json.loads(run.environment.read_text()), "events": read_events(run.events)}
+    return {"environment": read_json(run.environment), "events": read_events(run.events)}

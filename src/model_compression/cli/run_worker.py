@@ -70,11 +70,12 @@ def _channel() -> Say:
 def _train(task: dict[str, Any], say: Say) -> dict[str, Any]:
     """Makes the run, or what is missing of it."""
     folder = Path(task["folder"])
-    was_finished = RunFolder(folder).metrics.exists()  # by a process that died before the record was written
+    was_finished = RunFolder(folder).is_finished()  # by a process that died before the record was written
     metrics = finish_run(from_dict(TrainConfig, task["config"]), folder, Reporter(say))
-    seconds = [line["seconds"] for line in read_events(RunFolder(folder).timing)]
+    timing = [line.get("seconds") for line in read_events(RunFolder(folder).timing)]
+    seconds = [value for value in timing if isinstance(value, int | float)]
     # The median: an epoch in which the run was stopped counts only from where it went on.
-    facts = {"metrics": metrics, "seconds_per_epoch": median(seconds)}
+    facts = {"metrics": metrics, "seconds_per_epoch": median(seconds) if seconds else None}
     return facts if was_finished else {**facts, **peak_memory()}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
-from model_compression.config import ModelConfig, TrainConfig, from_json
-from model_compression.errors import FileFormatError, UsageError
+from model_compression.config import ModelConfig, TrainConfig, from_json, located
+from model_compression.errors import FileFormatError, NotThereError, UsageError
 from model_compression.files import user_path
 
 # option → (type, place in the configuration, help)
@@ -126,7 +126,10 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
         return recipe.config
     if args.config:
         try:
-            return from_json(TrainConfig, user_path(args.config).read_text(), args.config)
+            path = user_path(args.config)
+            return located(from_json(TrainConfig, path.read_text(), args.config), path.parent)
+        except FileNotFoundError:
+            raise NotThereError(f"the config {args.config} is not there; expected a run's config.json") from None
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"cannot read the config {args.config}: {error}") from None
     return default

@@ -6,6 +6,7 @@ the budget is kept.
 """
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,20 +27,28 @@ from model_compression.compress.channels import ROUND_TO, check_reachable, cost_
 from model_compression.compress.prune import PruneConfig, finish_prune
 from model_compression.compress.quantize import CALIBRATED, ONNX, QuantizeConfig, finish_quantize
 from model_compression.compress.repair import checked_repair
-from model_compression.compress.stages import begin, check_new, read, stage, write_json
-from model_compression.config import TrainConfig
+from model_compression.compress.stages import begin, check_new, read, stage
+from model_compression.config import HERE, TrainConfig
 from model_compression.data.dataset import Dataset
-from model_compression.errors import ModelCompressionError, NotVerifiedError, RunFolderError, UsageError
-from model_compression.export.verify import verify
+from model_compression.errors import (
+    FileFormatError,
+    ModelCompressionError,
+    NotVerifiedError,
+    RunFolderError,
+    UsageError,
+)
+from model_compression.export.verify import Verification, verify
 from model_compression.export.write import export
-from model_compression.files import user_path, write_atomically
+from model_compression.files import user_path, write_atomically, write_json, write_text
+from model_compression.manifest import check_manifest, write_manifest
+from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import check_weight_bits
 from model_compression.models.weights import find_weights, read_model
 from model_compression.registry import unknown_name
 from model_compression.report.compression_stages import FILE as RESULT
-from model_compression.report.compression_stages import Stage, markdown, plot, to_plain
-from model_compression.train.observer import Observer, Silent
+from model_compression.report.compression_stages import Stage, markdown, plot, read_compression, to_plain
+from model_compression.train.observer import Observer, Silent, left_out
 from model_compression.train.prepared import Parts
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import load_data
@@ -160,9 +169,22 @@ def resume_compress(folder: str | Path, observer: Observer | None = None) -> dic
     """Continues at the stage that was interrupted. Raises RunFolderError when nothing is left to do."""
     folder = user_path(folder)
     config = read(CompressConfig, folder / FILE)
-    if (folder / ONNX).exists():
+    if _is_finished(folder):
         raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")
     return _finish(config, folder, observer or Silent())
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the file that ships is there, whole. Raises FileFormatError for what was changed since."""
+    if check_manifest(folder):
+        return True
+    shipped, quantized = folder / ONNX, folder / "quantized" / ONNX  # made before there were manifests, or killed
+    return (
+        shipped.is_file()
+        and quantized.is_file()
+        and shipped.read_bytes() == quantized.read_bytes()
+        and read_compression(folder) is not None
+    )
 
 
 def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[str, Any]:
@@ -190,7 +212,7 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
     if report is not None:
         stages.append(_quantised_stage(quantized, report, stages[-1]))
     faults = broken(config.budget, stages[-1]) if lost is None else [str(lost)]
-    result = _write_result(config, folder, stages, faults, metrics.get("teacher_test_accuracy"))
+    result = _write_result(config, folder, stages, faults, metrics.get("teacher_test_accuracy"), observer)
     if lost is not None:
         raise NotVerifiedError(f"{lost}; {folder / RESULT} says what the other stages reached") from lost
     if faults:
@@ -198,13 +220,15 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
             f"the budget is not kept: {'; '.join(faults)}; {folder / RESULT} says what was reached, and "
             f"{quantized / ONNX} is the file"
         )
-    write_atomically(folder / ONNX, (quantized / ONNX).read_bytes())  # last, and whole: it says that all is finished
+    write_atomically(folder / ONNX, (quantized / ONNX).read_bytes())
+    write_manifest(folder, (FILE, RESULT, ONNX))  # last: it says that all is finished
     return result
 
 
 def _write_result(
-    config: CompressConfig, folder: Path, stages: list[Stage], faults: list[str], teacher_accuracy: float | None
-) -> dict[str, Any]:
+    config: CompressConfig, folder: Path, stages: list[Stage], faults: list[str], teacher_accuracy: float | None,
+    observer: Observer,
+) -> dict[str, Any]:  # fmt: skip
     """Writes what the stages came to, as values, table and plot; returns the values."""
     result: dict[str, Any] = {
         "threads": torch.get_num_threads(),
@@ -214,8 +238,9 @@ def _write_result(
         "broken": faults,
     }
     write_json(folder / RESULT, result)
-    write_atomically(folder / "table.md", markdown(stages, result["threads"]).encode())
-    plot(folder / "stages.png", stages, f"{config.run.student.name} on {config.run.data.name}: accuracy and cost")
+    write_text(folder / "table.md", markdown(stages, result["threads"]))
+    with left_out(f"the plot {folder / 'stages.png'}", observer.message):
+        plot(folder / "stages.png", stages, f"{config.run.student.name} on {config.run.data.name}: accuracy and cost")
     return result
 
 
@@ -234,7 +259,7 @@ def broken(budget: Budget, shipped: Stage) -> list[str]:
 def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
     run = dataclasses.replace(config.run, epochs=config.prune_epochs or config.run.epochs)
     return PruneConfig(
-        model=str(distilled.resolve()),
+        model=f"{HERE}../{distilled.name}",
         run=run,
         resource=config.resource,
         share=config.share,
@@ -248,14 +273,14 @@ def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
 def _quantising(config: CompressConfig, last: Path) -> QuantizeConfig:
     optim = dataclasses.replace(config.run.optim, lr=config.run.optim.lr / 10)
     run = dataclasses.replace(config.run, epochs=config.quantize_epochs, optim=optim)
-    return QuantizeConfig(model=str(last.resolve()), run=run, to=config.to, max_drop=config.max_drop)
+    return QuantizeConfig(model=f"{HERE}../{last.name}", run=run, to=config.to, max_drop=config.max_drop)
 
 
 def _float_stages(name: str, run: Path, folder: Path, test: Dataset) -> list[Stage]:
     """A network in PyTorch and, exported and verified, in ONNX Runtime."""
     weights = find_weights(str(run))
     network, path = read_model(weights), folder / f"{name}-float32.onnx"
-    found = verify(path, network, test) if path.exists() else export(network, path, test)
+    found = _exported(network, path, test)
     shape = test.image_shape
     common: dict[str, Any] = {
         "name": name,
@@ -271,6 +296,14 @@ def _float_stages(name: str, run: Path, folder: Path, test: Dataset) -> list[Sta
         )
         for runtime, file, time in timed
     ]  # fmt: skip
+
+
+def _exported(network: Network, path: Path, test: Dataset) -> Verification:
+    """What ``path`` answers; a file that is damaged, or of another network, is written again."""
+    if path.exists():
+        with suppress(FileFormatError, NotVerifiedError):
+            return verify(path, network, test)
+    return export(network, path, test)
 
 
 def _quantised_stage(folder: Path, report: dict[str, Any], before: Stage) -> Stage:

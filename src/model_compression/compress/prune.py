@@ -18,9 +18,9 @@ from model_compression.checked_config import Config, PathText
 from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of, cut_channels
 from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage
-from model_compression.config import ModelConfig, TrainConfig
+from model_compression.config import HERE, ModelConfig, TrainConfig, located
 from model_compression.data.dataset import Dataset
-from model_compression.errors import RunFolderError, UsageError
+from model_compression.errors import FileFormatError, RunFolderError, UsageError
 from model_compression.files import user_path
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
@@ -81,7 +81,7 @@ def prune(config: PruneConfig, folder: str | Path, observer: Observer | None = N
     """
     folder, observer = user_path(folder), observer or Silent()
     check_new(folder)
-    check_prune(config, observer)
+    check_prune(located(config, folder), observer)
     begin(folder, FILE, config)
     return _finish(config, folder, observer)
 
@@ -91,7 +91,7 @@ def resume_prune(folder: str | Path, observer: Observer | None = None) -> dict[s
     """Continues what was interrupted; returns what `prune` does. Raises RunFolderError when nothing is left to do."""
     folder = user_path(folder)
     config = read(PruneConfig, folder / FILE)
-    if (folder / "final" / "metrics.json").exists():
+    if RunFolder(folder / "final").is_finished():
         raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is in {folder / 'final'}")
     return _finish(config, folder, observer or Silent())
 
@@ -100,7 +100,7 @@ def finish_prune(config: PruneConfig, folder: Path, observer: Observer) -> dict[
     """The metrics of what is finished, resumed or made anew, whichever ``folder`` asks for."""
     if not (folder / FILE).exists():
         return prune(config, folder, observer)
-    if read(PruneConfig, folder / FILE) != config:
+    if located(read(PruneConfig, folder / FILE), folder) != located(config, folder):
         raise RunFolderError(f"{folder} holds another pruning; choose another --out, or delete it")
     return _finish(config, folder, observer)
 
@@ -124,25 +124,33 @@ def shares(config: PruneConfig) -> dict[str, float]:
 
 
 def _finish(config: PruneConfig, folder: Path, observer: Observer) -> dict[str, dict[str, Any]]:
+    config = located(config, folder)
     source, metrics = find_weights(config.model), {}
     plan = shares(config)
     for number, (name, share) in enumerate(plan.items(), start=1):
         run, start = RunFolder(folder / name), folder / f"{name}.safetensors"
-        if not start.exists():
-            network = _cut(config, source, share, observer)
-            save_weights(start, network)
         epochs = config.run.epochs if name == "final" else config.step_epochs
-        student = ModelConfig(name=str(start.resolve()))
+        student = ModelConfig(name=f"{HERE}../{start.name}")  # beside the run, wherever the folder is moved
         repaired = dataclasses.replace(config.run, student=student, epochs=epochs)
-        if run.metrics.exists():  # whatever the folder was called when it was made
+        if run.is_finished():  # whatever the folder was called when it was made
             metrics[name] = run.read_metrics()
         else:
+            if not _is_whole(start):
+                save_weights(start, _cut(config, source, share, observer))
             observer.message(f"{name}, step {number} of {len(plan)}: {share:.1%} of the {_NAMES[config.resource]}")
             with stage(name, folder):
                 metrics[name] = finish_run(repaired, run.path, observer)
         source = run.student
         metrics[name] |= {"share": share, "density": density_of(read_model(source))}
     return metrics
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read_model(path)
+    except FileFormatError:  # not there, or damaged: the same is cut again
+        return False
+    return True
 
 
 def _cut(config: PruneConfig, source: Path, share: float, observer: Observer) -> Network:

@@ -5,7 +5,7 @@ quantisation-aware run ``trained``. A file that loses more accuracy than it may 
 """
 
 import dataclasses
-import json
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,15 @@ from model_compression.checked_config import Config, PathText
 from model_compression.compress.channels import copied
 from model_compression.compress.prune import shown_images
 from model_compression.compress.repair import checked_repair
-from model_compression.compress.stages import begin, check_new, read, stage, write_json
-from model_compression.config import ModelConfig, TrainConfig
+from model_compression.compress.stages import begin, check_new, read, stage
+from model_compression.config import HERE, ModelConfig, TrainConfig, located
 from model_compression.data.dataset import Dataset
-from model_compression.errors import MissingExtraError, NotVerifiedError, RunFolderError, UsageError
+from model_compression.errors import FileFormatError, MissingExtraError, NotVerifiedError, RunFolderError, UsageError
 from model_compression.export.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
 from model_compression.export.verify import Verification
 from model_compression.export.write import Encoding, encoded_answers, export, logits_on
-from model_compression.files import user_path
+from model_compression.files import read_json, user_path, write_json
+from model_compression.manifest import check_manifest, write_manifest
 from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
@@ -90,7 +91,7 @@ def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | No
     """
     folder, observer = user_path(folder), observer or Silent()
     check_new(folder)
-    _check(config, observer)
+    _check(located(config, folder), observer)
     begin(folder, FILE, config)
     return _finish(config, folder, observer)
 
@@ -100,7 +101,7 @@ def resume_quantize(folder: str | Path, observer: Observer | None = None) -> dic
     """Continues what was interrupted; returns what `quantize` does. Raises RunFolderError when nothing is left."""
     folder = user_path(folder)
     config = read(QuantizeConfig, folder / FILE)
-    if (folder / REPORT).exists():
+    if _is_finished(folder):
         raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")
     return _finish(config, folder, observer or Silent())
 
@@ -109,12 +110,19 @@ def finish_quantize(config: QuantizeConfig, folder: Path, observer: Observer) ->
     """The report of what is finished, resumed or made anew, whichever ``folder`` asks for."""
     if not (folder / FILE).exists():
         return quantize(config, folder, observer)
-    if read(QuantizeConfig, folder / FILE) != config:
+    if located(read(QuantizeConfig, folder / FILE), folder) != located(config, folder):
         raise RunFolderError(f"{folder} holds another quantisation; choose another --out, or delete it")
-    if (folder / REPORT).exists():
-        report: dict[str, Any] = json.loads((folder / REPORT).read_text())
-        return report
-    return _finish(config, folder, observer)
+    return read_json(folder / REPORT) if _is_finished(folder) else _finish(config, folder, observer)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether file and report are there, whole. Raises FileFormatError for those that were changed since."""
+    if check_manifest(folder):
+        return True
+    try:  # made before there were manifests, or by a process that was killed before it wrote one
+        return bool(read_json(folder / REPORT)["bytes"] == (folder / ONNX).stat().st_size)
+    except (FileFormatError, KeyError, OSError):
+        return False  # they are made again
 
 
 def _check(config: QuantizeConfig, observer: Observer) -> None:
@@ -131,7 +139,8 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
 
 def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
     train, test = load_data(config.run.data, observer.message)
-    network = copied(read_model(find_weights(config.model)))
+    weights = find_weights(located(config.model, folder))
+    network = copied(read_model(weights))
     expected = logits_on(network, test)
     trained = RunFolder(folder / "trained")
     if not trained.config.exists():
@@ -142,7 +151,9 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
             if config.to not in CALIBRATED:
                 raise
             observer.message(f"{loss}; training with its roundings")
-    options = {"body": str(find_weights(config.model).resolve())}
+    is_beside = config.model.startswith(HERE)  # then it is moved with this folder
+    body = HERE + os.path.relpath(weights.resolve(), trained.path.resolve()) if is_beside else str(weights.resolve())
+    options: dict[str, Any] = {"body": body}
     student = ModelConfig(name=NAME, options=options | ({"weight_bits": 4} if config.to == "int4" else {}))
     run = dataclasses.replace(with_own_cache(config.run, "fp32"), student=student, precision="fp32", compile="off")
     with stage("quantisation-aware training", folder):
@@ -182,6 +193,7 @@ def _written(
     found = export(network, folder / ONNX, test, encoding=encoding)
     report = _report(config, found, folder, calibration, trained=(folder / "trained").exists())
     write_json(folder / REPORT, report)
+    write_manifest(folder, (FILE, REPORT, ONNX))
     return report
 
 

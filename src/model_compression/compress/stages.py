@@ -1,6 +1,5 @@
 """Folders of several stages in turn: what each came to stays, and what was interrupted goes on where it stopped."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 from model_compression import trust
 from model_compression.config import from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError
-from model_compression.files import write_atomically, writing_failed
+from model_compression.files import plain_json, read_json, writing_failed
 
 C = TypeVar("C")
 
@@ -35,24 +34,10 @@ def begin(folder: Path, name: str, config: Any) -> None:
 
 
 def read(kind: type[C], path: Path) -> C:
-    """The configuration that `begin` wrote. Raises RunFolderError when it cannot be read."""
-    try:
-        content = path.read_bytes()
-        values = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}; start anew") from None
-    trust.read(values, path, content)
+    """The configuration that `begin` wrote. Raises FileFormatError when it cannot be read."""
+    values = read_json(path)
+    trust.read(values, path, path)
     return from_dict(kind, values, str(path))
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes plain values, indented."""
-    write_atomically(path, plain_json(values))
-
-
-def plain_json(values: Any) -> bytes:
-    """Plain values as the text of a file."""
-    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from model_compression.data.image_files import (
     size_of,
 )
 from model_compression.data.lazy import Images, LazyImages, mean_and_std
-from model_compression.errors import DataError
+from model_compression.errors import DataError, NotThereError
 from model_compression.files import user_path
 
 T = TypeVar("T")
@@ -90,6 +90,8 @@ def load_folder(
     Raises DataError for a folder that is something else, classes that differ, and images that cannot be read.
     """
     root, say = user_path(path), report or (lambda text: None)
+    if not root.exists():
+        raise NotThereError(f"{root} is not there; expected a folder that holds a folder of images for each class")
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one that holds a folder of images for each class")
     train_root, test_root = (_first_of(root, names) for names in (_TRAIN, _TEST))

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from model_compression.data.image_files import decode_image, scaled
 from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
 from model_compression.errors import DataError, MissingExtraError, UsageError
 from model_compression.files import user_path
+from model_compression.hub_connection import quick_without_network
 from model_compression.registry import unknown_name
 
 _KEYS = ("config", "image", "label", "test", "train")
@@ -120,7 +122,11 @@ def _splits(name: str, config: str | None) -> Mapping[str, Any]:
     if saved and config is not None:
         raise UsageError(f"config={config} has no effect: {folder} was saved to disk, with one configuration")
     try:
-        loaded = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(name, config)
+        if saved:
+            loaded = datasets.load_from_disk(str(folder))
+        else:
+            with nullcontext() if folder.is_dir() else quick_without_network():
+                loaded = datasets.load_dataset(name, config)
     except Exception as error:  # the library's own errors, and those of what it reads and downloads with
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise DataError(

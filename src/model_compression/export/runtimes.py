@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.errors import FileFormatError, MissingExtraError
+from model_compression.errors import FileFormatError, MissingExtraError, NotThereError
 from model_compression.export.metadata import KEY, Metadata, from_json
 
 Array = npt.NDArray[Any]
@@ -33,7 +33,7 @@ def open_file(path: Path, threads: int = 0) -> ExportedFile:
             f"{path} is a folder; expected an exported file: model-compression export {path} --out {path.name}.onnx"
         )
     if not path.is_file():
-        raise FileFormatError(f"{path} does not exist; expected a file that `model-compression export` has written")
+        raise NotThereError(f"{path} does not exist; expected a file that `model-compression export` has written")
     openers = {".onnx": _open_onnx, ".pt2": _open_program}
     if path.suffix not in openers:
         raise FileFormatError(f"{path} is of no known kind; expected a file that ends in {' or '.join(openers)}")

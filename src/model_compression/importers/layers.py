@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from model_compression.errors import FileFormatError
+from model_compression.errors import FileFormatError, NotThereError
 
 FloatArray: TypeAlias = NDArray[np.float32]
 ImageShape: TypeAlias = tuple[int, int, int]  # (C, H, W)
@@ -41,7 +41,7 @@ def starts_with(path: str | os.PathLike[str], magic: bytes) -> bool:
 
 def _read(path: Path, count: int) -> bytes:
     if not path.exists():
-        raise FileFormatError(f"{path}: no such file")
+        raise NotThereError(f"{path}: no such file")
     if not path.is_file():
         raise FileFormatError(f"{path} is a folder or a device; expected a file")
     try:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.errors import FileFormatError, MissingExtraError, ModelCompressionError, UsageError
+from model_compression.hub_connection import is_reached
 
 PREFIX = "hub:"
 WEIGHTS = "student.safetensors"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _UPLOADED = ("README.md", WEIGHTS, "config.json", "metrics.json", "environment.json", "*.onnx", "*.pt2")
-_TIMEOUT_S = 10.0
 
 
 def is_hub(name: str) -> bool:
@@ -32,7 +32,7 @@ def fetch(name: str) -> Path:
         raise UsageError(f"{name!r} names no network on the hub; expected hub:USER/REPO or hub:USER/REPO@REVISION")
     hub = _client()
     endpoint = hub.constants.ENDPOINT
-    reached = _is_reached(hub)
+    reached = is_reached()
     try:
         path = hub.hf_hub_download(found["repo"], WEIGHTS, revision=found["revision"], local_files_only=not reached)
     except hub.errors.LocalEntryNotFoundError:
@@ -66,7 +66,7 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
     Raises ModelCompressionError when the hub does not take them; then the repository is as it was.
     """
     hub = _client()
-    if not _is_reached(hub):
+    if not is_reached():
         raise ModelCompressionError(f"{hub.constants.ENDPOINT} is not reached; look at the connection, then push again")
     names = [path.name for path in uploaded_files(folder)]
     try:
@@ -76,15 +76,6 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
     except Exception as error:  # as in `fetch`
         raise ModelCompressionError(f"the hub did not take {repo}: {_line(error)}") from error
     return str(address)
-
-
-def _is_reached(hub: Any) -> bool:
-    """Whether the hub answers within a few seconds; the client itself would try for half a minute."""
-    try:
-        hub.get_session().head(hub.constants.ENDPOINT, timeout=_TIMEOUT_S)
-    except Exception:  # of the client's HTTP library
-        return False
-    return True
 
 
 def _client() -> Any:

@@ -5,7 +5,7 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from model_compression.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
 from model_compression.files import user_path
+from model_compression.hub_connection import quick_without_network
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
 
@@ -102,7 +103,8 @@ def build_hf(name: str, options: Mapping[str, Any]) -> Built:
     rest = {key: value for key, value in options.items() if key not in ("pretrained", "num_classes", "config")}
     pretrained, classes = options.get("pretrained", True), options.get("num_classes")
     classifier = transformers.AutoModelForImageClassification
-    with _quiet(transformers):
+    is_here = folder.is_dir() or ("config" in options and not pretrained)
+    with _quiet(transformers), nullcontext() if is_here else quick_without_network():
         if "config" in options:
             config, unused = transformers.AutoConfig.for_model(**options["config"]), rest
         else:
@@ -130,9 +132,9 @@ def build_hf(name: str, options: Mapping[str, Any]) -> Built:
                 raise UsageError(
                     f"{name} has no weights for {missing}: it is no trained classifier; train it as a student first"
                 )
+        preprocessing = _hf_preprocessing(path) if pretrained else None
     values = {"config": json.loads(config.to_json_string(use_diff=False))}
     size = getattr(config, "image_size", None)
-    preprocessing = _hf_preprocessing(path) if pretrained else None
     return Built(module=module, options=values, preprocessing=preprocessing, size=_pair(size) if size else None)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model_compression.errors import FileFormatError, UsageError
+from model_compression.errors import FileFormatError, NotThereError, UsageError
 from model_compression.files import user_path
 from model_compression.safe_pickle import check_torch_file
 
@@ -63,8 +63,10 @@ def find_own_weights(source: str | Path) -> tuple[Path, str]:
     if not path.exists() and "#" in path.name:
         name, _, key = path.name.rpartition("#")
         path = path.with_name(name)
+    if not path.exists():
+        raise NotThereError(f"{path} is not there; expected a weights file")
     if not path.is_file():
-        raise FileFormatError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a weights file")
+        raise FileFormatError(f"{path} is a folder; expected a weights file")
     return path, key
 
 

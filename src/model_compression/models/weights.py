@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from model_compression import trust as code
 from model_compression.checked_arguments import checked_arguments
-from model_compression.errors import FileFormatError, NumericalError, UsageError, WeightsMismatchError
+from model_compression.errors import FileFormatError, NotThereError, NumericalError, UsageError, WeightsMismatchError
 from model_compression.files import user_path
+from model_compression.manifest import check_manifest
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.bounded import bounded_by
 from model_compression.models.external import build_external, has_num_classes, is_external, library_of
@@ -26,6 +27,7 @@ from model_compression.trust import NAME
 FORMAT = "model_compression.weights/2"
 _UNSEALED_FORMAT = "model_compression.weights/1"  # without digests, as the first shipped networks
 _HEADER = "model_compression"
+_OF_A_RUN = "student.safetensors"
 _MEAN_IMAGE = "preprocessing.mean_image"
 _NAMED = 5  # tensors that an error names
 _EXPORTED = (".onnx", ".pt2")
@@ -177,8 +179,9 @@ def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
         raise no_weights(name, takes_own_file=takes_own_file)
     path = user_path(name)
     for folder in (path, path / "final"):  # of a run, or of several in turn that end there
-        if (folder / "student.safetensors").is_file():
-            return folder / "student.safetensors"
+        if (folder / _OF_A_RUN).is_file():
+            check_manifest(folder, [_OF_A_RUN])
+            return folder / _OF_A_RUN
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder without student.safetensors; expected a finished run or a file")
     if path.is_file():
@@ -186,7 +189,7 @@ def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
     if ".py:" in name:
         raise UsageError(f"{name!r} names no module; what a/nets.py builds is written a.nets:builder")
     if path.suffix or len(path.parts) > 1:
-        raise FileFormatError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
+        raise NotThereError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
     if name in MODELS:
         raise no_weights(name, takes_own_file=takes_own_file)
     raise unknown_name("model", name, [*MODELS, *shipped])

@@ -1,14 +1,14 @@
 """The stages of a compression: a table, and a plot of accuracy against size and latency, Pareto fronts marked."""
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from model_compression.errors import FileFormatError
-from model_compression.files import write_atomically
+from model_compression.files import read_json, write_atomically
+from model_compression.manifest import check_manifest
 from model_compression.report.words import count, plain
 
 FILE = "stages.json"
@@ -50,7 +50,8 @@ def read_compression(folder: Path) -> Compression | None:
         return None
     names = [field.name for field in fields(Stage)]
     try:
-        values = json.loads(path.read_text())
+        check_manifest(folder)
+        values = read_json(path)
         stages = [Stage(**{name: one[name] for name in names}) for one in values["stages"]]
         numbers = [
             n for s in stages for n in (s.size_bytes, s.parameters, s.macs, s.accuracy, *s.interval, s.median_ms)
@@ -58,8 +59,6 @@ def read_compression(folder: Path) -> Compression | None:
         if not stages or not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("a figure is missing")
         found = Compression(path=folder, stages=stages, threads=int(values["threads"]), broken=list(values["broken"]))
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileFormatError(f"{path} is not what `model-compression compress` writes: {error}") from None
     return found

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.errors import FileFormatError
+from model_compression.manifest import FILE as MANIFEST
 from model_compression.report.answers import (
     Agreement,
     Calibration,
@@ -26,7 +28,7 @@ from model_compression.report.groups import Gain, Group, gains, group_runs, shor
 from model_compression.report.predictions import Predictions
 from model_compression.report.run_files import RunFiles, find_runs, run_places
 from model_compression.report.statistics import Proportion, Summary
-from model_compression.report.words import command, environment_in_words, recipe_in_words, sentence
+from model_compression.report.words import command, count, environment_in_words, recipe_in_words, sentence
 
 SHOWN_MISTAKES = 24
 
@@ -73,11 +75,19 @@ class Report:
     details: Sequence[Detail]
     costs: Sequence[Cost]
     compressions: Sequence[Compression]
+    left_out: Sequence[str]
+    """What is damaged or was changed, so that nothing is said of it: a line each, with the reason."""
 
     @property
     def runs(self) -> list[RunFiles]:
         """Of all groups."""
         return [run for group in self.groups for run in group.runs]
+
+    @property
+    def unsealed(self) -> str:
+        """What is to be said of finished runs without a manifest; empty where there are none."""
+        number = sum(not run.sealed for group in self.groups for run in group.finished)
+        return f"{count(number, 'run')} without {MANIFEST}: a change of the files would not be seen." if number else ""
 
     def detail_of(self, group: Group) -> Detail | None:
         """What one of its runs answered."""
@@ -85,9 +95,9 @@ class Report:
 
 
 def make_report(paths: Sequence[str | Path]) -> Report:
-    """The report on the runs in folders. Raises what `find_runs` does."""
-    places = run_places(paths)
-    groups = group_runs(find_runs(places))
+    """The report on the runs in folders; what is damaged is left out. Raises what `find_runs` does."""
+    places, left_out = run_places(paths), list[str]()
+    groups = group_runs(find_runs(places, left_out.append))
     details = [detail for group in groups if (detail := _detail(group)) is not None]
     costs = [cost for series, group in enumerate(groups) if (cost := _cost(group, series, details)) is not None]
     return Report(
@@ -96,8 +106,21 @@ def make_report(paths: Sequence[str | Path]) -> Report:
         gains=gains(groups),
         details=details,
         costs=costs,
-        compressions=[found for folder in dict.fromkeys(places) if (found := read_compression(folder)) is not None],
+        compressions=_compressions(places, left_out),
+        left_out=left_out,
     )
+
+
+def _compressions(places: Sequence[Path], left_out: list[str]) -> list[Compression]:
+    found = []
+    for folder in dict.fromkeys(places):
+        try:
+            compression = read_compression(folder)
+        except FileFormatError as error:
+            left_out.append(str(error))
+            continue
+        found += [] if compression is None else [compression]
+    return found
 
 
 def interval_of(group: Group, detail: Detail | None) -> tuple[float, float] | None:
@@ -114,6 +137,7 @@ def to_plain(report: Report) -> dict[str, Any]:
     """The report as plain values, for JSON; probabilities and shares are 0 to 1."""
     return {
         "title": report.title,
+        "left_out": list(report.left_out),
         "groups": [_plain_group(group, report.detail_of(group)) for group in report.groups],
         "gains": [asdict(gain) for gain in report.gains],
         "costs": [asdict(cost) for cost in report.costs],
@@ -193,6 +217,7 @@ def _plain_group(group: Group, detail: Detail | None) -> dict[str, Any]:
                 "seed": run.seed,
                 "epochs_done": run.events[-1]["epoch"] if run.events else 0,
                 "metrics": run.metrics,
+                "sealed": run.sealed,
                 "environment": dict(run.environment),
             }
             for run in group.runs

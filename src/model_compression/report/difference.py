@@ -25,6 +25,8 @@ class Difference:
     over_seeds: PairedGain | None
     on_images: OnImages | None
     options: Sequence[tuple[str, Any, Any]]
+    left_out: Sequence[str]
+    """Runs that are damaged or were changed, with the reason."""
 
     @property
     def p_value(self) -> float | None:
@@ -44,7 +46,8 @@ def difference(first: str, second: str) -> Difference:
 
     Raises UsageError for folders with several recipes or without a finished run, and what `find_runs` does.
     """
-    a, b = _one_group(first), _one_group(second)
+    left_out: list[str] = []
+    a, b = (_one_group(folder, left_out) for folder in (first, second))
     if a.eval_set != b.eval_set:
         raise UsageError(f"accuracies are of {a.eval_set} images in {first} and of {b.eval_set} images in {second}")
     ours, theirs = ({run.seed: run for run in group.finished} for group in (a, b))
@@ -59,12 +62,18 @@ def difference(first: str, second: str) -> Difference:
         if not _is_part(place, a, b)
     ]
     return Difference(
-        first=a, second=b, seeds=seeds, over_seeds=gain, on_images=_on_images(a, b, seeds), options=options
+        first=a,
+        second=b,
+        seeds=seeds,
+        over_seeds=gain,
+        on_images=_on_images(a, b, seeds),
+        options=options,
+        left_out=left_out,
     )
 
 
-def _one_group(folder: str) -> Group:
-    groups = group_runs(find_runs([folder]))
+def _one_group(folder: str, left_out: list[str]) -> Group:
+    groups = group_runs(find_runs([folder], left_out.append))
     if len(groups) > 1:
         names = "; ".join(group.name for group in groups[:4])
         raise UsageError(

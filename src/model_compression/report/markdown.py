@@ -60,7 +60,9 @@ def _gains(report: Report) -> list[str]:
 
 
 def _unfinished(report: Report) -> list[str]:
-    return [
+    lines = [f"Left out: {plain(said)}." for said in report.left_out]
+    lines += [plain(report.unsealed)] if report.unsealed else []
+    return lines + [
         f"{plain(str(run.path))} is not finished: {run.events[-1]['epoch'] if run.events else 0} of "
         f"{run.config['epochs']} epochs."
         for run in report.runs

@@ -1,10 +1,14 @@
 """Records of runs, a JSON file each, as experiments leave them in their results folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from model_compression.errors import FileFormatError
+from model_compression.files import read_json, write_atomically
+from model_compression.manifest import with_digest, without_digest
+from model_compression.report.run_files import check_figures
 
 FAILURES = ("failed", "not_run")
 """What a record has in the place of metrics: the reason why there are none."""
@@ -23,10 +27,16 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def read_record(path: Path) -> dict[str, Any]:
     """One record: its arm and config, with metrics and events, or the reason why there are none."""
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record = without_digest(read_json(path), path)
         record["arm"], record["config"]["seed"]
         if not any(reason in record for reason in FAILURES):
-            record["metrics"], record["events"]
-    except (ValueError, KeyError, TypeError) as error:
+            record["events"]
+            check_figures(record["metrics"], path)
+    except (FileFormatError, KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path} is damaged ({error}); delete it and its run is made again") from None
     return record
+
+
+def save_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes a record with its digest: one that is changed afterwards is no longer read."""
+    write_atomically(path, (json.dumps(with_digest(record)) + "\n").encode())

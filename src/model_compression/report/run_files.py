@@ -2,16 +2,34 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_compression.config import TrainConfig, from_dict, located
 from model_compression.errors import FileFormatError, RunFolderError, UsageError
-from model_compression.files import user_path
+from model_compression.files import read_json, user_path
+from model_compression.manifest import FILE as MANIFEST
+from model_compression.manifest import check_manifest
+from model_compression.report.answers import accuracy
 from model_compression.report.predictions import Predictions, read_predictions
 
 Values = Mapping[str, Any]
+_LARGEST = 1e18  # of what is counted or measured
+STATES = ("state.safetensors", "state-previous.safetensors")
+"""What a run goes on from until it is finished."""
+_MAY_GO = ("predictions.safetensors", "environment.json", "events.jsonl", "timing.jsonl")
+"""Results without which a finished run still says what it came to, so that they may be deleted to save space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What a finished run came to; ``sealed`` says whether a manifest vouches for it, which older runs lack."""
+
+    metrics: Values
+    predictions: Predictions | None
+    sealed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +39,7 @@ class RunFiles:
     ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``, ``predictions``,
     ``student_bytes`` (of the weights file) and ``network``, whose weights it has, as "lenet" or "pruned lenet", are
     None until the run is finished; ``measured`` is what is in measure.json, as `measure --json` prints it, None
-    without one.
+    without one. ``sealed`` is that of `Results`.
     """
 
     path: Path
@@ -33,6 +51,7 @@ class RunFiles:
     student_bytes: int | None
     network: str | None
     measured: Values | None
+    sealed: bool
 
     @property
     def seed(self) -> int:
@@ -50,13 +69,28 @@ class RunFiles:
         return None if self.metrics is None else float(self.metrics[f"{self.eval_set}_accuracy"])
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[RunFiles]:
-    """The runs in the folders that `run_places` finds, each once. Raises what it does, FileFormatError for damage."""
+def find_runs(paths: Sequence[str | Path], leave_out: Callable[[str], None] | None = None) -> list[RunFiles]:
+    """The runs in the folders that `run_places` finds, each once.
+
+    ``leave_out`` is told of each run that is damaged or was changed, with the reason, and the others are returned.
+    Raises what `run_places` does, and FileFormatError for the first such run without ``leave_out``, or where no other
+    is left.
+    """
     folders: dict[Path, Path] = {}
     for place in run_places(paths):
         for folder in _run_folders(place):
             folders.setdefault(folder.resolve(), folder)
-    return [read_run(folder) for folder in folders.values()]
+    runs, faults = list[RunFiles](), list[FileFormatError]()
+    for folder in folders.values():
+        try:
+            runs.append(read_run(folder))
+        except FileFormatError as error:
+            faults.append(error)
+    if faults and (leave_out is None or not runs):
+        raise faults[0]
+    for fault in faults if leave_out is not None else ():
+        leave_out(str(fault))  # type: ignore[misc]
+    return runs
 
 
 def run_places(paths: Sequence[str | Path]) -> list[Path]:
@@ -100,53 +134,146 @@ def read_run(folder: Path, metrics: Values | None = None) -> RunFiles:
 
     Raises FileFormatError for damaged files, with their names.
     """
-    config = _object(folder / "config.json")
+    try:
+        return _read_run(folder, metrics)
+    except OSError as error:  # a folder that may not be looked into
+        raise FileFormatError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def _read_run(folder: Path, metrics: Values | None) -> RunFiles:
+    config = located(read_json(folder / "config.json"), folder)
     for key in ("student", "data", "epochs", "seed"):
         if key not in config:
             raise FileFormatError(f"{folder / 'config.json'} is not of a run: the key {key!r} is missing")
-    if not all(isinstance(config[key], Mapping) and "name" in config[key] for key in ("student", "data")):
-        raise FileFormatError(f"{folder / 'config.json'} is damaged: student and data have no name")
-    if not all(type(config[key]) is int for key in ("epochs", "seed")):
-        raise FileFormatError(f"{folder / 'config.json'} is damaged: epochs and seed are no integers")
-    if metrics is None and (folder / "metrics.json").is_file():
-        metrics = _object(folder / "metrics.json")
-    finished = metrics is not None
-    weights, predictions = folder / "student.safetensors", folder / "predictions.safetensors"
+    try:
+        data = from_dict(TrainConfig, config, str(folder / "config.json")).data.name
+    except UsageError as error:
+        raise FileFormatError(f"{folder / 'config.json'} is damaged: {error}") from None
+    results = read_results(folder, data) if metrics is None else _results(folder, metrics, data, sealed=True)
+    weights = folder / "student.safetensors"
     run = RunFiles(
         path=folder,
         config=config,
-        environment=_object(folder / "environment.json") if (folder / "environment.json").is_file() else {},
+        environment=_environment(folder / "environment.json"),
         events=_events(folder / "events.jsonl"),
-        metrics=metrics,
-        predictions=read_predictions(predictions, config["data"]["name"])
-        if finished and predictions.is_file()
-        else None,
-        student_bytes=weights.stat().st_size if finished and weights.is_file() else None,
-        network=_network(weights) if finished and weights.is_file() else None,
+        metrics=results.metrics if results else None,
+        predictions=results.predictions if results else None,
+        student_bytes=weights.stat().st_size if results and weights.is_file() else None,
+        network=_network(weights) if results and weights.is_file() else None,
         measured=_measured(folder / "measure.json"),
+        sealed=results is not None and results.sealed,
     )
     key = f"{run.eval_set}_accuracy"
     if run.metrics is not None and not _is_share(run.metrics.get(key)):
         raise FileFormatError(f"{folder / 'metrics.json'} is damaged: {key} is {run.metrics.get(key)!r}")
-    if run.metrics is not None and not isinstance(run.metrics.get("seconds", 0.0), int | float):
-        raise FileFormatError(f"{folder / 'metrics.json'} is damaged: seconds is {run.metrics['seconds']!r}")
     return run
 
 
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
+def read_results(folder: Path, data: str = "") -> Results | None:
+    """What the run in ``folder``, on ``data``, came to; None until it is finished. All readers of results come here.
 
+    A run is finished with its manifest; one that was made before there were manifests, with metrics and weights that
+    are whole, and no state to go on from. While there is a state, nothing that is damaged is an error: the run goes on.
 
-def _object(path: Path) -> dict[str, Any]:
+    Raises FileFormatError, which names the file, for results that were changed or damaged, and for metrics other than
+    those of the predictions.
+    """
+    sealed = (folder / MANIFEST).exists()
+    goes_on = has_state(folder)
+    if not sealed and (goes_on or not (folder / "metrics.json").exists()):
+        return None
     try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # of JSON or UTF-8
+        check_manifest(folder, may_lack=_MAY_GO)
+        if not sealed:
+            _check_weights(folder / "student.safetensors")
+        return _results(folder, read_json(folder / "metrics.json"), data, sealed)
+    except FileFormatError:
+        if goes_on:
+            return None
+        raise
+
+
+def has_state(folder: Path) -> bool:
+    """Whether the run in ``folder`` has a state to go on from, as it has until it is finished."""
+    return any((folder / name).is_file() for name in STATES)
+
+
+def _results(folder: Path, metrics: Values, data: str, sealed: bool) -> Results:
+    path = folder / "predictions.safetensors"
+    predictions = read_predictions(path, data) if path.is_file() else None
+    kind = "validation" if "validation_accuracy" in metrics else "test"
+    stated = {key: metrics.get(key) for key in (f"{kind}_accuracy", f"teacher_{kind}_accuracy", "teacher_agreement")}
+    if not _is_share(stated[f"{kind}_accuracy"]):
+        raise FileFormatError(
+            f"{folder / 'metrics.json'} is damaged: {kind}_accuracy is {stated[f'{kind}_accuracy']!r}"
+        )
+    for key, found in (_shares(predictions, kind) if predictions else {}).items():
+        value = stated[key]
+        if value is not None and not (_is_share(value) and abs(value - found) < 1e-9):
+            raise FileFormatError(
+                f"{folder / 'metrics.json'} states {key} {value}, and {path.name} gives {found}: one of them was "
+                "changed after the run finished"
+            )
+    check_figures(metrics, folder / "metrics.json")
+    return Results(metrics=metrics, predictions=predictions, sealed=sealed)
+
+
+def check_figures(metrics: Values, path: Path) -> None:
+    """Raises FileFormatError, naming ``path``, for a value in a run's metrics that no run writes."""
+    for key, value in metrics.items():
+        if key.endswith(("_accuracy", "_agreement", "_ece")):
+            is_right = _is_share(value)
+        elif key.endswith("_nll") or key in ("seconds", "parameters", "lr_changed_to"):
+            is_right = (value is None and key == "lr_changed_to") or _is_number(value)
+        else:
+            is_right = value is None or isinstance(value, str | int | float)
+        if not is_right:
+            raise FileFormatError(f"{path} is damaged: {key} is {value!r}")
+
+
+def _shares(found: Predictions, kind: str) -> dict[str, float]:
+    """The headline figures, computed from the answers."""
+    own = {f"{kind}_accuracy": accuracy(found.student, found.targets).share}
+    if found.teacher is None:
+        return own
+    agrees = accuracy(found.student, found.teacher.argmax(axis=1)).share
+    return {
+        **own,
+        f"teacher_{kind}_accuracy": accuracy(found.teacher, found.targets).share,
+        "teacher_agreement": agrees,
+    }
+
+
+def _check_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np"):
+            pass
+    except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
-    if not isinstance(values, dict):
-        raise FileFormatError(f"{path} is damaged: expected an object with keys, got a {type(values).__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, as one that is measured or counted."""
+    return type(value) in (int, float) and abs(value) < _LARGEST
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and bool(0 <= value <= 1)
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    values = read_json(path)
+    if type(values.get("threads", 1)) is not int or not _are_plain(values.values()):
+        raise FileFormatError(f"{path} is damaged: it holds other values than versions, names and a number of threads")
     return values
+
+
+def _are_plain(values: Iterable[Any]) -> bool:
+    return all(value is None or isinstance(value, str | int | float) for value in values)
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
@@ -154,15 +281,27 @@ def _events(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        events = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        events = [json.loads(line) for line in path.read_bytes().decode().split("\n")[:-1]]
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path} is damaged: {error}") from None
-    for event in events:
-        if not isinstance(event, dict) or type(event.get("epoch")) is not int:
-            raise FileFormatError(f"{path} is damaged: a line is not the record of an epoch")
+    if not all(isinstance(event, dict) and _is_event(event) for event in events):
+        raise FileFormatError(f"{path} is damaged: a line is not the record of an epoch")
     return events
+
+
+def _is_event(event: Values) -> bool:
+    """Whether it has an epoch and numbers; a loss may be NaN or infinite."""
+    terms = event.get("terms", {})
+    if type(event.get("epoch")) is not int or not isinstance(terms, Mapping):
+        return False
+    shares = [value for key, value in event.items() if key.endswith(("_accuracy", "_agreement"))]
+    numbers = [value for key, value in event.items() if key != "terms" and not isinstance(value, str | None)]
+    numbers += terms.values()
+    return all(_is_share(value) or value != value for value in shares) and all(
+        type(value) is float or _is_number(value) for value in numbers
+    )
 
 
 def _network(path: Path) -> str | None:
@@ -186,9 +325,15 @@ def _measured(path: Path) -> dict[str, Any] | None:
     """What `measure RUN --json` printed into it."""
     if not path.is_file():
         return None
-    values = _object(path)
+    values = read_json(path)
     needed = ("runtime", "batch", "threads", "median_ms", "p95_ms")
     entries = values.get("latency")
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and {*needed} <= {*e} for e in entries):
+    if (
+        not isinstance(entries, list)
+        or not all(isinstance(entry, dict) and {*needed} <= {*entry} for entry in entries)
+        or not all(isinstance(entry["runtime"], str) for entry in entries)
+        or not all(_is_number(entry[key]) and entry[key] > 0 for entry in entries for key in needed[1:])
+        or not _is_number(values.get("parameters", 1))
+    ):
         raise FileFormatError(f"{path} is not what `model-compression measure RUN --json` prints: no latency in it")
     return values

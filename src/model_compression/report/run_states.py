@@ -10,12 +10,11 @@ from filelock import FileLock, Timeout
 
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.report.groups import run_recipe
-from model_compression.report.run_files import RunFiles, read_run
+from model_compression.report.run_files import RunFiles, has_state, read_run
 from model_compression.report.words import sentence
 
 State = Literal["finished", "running", "stopped", "damaged"]
 _DEPTH = 3  # folders of schemes and comparisons below a folder of experiments
-_STATES = ("state.safetensors", "state-previous.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class RunState:
     @property
     def resumable(self) -> bool:
         """Whether `resume` goes on with it from a state."""
-        return self.state == "stopped" and any((self.path / name).is_file() for name in _STATES)
+        return self.state == "stopped" and has_state(self.path)
 
 
 def run_states(folder: Path) -> list[RunState]:
@@ -55,17 +54,22 @@ def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
     if (folder / "config.json").is_file():
         yield folder
     elif depth:
-        for child in folder.iterdir():
-            if child.is_dir() and not child.is_symlink():
-                yield from _run_folders(child, depth - 1)
+        try:
+            children = [child for child in folder.iterdir() if child.is_dir() and not child.is_symlink()]
+        except OSError:  # it may not be looked into, and is listed as what cannot be read
+            yield folder
+            return
+        for child in children:
+            yield from _run_folders(child, depth - 1)
 
 
 def _state(folder: Path) -> RunState:
-    written = [path.stat().st_mtime for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
-    age_s = max(0.0, time.time() - max(written, default=0.0))
+    age_s = 0.0
     try:
+        written = [path.stat().st_mtime for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
+        age_s = max(0.0, time.time() - max(written, default=0.0))
         run = read_run(folder)
-    except ModelCompressionError as error:
+    except (ModelCompressionError, OSError) as error:
         return RunState(
             path=folder, state="damaged", what=str(error), seed=None, done=0, epochs=0, accuracy=None,
             eval_set="test", age_s=age_s,

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError
-from model_compression.files import TEMPORARY, user_path, write_atomically, writing_failed
+from model_compression.files import TEMPORARY, read_json, user_path, write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
 from model_compression.trust import read, write_sealed
 
@@ -113,11 +113,10 @@ class AnswerStore:
     def _header(self) -> dict[str, dict[str, Any]]:
         path = self.folder / _FINGERPRINT
         try:
-            text = path.read_bytes()
-            content = json.loads(text)
-            read(content, path, text)
+            content = read_json(path)
+            read(content, path, path)
             return {key: dict(content[key]) for key in ("fingerprint", "origin")}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (FileFormatError, ValueError, KeyError, TypeError) as error:
             raise FileFormatError(f"{path} is damaged ({error}); delete the folder") from None
 
     @contextmanager
@@ -203,8 +202,9 @@ class AnswerStore:
     def usage(self) -> Usage:
         """How often the answers served."""
         try:
-            return Usage(**json.loads((self.folder / _USAGE).read_text()))
-        except (OSError, ValueError, TypeError):
+            counts = {key: int(value) for key, value in read_json(self.folder / _USAGE).items() if value >= 0}
+            return Usage(**counts)
+        except (FileFormatError, ValueError, TypeError, OverflowError):
             return Usage()  # only a count: without it, it begins anew
 
     def count(self, *, found: int = 0, filled: int = 0) -> None:

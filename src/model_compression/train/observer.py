@@ -1,6 +1,8 @@
 """Who watches a run: a person at a terminal, a log, or no one."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from model_compression.train.roles import Progress
@@ -51,3 +53,13 @@ class Logged(Silent):
     def message(self, text: str) -> None:
         """A warning of the logger "model_compression"."""
         logging.getLogger("model_compression").warning(text)
+
+
+@contextmanager
+def left_out(what: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Says why ``what``, which no result depends on, could not be made: no reason to end a run."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        report(f"{what} is left out: {lines[0][:200]}")

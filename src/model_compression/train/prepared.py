@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from model_compression.config import DataConfig, ModelConfig, TrainConfig, given_values
+from model_compression.config import DataConfig, ModelConfig, TrainConfig, given_values, located
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
@@ -45,9 +46,14 @@ class Parts:
 
 
 class Prepared:
-    """Data, networks and trainer of a run, all checked before anything is written."""
+    """Data, networks and trainer of a run, all checked before anything is written.
 
-    def __init__(self, config: TrainConfig, observer: Observer, parts: Parts):
+    ``folder`` is the run's, where names in ``config`` are relative to it.
+    """
+
+    def __init__(self, config: TrainConfig, observer: Observer, parts: Parts, folder: Path | None = None):
+        self._recorded = config  # with names that a folder keeps when it is moved
+        config = config if folder is None else located(config, folder)
         if config.method is not None:
             create_method(config.method)  # names and values, before minutes go into data and teacher
         check_trackers(config)
@@ -169,7 +175,7 @@ class Prepared:
     @cached_property
     def identity(self) -> dict[str, str]:
         """Digests of what a run must find unchanged to be continued; where the data lies may change."""
-        config = self.trainer.config
+        config = self._recorded
         data = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
         config = dataclasses.replace(config, data=data, teacher_cache="auto")
         digests = {

@@ -1,7 +1,7 @@
 """A run folder: everything about one run, and nothing of another."""
 
-import json
 import platform
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from filelock import FileLock, Timeout
 
 from model_compression._version import __version__
 from model_compression.config import TrainConfig, flat, from_json, is_given, to_dict, to_json
-from model_compression.errors import ModelCompressionError, RunFolderError
-from model_compression.files import TEMPORARY, user_path, write_atomically, writing_failed
-from model_compression.train.checkpoint import delete_states, previous
+from model_compression.errors import FileFormatError, ModelCompressionError, NotThereError, RunFolderError
+from model_compression.files import TEMPORARY, read_json, user_path, write_json, writing_failed
+from model_compression.manifest import FILE as MANIFEST
+from model_compression.manifest import check_manifest, write_manifest
+from model_compression.report.run_files import has_state, read_results
+from model_compression.train.checkpoint import delete_states
 from model_compression.trust import write_sealed
 
 _LOCK = ".lock"
@@ -24,8 +27,9 @@ class RunFolder:
     """The files of a run.
 
     config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl; when finished metrics.json,
-    student.safetensors, its model card README.md, and predictions.safetensors (test logits of student and teacher);
-    until then state.safetensors and the state before it, state-previous.safetensors.
+    student.safetensors, its model card README.md, predictions.safetensors (test logits of student and teacher), and,
+    last, manifest.json with the digests of all but the card; until then state.safetensors and the state before it,
+    state-previous.safetensors.
     """
 
     def __init__(self, path: str | Path):
@@ -38,6 +42,7 @@ class RunFolder:
         self.card = self.path / "README.md"
         self.student = self.path / "student.safetensors"
         self.predictions = self.path / "predictions.safetensors"
+        self.manifest = self.path / MANIFEST
         self.state = self.path / "state.safetensors"
         self._lock = FileLock(self.path / _LOCK)
 
@@ -66,9 +71,9 @@ class RunFolder:
         another = "choose another folder (--out, run_dir in Python)"
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file, not a folder; {another}")
-        if self.metrics.exists():
+        if self.manifest.exists() or self.metrics.exists():
             remedy = f"that run is finished; {another}"
-        elif self.state.exists() or previous(self.state).exists():
+        elif has_state(self.path):
             remedy = f"continue that run with: {self.way_on}"
         elif self.config.exists():
             remedy = f"that run stopped before its first save; {another}, or start it again with: {self.way_on}"
@@ -101,39 +106,56 @@ class RunFolder:
         """Gives the folder back. The file stays: to unlink it could hand the lock to two processes."""
         self._lock.release()
 
-    def mend(self) -> None:
+    def mend(self, report: Callable[[str], None] = lambda message: None) -> None:
         """Does what a process that was killed here left undone; the folder must be locked."""
         for path in self.path.glob(TEMPORARY):
             path.unlink(missing_ok=True)
-        if not self.environment.exists():
-            self.write_json(self.environment, environment())
-        if self.metrics.exists():
+        if self.manifest.exists() and self.is_finished():
             delete_states(self.state)
+            return
+        try:
+            read_json(self.environment)
+        except FileFormatError as error:
+            if self.environment.exists():
+                report(f"{error}; it is written anew, as of this process")
+            write_json(self.environment, environment())
+
+    def is_finished(self) -> bool:
+        """Whether the run's results are there, whole. Raises FileFormatError for those that were changed or damaged."""
+        return read_results(self.path) is not None
+
+    def begin(self) -> None:
+        """Takes away what says that the run is finished, before it trains on."""
+        self.manifest.unlink(missing_ok=True)
+        self.metrics.unlink(missing_ok=True)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Writes the metrics, then the manifest, with which the run is finished, and deletes the states."""
+        write_json(self.metrics, metrics)
+        logs = [self.events, self.timing]
+        results = [self.config, self.environment, *logs, self.metrics, self.predictions, self.student]
+        write_manifest(self.path, [path.name for path in (*results, *self.path.glob("peer-*.safetensors"))])
+        delete_states(self.state)
 
     def read_config(self) -> TrainConfig:
         """The run's configuration. Raises RunFolderError when there is no run."""
         if not self.config.is_file():
             if not self.path.exists():
-                raise RunFolderError(f"{self.path} is not there; expected the folder of a run, as runs/mine")
+                raise NotThereError(f"{self.path} is not there; expected the folder of a run, as runs/mine")
             raise RunFolderError(f"{self.path} is not a run folder: it has no config.json")
+        if not has_state(self.path):
+            check_manifest(self.path, [self.config.name])
         try:
             return from_json(TrainConfig, self.config.read_text(), str(self.config))
         except UnicodeDecodeError as error:
             raise RunFolderError(f"{self.config} is damaged: {error}; start a new run") from None
 
     def read_metrics(self) -> dict[str, Any]:
-        """The figures of a finished run. Raises RunFolderError for an unfinished one."""
-        if not self.metrics.is_file():
+        """The figures of a finished run. Raises RunFolderError for an unfinished one, and what `is_finished` does."""
+        found = read_results(self.path)
+        if found is None:
             raise RunFolderError(f"{self.path} has no metrics.json: the run is not finished; resume it")
-        try:
-            metrics: dict[str, Any] = json.loads(self.metrics.read_text())
-        except ValueError as error:  # of JSON or UTF-8
-            raise RunFolderError(f"{self.metrics} is damaged: {error}; start a new run") from None
-        return metrics
-
-    def write_json(self, path: Path, values: Any) -> None:
-        """Writes plain values, indented."""
-        write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+        return dict(found.metrics)
 
 
 def environment() -> dict[str, Any]:

@@ -34,11 +34,12 @@ class RunLoop:
         self._config, self._prepared, self._run, self._observer = config, prepared, run, observer
         self._trainer, self._stopped = prepared.trainer, stopped
         progress: dict[str, Any] = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
+        logs: dict[str, Any] = progress.get("logs", {})  # states of before have no copy
         if state is not None:
             self._trainer.restore(state)
         self._trainer.report = observer.message
-        self._events = EventLog(run.events, progress["events"])
-        self._timing = EventLog(run.timing, progress["timing"])
+        self._events = EventLog(run.events, progress["events"], logs.get("events"), observer.message)
+        self._timing = EventLog(run.timing, progress["timing"], logs.get("timing"), observer.message)
         self._begun: float = time.monotonic() - progress["seconds"]
 
     @property
@@ -89,7 +90,14 @@ class RunLoop:
 
     def _save(self) -> None:
         counts = {"events": self._events.count, "timing": self._timing.count, "seconds": self.seconds}
-        facts = {"step": self._trainer.step, "code": self._prepared.code, **self._prepared.identity, **counts}
+        logs = {"events": self._events.events, "timing": self._timing.events}
+        facts = {
+            "step": self._trainer.step,
+            "code": self._prepared.code,
+            **self._prepared.identity,
+            **counts,
+            "logs": logs,
+        }
         save_state(self._run.state, State(tensors=self._trainer.state(), progress=facts))
 
     def _watch(self, progress: Progress) -> None:

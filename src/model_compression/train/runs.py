@@ -12,20 +12,20 @@ import torch
 from safetensors.torch import save
 
 from model_compression.checked_arguments import checked_arguments
-from model_compression.config import TrainConfig, flat, to_dict
+from model_compression.config import TrainConfig, flat, located, to_dict
 from model_compression.data.dataset import Dataset
 from model_compression.errors import Interrupted, RunFolderError, UsageError
-from model_compression.files import write_atomically
+from model_compression.files import write_atomically, write_text
 from model_compression.models.base import Network
 from model_compression.models.weights import save_weights
 from model_compression.report.answers import mistaken_rows
 from model_compression.report.model_card import model_card
 from model_compression.report.run_files import read_run
 from model_compression.teachers.cache import CachedTeacher
-from model_compression.train.checkpoint import State, delete_states, load_state
+from model_compression.train.checkpoint import State, load_state
 from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import read_events
-from model_compression.train.observer import Observer, Silent
+from model_compression.train.observer import Observer, Silent, left_out
 from model_compression.train.prepared import Parts, Prepared
 from model_compression.train.reused_classifier import num_parameters
 from model_compression.train.run_folder import RunFolder
@@ -59,7 +59,9 @@ def start_run(
     run = RunFolder(folder)
     run.check_free()
     observer = observer or Silent()
-    prepared = Prepared(config, observer, parts or Parts())  # before the folder: a usage error leaves nothing behind
+    prepared = Prepared(
+        config, observer, parts or Parts(), run.path
+    )  # before the folder: a usage error leaves nothing behind
     run.create(config)
     try:
         metrics = _train(config, prepared, run, observer, None)
@@ -93,8 +95,8 @@ def resume_run(
     observer, config = observer or Silent(), run.read_config()
     run.lock()
     try:
-        run.mend()
-        if run.metrics.exists():  # seen under the lock: another process may just have finished it
+        run.mend(observer.message)
+        if run.is_finished():  # seen under the lock: another process may just have finished it
             raise RunFolderError(
                 f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}"
             )
@@ -104,10 +106,11 @@ def resume_run(
         if lr is not None:
             _check_lr(run, config, state, lr)
         with all_files(trust):
-            prepared = Prepared(config, observer, parts or Parts())
+            prepared = Prepared(config, observer, parts or Parts(), run.path)
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
             _say_changed_code(run, prepared.code, state, observer)
+        run.begin()
         metrics = _train(config, prepared, run, observer, state, lr)
         finished(prepared.trainer.network.deployed())
         return metrics
@@ -147,7 +150,7 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
     run = RunFolder(folder)
     if run.config.exists():
         check_same(folder, config)
-    if run.config.exists() and run.metrics.exists():
+    if run.config.exists() and run.is_finished():
         return run.read_metrics()
     with stop_requests() as stopped:
         metrics = resume_run(folder, observer) if run.config.exists() else start_run(config, folder, observer)
@@ -161,7 +164,8 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
 
 def check_same(folder: str | Path, config: TrainConfig) -> None:
     """Raises RunFolderError unless ``folder`` holds a run of ``config``."""
-    own, wanted = (flat(to_dict(one)) for one in (RunFolder(folder).read_config(), config))
+    run = RunFolder(folder)
+    own, wanted = (flat(to_dict(located(one, run.path))) for one in (run.read_config(), config))
     differing = [
         f"{key} {own.get(key, 'none')} there, {wanted.get(key, 'none')} here"
         for key in sorted(own.keys() | wanted.keys())
@@ -227,7 +231,7 @@ def _train(
             loop.change_lr(lr)
         with open_trackers(config, run.path, loop.next_epoch, observer.message) as trackers:
             loop.train(trackers)
-            metrics = _finish(config, prepared, run, loop.seconds)  # a signal that comes now changes nothing
+            metrics = _finish(config, prepared, run, loop.seconds, observer)  # a signal changes nothing now
             for tracker in trackers:
                 tracker.close(metrics)
             return metrics
@@ -240,7 +244,9 @@ def _rows_to_show(logits: torch.Tensor, answers: torch.Tensor | None, eval_set: 
     return np.union1d(np.arange(min(_FIRST_SHOWN, viewable)), wrong[wrong < viewable][:_MISTAKES_SHOWN])
 
 
-def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float) -> dict[str, Any]:
+def _finish(
+    config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float, observer: Observer
+) -> dict[str, Any]:
     """Evaluates the last epoch's network, as it is saved, and writes weights, predictions and metrics."""
     network = prepared.trainer.network.deployed().to(prepared.device)
     targets = torch.from_numpy(prepared.eval_set.labels)
@@ -276,7 +282,7 @@ def _finish(config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: fl
     own = {"class_names": list(prepared.eval_set.class_names), "image_shape": list(prepared.eval_set.image_shape)}
     save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
-    write_atomically(run.card, model_card(read_run(run.path, metrics)).encode())
-    run.write_json(run.metrics, metrics)  # last: with it the run is finished
-    delete_states(run.state)
+    with left_out(f"the model card {run.card}", observer.message):
+        write_text(run.card, model_card(read_run(run.path, metrics)))
+    run.finish(metrics)
     return metrics

@@ -11,16 +11,15 @@ Each stage is a run of its own in the scheme's folder. What is finished stays, w
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config
-from model_compression.config import ModelConfig, TrainConfig, from_dict, to_dict
+from model_compression.config import HERE, ModelConfig, TrainConfig, from_dict, located, to_dict
 from model_compression.errors import Interrupted, RunFolderError, UsageError
-from model_compression.files import user_path, writing_failed
+from model_compression.files import plain_json, read_json, user_path, writing_failed
 from model_compression.models.base import Network
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
@@ -56,8 +55,8 @@ class SchemeConfig(Config):
             raise UsageError("scheme 'takd' needs a teacher, which teaches the first assistant")
 
 
-def stages_of(config: SchemeConfig, folder: Path) -> dict[str, TrainConfig]:
-    """The runs of a scheme in ``folder`` by name, in order. Generations have seeds of their own."""
+def stages_of(config: SchemeConfig) -> dict[str, TrainConfig]:
+    """The runs of a scheme by name, in order. Generations have seeds of their own."""
     run, stages = config.run, dict[str, TrainConfig]()
     if config.scheme == "self":
         count = config.generations
@@ -76,7 +75,7 @@ def stages_of(config: SchemeConfig, folder: Path) -> dict[str, TrainConfig]:
             seed=run.seed + (SEED_STRIDE * number if config.scheme == "self" else 0),
             allow_weak_teacher=run.allow_weak_teacher or number > 0,  # what a stage came to is what is asked for
         )
-        teacher = ModelConfig(name=str(folder.resolve() / name))
+        teacher = ModelConfig(name=f"{HERE}../{name}")  # beside it, wherever the folder is moved
     return stages
 
 
@@ -94,13 +93,13 @@ def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | No
         raise RunFolderError(f"{folder} holds a scheme: {remedy}, or choose another folder with --out")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunFolderError(f"{folder} exists and is not an empty folder; choose another with --out")
-    stages = stages_of(config, folder)
+    stages = stages_of(config)
     _check(list(stages.values()), observer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise writing_failed(folder, error) from error
-    write_sealed(folder / _FILE, to_dict(config), (json.dumps(to_dict(config), indent=2) + "\n").encode())
+    write_sealed(folder / _FILE, to_dict(config), plain_json(to_dict(config)))
     return _finish(stages, folder, observer)
 
 
@@ -120,14 +119,10 @@ def resume_scheme(
     Raises RunFolderError when there is nothing to continue, and what `resume_run` raises.
     """
     folder = user_path(folder)
-    try:
-        content = (folder / _FILE).read_bytes()
-        values = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{folder / _FILE} cannot be read: {error}; start the scheme anew") from None
-    read(values, folder / _FILE, content)
-    stages = stages_of(from_dict(SchemeConfig, values, str(folder / _FILE)), folder)
-    if all((folder / name / "metrics.json").exists() for name in stages):
+    values = read_json(folder / _FILE)
+    read(values, folder / _FILE, folder / _FILE)
+    stages = stages_of(from_dict(SchemeConfig, values, str(folder / _FILE)))
+    if all(RunFolder(folder / name).is_finished() for name in stages):
         raise RunFolderError(
             f"{folder} is finished: there is nothing to resume; its result is in {folder / [*stages][-1]}"
         )
@@ -149,10 +144,10 @@ def _check(stages: list[TrainConfig], observer: Observer) -> None:
 def _finish(stages: dict[str, TrainConfig], folder: Path, observer: Observer) -> dict[str, dict[str, Any]]:
     metrics = {}
     for number, (name, config) in enumerate(stages.items(), start=1):
-        source = config.teacher.name if config.teacher else "labels"
+        source = located(config.teacher.name, folder / name) if config.teacher else "labels"
         observer.message(f"{name}, stage {number} of {len(stages)}: {config.student.name} from {source}")
         stage = RunFolder(folder / name)
-        if stage.metrics.exists():  # whatever the folder was called when it was made
+        if stage.is_finished():  # whatever the folder was called when it was made
             metrics[name] = stage.read_metrics()
             continue
         try:

@@ -68,26 +68,39 @@ class WeightsAndBiases:
         )
         stored = f"offline; send it with: wandb sync {Path(self._run.dir).parent}"
         report(f"Weights & Biases: {stored if self._run.offline else self._run.url}")
-        self._report = report
 
     def epoch(self, event: dict[str, Any]) -> None:
         """Adds the numbers of an epoch's event."""
-        with self._left_out():
-            self._run.log(_numbers(event), step=event["epoch"])
+        self._run.log(_numbers(event), step=event["epoch"])
 
     def close(self, metrics: dict[str, Any] | None) -> None:
         """Sends what is left; ``metrics`` become the run's summary."""
-        with self._left_out():
-            self._run.summary.update(metrics or {})
-            self._run.finish(exit_code=0 if metrics else 1)
+        self._run.summary.update(metrics or {})
+        self._run.finish(exit_code=0 if metrics else 1)
+
+
+class _Guarded:
+    """A tracker whose errors, of its client, the disk or the network, are said and are no reason to end the run."""
+
+    def __init__(self, tracker: Tracker, name: str, report: Callable[[str], None]):
+        self._tracker, self._name, self._report = tracker, name, report
+
+    def epoch(self, event: dict[str, Any]) -> None:
+        """Passes the event on."""
+        with self._guard():
+            self._tracker.epoch(event)
+
+    def close(self, metrics: dict[str, Any] | None) -> None:
+        """Passes the end on."""
+        with self._guard():
+            self._tracker.close(metrics)
 
     @contextmanager
-    def _left_out(self) -> Iterator[None]:
-        """Says what could not be sent: an error of the client or of the network is no reason to end the run."""
+    def _guard(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            self._report(f"Weights & Biases did not take the numbers, the run goes on: {_first_line(error)}")
+            self._report(f"{self._name} did not take the numbers, the run goes on: {_first_line(error)}")
 
 
 def check_trackers(config: TrainConfig) -> None:
@@ -116,14 +129,17 @@ def open_trackers(
     config: TrainConfig, folder: Path, first_epoch: int, report: Callable[[str], None]
 ) -> Iterator[Sequence[Tracker]]:
     """The trackers of a run that begins with ``first_epoch``; they are closed as stopped unless they were before."""
-    trackers: list[Tracker] = []
+    makers: dict[str, Callable[[], Tracker]] = {}
     if config.tensorboard:
-        trackers.append(TensorBoard(folder, first_epoch))
+        makers["TensorBoard"] = lambda: TensorBoard(folder, first_epoch)
     if config.wandb:
+        makers["Weights & Biases"] = lambda: WeightsAndBiases(config.wandb, folder, config, report)
+    trackers = list[Tracker]()
+    for name, make in makers.items():
         try:
-            trackers.append(WeightsAndBiases(config.wandb, folder, config, report))
-        except Exception as error:  # of its client or of the network: no reason not to train
-            report(f"Weights & Biases is not reached, the run goes on without it: {_first_line(error)}")
+            trackers.append(_Guarded(make(), name, report))
+        except Exception as error:  # of a client, the disk or the network: no reason not to train
+            report(f"{name} is not reached, the run goes on without it: {_first_line(error)}")
     try:
         yield trackers
     except BaseException:

@@ -34,7 +34,7 @@ TYPOS = [
     (["methods", "kdd"], 2, "unknown method 'kdd'"),
     (["distill", "--student", "lenett"], 2, "unknown model 'lenett'; did you mean 'lenet'"),
     (["distill", "--teacher", "nin-cifar10,nin-cifar11"], 2, "unknown model 'nin-cifar11'; did you mean 'nin-cifar10'"),
-    (["doctor", "--teacher", "runs/none"], 1, "runs/none does not exist"),
+    (["doctor", "--teacher", "runs/none"], 2, "runs/none does not exist"),
     (["test", "--model", "nowhere"], 2, "unknown model 'nowhere'"),
     (["train", "--student", "my_nets:small"], 2, "cannot import 'my_nets' of 'my_nets:small': ModuleNotFoundError"),
     (["train", "--augmentation", "flpi"], 2, "unknown augmentation 'flpi'; did you mean 'flip'?"),
@@ -42,14 +42,14 @@ TYPOS = [
     (["train", "--device", "gpu"], 2, "device must be auto, cpu, cuda or mps, got 'gpu'"),
     (["train", "--data", "cifar11"], 2, "unknown data set 'cifar11'; did you mean 'cifar10'"),
     (["data", "cifar11"], 2, "unknown data set 'cifar11'; did you mean 'cifar10'"),
-    (["train", "--data", "folder:none"], 1, "none is not a folder"),
+    (["train", "--data", "folder:none"], 2, "none is not there; expected a folder"),
     (["train", "--recipe", "lenet-cifar"], 2, "unknown recipe 'lenet-cifar'; did you mean 'lenet-cifar10'"),
     (["train", "--lr", "1x"], 2, "--lr must be a number, got '1x'"),
     (["train", "--epochs", "2.5"], 2, "--epochs must be an integer, got '2.5'"),
     (["train", "--batch-size", "0"], 2, "batch_size must be a finite number of at least 1, got 0"),
     (["quantize", "nin-cifar10", "--to", "int9"], 2, "unknown precision 'int9'; did you mean 'int8'"),
     (["test", "--model", "nin-cifar10", "--split", "tset"], 2, "unknown --split 'tset'; did you mean 'test'"),
-    (["resume", "nowhere"], 1, "nowhere is not there; expected the folder of a run"),
+    (["resume", "nowhere"], 2, "nowhere is not there; expected the folder of a run"),
 ]
 
 

@@ -75,7 +75,7 @@ def test_names_say_what_differs_and_no_more(tmp_path):
 def test_where_things_lie_and_new_options_are_of_no_matter(tmp_path):
     config = json.loads((write_run(tmp_path / "a") / "config.json").read_text())
     write_run(tmp_path / "b", seed=1)
-    config |= {"seed": 1, "device": "cuda", "teacher_cache": True, "tensorboard": True}
+    config |= {"seed": 1, "device": "cuda", "teacher_cache": "off", "tensorboard": True}
     del config["compile"], config["method"]["first_stage_epochs"], config["data"]["cutout"]  # of an older version
     (tmp_path / "b" / "config.json").write_text(json.dumps(config))
     assert len(group_runs(find_runs([tmp_path]))) == 1

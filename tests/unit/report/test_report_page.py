@@ -6,11 +6,10 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from written_runs import measured, write_compression, write_run
+from written_runs import measured, write_compression, write_run, write_weights
 
 from model_compression.cli.main import main
 from model_compression.config import ModelConfig
-from model_compression.errors import FileFormatError
 from model_compression.report.contents import make_report, to_plain
 from model_compression.report.html import to_html
 from model_compression.report.markdown import to_markdown
@@ -137,7 +136,7 @@ def test_many_classes_are_shown_by_their_largest_confusions(tmp_path):
 def test_latency_is_drawn_where_it_was_measured(tmp_path):
     for name, method, milliseconds in (("a", "kd", 0.5), ("b", "dkd", 0.25)):
         (write_run(tmp_path / name, method) / "measure.json").write_text(measured(milliseconds))
-    (tmp_path / "b" / "student.safetensors").write_bytes(bytes(2500))
+    write_weights(tmp_path / "b", 2500)
     page = Page(to_html(make_report([tmp_path])))
     charts = [attributes["aria-label"] for _, attributes in page.elements if "data-lines" in attributes]
     assert charts[2:5] == ["Size", "Latency in PyTorch", "Latency in ONNX Runtime"]
@@ -169,13 +168,13 @@ def test_stages_of_a_compression_are_on_every_page(tmp_path, capsys):
 def test_damaged_stages_are_named(tmp_path, text):
     folder = write_compression(tmp_path / "small")
     (folder / "stages.json").write_text(text)
-    with pytest.raises(FileFormatError, match=r"small/stages\.json is not what `model-compression compress` writes: "):
-        make_report([folder])
+    (said,) = make_report([folder]).left_out
+    assert re.search(r"small/stages\.json is (not what `model-compression compress` writes|damaged): ", said)
 
 
 def test_sizes_that_are_all_but_equal_are_not_drawn(tmp_path):
     for name, method, count in (("a", "kd", 5000), ("b", "dkd", 5040)):
-        (write_run(tmp_path / name, method) / "student.safetensors").write_bytes(bytes(count))
+        write_weights(write_run(tmp_path / name, method), count)
     assert "Size" not in to_html(make_report([tmp_path]))
 
 

@@ -51,8 +51,10 @@ def test_validation_accuracy_is_that_of_runs_that_hold_images_out(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config["data"]["validation"] = 50
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "metrics.json").write_text('{"validation_accuracy": 0.25}')
-    assert (read_run(folder).eval_set, read_run(folder).accuracy) == ("validation", 0.25)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    share = metrics.pop("test_accuracy")
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "validation_accuracy": share}))
+    assert (read_run(folder).eval_set, read_run(folder).accuracy) == ("validation", share)
 
 
 def test_paths_without_a_run_are_refused(tmp_path):
@@ -73,8 +75,12 @@ def test_paths_without_a_run_are_refused(tmp_path):
         ("config.json", "{", "config.json is damaged"),
         ("config.json", "[]", "config.json is damaged: expected an object"),
         ("config.json", "{}", "the key 'student' is missing"),
-        ("config.json", '{"student": 1, "data": {}, "epochs": 1, "seed": 0}', "have no name"),
-        ("config.json", '{"student": {"name": "a"}, "data": {"name": "b"}, "epochs": "1", "seed": 0}', "no integers"),
+        ("config.json", '{"student": 1, "data": {}, "epochs": 1, "seed": 0}', "student must be a ModelConfig"),
+        (
+            "config.json",
+            '{"student": {"name": "a"}, "data": {"name": "b"}, "epochs": "1", "seed": 0}',
+            "epochs must be an integer",
+        ),
         ("config.json", b"\xff\xfe", "config.json is damaged"),
         ("environment.json", "nonsense", "environment.json is damaged"),
         ("metrics.json", "{}", "metrics.json is damaged: test_accuracy is None"),
