@@ -13,6 +13,7 @@ from model_compression.config import ModelConfig, located
 from model_compression.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
+from model_compression.report.run_files import read_run
 from model_compression.train import runs, schemes
 from model_compression.train.mutual import METHOD
 from model_compression.train.runs import resume_run, start_run
@@ -41,7 +42,7 @@ def test_generations_are_taught_by_the_one_before(tiny, tmp_path, watcher):
     stages = ["generation-1", "generation-2", "generation-3"]
     assert list(metrics) == stages
     assert "teacher_agreement" not in metrics["generation-1"]  # it learned from labels
-    configs = [json.loads((tmp_path / "s" / stage / "config.json").read_text()) for stage in stages]
+    configs = [read_run(tmp_path / "s" / stage).config for stage in stages]
     assert [config["teacher"] and config["teacher"]["name"] for config in configs] == [
         None,
         str(tmp_path / "s" / "generation-1"),
