@@ -73,7 +73,7 @@ class OutOfMemoryError(ModelCompressionError):
     """Memory ran out; the message names a number of images that fits, or what else would help."""
 
 
-class NotThereError(UsageError, FileFormatError, RunFolderError):
+class NotThereError(UsageError, DataError, FileFormatError, RunFolderError):
     """A path that the user gave leads to nothing. Exit code 2, whatever was expected there."""
 
 

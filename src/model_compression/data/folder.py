@@ -127,6 +127,8 @@ def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
     Raises DataError where there are none, or one cannot be read.
     """
     root = user_path(path)
+    if not root.exists():
+        raise NotThereError(f"{root} is not there; expected a folder that holds images")
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one that holds images")
     channels, height, width = like.image_shape

@@ -82,7 +82,7 @@ def test_images_are_scaled_cropped_turned_and_made_rgb(tmp_path):
 
 
 def test_what_is_wrong_with_a_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="is not there; expected a folder"):
         load_folder(tmp_path / "missing")
     with pytest.raises(
         DataError, match="holds no folders; expected a folder of images for each of at least two classes"
@@ -157,7 +157,7 @@ def test_unlabelled_images_take_the_size_and_figures_of_what_they_stand_in_for(t
     labelled, _ = load_folder(tmp_path / "labelled")
     assert (len(train), train.image_shape, train.labelled) == (6, (3, 4, 6), False)
     assert (train.mean, train.std, train.class_names) == (labelled.mean, labelled.std, test.class_names)
-    with pytest.raises(DataError, match="nowhere is not a folder; expected one that holds images"):
+    with pytest.raises(DataError, match="nowhere is not there; expected a folder that holds images"):
         load_dataset("synthetic", unlabelled=f"folder:{tmp_path / 'nowhere'}")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):

@@ -103,13 +103,14 @@ def test_push_to_what_is_no_repository_is_refused(hub, run, repo, capsys):
 
 def test_push_of_what_cannot_be_pushed_is_refused(hub, run, tmp_path, capsys):
     metrics = (run / "metrics.json").read_text()
-    for text, message in (("{", "metrics.json is damaged"), ('{"test_accuracy": NaN}', "test_accuracy is nan")):
-        (run / "metrics.json").write_text(text)
-        assert main(["push", str(run), "me/tiny", "--dry-run"]) == 1
-        assert message in capsys.readouterr().err
+    (run / "metrics.json").write_text('{"test_accuracy": 1.0}')
+    assert main(["push", str(run), "me/tiny", "--dry-run"]) == 1
+    assert "metrics.json was changed after it was finished" in capsys.readouterr().err
     (run / "metrics.json").unlink()
     assert main(["push", str(run), "me/tiny"]) == 1
-    assert "the run is not finished" in capsys.readouterr().err
+    assert "metrics.json is missing" in capsys.readouterr().err
+    assert main(["push", str(tmp_path / "none"), "me/tiny"]) == 2
+    assert "none is not there; expected the folder of a run" in capsys.readouterr().err
     assert main(["push", str(tmp_path), "me/tiny"]) == 1
     assert "is no run folder" in capsys.readouterr().err
     (run / "metrics.json").write_text(metrics)
