@@ -19,7 +19,7 @@ help:
 	@echo 'make test-slow  the slow tests'
 	@echo 'make browser    what tests of pages need, by npm: Chromium and onnxruntime-web; test does so as well'
 	@echo 'make bench      the benchmarks, an hour of an idle machine; results/benchmarks/'
-	@echo 'make fuzz       each parser for a minute, with atheris'
+	@echo 'make fuzz       10,000 calls with wrong values, then each parser for a minute, with atheris'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make format     ruff, in place'
 	@echo 'make wheel      the package as a file, in dist/'

@@ -16,14 +16,15 @@ from model_compression.errors import UsageError, shown
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     int: "an integer of 64 bits",
     float: "a finite number",
     str: "text",
     bool: "True or False",
     dict: "a dictionary",
+    type(None): "None",
+    collections.abc.Sequence: "a list or tuple",
 }
-_WORDS |= {type(None): "None", collections.abc.Sequence: "a list or tuple", collections.abc.Callable: "a function"}  # type: ignore[dict-item]
 
 
 def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -51,15 +52,18 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 def _checked(hint: Any, value: Any, name: str) -> Any:
     arms = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if not any(_fits(arm, value) for arm in arms):
-        wanted = dict.fromkeys(_called(get_origin(arm) or arm) for arm in arms)
+        wanted = dict.fromkeys(_called(arm) for arm in arms)
         raise UsageError(f"{name} must be {' or '.join(wanted)}, got {shown(value)}")
     is_numpys = isinstance(value, numbers.Integral) and not isinstance(value, int)
     return int(value) if is_numpys and int in arms else value  # which torch does not take for a seed
 
 
-def _called(kind: Any) -> str:
+def _called(arm: Any) -> str:
+    kind = get_origin(arm) or arm
+    if kind is collections.abc.Callable:
+        return "a function"
     if kind in _WORDS:
-        return _WORDS[kind]
+        return _WORDS[kind] + (" of texts" if get_args(arm) == (str,) else "")
     return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
 
 
@@ -83,5 +87,7 @@ def _fits(arm: Any, value: Any) -> bool:
         names = [name for name in vars(kind) if not name.startswith("_")]
         return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in names)
     if kind is collections.abc.Sequence:
-        return isinstance(value, collections.abc.Sequence) and not isinstance(value, str | bytes)
+        if not isinstance(value, collections.abc.Sequence) or isinstance(value, str | bytes):
+            return False
+        return get_args(arm) != (str,) or all(isinstance(entry, str) for entry in value)
     return isinstance(value, os.PathLike if kind.__name__ == "Path" else kind)

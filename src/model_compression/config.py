@@ -12,6 +12,7 @@ from model_compression import trust
 from model_compression.checked_config import Config, PathText
 from model_compression.checked_config import from_dict as from_dict  # which other modules import from here
 from model_compression.errors import UsageError
+from model_compression.files import user_path
 from model_compression.registry import unknown_name
 
 C = TypeVar("C")
@@ -69,6 +70,8 @@ class DataConfig(Config):
 
     def check(self) -> None:
         """Checks the values."""
+        if self.data_dir is not None:
+            user_path(self.data_dir)
         _at_least("image_size", self.image_size, 0)
         if self.workers is not None:
             _between("workers", self.workers, 0, 1024)
@@ -221,6 +224,7 @@ class TrainConfig(Config):
 
     def check(self) -> None:
         """Checks the values."""
+        user_path(self.teacher_cache)
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _between("seed", self.seed, 0, 2**63 - 1)

@@ -170,7 +170,10 @@ def test_errors_say_what_was_expected_and_received(kind, values, message):
         (lambda: mc.resume_run("nosuch", lr=float("nan")), "lr must be a finite number or None, got nan"),
         (lambda: mc.run_scheme(None, "new"), "config must be a SchemeConfig, got None"),
         (lambda: mc.Tapped(len), "model must be a Module, got <built-in function len>"),
-        (lambda: mc.Tapped(torch.nn.Identity(), "conv1"), "features must be a list or tuple, got 'conv1'"),
+        (
+            lambda: mc.Tapped(torch.nn.Identity(), "conv1"),
+            "features must be a list or tuple of texts, got 'conv1'",
+        ),
         (lambda: mc.load_cifar10(report=3), "report must be a function, got 3"),
         (lambda: prune(3, "new"), "config must be a PruneConfig, got 3"),
     ],

@@ -76,6 +76,11 @@ class Parser(argparse.ArgumentParser):
         formatter.add_usage(None, needed, [], prefix="")
         self.usage = f"{formatter.format_help().strip()} [options]"
 
+    def _get_values(self, action, arg_strings):  # type: ignore[no-untyped-def]
+        if action.option_strings and arg_strings == ["--"]:  # of --option=--, which argparse makes an empty list
+            raise argparse.ArgumentError(action, "must be a value, got '--'")
+        return super()._get_values(action, arg_strings)
+
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         known = {option for action in self._actions for option in action.option_strings}
         for argument in args:  # before what is missing, which may be what this one was to be

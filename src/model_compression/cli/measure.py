@@ -20,6 +20,8 @@ EXAMPLES = """examples:
   model-compression measure student.onnx --batch-size 64
 """
 
+_MOST_THREADS = 1024
+
 Runs = list[tuple[str, Callable[[int], Callable[[], object]]]]  # runtime → batch → a call
 
 
@@ -53,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
         given = getattr(args, option)
         if given is not None and given < 1:
             raise UsageError(f"--{option.replace('_', '-')} must be at least 1, got {given}")
-    if args.threads < 0 or not 0 < args.seconds < float("inf"):
-        raise UsageError(f"--threads must be at least 0 and --seconds above 0, got {args.threads} and {args.seconds}")
+    if not 0 <= args.threads <= _MOST_THREADS:
+        raise UsageError(f"--threads must lie between 0 (all cores) and {_MOST_THREADS}, got {args.threads}")
+    if args.seconds <= 0:
+        raise UsageError(f"--seconds must be above 0, got {args.seconds}")
     if args.threads:
         torch.set_num_threads(args.threads)
     threads = torch.get_num_threads()

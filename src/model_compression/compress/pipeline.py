@@ -24,7 +24,7 @@ from model_compression.compress.budget import (
     share_that_fits,
 )
 from model_compression.compress.channels import ROUND_TO, check_reachable, cost_of
-from model_compression.compress.prune import PruneConfig, finish_prune
+from model_compression.compress.prune import MOST_STEPS, PruneConfig, finish_prune
 from model_compression.compress.quantize import CALIBRATED, ONNX, QuantizeConfig, finish_quantize
 from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage
@@ -51,7 +51,7 @@ from model_compression.report.compression_stages import Stage, markdown, plot, r
 from model_compression.train.observer import Observer, Silent, left_out
 from model_compression.train.prepared import Parts
 from model_compression.train.runs import check_run, finish_run
-from model_compression.train.teachers import load_data
+from model_compression.train.teachers import check_cache_place, load_data
 
 FILE = "compress.json"
 
@@ -113,6 +113,8 @@ class CompressConfig(Config):
         for name in ("steps", "step_epochs", "quantize_epochs", "round_to"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps > MOST_STEPS:
+            raise UsageError(f"steps must be at most {MOST_STEPS}, got {self.steps}; 2 to 10 are usual")
         if self.prune_epochs < 0 or not 0 <= self.max_drop <= 100:
             raise UsageError(f"prune_epochs and max_drop must be at least 0, got {self.prune_epochs}, {self.max_drop}")
 
@@ -122,6 +124,7 @@ def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
 
     Raises what the stages would raise at their beginnings, and UsageError when the budget cannot be kept.
     """
+    check_cache_place(config.run)
     data = load_data(config.run.data, observer.message)
     looked_at = dataclasses.replace(config.run, teacher_cache="off")
     student = check_run(looked_at, Parts(data=data)).network.deployed().cpu()

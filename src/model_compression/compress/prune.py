@@ -31,9 +31,10 @@ from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
-from model_compression.train.teachers import load_data
+from model_compression.train.teachers import check_cache_place, load_data
 
 FILE = "prune.json"
+MOST_STEPS = 1000
 _SHOWN, _BATCH = 1024, 64  # images that show what channels are worth
 _NAMES = {"macs": "MACs", "params": "parameters", "weights": "weights that are not zero"}
 
@@ -65,6 +66,8 @@ class PruneConfig(Config):
         for name in ("steps", "step_epochs", "round_to"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps > MOST_STEPS:
+            raise UsageError(f"steps must be at most {MOST_STEPS}, got {self.steps}; 2 to 10 are usual")
         if self.low_rank and self.resource == "weights":
             raise UsageError("low_rank has no effect on single weights; leave it out")
         if self.round_to != ROUND_TO and self.resource == "weights":
@@ -107,6 +110,7 @@ def finish_prune(config: PruneConfig, folder: Path, observer: Observer) -> dict[
 
 def check_prune(config: PruneConfig, observer: Observer) -> None:
     """Raises what `prune` would raise before it makes its folder."""
+    check_cache_place(config.run)
     network = read_model(find_weights(config.model))
     data = load_data(config.run.data, observer.message)
     check_classes("model", network, data[0], has_size_option=False)

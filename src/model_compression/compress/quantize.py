@@ -39,7 +39,7 @@ from model_compression.train.checks import check_classes
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import finish_run
-from model_compression.train.teachers import load_data, with_own_cache
+from model_compression.train.teachers import check_cache_place, load_data, with_own_cache
 
 FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
 AUTO, _IMAGES = "auto", 512
@@ -131,6 +131,7 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
+    check_cache_place(config.run)
     network = read_model(find_weights(config.model))
     _, test = load_data(config.run.data, observer.message)
     check_classes("model", network, test, has_size_option=False)

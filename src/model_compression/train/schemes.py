@@ -26,10 +26,11 @@ from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
-from model_compression.train.teachers import load_data, with_own_cache
+from model_compression.train.teachers import check_cache_place, load_data, with_own_cache
 from model_compression.trust import all_files, read, write_sealed
 
 _FILE = "scheme.json"
+_MOST = 1000  # generations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class SchemeConfig(Config):
             raise UsageError(f"scheme {self.scheme!r} needs a method by which a network teaches the next, and no peers")
         if self.scheme == "self" and (self.generations < 2 or self.assistants):
             raise UsageError(f"scheme 'self' needs at least 2 generations, and no assistants; got {self.generations}")
+        if self.generations > _MOST:
+            raise UsageError(f"generations must be at most {_MOST}, got {self.generations}")
         if self.scheme == "takd" and (not self.assistants.strip() or self.generations):
             raise UsageError("scheme 'takd' needs assistants, as resnet20,resnet14, and no generations")
         if self.scheme == "takd" and self.run.teacher is None:
@@ -132,6 +135,7 @@ def resume_scheme(
 
 def _check(stages: list[TrainConfig], observer: Observer) -> None:
     """Raises what a stage would raise at its beginning, with the untrained network of the one before as its teacher."""
+    check_cache_place(stages[0])
     data = load_data(stages[0].data, observer.message)
     before: Network | None = None
     for config in stages:

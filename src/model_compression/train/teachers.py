@@ -11,7 +11,7 @@ from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
-from model_compression.errors import ModelCompressionError
+from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.files import user_path
 from model_compression.teachers.cache import CachedTeacher, size_estimate
 from model_compression.teachers.fingerprint import fingerprint
@@ -57,6 +57,16 @@ def num_views(config: TrainConfig) -> int:
     return min(config.data.views or config.epochs, config.epochs)
 
 
+def check_cache_place(config: TrainConfig) -> None:
+    """Raises UsageError when the teacher's answers are to be stored in what is a file, or below one."""
+    if config.teacher_cache in ("auto", "off"):
+        return
+    place = user_path(config.teacher_cache)
+    there = next((path for path in (place, *place.parents) if path.exists()), place)
+    if there.exists() and not there.is_dir():
+        raise UsageError(f"{there} is a file; the teacher's answers need a folder: --teacher-cache FOLDER")
+
+
 def cached_teacher(
     config: TrainConfig,
     live: LiveTeacher,
@@ -85,6 +95,7 @@ def cached_teacher(
             return None
         store = store_for(identity)
     else:
+        check_cache_place(config)
         store = AnswerStore(user_path(config.teacher_cache))
     store.claim(
         identity,
