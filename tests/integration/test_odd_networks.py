@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.compress.channels import smallest_cost
+from model_compression.compress.groups import smallest
 from model_compression.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.errors import Interrupted, UsageError
 from model_compression.models.factored import as_factored
@@ -93,10 +93,8 @@ def test_tied_weights_are_trained_saved_resumed_and_tested(place, watcher, capsy
 
 def test_tied_weights_stay_tied_when_a_network_is_made_smaller(place):
     network = built("odd_nets:Tied", {}, 0)
-    with pytest.raises(
-        UsageError, match=r"no channels .*, but for tied weights \(module.one.weight = module.two.weight"
-    ):
-        smallest_cost(network, "params", (3, 32, 32))
+    with pytest.raises(UsageError, match=r"no channels .* \(tied weights: module.one.weight = module.two.weight"):
+        smallest(network, (3, 32, 32), 4)
     network.body.one.weight = network.body.two.weight = nn.Parameter(torch.rand(400, 400))
     assert as_factored(network) is network
 

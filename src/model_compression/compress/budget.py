@@ -12,12 +12,12 @@ import torch
 from model_compression.compress.channels import (
     ROUND_TO,
     Resource,
-    copied,
     cost_of,
     cut_channels,
+    least_channels,
     seen_shape,
-    smallest_cost,
 )
+from model_compression.compress.groups import copied, smallest
 from model_compression.compress.measure import Latency, latency
 from model_compression.compress.prune import shown_images
 from model_compression.data.dataset import Dataset
@@ -49,20 +49,22 @@ def share_that_fits(
     By bisection of its logarithm, to within a few per cent. ``report`` is told of each try. With ``low_rank`` large
     inner products lose rank as well; what is left of a layer's channels is a multiple of ``round_to``.
 
-    Raises UsageError when the smallest network that can be made does not fit, and what `smallest_cost` raises when the
+    Raises UsageError when the smallest network that can be made does not fit, and what `smallest` raises when the
     network cannot be cut at all.
     """
     if fits(network):
         return 1.0
     whole = cost_of(network, resource, data.image_shape)
     cuttable = as_factored(network) if low_rank else network
-    least = smallest_cost(cuttable, resource, data.image_shape, round_to)
+    smallest_one, groups = smallest(cuttable, seen_shape(cuttable, data.image_shape), least_channels(round_to))
+    least = cost_of(smallest_one, resource, data.image_shape)
     low, high, found = least / whole, 1.0, None
     images = list(shown_images(data, 0, _SHOWN))
     for _ in range(_TRIES):
         middle = math.sqrt(low * high)
         target = max(least, round(middle * whole))
-        good = fits(cut_channels(cuttable, images, resource=resource, target=target, round_to=round_to))
+        cut = cut_channels(cuttable, images, resource=resource, target=target, round_to=round_to, cuttable=groups)
+        good = fits(cut)
         report(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
         if good:
             found, low = middle, middle

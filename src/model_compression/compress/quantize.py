@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config, PathText
-from model_compression.compress.channels import copied
+from model_compression.compress.groups import copied
 from model_compression.compress.prune import shown_images
 from model_compression.compress.repair import checked_repair
 from model_compression.compress.stages import begin, check_new, read, stage

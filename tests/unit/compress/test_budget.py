@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from model_compression.compress.budget import as_if_trained, quantised_file, share_that_fits
-from model_compression.compress.channels import SMALLEST, copied, cost_of
+from model_compression.compress.channels import SMALLEST, cost_of
+from model_compression.compress.groups import copied
 from model_compression.data.dataset import Dataset
 from model_compression.errors import MissingExtraError, UsageError
 from model_compression.models import create_model

@@ -9,6 +9,7 @@ from torch import nn
 
 from model_compression.compress import channels
 from model_compression.compress.channels import cost_of, cut_channels
+from model_compression.compress.groups import find_groups
 from model_compression.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.base import MODELS, Network
@@ -62,8 +63,8 @@ def test_worthless_channels_go_first_and_the_answers_stay():
 def test_what_channels_are_worth_is_the_square_of_the_slope_of_their_gates():
     network = create_model("small", seed=3).eval()
     batches = [network.preprocessing(batch) for batch in images(count=4, batches=3)]
-    with channels._graph(network, (3, 8, 8)) as (_, groups):
-        found = channels._fisher(network, groups, batches, torch.Generator().manual_seed(9))
+    _, groups = find_groups(network, (3, 8, 8))
+    found = channels._fisher(network, groups, batches, torch.Generator().manual_seed(9))
     exact, generator = network.double(), torch.Generator().manual_seed(9)
     gates = [torch.ones(size, dtype=torch.float64, requires_grad=True) for size in (16, 10, 12)]
     expected = [torch.zeros(len(gate), dtype=torch.float64) for gate in gates]
@@ -158,6 +159,110 @@ def test_own_code_is_cut_where_it_takes_its_sizes_from_its_layers(tmp_path, monk
     assert cut.options["widths"] == {"module.one": [3, 7], "module.two": [252, 3]}
     with pytest.raises(UsageError, match="pruned_net:Net cannot be built again with fewer channels: "):
         cut_channels(load_model("pruned_net:Net", {"fixed": True}), images(), resource="params", target=target)
+
+
+class Body(nn.Module):
+    """Convolutions, a middle part of (B, 16, 8, 8) to maps of as many channels, and a classifier."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.stem, self.before, self.middle = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1), middle
+        self.wide, self.head = nn.Conv2d(16, 24, 1), nn.Linear(24, 3)
+
+    def forward(self, images):
+        maps = self.middle(self.before(self.stem(images).relu()).relu())
+        return self.head(self.wide(maps).relu().mean((2, 3)))
+
+
+class Split(nn.Module):
+    """Each half of the channels has a convolution of its own, as in MixNet; the sizes are in the code."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, maps):
+        one, two = maps.split([8, 8], dim=1)
+        return torch.cat([self.one(one), self.two(two)], dim=1)
+
+
+class Ghost(nn.Module):
+    """Maps and what is made of them, joined and cut to size, as in GhostNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(16, 10, 1), nn.Conv2d(10, 10, 3, padding=1, groups=10)
+
+    def forward(self, maps):
+        one = self.one(maps)
+        return torch.cat([one, self.two(one)], dim=1)[:, :16]
+
+
+class Attention(nn.Module):
+    """Heads are cut out of one inner product, as in ViT."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, maps):
+        tokens = maps.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).reshape(len(maps), 64, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        found = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(found.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, maps.shape[2:]) + maps
+
+
+class Gained(nn.Conv2d):
+    """Has a parameter for each output channel that other convolutions do not have, as in NFNet."""
+
+    def __init__(self):
+        super().__init__(16, 16, 3, padding=1)
+        self.gain = nn.Parameter(torch.rand(16, 1, 1, 1))
+
+    def forward(self, maps):
+        return F.conv2d(maps, self.weight * self.gain, self.bias, padding=1)
+
+
+class Shuffled(nn.Module):
+    """Channel i of one half is multiplied by channel i of the other, as in gated units."""
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.out = nn.Conv2d(16, 32, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, maps):
+        one, two = self.both(maps).chunk(2, dim=1)
+        return self.out(one * two.sigmoid())
+
+
+MIDDLES = {
+    "split": Split,
+    "ghost": Ghost,
+    "attention": Attention,
+    "gained": Gained,
+    "gated": Shuffled,
+    "multiplied": lambda: nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, groups=16), nn.Conv2d(32, 16, 1)),
+    "grouped": lambda: nn.Conv2d(16, 16, 3, padding=1, groups=4),
+}
+
+
+@pytest.mark.parametrize("middle", MIDDLES)
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_layers_whose_channels_are_bound_stay_whole_and_the_rest_is_cut(middle, round_to, monkeypatch):
+    monkeypatch.setitem(MODELS._entries, "odd", lambda num_classes=3: Network(OrderedDict(net=Body(MIDDLES[middle]()))))
+    network = create_model("odd", seed=0).eval()
+    whole = cost_of(network, "params", (3, 8, 8))
+    with torch.no_grad():  # what is worth nothing: the answers stay when only that goes
+        network.net.wide.weight[4:], network.net.wide.bias[4:] = 0, 0
+        network.net.stem.weight[4:], network.net.stem.bias[4:] = 0, 0
+    cut = cut_channels(network, images(), resource="params", target=round(0.75 * whole), round_to=round_to)
+    pixels = network.preprocessing(images()[0])
+    with torch.no_grad():
+        torch.testing.assert_close(cut(pixels), network(pixels), rtol=1e-4, atol=1e-5)
+    assert cost_of(cut, "params", (3, 8, 8)) <= 0.75 * whole
+    widths = cut.options["widths"]
+    assert all(min(given) >= 1 for given in widths.values())
+    assert {"net.wide", "net.head"} <= widths.keys()
 
 
 def test_zeros_of_a_sparse_network_stay_when_it_has_lost_channels():
