@@ -38,6 +38,8 @@ class _State:
     own: set[str] = field(default_factory=set)
     trusted: set[str] = field(default_factory=set)
     """Names that were followed because of --trust."""
+    written: set[str] = field(default_factory=set)
+    """SHA-256 of files that are thrown away again."""
     foreign: dict[str, str] = field(default_factory=dict)
     """Name → the file that it stands in, of a name that is not the user's."""
 
@@ -115,10 +117,23 @@ def seal(values: Any, content: bytes) -> None:
     names = {name for name in names_in(values) if not _is_no_code(name)}
     if not names or not all(_is_own(name) or name in _state.trusted for name in names):
         return
+    seal_content(content)
+
+
+def seal_content(content: bytes, *, lasting: bool = True) -> None:
+    """Remembers a file of this process that is more than names, as a graph; if not ``lasting``, for this process."""
+    if not lasting:
+        _state.written.add(_digest(content))
+        return
     with suppress(OSError):
         folder = _seals()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / _digest(content)).touch()
+
+
+def is_trusted(content: bytes) -> bool:
+    """Whether a file is one that this user's commands wrote here, or all files are trusted."""
+    return _state.trusts_all or _digest(content) in _state.written or _is_sealed(content)
 
 
 def write_sealed(path: Path, values: Any, content: bytes) -> None:

@@ -52,7 +52,7 @@ COMMANDS = {
 }
 
 _OPTIONS_IN_USAGE = 8
-_IMPORT_NOTHING = ("predict", "runs", "compare", "push", "demo", "report", "methods", "data", "import")
+_TRUST_NOTHING = ("runs", "compare", "push", "demo", "report", "methods", "data", "import")
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
@@ -141,8 +141,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             prog=f"model-compression {name}", description=_wrapped(module.__doc__ or ""), epilog=module.EXAMPLES
         )
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name not in _IMPORT_NOTHING:
-            parser.add_argument("--trust", action="store_true", help="import code that files name, and print its name")
+        if name not in _TRUST_NOTHING:
+            parser.add_argument(
+                "--trust", action="store_true", help="import code that files name; run ONNX without limits"
+            )
         module.configure(parser)
         parser.shorten_usage()
         args = parser.parse_args(arguments)

@@ -66,6 +66,12 @@ def run(args: argparse.Namespace) -> int:
     if path.suffix in (".onnx", ".pt2"):
         file = open_file(path, threads)
         size, runs = None, [_of_file(file)]
+        if file.is_guest:
+            print(
+                f"{path} was not written here: it runs in a process of its own, which takes a little longer; --trust "
+                "runs it in this one",
+                file=sys.stderr,
+            )
     else:
         loaded = build_model(args.model)
         shape = (3, *((args.size, args.size) if args.size else loaded.image_size))

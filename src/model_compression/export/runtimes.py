@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model_compression import trust
 from model_compression.errors import FileFormatError, MissingExtraError, NotThereError
+from model_compression.export.guest import Guest, described, first_line, session_of
 from model_compression.export.metadata import KEY, Metadata, from_json
 
 Array = npt.NDArray[Any]
@@ -21,6 +23,8 @@ class ExportedFile:
     runtime: str
     metadata: Metadata
     run: Callable[[Array], npt.NDArray[np.float32]]
+    is_guest: bool = False
+    """Whether it runs in a process of its own, as a stranger's, which takes a little longer."""
 
 
 def open_file(path: Path, threads: int = 0) -> ExportedFile:
@@ -42,32 +46,33 @@ def open_file(path: Path, threads: int = 0) -> ExportedFile:
 
 def _open_onnx(path: Path, threads: int) -> ExportedFile:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx", "running ONNX files") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        # From bytes: data in files beside it, which the file may name, is not read.
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base
-        raise FileFormatError(f"{path} is no ONNX file that ONNX Runtime can run: {_first_line(error)}") from None
-    metadata = from_json(session.get_modelmeta().custom_metadata_map.get(KEY), str(path))
-    _check_session(session, metadata, path)
+    content = path.read_bytes()
+    guest = None if trust.is_trusted(content) else Guest(path, threads)
+    if guest is None:
+        try:
+            session = session_of(content, threads)
+        except Exception as error:  # its exceptions have no common base
+            raise FileFormatError(f"{path} is no ONNX file that ONNX Runtime can run: {first_line(error)}") from None
+    facts = described(session) if guest is None else guest.facts
+    metadata = from_json(facts["texts"].get(KEY), str(path))
+    _check_facts(facts, metadata, path)
 
     def run(images: Array) -> npt.NDArray[np.float32]:
+        if guest is not None:
+            return guest.run(images, len(metadata.class_names))
         logits: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
         return logits
 
-    return ExportedFile(runtime="ONNX Runtime", metadata=metadata, run=run)
+    return ExportedFile(runtime="ONNX Runtime", metadata=metadata, run=run, is_guest=guest is not None)
 
 
-def _check_session(session: Any, metadata: Metadata, path: Path) -> None:
+def _check_facts(facts: dict[str, Any], metadata: Metadata, path: Path) -> None:
     """Raises FileFormatError unless the graph takes and gives what the file says of itself."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
     kind = "tensor(uint8)" if metadata.preprocessing_inside else "tensor(float)"
-    found = [(entry.type, tuple(entry.shape[1:])) for entry in (*inputs, *outputs)]
+    found = [(entry[0], tuple(entry[1][1:])) for entry in facts["entries"]]
     expected = [(kind, metadata.image_shape), ("tensor(float)", (len(metadata.class_names),))]
     if found != expected:
         raise FileFormatError(
@@ -89,7 +94,3 @@ def _open_program(path: Path, threads: int) -> ExportedFile:
         return logits
 
     return ExportedFile(runtime="torch.export", metadata=from_json(said or None, str(path)), run=run)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model_compression import trust
 from model_compression.data.dataset import Dataset
 from model_compression.errors import MissingExtraError, NotVerifiedError, UsageError
 from model_compression.export.metadata import KEY, Metadata
@@ -104,6 +105,7 @@ def export(
         if encoding is not None:
             own = dataclasses.replace(metadata, accuracy=found.accuracy)
             rewrite(part, lambda model: _with_metadata(model, own))
+        trust.seal_content(part.read_bytes())
         os.replace(part, path)
     except OSError as error:
         raise writing_failed(path, error) from error
@@ -121,7 +123,7 @@ def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]
         plain, tried = Path(folder) / "plain.onnx", Path(folder) / "tried.onnx"
         write_unverified(network, plain, tuple(images.shape[1:]), preprocessing=True)
         for name, encode in encodes.items():
-            tried.write_bytes(encode(onnx.load(plain)).SerializeToString())
+            _write_onnx(tried, encode(onnx.load(plain)))
             answers[name] = open_file(tried).run(images)
     return answers
 
@@ -190,7 +192,13 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata)
     )
     model = _with_metadata(_without_traces(program.model_proto), metadata)
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    _write_onnx(path, model)
+
+
+def _write_onnx(path: Path, model: Any) -> None:
+    content = model.SerializeToString()
+    path.write_bytes(content)
+    trust.seal_content(content, lasting=False)  # it is run here: to prove it, or to measure
 
 
 def _without_traces(model: Any) -> Any:
@@ -209,7 +217,7 @@ def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
 
     model = change(onnx.load(path))
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    _write_onnx(path, model)
 
 
 def _with_metadata(model: Any, metadata: Metadata) -> Any:
