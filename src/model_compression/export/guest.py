@@ -68,7 +68,7 @@ class Guest:
             reason = answer.decode(errors="replace") if found < 0 else self._death(limit)
             self._end()
             raise FileFormatError(f"{self._path} cannot be run: {reason}")
-        return np.frombuffer(answer, dtype=np.float32).reshape(len(images), classes)
+        return np.frombuffer(bytearray(answer), dtype=np.float32).reshape(len(images), classes)
 
     @property
     def _pipe(self) -> BinaryIO:
