@@ -136,7 +136,7 @@ def test_teacher_and_student_of_other_sizes_and_normalisations_see_the_same_view
         torch.testing.assert_close(restored, scaled, rtol=0, atol=1e-4)
 
 
-DISTILL = ["distill", "--data", "synthetic", "--out", "run"]
+DISTILL = ["distill", "--data", "synthetic", "--teacher", "nin-cifar10", "--out", "run"]
 
 
 @pytest.mark.parametrize(

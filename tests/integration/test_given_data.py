@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import model_compression as mc
 from model_compression.cli.main import main
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
-from model_compression.errors import UsageError
+from model_compression.data.dataset import Dataset
+from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.models.weights import read_header
 from model_compression.train.runs import start_run
 
 CONFIG = TrainConfig(
@@ -59,6 +61,83 @@ def weights(module):
 
 def distilled(data, run_dir, teacher=None, config=CONFIG, **options):
     return mc.distill(teacher or net(0), net(1), data, epochs=2, run_dir=run_dir, config=config, **options)
+
+
+def test_arrays_of_any_layout_train_alike(arrays, tmp_path):
+    expected = distilled(arrays, tmp_path / "plain")
+    last = [arrays[0].transpose(0, 2, 3, 1).copy(), arrays[1], arrays[2].transpose(0, 2, 3, 1).copy(), arrays[3]]
+    turned = [part.transpose(0, 3, 1, 2) if part.ndim == 4 else part for part in last]
+    frozen = [part.copy() for part in arrays]
+    for part in frozen:
+        part.flags.writeable = False
+    names = np.array(["ape", "bee", "cat"])
+    forms = {
+        "transposed": turned,
+        "permuted": [
+            torch.from_numpy(part).permute(0, 3, 1, 2) if part.ndim == 4 else torch.from_numpy(part) for part in last
+        ],
+        "reversed": [part[::-1].copy()[::-1] for part in arrays],
+        "read-only": frozen,
+        "big-endian": [part if part.ndim == 4 else part.astype(">i4") for part in arrays],
+        "named": [part if part.ndim == 4 else names[part] for part in arrays],
+        "names as objects": [part if part.ndim == 4 else names[part].astype(object) for part in arrays],
+    }
+    for name, data in forms.items():
+        found = distilled(data, tmp_path / name)
+        assert torch.equal(weights(found.student), weights(expected.student)), name
+    header = read_header(tmp_path / "named" / "student.safetensors")
+    assert header["facts"]["class_names"] == ["ape", "bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images, labels: (images / 255, labels), r"float64 of .*: give \(images \* 255\)\.round\(\)"),
+        (lambda images, labels: (images > 9, labels), r"bool of .*: give images\.astype\(np\.uint8\) \* 255"),
+        (lambda images, labels: (images, labels[:, None]), r"labels\[:, 0\] where it is one number"),
+        (lambda images, labels: (images, labels + 1), r"labels must be 0…K−1; got 1…3: subtract 1"),
+        (
+            lambda images, labels: (images, labels / 2),
+            r"labels are float64 of shape \(22,\); expected class numbers or names",
+        ),
+    ],
+)
+def test_arrays_that_cannot_serve_are_refused_with_the_remedy(arrays, tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        distilled([*change(*arrays[:2]), *change(*arrays[2:])], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_and_test_of_other_classes_are_refused(arrays, tmp_path):
+    pair = pictures(arrays)
+    pair[0].classes, pair[1].classes = ["ape", "bee", "cat"], ["ape", "cat"]  # as ImageFolder numbers what it finds
+    with pytest.raises(UsageError, match="have other classes: only one of them has bee, so that a class number means"):
+        distilled(pair, tmp_path / "run")
+    settings = {"name": "x", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    sets = [
+        Dataset(images=arrays[n], labels=arrays[n + 1], class_names=names, **settings)
+        for n, names in ((0, ("ape", "bee", "cat")), (2, ("cat", "bee", "ape")))
+    ]
+    with pytest.raises(ModelCompressionError, match="x and x have other classes, or another order of them: 'ape' and"):
+        distilled(sets, tmp_path / "run")
+
+
+def test_test_images_of_another_size_are_said_or_refused_before_training(arrays, tmp_path, watcher):
+    data = (*arrays[:2], arrays[2][:, :, :7], arrays[3])
+    with pytest.raises(UsageError, match=r"the student cannot take images of \(3, 7, 8\), as arrays-test has"):
+        distilled(data, tmp_path / "run")
+    nets = [nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()) for _ in range(2)]
+    seen = watcher()
+    mc.distill(*nets, data, epochs=1, run_dir=tmp_path / "run", config=CONFIG, observer=seen)
+    assert any("training images are of 3 × 8 × 8, test images of 3 × 7 × 8" in message for message in seen.messages)
+
+
+def test_what_is_odd_about_the_data_is_said_before_the_first_step(arrays, tmp_path, watcher):
+    seen = watcher()
+    labels = np.where(arrays[1] == 2, 0, arrays[1])
+    distilled((arrays[0], labels, arrays[0][:11], arrays[3]), tmp_path / "run", observer=seen)
+    assert any("no training images of 2" in message for message in seen.messages)
+    assert any("11 of 11 test images are training images too" in message for message in seen.messages)
 
 
 @pytest.mark.parametrize(("resident", "workers"), [("auto", None), ("off", 0), ("off", 2)])
@@ -181,6 +260,7 @@ def test_test_loader_in_another_order_each_time_is_found(arrays, tmp_path):
     shuffled = DataLoader(test.dataset, batch_size=4, shuffle=True)
     with pytest.raises(UsageError, match="in another order each time; make it with shuffle=False"):
         distilled((train, shuffled), tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # before training
 
 
 def test_unlabelled_images_train_as_labelled_ones_do_where_labels_weigh_nothing(arrays, tmp_path, watcher):

@@ -34,6 +34,8 @@ EXAMPLES = """examples:
       --data folder:photos --image-size 224
 """
 
+_DEFAULT = "nin-cifar10"  # the teacher of cifar10 where none is named
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
@@ -66,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
 
 
-def add_teacher_options(parser: argparse.ArgumentParser, default: str = "nin-cifar10") -> None:
+def add_teacher_options(parser: argparse.ArgumentParser, default: str = _DEFAULT) -> None:
     """Adds what says who answers (``default`` is what the help calls it), from which layers, and where it is stored."""
     group = parser.add_argument_group("teacher")
     group.add_argument(
@@ -119,7 +121,7 @@ def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[n
 
     default = TrainConfig(
         student=ModelConfig(name="lenet"),
-        teacher=ModelConfig(name="nin-cifar10"),
+        teacher=ModelConfig(name=_DEFAULT),
         method=MethodConfig(name="kd"),
     )
     default = scheme_default(default, args)
@@ -180,6 +182,12 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
     if not args.teacher and not create(method.name, **method.params).needs_teacher:
         teacher = None  # the default one is for methods that have use for it
+    if teacher == ModelConfig(name=_DEFAULT) and config.data.name != "cifar10" and not (args.teacher or args.config):
+        named = f"--data {config.data.name}" + f" --image-size {config.data.image_size}" * bool(config.data.image_size)
+        raise UsageError(
+            f"give --teacher: a network that knows the classes of {config.data.name}, as a run of "
+            f"`model-compression train {named} --out runs/teacher` (the default, {_DEFAULT}, knows those of cifar10)"
+        )
     options = ("teacher_cache", "teacher_cache_dtype", "teacher_tta", "teacher_view")
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}

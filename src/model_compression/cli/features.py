@@ -37,11 +37,12 @@ def run(args: argparse.Namespace) -> int:
     if args.size is not None and args.size < 1:
         raise UsageError(f"--size must be at least 1, got {args.size}")
     model = build_model(args.model, parse_pairs(args.option, "--option"))
-    size = (args.size, args.size) if args.size else model.image_size
+    channels, height, width = model.image_shape
+    shape = (channels, args.size or height, args.size or width)
     try:
-        found = layers(model.body, torch.zeros(2, 3, *size))
+        found = layers(model.body, torch.zeros(2, *shape))
     except Exception as error:  # a network of others says in its own way what it cannot take
-        raise UsageError(f"{args.model} cannot take images of {size[0]} × {size[1]} pixels: {error}") from error
+        raise UsageError(f"{args.model} cannot take images of {' × '.join(map(str, shape))}: {error}") from error
     chosen = {layer.name for layer in stages(found)}
     if args.json:
         entries = [
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = max((len(layer.name) for layer in found), default=0)
     for layer in found:
-        shape = " × ".join(map(str, layer.shape[1:]))
-        print(f"{'*' if layer.name in chosen else ' '} {layer.name:<{width}}  {shape:<16}  {layer.kind}")
+        given = " × ".join(map(str, layer.shape[1:]))
+        print(f"{'*' if layer.name in chosen else ' '} {layer.name:<{width}}  {given:<16}  {layer.kind}")
     print("\n* compared unless --pairs names others (some methods take what stands before the last")
     print("activation: NAME:input is the input of a layer); maps are channels × height × width,")
     print("tokens are length × width")

@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
             )
     else:
         loaded = build_model(args.model)
-        shape = (3, *((args.size, args.size) if args.size else loaded.image_size))
+        channels, height, width = loaded.image_shape
+        shape = (channels, args.size or height, args.size or width)
         network = loaded.deployed().eval()
         size = size_of(network, shape)
         _check_memory(args.batch_size, size)

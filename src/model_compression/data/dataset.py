@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         _check_images(self.name, self.images)
+        if isinstance(self.images, np.ndarray):  # torch wants no array that is read-only, or has negative strides
+            needed = "C" if isinstance(self.images, np.memmap) else "CW"  # a file larger than memory stays one
+            object.__setattr__(self, "images", np.require(self.images, requirements=[*needed]))
         _check_labels(self.name, self.labels, len(self.images), self.class_names)
         _check_normalisation(self.name, self.mean, self.std, self.images.shape[1])
         if not self.digest:
@@ -115,11 +119,58 @@ class Dataset:
         )
 
 
-def numbered_classes(largest: int, source: str) -> tuple[str, ...]:
-    """Class names "0", "1", … up to that of the ``largest`` label. Raises DataError where it can be no class number."""
-    if not 0 <= largest < _MAX_CLASSES:
+def check_pair(train: Dataset, test: Dataset) -> None:
+    """Raises DataError unless a training and a test set are of the same classes and number of channels."""
+    if train.class_names != test.class_names:
+        pairs = zip(train.class_names, test.class_names, strict=False)
+        other = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        how = (
+            f"{len(train.class_names)} and {len(test.class_names)}"
+            if other is None
+            else f"{other[0]!r} and {other[1]!r}"
+        )
         raise DataError(
-            f"{source}: the largest label is {largest}; expected class numbers, 0 to K − 1, at most {_MAX_CLASSES:,}"
+            f"{train.name} and {test.name} have other classes, or another order of them: {how}; expected the same"
+        )
+    channels = [dataset.image_shape[0] for dataset in (train, test)]
+    if channels[0] != channels[1]:
+        raise DataError(
+            f"images of {train.name} have {channels[0]} channels, of {test.name} {channels[1]}, not as many"
+        )
+
+
+def class_numbers(given: Sequence[npt.NDArray[Any]], source: str) -> tuple[list[Labels], tuple[str, ...]]:
+    """(labels as class numbers, class names) of the label arrays ``given``, (N,) each, of training and test.
+
+    Integers are class numbers already, see `numbered_classes`; texts are classes in sorted order. Raises DataError for
+    other things.
+    """
+    if all(labels.dtype.kind in "iu" for labels in given):
+        numbers = [labels.astype(np.int64) for labels in given]
+        return numbers, numbered_classes(numbers, source)
+    wrong = [one for labels in given for one in labels.tolist() if not isinstance(one, str)]
+    if wrong:
+        mixed = " beside texts" if any(isinstance(one, str) for labels in given for one in labels.tolist()) else ""
+        raise DataError(f"{source}: a label is {wrong[0]!r}{mixed}; expected class numbers, 0…K−1, or names, for each")
+    names = sorted({one for labels in given for one in labels.tolist()})
+    places = {name: number for number, name in enumerate(names)}
+    return [np.array([places[one] for one in labels.tolist()], dtype=np.int64) for labels in given], tuple(names)
+
+
+def numbered_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> tuple[str, ...]:
+    """Class names "0", "1", … up to the largest label in ``given``, (N,) each, of training and test.
+
+    Raises DataError where labels can be no class numbers, and where they begin with 1: class 0 would have no images.
+    """
+    smallest, largest = (int(edge(edge(labels) for labels in given)) for edge in (min, max))
+    if not 0 <= smallest <= largest < _MAX_CLASSES:
+        raise DataError(
+            f"{source}: labels run from {smallest} to {largest}; expected class numbers, 0…K−1, of at most "
+            f"{_MAX_CLASSES:,} classes"
+        )
+    if smallest == 1:
+        raise DataError(
+            f"{source}: labels must be 0…K−1; got 1…{largest}: subtract 1, or name the classes, 0 among them"
         )
     return tuple(map(str, range(largest + 1)))
 

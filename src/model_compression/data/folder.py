@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from model_compression.data.dataset import Dataset, hold_out_test
+from model_compression.data.dataset import Dataset, check_pair, hold_out_test
 from model_compression.data.image_files import (
     ARRAYS,
     array_image,
@@ -112,9 +112,7 @@ def load_folder(
         _check_same_classes(classes, test_classes, train_root, test_root)
         train = _labelled(train_root, root.name, classes, image_size)
     test = _labelled(test_root, f"{root.name}-test", test_classes, image_size, like=train)
-    if test.image_shape[0] != train.image_shape[0]:
-        counts = [dataset.image_shape[0] for dataset in (train, test)]
-        raise DataError(f"images of {train_root} have {counts[0]} channels, of {test_root} {counts[1]}, not as many")
+    check_pair(train, test)
     if test.image_shape != train.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
         raise DataError(f"images of {train_root} are {sizes[0]} pixels, of {test_root} {sizes[1]}; give --image-size")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from model_compression.data.dataset import Dataset, Labels, hold_out_test, numbered_classes
+from model_compression.data.dataset import Dataset, Labels, class_numbers, hold_out_test
 from model_compression.data.image_files import decode_image, scaled
 from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
 from model_compression.errors import DataError, MissingExtraError, UsageError
@@ -19,6 +20,7 @@ from model_compression.registry import unknown_name
 
 _KEYS = ("config", "image", "label", "test", "train")
 _TEST = ("test", "validation", "valid", "val")
+_LABELS = ("label", "labels", "class", "target", "category")
 _ROWS_AT_ONCE = 1000
 
 
@@ -79,7 +81,8 @@ def load_hugging_face(
     NAME is a data set of the hub, a folder that `save_to_disk` wrote, or one of files that the library reads. The
     splits are "train", and "test" or "validation", unless ``train=`` and ``test=`` name others; without one for the
     test a fifth of each class is held out. The image column and the label column are found by their types, unless
-    ``image=`` and ``label=`` name them. ``image_size`` as in `load_folder`.
+    ``image=`` and ``label=`` name them; labels are class labels, integers, or texts, which become classes in sorted
+    order. ``image_size`` as in `load_folder`.
 
     Raises MissingExtraError without the library (extra 'hf'), UsageError for names that are not there, DataError.
     """
@@ -88,11 +91,28 @@ def load_hugging_face(
     splits = _splits(name.strip(), options.get("config"))
     train_name = _chosen("split", options.get("train", "train"), splits, name)
     test_name = options.get("test") or next((split for split in _TEST if split in splits), None)
-    whole = _dataset(splits[train_name], f"{name} ({train_name})", options, image_size)
-    if test_name is None:
-        return hold_out_test(whole, f"{name} has no split for the test", report or (lambda text: None))
-    test_name = _chosen("split", test_name, splits, name)
-    test = _dataset(splits[test_name], f"{name} ({test_name})", options, image_size, like=whole)
+    say = report or (lambda text: None)
+    parts = {f"{name} ({train_name})": splits[train_name]}
+    if test_name is not None:
+        test_name = _chosen("split", test_name, splits, name)
+        parts[f"{name} ({test_name})"] = splits[test_name]
+    for title, split in parts.items():
+        if len(split) == 0:
+            raise DataError(f"{title} holds no images")
+    columns = {title: _image_column(split, options, title) for title, split in parts.items()}
+    labels, classes = _labels(parts, options)
+    made: list[Dataset] = []
+    for (title, split), own in zip(parts.items(), labels, strict=True):
+        images = _lazy(split, columns[title], title, image_size)
+        mean, std = (made[0].mean, made[0].std) if made else mean_and_std(images.sample())
+        made.append(
+            Dataset(
+                name=title, images=images, labels=own, class_names=classes, mean=mean, std=std, source="Hugging Face"
+            )
+        )
+    if len(made) == 1:
+        return hold_out_test(made[0], f"{name} has no split for the test", say)
+    whole, test = made
     if test.image_shape != whole.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (whole.image_shape, test.image_shape)]
         raise DataError(f"images of {whole.name} are {sizes[0]} pixels, of {test.name} {sizes[1]}; give --image-size")
@@ -136,22 +156,6 @@ def _splits(name: str, config: str | None) -> Mapping[str, Any]:
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
-def _dataset(
-    split: Any, name: str, options: Mapping[str, str], image_size: int, like: Dataset | None = None
-) -> Dataset:
-    if len(split) == 0:
-        raise DataError(f"{name} holds no images")
-    image_column, label_column = _image_column(split, options, name), _label_column(split, options, name)
-    labels, classes = _labels(split, label_column, name)
-    if like is not None:
-        classes = like.class_names if len(like.class_names) >= len(classes) else classes
-    images = _lazy(split, image_column, name, image_size)
-    mean, std = mean_and_std(images.sample()) if like is None else (like.mean, like.std)
-    return Dataset(
-        name=name, images=images, labels=labels, class_names=classes, mean=mean, std=std, source="Hugging Face"
-    )
-
-
 def _lazy(split: Any, column: str, name: str, image_size: int) -> LazyImages:
     import datasets
 
@@ -191,29 +195,55 @@ def _image_column(split: Any, options: Mapping[str, str], name: str) -> str:
 
 
 def _label_column(split: Any, options: Mapping[str, str], name: str) -> str:
+    """The column of class labels, else the one of integers, else the one of texts; of several one called "label"."""
     import datasets
 
     kinds = split.features.items()
     classes: list[str] = [column for column, kind in kinds if isinstance(kind, datasets.ClassLabel)]
-    numbers: list[str] = [column for column, kind in kinds if isinstance(kind, datasets.Value) and "int" in kind.dtype]
+    values = {column: kind.dtype for column, kind in kinds if isinstance(kind, datasets.Value)}
+    numbers = [column for column, dtype in values.items() if "int" in dtype]
+    texts = [column for column, dtype in values.items() if "string" in dtype]
     if "label" in options:
-        return _chosen("label column", options["label"], classes + numbers, name)
-    found = classes or numbers
-    if len(found) != 1:
-        raise UsageError(
-            f"{name} has {f'the label columns {_listed(found)}' if found else 'no label column'}; expected one: "
-            + (f"name it, as ,label={found[0]}" if found else f"its columns are {_listed(split.features)}")
+        return _chosen("label column", options["label"], classes + numbers + texts, name)
+    named = [column for column in (*numbers, *texts) if column.lower() in _LABELS]
+    for found in (classes, named, numbers, texts):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(
+                f"{name} has the label columns {_listed(found)}; expected one: name it, as ,label={found[0]}"
+            )
+    raise UsageError(f"{name} has no label column; expected one: its columns are {_listed(split.features)}")
+
+
+def _label_values(split: Any, column: str, name: str) -> npt.NDArray[Any]:
+    values = split[column][:]
+    missing = [number for number, value in enumerate(values) if value is None]
+    if missing:
+        raise DataError(
+            f"{name}: {len(missing):,} images have no label in {column!r}, the first is image {missing[0]}; expected a "
+            "class for each"
         )
-    return found[0]
+    return np.asarray(values)
 
 
-def _labels(split: Any, column: str, name: str) -> tuple[Labels, tuple[str, ...]]:
-    values = np.asarray(split[column][:])
-    if not np.issubdtype(values.dtype, np.integer):
-        raise DataError(f"{name}: some images have no label in {column!r}; expected a class number for each")
-    names = getattr(split.features[column], "names", None)
-    classes = tuple(names) if names else numbered_classes(int(values.max()), f"{name}, column {column!r}")
-    return values.astype(np.int64), classes
+def _labels(parts: Mapping[str, Any], options: Mapping[str, str]) -> tuple[list[Labels], tuple[str, ...]]:
+    """(class numbers of each of ``parts`` {name: split}, class names): ClassLabel's, else `class_numbers`."""
+    columns = {name: _label_column(split, options, name) for name, split in parts.items()}
+    given = [_label_values(split, columns[name], name) for name, split in parts.items()]
+    orders = {name: tuple(getattr(split.features[columns[name]], "names", None) or ()) for name, split in parts.items()}
+    first, *_ = orders
+    if len(set(orders.values())) > 1:
+        raise DataError(
+            f"{' and '.join(orders)} have other classes, or another order of them: "
+            f"{'; '.join(', '.join(names) or 'none named' for names in orders.values())}; expected the same"
+        )
+    if orders[first]:
+        unlabelled = next((name for name, labels in zip(orders, given, strict=True) if labels.min() < 0), None)
+        if unlabelled is not None:
+            raise DataError(f"{unlabelled}: some labels are −1, as the hub marks images without; choose another split")
+        return [labels.astype(np.int64) for labels in given], orders[first]
+    return class_numbers(given, f"{first}, column {columns[first]!r}")
 
 
 def _chosen(kind: str, name: str, known: Any, dataset: str) -> str:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from model_compression.data.dataset import Dataset, Labels, numbered_classes
 from model_compression.data.lazy import Images, LazyImages, evenly, mean_and_std
 from model_compression.data.opaque import OpaqueImages
-from model_compression.errors import DataError, ModelCompressionError, UsageError
+from model_compression.errors import DataError, UsageError
 
 _READ_TWICE = 8  # images that are asked for twice, to see whether they stay the same
 _ITEMS = "expected (image, label): a PIL image or a uint8 tensor (C, H, W), and a class number"
@@ -33,8 +33,8 @@ class TorchImages:
         """The image (C, H, W) of an item. Raises DataError with its number."""
         try:
             return pixels_of(_parts(self.dataset[number])[0])
-        except ModelCompressionError:
-            raise
+        except UsageError as error:
+            raise UsageError(f"item {number} of the data set: {error}") from None
         except Exception as error:  # of code that is not ours
             raise DataError(f"item {number} of the data set cannot be read: {type(error).__name__}: {error}") from error
 
@@ -57,7 +57,7 @@ def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], repor
     labels = [_labels(dataset, what, report) for dataset, what in ((train, "training"), (test, "test"))]
     if labels[1] is None:
         raise UsageError(f"items of the test data set have no labels; {_ITEMS}")
-    names = _class_names((train, test), max(int(part.max()) for part in labels if part is not None))
+    names = _class_names((train, test), [part for part in labels if part is not None])
     lazy = [LazyImages(source=source, rows=np.arange(_length(source.dataset))) for source in sources]
     mean, std = mean_and_std(lazy[0].sample())
     name = type(train).__name__
@@ -90,8 +90,7 @@ def from_loaders(train: DataLoader[Any], test: DataLoader[Any]) -> tuple[Dataset
     first, first_labels = _first(train, "training")
     first_test, _ = _first(test, "test")
     test_labels = torch.cat([checked_batch(batch, "test")[1] for batch in test]).long().cpu().numpy()
-    largest = max(int(test_labels.max()), int(first_labels.max()))
-    names = _class_names((train.dataset, test.dataset), largest)
+    names = _class_names((train.dataset, test.dataset), [test_labels, first_labels.long().cpu().numpy()])
     count = _count(train, len(first))
     channels = first.shape[1]
     # What is written into the networks: scaling by 1 / 255 of 255, and no shift, leaves every value as it is.
@@ -192,12 +191,22 @@ def _class_number(label: Any) -> int:
     return value
 
 
-def _class_names(datasets: Sequence[Any], largest: int) -> tuple[str, ...]:
-    for dataset in datasets:
-        names = getattr(dataset.dataset if isinstance(dataset, Subset) else dataset, "classes", None)
-        if isinstance(names, Sequence) and len(set(map(str, names))) == len(names) > largest:
-            return tuple(map(str, names))
-    return numbered_classes(largest, type(datasets[0]).__name__)
+def _class_names(datasets: Sequence[Any], given: Sequence[Labels]) -> tuple[str, ...]:
+    """Those that the data sets have, if they are names of all labels. Raises UsageError where the two differ."""
+    largest = max(int(labels.max()) for labels in given)
+    wholes = [dataset.dataset if isinstance(dataset, Subset) else dataset for dataset in datasets]
+    classes = [getattr(whole, "classes", None) for whole in wholes]
+    named = [tuple(map(str, names)) for names in classes if isinstance(names, Sequence) and not isinstance(names, str)]
+    if len(set(named)) > 1:
+        different = sorted(set(named[0]) ^ set(named[1]))
+        how = f"only one of them has {', '.join(different[:5])}" if different else "the order differs"
+        raise UsageError(
+            f"the training and the test data set have other classes: {how}, so that a class number means one thing "
+            "here and another there; give both the same class folders, or the same attribute `classes`"
+        )
+    if named and len(set(named[0])) == len(named[0]) > largest:
+        return named[0]
+    return numbered_classes(given, type(datasets[0]).__name__)
 
 
 def _first(loader: DataLoader[Any], what: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,12 +49,16 @@ class Network(nn.Sequential):
         return self
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels: what it asks for, what its weights file says it was trained on, or 32 × 32."""
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W): what its weights file says it was trained on, scaled as it asks for; else what its layers take,
+        of 32 × 32."""
         shape = self.facts.get("image_shape")
-        if isinstance(shape, list) and len(shape) == 3 and all(map(is_side, shape)):
-            return self.preprocessing.size or (shape[1], shape[2])
-        return self.preprocessing.size or (32, 32)
+        if not (isinstance(shape, list) and len(shape) == 3 and all(map(is_side, shape))):
+            first = next((layer for layer in self.modules() if isinstance(layer, nn.Conv2d)), None)
+            shape = [len(self.preprocessing.mean) if first is None else first.in_channels, 32, 32]
+        channels, *size = shape
+        height, width = self.preprocessing.size or size
+        return channels, height, width
 
     num_prepared: ClassVar[int] = 0
     """About how many of the training images `prepare` wants; 0: none, it is not called."""

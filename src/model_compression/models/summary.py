@@ -54,12 +54,12 @@ class Summary:
 def summarize(model: Network, input_shape: tuple[int, int, int] | None = None) -> Summary:
     """Runs one blank image through ``model`` in eval mode, and writes down what each layer made of it.
 
-    ``input_shape`` (C, H, W) is by default three channels of the size that the network asks for, else of 32 × 32.
+    ``input_shape`` (C, H, W) is by default the network's own, see `Network.image_shape`.
     A layer that runs twice is listed twice, with all its parameters and MACs at the first. The model is left as it was.
 
     Raises UsageError when the network takes no images of that shape.
     """
-    input_shape = input_shape or (3, *(model.preprocessing.size or (32, 32)))
+    input_shape = input_shape or model.image_shape
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
     runs, flops = _dry_run(model, list(names), input_shape)
     layers = []

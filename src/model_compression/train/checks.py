@@ -50,10 +50,12 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
             return check_classes(role, model, dataset, has_size_option=has_size_option)
         option = "--size" if role == "model" else f"--{role}-size"
         remedy = f"{option} scales them for it" if has_size_option else "give data like those that it has learnt from"
+        found, taken = dataset.image_shape[0], model.image_shape[0]
         if kinds:
             remedy = f"its weights are {kinds.pop()}: call its float(), networks are trained in float32"
-        elif dataset.image_shape[0] == 1:
-            remedy = "they are grey: give them as RGB, or a network that takes one channel"
+        elif found != taken:
+            as_rgb = "they are grey: give them as RGB, or " if found == 1 else "give "
+            remedy = f"{as_rgb}a network that takes {found} channels: this one takes {taken}"
         raise UsageError(
             f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy}"
         ) from error

@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.config import GIVEN, LOADERS, DataConfig, TrainConfig
-from model_compression.data.dataset import Dataset, numbered_classes
+from model_compression.data.dataset import Dataset, class_numbers
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.residency import settled
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
-from model_compression.errors import UsageError
+from model_compression.errors import DataError, UsageError
 from model_compression.train.observer import Observer
 
 Arrays = Sequence[npt.NDArray[Any] | torch.Tensor | None]
@@ -89,18 +89,22 @@ def _check_as_they_are(config: DataConfig) -> None:
 
 
 def _from_arrays(data: Arrays) -> tuple[Dataset, Dataset]:
-    train_images, train_labels, test_images, test_labels = map(_array, data)
-    if train_images is None or test_images is None or test_labels is None:
+    train_images, train_given, test_images, test_given = map(_array, data)
+    if train_images is None or test_images is None or test_given is None:
         raise UsageError(f"an array is None; {_EXPECTED}; of them only the training labels may be None")
-    labelled = train_labels is not None
-    train_labels = np.zeros(len(train_images), dtype=np.int64) if train_labels is None else train_labels
-    for what, images, labels in (("training", train_images, train_labels), ("test", test_images, test_labels)):
+    labelled = train_given is not None
+    for what, images, labels in (("training", train_images, train_given), ("test", test_images, test_given)):
         _check_arrays(what, images, labels)
     if train_images.shape[1] != test_images.shape[1]:
         raise UsageError(
             f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}, not as many"
         )
-    classes = numbered_classes(int(max(train_labels.max(), test_labels.max())), "the arrays")
+    given = [labels for labels in (train_given, test_given) if labels is not None]
+    try:
+        numbers, classes = class_numbers(given, "the arrays")
+    except DataError as error:  # here they are arguments
+        raise UsageError(str(error)) from None
+    train_labels = numbers[0] if labelled else np.zeros(len(train_images), dtype=np.int64)
     pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
     settings: dict[str, Any] = {
         "class_names": classes,
@@ -108,14 +112,12 @@ def _from_arrays(data: Arrays) -> tuple[Dataset, Dataset]:
         "std": tuple(max(float(channel.std(dtype=np.float64)), 1e-5) for channel in pixels),
     }
     return (
-        Dataset(
-            name="arrays", images=train_images, labels=train_labels.astype(np.int64), labelled=labelled, **settings
-        ),
-        Dataset(name="arrays-test", images=test_images, labels=test_labels.astype(np.int64), **settings),
+        Dataset(name="arrays", images=train_images, labels=train_labels, labelled=labelled, **settings),
+        Dataset(name="arrays-test", images=test_images, labels=numbers[-1], **settings),
     )
 
 
-def _check_arrays(what: str, images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+def _check_arrays(what: str, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None) -> None:
     if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
         raise UsageError(
             f"{what} images are {images.shape}, channels last; expected (N, C, H, W): give images.transpose(0, 3, 1, 2)"
@@ -123,12 +125,22 @@ def _check_arrays(what: str, images: npt.NDArray[Any], labels: npt.NDArray[Any])
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) < 2:
         raise UsageError(
             f"{what} images are {images.dtype} of shape {images.shape}; expected uint8 (N, C, H, W), pixels of 0 "
-            "to 255, at least two images"
+            f"to 255, at least two images{_REMEDIES.get(images.dtype.kind, '')}"
         )
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iuUOT"):
         raise UsageError(
-            f"{what} labels are {labels.dtype} of shape {labels.shape}; expected integers ({len(images)},)"
+            f"{what} labels are {labels.dtype} of shape {labels.shape}; expected class numbers or names "
+            f"({len(images)},){_ONE_HOT if labels.ndim == 2 else ''}"
         )
+
+
+_ONE_HOT = ": give labels.argmax(axis=1) where each row is an image's, labels[:, 0] where it is one number"
+# by the kind of number that pixels are
+_REMEDIES = {
+    "f": ": give (images * 255).round().astype(np.uint8) where 1 is white",
+    "b": ": give images.astype(np.uint8) * 255",
+    "u": ": give (images >> 8).astype(np.uint8) where 65535 is white",
+}
 
 
 def _array(part: npt.NDArray[Any] | torch.Tensor | None) -> npt.NDArray[Any] | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model_compression.config import DataConfig, ModelConfig, TrainConfig, given_values, located
-from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.dataset import Dataset, check_pair, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
 from model_compression.errors import UsageError
@@ -67,6 +67,7 @@ class Prepared:
         if config.teacher and parts.teacher is None:
             check_teachers(config.teacher)
         full_train, test = parts.data or load_data(config.data, observer.message)
+        check_pair(full_train, test)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation and not full_train.labelled:
             raise UsageError(f"{full_train.name} has no labels: leave --validation out, images held out need them")
@@ -87,6 +88,9 @@ class Prepared:
             for network in (student, *teachers):
                 network.preprocessing = normalised  # whatever it was: the batches are taken as they are
         check_classes("student", student, self.train_set)
+        if self.eval_set.image_shape != self.train_set.image_shape:
+            for role, network in (("student", student), *(("teacher", teacher) for teacher in teachers)):
+                check_classes(role, network, self.eval_set)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
         if parts.student is None:

@@ -27,6 +27,7 @@ from model_compression.train.evaluate import agreement, figures, predict
 from model_compression.train.events import read_events
 from model_compression.train.observer import Observer, Silent, left_out
 from model_compression.train.prepared import Parts, Prepared
+from model_compression.train.rehearsal import rehearse
 from model_compression.train.reused_classifier import num_parameters
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.run_loop import RunLoop
@@ -62,6 +63,7 @@ def start_run(
     prepared = Prepared(
         config, observer, parts or Parts(), run.path
     )  # before the folder: a usage error leaves nothing behind
+    rehearse(config, prepared, observer, _finish)
     run.create(config)
     try:
         metrics = _train(config, prepared, run, observer, None)
@@ -110,6 +112,7 @@ def resume_run(
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
             _say_changed_code(run, prepared.code, state, observer)
+        rehearse(config, prepared, observer, _finish)
         run.begin()
         metrics = _train(config, prepared, run, observer, state, lr)
         finished(prepared.trainer.network.deployed())
@@ -262,7 +265,7 @@ def _finish(
         metrics["teacher_agreement"] = agreement(logits, answers)
     rows = _rows_to_show(logits, answers, prepared.eval_set)
     thumbnails = prepared.eval_set.thumbnails(rows)
-    tensors |= {"thumbnail_rows": torch.from_numpy(rows), "thumbnails": torch.from_numpy(thumbnails)}
+    tensors |= {"thumbnail_rows": torch.from_numpy(rows), "thumbnails": torch.from_numpy(thumbnails).contiguous()}
     metrics |= {
         "epochs": config.epochs,
         "seed": config.seed,

@@ -94,7 +94,7 @@ def test_features_lists_layers_and_marks_the_stages(command):
 def test_features_of_a_size_that_the_network_does_not_take_is_wrong_usage(command):
     code, _, err = command("features", "lenet", "--size", "7")
     assert code == 2
-    assert "lenet cannot take images of 7 × 7 pixels" in err
+    assert "lenet cannot take images of 3 × 7 × 7" in err
 
 
 @pytest.mark.parametrize("said", [[3, 48, 40], [3, 0, 40], "large", None])

@@ -204,6 +204,11 @@ def test_what_a_recipe_gives_is_promised_of_the_recipe_alone(command):
             "has no teacher; run it with: model-compression train --recipe nin-cifar10\n",
         ),
         (["resume"], "the following arguments are required: RUN"),
+        *[
+            ([command, "--data", data, *more], f"give --teacher: a network that knows the classes of {data}, as a run ")
+            for command in ("distill", "compress", "compare-methods")
+            for data, *more in (["synthetic"], ["folder:photos", "--image-size", 64])
+        ],
     ],
     ids=lambda value: " ".join(map(str, value[-2:])) if isinstance(value, list) else "",
 )  # fmt: skip

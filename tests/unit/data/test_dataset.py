@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_compression.data.dataset import Dataset, content_digest, hold_out, hold_out_test, numbered_classes
+from model_compression.data.dataset import Dataset, class_numbers, content_digest, hold_out, hold_out_test
 from model_compression.errors import DataError, UsageError
 
 
@@ -189,8 +189,48 @@ def test_class_names_that_cannot_be_printed_are_refused(name):
         Dataset(name="x", images=images, labels=labels, class_names=("a", name), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-@pytest.mark.parametrize("largest", [-1, 100_000, 10**12])
-def test_labels_that_can_be_no_class_numbers_are_refused(largest):
-    with pytest.raises(DataError, match=f"x: the largest label is {largest}; expected class numbers"):
-        numbered_classes(largest, "x")
-    assert numbered_classes(2, "x") == ("0", "1", "2")
+@pytest.mark.parametrize("labels", [[0, -1], [0, 100_000], [10**12], [-2, -1]])
+def test_labels_that_can_be_no_class_numbers_are_refused(labels):
+    with pytest.raises(DataError, match=f"x: labels run from {min(labels)} to {max(labels)}; expected class numbers"):
+        class_numbers([np.array(labels[:1]), np.array(labels)], "x")
+
+
+def test_labels_from_1_on_are_refused_and_gaps_are_classes():
+    with pytest.raises(DataError, match=r"x: labels must be 0…K−1; got 1…3: subtract 1, or name the classes, 0 among"):
+        class_numbers([np.array([1, 2]), np.array([3, 1])], "x")
+    numbers, names = class_numbers([np.array([2, 0], dtype=">i2"), np.array([1, 4], dtype=np.uint8)], "x")
+    assert names == ("0", "1", "2", "3", "4")
+    assert [(part.tolist(), part.dtype) for part in numbers] == [([2, 0], np.int64), ([1, 4], np.int64)]
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_texts_are_classes_in_sorted_order(dtype):
+    given = [np.array(["pear", "10", "apple"], dtype=dtype), np.array(["9", "pear"], dtype=dtype)]
+    numbers, names = class_numbers(given, "x")
+    assert names == ("10", "9", "apple", "pear")
+    assert [part.tolist() for part in numbers] == [[3, 0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ([0.0, 1.0], "a label is 0.0;"),
+        ([True, False], "a label is True;"),
+        (["a", None], "a label is None beside texts"),
+    ],
+)
+def test_labels_of_another_kind_are_refused(labels, text):
+    with pytest.raises(DataError, match=text):
+        class_numbers([np.array(labels)], "x")
+
+
+def test_arrays_of_any_layout_are_held_as_torch_takes_them():
+    images = numbered(6)
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    for array in (np.asfortranarray(images), images[:, :, ::-1], frozen):
+        held = made(images=array).images
+        np.testing.assert_array_equal(held, array)
+        assert held.flags.c_contiguous
+        assert held.flags.writeable
+    assert made(images=images).images is images

@@ -1,7 +1,9 @@
 """Hugging Face data sets that are made on the spot: splits and columns are found, images arrive to the pixel."""
 
+import gc
 import io
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -21,6 +23,10 @@ def _quiet_and_apart(monkeypatch, tmp_path):
     """No progress bars, and nothing in the user's cache."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the library leaves files open
+        gc.collect()
 
 
 def pixels(count, seed, size=(6, 8)):
@@ -113,6 +119,44 @@ def test_numbers_serve_as_labels_where_there_are_no_class_names(tmp_path):
     assert train.class_names == ("0", "1", "2", "3", "4")
 
 
+@pytest.mark.parametrize("other", ["int64", "string"])
+def test_texts_serve_as_labels_in_sorted_order(tmp_path, other):
+    texts = ["pear", "apple", "fig", "pear"]
+    columns = {"label": (datasets.Value("string"), texts), "id": (datasets.Value(other), [1, 2, 3, 4])}
+    if other == "string":
+        columns["id"] = (datasets.Value("string"), ["w", "x", "y", "z"])
+    test = {name: (kind, values[1:3]) for name, (kind, values) in columns.items()}
+    train, test = load_dataset(
+        saved(tmp_path / "d", train=split(pixels(4, 0), **columns), test=split(pixels(2, 1), **test))
+    )
+    assert train.class_names == test.class_names == ("apple", "fig", "pear")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0, 1, 2], [0, 1])
+
+
+def test_images_with_a_table_of_labels_beside_them_are_read(tmp_path):
+    folder = tmp_path / "files"  # not that of the library's cache
+    for part, rows in (("train", ["b", "a", "b"]), ("test", ["a", "b"])):
+        (folder / part).mkdir(parents=True)
+        for number, image in enumerate(pixels(len(rows), 0)):
+            Image.fromarray(image).save(folder / part / f"{number}.png")
+        lines = ["file_name,label", *(f"{number}.png,{label}" for number, label in enumerate(rows))]
+        (folder / part / "metadata.csv").write_text("\n".join(lines))
+    train, test = load_dataset(f"hf:{folder}")
+    assert (train.class_names, train.labels.tolist(), test.labels.tolist()) == (("a", "b"), [1, 0, 1], [0, 1])
+    path = folder / "test" / "1.png"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DataError, match=r"image 1 of .* \(.*test/1\.png\) cannot be read as an image"):
+        load_dataset(f"hf:{folder}")
+
+
+def test_splits_whose_classes_differ_are_refused(tmp_path):
+    name = saved(tmp_path / "d", train=labelled(6), extra=labelled(6, names=NAMES[::-1]))
+    with pytest.raises(DataError, match=r"have other classes, or another order of them: cat, ape, bee; bee, ape, cat"):
+        load_dataset(f"{name},test=extra")
+    with pytest.raises(DataError, match=r"column 'digit': labels must be 0…K−1; got 1…3: subtract 1"):
+        load_dataset(saved(tmp_path / "e", train=split(pixels(3, 0), digit=(datasets.Value("int8"), [1, 2, 3]))))
+
+
 def test_images_are_scaled_and_made_rgb_and_sizes_that_differ_are_named(tmp_path):
     encoded = []
     for size in ((8, 6), (12, 5)):
@@ -147,8 +191,14 @@ def test_digest_sees_another_image_and_streaming_gives_the_same_pixels(tmp_path)
         ),
         (lambda: split(pixels(2, 0)), "has no label column; expected one: its columns are picture"),
         (lambda: labelled(0), "holds no images"),
-        (lambda: split(pixels(2, 0), y=(datasets.Value("int64"), [0, None])), "some images have no label in 'y'"),
-        (lambda: split(pixels(2, 0), y=(datasets.ClassLabel(names=["a"]), [-1, -1])), "2 labels are out of range"),
+        (
+            lambda: split(pixels(2, 0), y=(datasets.Value("int64"), [0, None])),
+            "1 images have no label in 'y', the first is image 1",
+        ),
+        (
+            lambda: split(pixels(2, 0), y=(datasets.ClassLabel(names=["a"]), [-1, -1])),
+            "some labels are −1, as the hub marks images",
+        ),
     ],
 )
 def test_data_set_that_cannot_serve_is_named(monkeypatch, part, message):

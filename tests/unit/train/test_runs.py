@@ -169,6 +169,8 @@ def test_validation_trains_on_the_rest_and_never_looks_at_the_test_set(tiny, run
     folder, metrics, seen = run(tiny.config("kd", data={"validation": 6}, evaluate_every=1))
     train, test = tiny.data()
     rest, held_out = hold_out(train, 6, seed=0)
+    rehearsed, *looked = looked
+    assert set(map(bytes, rehearsed.images)) <= set(map(bytes, held_out.images))
     assert len(looked) == 4  # three epochs, then the student
     answers = predict(read_model(tiny.teacher), held_out, CPU, torch.float32)
     torch.testing.assert_close(load_file(folder / "predictions.safetensors")["teacher_logits"], answers)

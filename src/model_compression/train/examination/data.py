@@ -24,6 +24,14 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
     for note in dict.fromkeys((*train.notes, *test.notes)):
         yield Finding(area="data", subject="left out", level="warn", text=note, remedy="convert, repair or remove them")
     yield _labels(train, test)
+    if test.image_shape != train.image_shape:
+        yield Finding(
+            area="data",
+            subject="sizes",
+            level="warn",
+            text=f"training images are of {shape}, test images of {' × '.join(map(str, test.image_shape))}",
+            remedy="scale one of them, unless another size is meant to be tested",
+        )
     if train.labelled and not isinstance(train.images, OpaqueImages):
         yield _balance(train)
     if max(train.std) < _FAINT:
