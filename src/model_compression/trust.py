@@ -114,7 +114,7 @@ def seal(values: Any, content: bytes) -> None:
     The SHA-256 of ``content`` is noted in the user's own folder: a moved or copied file is known again, a changed one
     is not. A folder that cannot be written is no obstacle; the file then counts as a stranger's.
     """
-    names = {name for name in names_in(values) if not _is_no_code(name)}
+    names = names_of_code(values)
     if not names or not all(_is_own(name) or name in _state.trusted for name in names):
         return
     seal_content(content)
@@ -160,6 +160,11 @@ def names_in(value: Any) -> set[str]:
 
 def _is_own(name: str) -> bool:
     return name in _state.own or not (_state.is_command or name in _state.foreign)
+
+
+def names_of_code(values: Any) -> set[str]:
+    """Those of `names_in` that can be code; the others name libraries and data."""
+    return {name for name in names_in(values) if not _is_no_code(name)}
 
 
 def _is_no_code(name: str) -> bool:

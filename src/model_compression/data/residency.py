@@ -11,10 +11,12 @@ from model_compression.config import Resident
 from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import ArraySource, LazyImages
 from model_compression.data.opaque import OpaqueImages
+from model_compression.errors import UsageError
 
 _SHARE = 4  # decoded images take at most this part of the memory that is free: networks and a run need the rest
 _UNKNOWN = 2 * 2**30  # taken for free where the system does not say
 _MAX_WORKERS = 8
+_WORKERS_ALWAYS, _WORKERS_EACH = 32, 4  # what may be asked for: as many, or so many for each processor
 
 
 def settled(
@@ -29,6 +31,12 @@ def settled(
 
     A set that is in memory already stays there unless "off" is said. Digests, and so runs, are the same either way.
     """
+    processors = os.cpu_count() or 1
+    if workers is not None and workers > max(_WORKERS_ALWAYS, _WORKERS_EACH * processors):
+        raise UsageError(
+            f"workers must be at most {max(_WORKERS_ALWAYS, _WORKERS_EACH * processors)} on {processors} processors, "
+            f"got {workers}; each is a process with its own memory"
+        )
     workers = default_workers() if workers is None else workers
     if resident == "off":
         return _streamed(train, workers), _streamed(test, workers)

@@ -18,6 +18,7 @@ from model_compression.hub_connection import quick_without_network
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
 
+_OF_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -39,6 +40,9 @@ def build_timm(name: str, options: Mapping[str, Any]) -> Built:
     """A network of timm; the option ``pretrained`` fetches weights from the hub, the others are its builder's."""
     rest = {key: value for key, value in options.items() if key != "pretrained"}
     pretrained = bool(options.get("pretrained", False))
+    for key in _OF_FILES:
+        if key in rest:  # older versions of timm unpickle what these name
+            raise UsageError(f"{key} is no option of timm:{name} here; give a file of weights as --weights FILE")
     module = _library("timm", "timm").create_model(name, pretrained=pretrained, **rest)
     declared = module.pretrained_cfg
     size = _pair(rest["img_size"]) if "img_size" in rest else _pair(declared["input_size"][1:])
@@ -113,6 +117,11 @@ def build_hf(name: str, options: Mapping[str, Any]) -> Built:
             )
         if unused:
             raise unknown_name(f"option of hf:{name}:", next(iter(unused)), sorted(config.to_dict()))
+        attention = str(getattr(config, "_attn_implementation", None) or "")
+        if "/" in attention:
+            raise UsageError(
+                f"hf:{name} asks for attention by the code {attention!a:.80} of the hub, which is never run"
+            )
         head_is_new = classes is not None and classes != config.num_labels
         if head_is_new:
             config.num_labels = classes

@@ -13,6 +13,7 @@ from model_compression.report.page_parts import SPACE, interval_text, percent
 from model_compression.report.predictions import Predictions
 from model_compression.report.run_files import RunFiles
 from model_compression.report.words import environment_in_words, plain, recipe_in_words, sentence, size
+from model_compression.trust import names_of_code
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 _NAMED_CLASSES = 100  # with more, their number is said alone
@@ -115,6 +116,8 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     if own:
         verb = "is" if len(own) == 1 else "are"
         again = f"The same command gives the same weights where the {' and the '.join(own)} of config.json {verb} there"
+    if names_of_code(recipe):
+        again = f"config.json names code, which must be there and is imported with --trust only. {again}"
     if "optim.lr_changed_to" in recipe:
         again = "The same recipe but for the rate, which was changed while it ran"
     return f"{_table(rows)}\n\n{again}:\n\n```sh\n{command}\n```"

@@ -80,3 +80,9 @@ def test_available_memory_is_that_of_the_container_where_it_has_less(tmp_path, m
 def test_data_config_refuses_what_is_no_way_to_hold_images(options, message):
     with pytest.raises(UsageError, match=message):
         DataConfig(**options)
+
+
+def test_more_workers_than_a_machine_has_use_for_are_refused(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(UsageError, match="workers must be at most 32 on 2 processors, got 1024"):
+        settled(dataset(4, True), dataset(4, True), "off", workers=1024)

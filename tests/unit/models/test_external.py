@@ -363,3 +363,20 @@ def test_module_that_is_given_keeps_its_layers_names(own):
 def read_header_of(network):
     save_weights("here.safetensors", network)
     return read_header("here.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("timm:resnet18", {"checkpoint_path": "evil.pth"}, "checkpoint_path is no option"),
+        ("timm:resnet18", {"pretrained": True, "pretrained_cfg": {"file": "evil.pth"}}, "pretrained_cfg is no option"),
+        (
+            "hf:x",
+            {"config": {"model_type": "vit", "attn_implementation": "evil/code"}, "pretrained": False},
+            "never run",
+        ),
+    ],
+)
+def test_options_that_would_run_or_unpickle_what_they_name_are_refused(name, options, message):
+    with pytest.raises(ModelCompressionError, match=message):
+        load_model(name, options)
