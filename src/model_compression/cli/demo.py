@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.recipes import demo_pair
     from model_compression.report.curves import plot_curves
     from model_compression.train.events import read_events
+    from model_compression.train.observer import left_out
     from model_compression.train.run_folder import RunFolder
     from model_compression.train.runs import finish_run
 
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     distilled, labels = metrics["distilled"], metrics["labels"]
     teacher = distilled["teacher_test_accuracy"]
     plot = out / "curves.png"
-    plot_curves(plot, events, title="A LeNet learns CIFAR-10", levels={args.teacher: teacher})
+    with left_out(f"the plot {plot}", ConsoleObserver().message):
+        plot_curves(plot, events, title="A LeNet learns CIFAR-10", levels={args.teacher: teacher})
     gain = 100 * (distilled["test_accuracy"] - labels["test_accuracy"])
     print(
         f"\ntest accuracy after {args.epochs} epochs, one seed\n"
