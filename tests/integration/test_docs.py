@@ -138,6 +138,8 @@ def test_own_module_and_arrays_as_the_page_has_it(page):
     script = Path("script.py")
     script.write_text(block.replace("epochs=30", "epochs=1"))
     images, labels = dark_and_bright()
+    images = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # as from images of (H, W, 3)
+    assert not images.flags.c_contiguous
     arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
     given = {"my_teacher": linear(), "my_student": linear(), "images": torch.from_numpy(images)}
     found = runpy.run_path(str(script), init_globals={**given, **arrays})
