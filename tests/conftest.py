@@ -18,6 +18,16 @@ def pytest_configure(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_runtest_setup(item):
+    """Skips what the installed torch is too old for."""
+    for marker in item.iter_markers("torch"):
+        from importlib.metadata import version
+
+        (needed,) = marker.args
+        if tuple(map(int, version("torch").split(".")[:2])) < tuple(map(int, needed.split("."))):
+            pytest.skip(f"needs torch {needed}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _not_the_users_cache(tmp_path_factory):
     """For fixtures that many tests share."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.pt2_archive import constants
 from torch.export.pt2_archive._package import PT2ArchiveReader, load_pt2
 
-from model_compression.errors import FileFormatError
+from model_compression.errors import FileFormatError, ModelCompressionError
 from model_compression.export.metadata import KEY
 from model_compression.safe_pickle import check_torch_file
 
@@ -42,6 +43,14 @@ _STRUCTURE = re.compile(
 _KEPT = ("val", "tensor_meta")  # of what torch knows of a node; the rest names lines of code on this machine
 
 
+def check_programs() -> None:
+    """Raises ModelCompressionError where torch writes and reads these files with pickled weights, as before 2.9."""
+    if not hasattr(constants, "WEIGHTS_CONFIG_FILENAME_FORMAT"):
+        raise ModelCompressionError(
+            f"torch-export files need torch 2.9 or newer, got torch {torch.__version__}; upgrade torch, or use ONNX"
+        )
+
+
 def write_program(program: torch.export.ExportedProgram, path: Path, metadata: str) -> None:
     """Writes ``program`` with ``metadata``, and without traces of the machine that it was made on."""
     for module in program.graph_module.modules():
@@ -59,6 +68,7 @@ def read_program(path: Path) -> tuple[torch.nn.Module, str | None]:
 
     Raises FileFormatError for a file that is damaged, of other origin, or holds what could be executed.
     """
+    check_programs()
     content = path.read_bytes()  # once: what is checked is what is loaded
     try:
         check_torch_file(content, path)

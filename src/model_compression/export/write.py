@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from model_compression import trust
 from model_compression.data.dataset import Dataset
-from model_compression.errors import MissingExtraError, NotVerifiedError, UsageError
+from model_compression.errors import MissingExtraError, ModelCompressionError, NotVerifiedError, UsageError
 from model_compression.export.metadata import KEY, Metadata
-from model_compression.export.programs import write_program
+from model_compression.export.programs import check_programs, write_program
 from model_compression.export.runtimes import open_file
 from model_compression.export.short_names import with_short_names
 from model_compression.export.verify import Verification, pixels_of, verify
@@ -81,6 +82,8 @@ def export(
     when the file does not answer as the network does.
     """
     path, writer = user_path(path), EXPORTERS.get(to)
+    if to == "torch-export":
+        check_programs()
     if path.suffix != SUFFIXES[to]:
         raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
     network = frozen(network)
@@ -181,15 +184,22 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata)
         import onnxscript  # noqa: F401  (what torch.onnx writes with)
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "export", "writing ONNX files") from None
-    program: Any = torch.onnx.export(
-        module,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    try:
+        program: Any = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = re.sub(r"<class '[\w.]+'>: ", "", str(error).rpartition("## Exception summary")[2].strip())
+        raise ModelCompressionError(
+            f"torch {torch.__version__} cannot write this network as ONNX: {reason.partition(chr(10))[0]:.200}; use a "
+            "newer torch, or --to torch-export"
+        ) from error
     model = _with_metadata(_without_traces(program.model_proto), metadata)
     onnx.checker.check_model(model)
     _write_onnx(path, model)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.errors import FileFormatError
-from model_compression.export.programs import read_program, write_program
+from model_compression.errors import FileFormatError, ModelCompressionError
+from model_compression.export import programs
+from model_compression.export.programs import check_programs, read_program, write_program
+
+pytestmark = pytest.mark.torch("2.9")
 
 
 class Pickled:
@@ -122,3 +125,12 @@ def test_a_program_is_the_same_wherever_and_as_what_it_is_written(tmp_path):
     assert content == (tmp_path / "b.pt2").read_bytes()
     assert b"site-packages" not in content
     assert os.fsencode(Path(__file__).parent) not in content
+
+
+def test_a_torch_that_pickles_weights_is_refused_for_reading_and_writing(program, monkeypatch):
+    monkeypatch.delattr(programs.constants, "WEIGHTS_CONFIG_FILENAME_FORMAT")
+    for refused in (check_programs, lambda: read_program(program)):
+        with pytest.raises(
+            ModelCompressionError, match=r"files need torch 2\.9 or newer, got torch .*; upgrade torch, or"
+        ):
+            refused()
