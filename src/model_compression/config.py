@@ -29,7 +29,10 @@ LOADERS = f"{GIVEN}dataloaders"
 Augmentation = Literal["none", "flip", "flip_shift"]
 Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "one_cycle"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "native", "fp32", "bf16", "fp16"]
+TeacherPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+UNDECIDED = ("auto", "native")
+"""Precisions that a run decides when it begins; its config.json then has the one that it took."""
 Compile = Literal["auto", "on", "off"]
 CacheDtype = Literal["fp16", "fp32"]
 TeacherTta = Literal["none", "flip"]
@@ -198,6 +201,11 @@ class TrainConfig(Config):
     ema: float = 0.0
     """Decay per step of the average of the weights that is evaluated and saved; 0 keeps the weights themselves."""
     precision: Precision = "auto"
+    """``auto``: the one in which a few steps of this network are fastest here. ``native``: bf16 where the processor
+    computes in it, else fp32. A run's config.json has the one that was taken."""
+    teacher_precision: TeacherPrecision = "auto"
+    """Of the teacher's answers. ``auto``: ``precision`` where that is named, else the native one, so that stored
+    answers serve every student."""
     compile: Compile = "auto"
     """Whether the student's training step is compiled; "auto" where that has been seen to pay."""
     device: str = "auto"

@@ -38,6 +38,7 @@ def nin_cifar10() -> Recipe:
             ),
             epochs=9,
             batch_size=64,
+            precision="native",
         ),
         expect="88.7 % test accuracy (seed 0)",
     )
@@ -71,6 +72,7 @@ def _whitening_cnn(options: dict[str, Any], epochs: int) -> TrainConfig:
         ),
         epochs=epochs,
         batch_size=256,
+        precision="native",
     )
 
 
@@ -84,6 +86,7 @@ def lenet_cifar10() -> Recipe:
             optim=_ADAMW,
             epochs=12,
             batch_size=256,
+            precision="native",
         ),
         expect="80.3 % test accuracy (seed 0)",
     )
@@ -172,6 +175,7 @@ def _augmented_lenet(epochs: int, seed: int, data: DataConfig | None) -> TrainCo
         optim=_ADAMW,
         epochs=epochs,
         seed=seed,
+        precision="native",
         evaluate_every=max(1, epochs // 10),
     )
 
@@ -192,6 +196,7 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
         teacher_cache_dtype=defaults.teacher_cache_dtype,
         teacher_tta=defaults.teacher_tta,
         teacher_view=defaults.teacher_view,
+        teacher_precision=defaults.teacher_precision,
         allow_weak_teacher=defaults.allow_weak_teacher,
     )
     arms = {"labels": labels}
@@ -214,6 +219,7 @@ def demo_pair(*, teacher: str, epochs: int, data: DataConfig) -> dict[str, Train
         data=data,
         optim=_ADAMW,
         epochs=epochs,
+        precision="native",
         evaluate_every=1,
     )
     return {

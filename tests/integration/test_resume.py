@@ -48,6 +48,7 @@ KINDS = {
     "float16": {"precision": "fp16", "data": FLIP, "optim": ADAMW},
     "bfloat16, rare saves": {"precision": "bf16", "data": FLIP, "checkpoint_every": 3, "ema": 0.5},
 }
+EACH = [pytest.param(kind, marks=pytest.mark.torch("2.9") if "muon" in kind else ()) for kind in KINDS]
 INTERRUPTIONS = [(3,), (5,), (1, 14), (2, 5, 6, 15)]  # the first, the middle and the last steps of epochs of five
 
 
@@ -97,7 +98,7 @@ def interrupted(config, folder, watcher, steps):
 
 
 @pytest.mark.parametrize("steps", INTERRUPTIONS, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, whole, watcher, kind, steps):
     config, expected, state = whole(kind)
     seen = interrupted(config, tmp_path / "run", watcher, steps)
@@ -114,7 +115,7 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, whole, watche
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_run_resumes_from_every_step(tmp_path, whole, watcher, kind):
     config, expected, _ = whole(kind)
     for step in range(1, 16):

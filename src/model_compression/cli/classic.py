@@ -95,6 +95,7 @@ def to_config(args: argparse.Namespace) -> TrainConfig:
         optim=OptimConfig(optimizer="adam", lr=args.lr, schedule="step", step_at=0.8, step_factor=0.1),
         epochs=args.epoch,
         batch_size=args.batchsize,
+        precision="native",
         evaluate_every=SAVE_EVERY,
         keep_every=SAVE_EVERY,
     )

@@ -22,7 +22,14 @@ from model_compression.train.stop_requests import stop_requests
 
 # In what the runs may differ: all of them, those with a method, those without a teacher.
 _OF_ALL, _OF_METHODS = ("seed", "method"), ("label_smoothing",)
-_WITHOUT_TEACHER = ("teacher", "teacher_tta", "teacher_view", "teacher_cache_dtype", "allow_weak_teacher")
+_WITHOUT_TEACHER = (
+    "teacher",
+    "teacher_tta",
+    "teacher_view",
+    "teacher_cache_dtype",
+    "teacher_precision",
+    "allow_weak_teacher",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

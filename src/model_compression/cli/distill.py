@@ -90,6 +90,11 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = _DEFAULT
         "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
     )
     group.add_argument(
+        "--teacher-precision",
+        metavar="NAME",
+        help="of its answers: fp32, bf16 or fp16 (default: --precision's; native where that is auto)",
+    )
+    group.add_argument(
         "--teacher-view",
         metavar="NAME",
         help="same: the teacher answers what the student is shown; plain: each image as it is, once",
@@ -188,7 +193,7 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
             f"give --teacher: a network that knows the classes of {config.data.name}, as a run of "
             f"`model-compression train {named} --out runs/teacher` (the default, {_DEFAULT}, knows those of cifar10)"
         )
-    options = ("teacher_cache", "teacher_cache_dtype", "teacher_tta", "teacher_view")
+    options = ("teacher_cache", "teacher_cache_dtype", "teacher_tta", "teacher_view", "teacher_precision")
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     if given and teacher is None and getattr(args, "scheme", None) != "self":

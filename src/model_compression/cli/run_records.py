@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from model_compression.config import ModelConfig, TrainConfig, to_dict
+from model_compression.config import UNDECIDED, ModelConfig, TrainConfig, to_dict
 from model_compression.errors import RunFolderError
 from model_compression.files import read_json
 from model_compression.report.records import FAILURES, read_record, save_record
@@ -36,6 +36,8 @@ def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     recorded = _with_defaults(recorded)
     for key in wanted:
         if key not in recorded or key in _PLACES or recorded[key] == wanted[key]:
+            continue
+        if key == "precision" and {recorded[key], wanted[key]} <= {*UNDECIDED}:  # records of before have no "native"
             continue
         if isinstance(recorded[key], dict) and isinstance(wanted[key], dict):
             values = wanted[key]

@@ -54,7 +54,7 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--warmup": (float, "optim.warmup", "one_cycle: share of the steps in which the rate rises"),
     "--label-smoothing": (float, "label_smoothing", "of the label loss, 0 to 1; harmful in a teacher"),
     "--ema": (float, "ema", "decay a step of the averaged weights that are evaluated and saved, as 0.999; 0: none"),
-    "--precision": (str, "precision", "auto, fp32, bf16 or fp16"),
+    "--precision": (str, "precision", "auto (measured), native, fp32, bf16 or fp16"),
     "--compile": (str, "compile", "auto, on or off: compile the student's step"),
     "--device": (str, "device", "auto, cpu, cuda or mps"),
     "--wandb": (str, "wandb", "a project on Weights & Biases, for the curves as well (extra: wandb)"),

@@ -156,7 +156,9 @@ def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[st
     body = HERE + os.path.relpath(weights.resolve(), trained.path.resolve()) if is_beside else str(weights.resolve())
     options: dict[str, Any] = {"body": body}
     student = ModelConfig(name=NAME, options=options | ({"weight_bits": 4} if config.to == "int4" else {}))
-    run = dataclasses.replace(with_own_cache(config.run, "fp32"), student=student, precision="fp32", compile="off")
+    run = dataclasses.replace(
+        with_own_cache(config.run, "fp32"), student=student, precision="fp32", teacher_precision="auto", compile="off"
+    )
     with stage("quantisation-aware training", folder):
         finish_run(run, trained.path, observer)
     try:

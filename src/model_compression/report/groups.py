@@ -26,8 +26,18 @@ _NOT_THE_RECIPE = {
     "data.resident",
     "data.workers",
 }
-_OF_METHODS = {"method", "teacher", "teacher_tta", "teacher_view", "teacher_cache_dtype", "label_smoothing", "compile"}
+_OF_METHODS = {
+    "method",
+    "teacher",
+    "teacher_tta",
+    "teacher_view",
+    "teacher_cache_dtype",
+    "teacher_precision",
+    "label_smoothing",
+    "compile",
+}
 """Parts of a recipe that label-only training does not have, or not of need."""
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins with
 
 
@@ -83,13 +93,16 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def run_recipe(run: RunFiles) -> dict[str, Any]:
     """`recipe_of` its configuration, and what that does not say.
 
-    That is the rate that it went on with where `resume --lr` changed it, and, of a student that began as a weights
-    file, which network it is; the file is ``student.start`` then.
+    That is the rate that it went on with where `resume --lr` changed it; the precision that a run took which recorded
+    "auto", as older ones did; and, of a student that began as a weights file, which network it is; the file is
+    ``student.start`` then.
     """
     recipe = recipe_of(run.config)
-    changed = (run.metrics or {}).get("lr_changed_to")
-    if changed is not None:
-        recipe["optim.lr_changed_to"] = changed
+    metrics = run.metrics or {}
+    if metrics.get("lr_changed_to") is not None:
+        recipe["optim.lr_changed_to"] = metrics["lr_changed_to"]
+    if recipe["precision"] == "auto" and metrics.get("precision") in _PRECISIONS:
+        recipe["precision"] = _PRECISIONS[metrics["precision"]]
     if run.network is not None and is_path(recipe["student.name"]):
         recipe |= {"student.name": run.network, "student.start": recipe["student.name"]}
     return recipe

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
+from model_compression.config import UNDECIDED
 from model_compression.errors import UsageError
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE_PAYS_FROM = 5_000  # steps: compiling takes some 40 s
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
@@ -28,16 +30,24 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """float32, bfloat16 or float16; "auto" takes bfloat16 where the processor computes in it, else float32."""
-    given = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name in given:
-        return given[name]
-    if name != "auto":
-        raise UsageError(f"precision must be auto, fp32, bf16 or fp16, got {name!r}")
+    """float32, bfloat16 or float16 by name.
+
+    "native" takes bfloat16 where the processor computes in it, else float32, and so does "auto" where nothing is
+    trained that could be measured.
+    """
+    if name in PRECISIONS:
+        return PRECISIONS[name]
+    if name not in UNDECIDED:
+        raise UsageError(f"precision must be auto, native, fp32, bf16 or fp16, got {name!r}")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """Inverse of `choose_precision`, as "bf16"."""
+    return next(name for name, kind in PRECISIONS.items() if kind == precision)
 
 
 def choose_compile(name: str, device: torch.device, steps: int) -> bool:

@@ -10,6 +10,15 @@ from model_compression.train.muon import MuonWithAdamW
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 
 
+def check_optimizer(config: OptimConfig) -> None:
+    """Raises UsageError for an optimiser that the installed torch does not have."""
+    if config.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+        raise UsageError(
+            f"--optimizer muon needs torch 2.9 or newer, got torch {torch.__version__}; upgrade torch, or use "
+            "--optimizer adamw"
+        )
+
+
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser over the parameters that need a gradient: weights decay, biases and norms do not.
 

@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model_compression.config import DataConfig, ModelConfig, TrainConfig, given_values, located
+from model_compression.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, given_values, located
 from model_compression.data.dataset import Dataset, check_pair, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
@@ -23,17 +25,23 @@ from model_compression.own_modules import digests_of_own_code
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher, PlainTeacher
 from model_compression.train.checks import ENOUGH, check_classes, check_teachers_answers
-from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
+from model_compression.train.device import choose_device, choose_precision, keep_freed_memory, precision_name
+from model_compression.train.measured_precision import FEWEST_STEPS, fastest_precision
 from model_compression.train.mutual import Peers, peer_configs
 from model_compression.train.networks import check_student, check_teachers, load_student, load_teachers
 from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer
+from model_compression.train.optim import check_optimizer
 from model_compression.train.reused_classifier import with_teachers_classifier
 from model_compression.train.roles import Teacher
 from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
 from model_compression.train.teachers import answered_data, cached_teacher, load_data
 from model_compression.train.trackers import check_trackers
 from model_compression.train.trainer import Trainer
+
+
+def _teacher_precision(config: TrainConfig) -> str:
+    return config.precision if config.teacher_precision == "auto" else config.teacher_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +56,27 @@ class Parts:
 class Prepared:
     """Data, networks and trainer of a run, all checked before anything is written.
 
-    ``folder`` is the run's, where names in ``config`` are relative to it.
+    ``folder`` is the run's, where names in ``config`` are relative to it. ``decide`` takes a precision where ``config``
+    leaves it open; `config` then names it.
     """
 
-    def __init__(self, config: TrainConfig, observer: Observer, parts: Parts, folder: Path | None = None):
-        self._recorded = config  # with names that a folder keeps when it is moved
+    def __init__(
+        self,
+        config: TrainConfig,
+        observer: Observer,
+        parts: Parts,
+        folder: Path | None = None,
+        *,
+        decide: bool = False,
+    ):
+        self.config = config  # with names that a folder keeps when it is moved
         config = config if folder is None else located(config, folder)
         if config.method is not None:
             create_method(config.method)  # names and values, before minutes go into data and teacher
         check_trackers(config)
+        check_optimizer(config.optim)
         self.device = choose_device(config.device)
         keep_freed_memory(self.device)
-        self.precision = choose_precision(config.precision, self.device)
-        if self.precision == torch.float16 and self.device.type == "cpu":
-            observer.message("a processor computes half precision many times slower than bf16 or fp32")
         if parts.student is None:
             check_student(config.student)
         if config.teacher and parts.teacher is None:
@@ -95,6 +110,12 @@ class Prepared:
             check_classes("teacher", teacher, self.train_set)
         if parts.student is None:
             self._prepare(student, config.student)
+        if decide:
+            decided = self._decided(config, student, bool(teachers), observer)
+            config, self.config = (dataclasses.replace(one, **decided) for one in (config, self.config))
+        self.precision = choose_precision(config.precision, self.device)
+        if self.precision == torch.float16 and self.device.type == "cpu":
+            observer.message("a processor computes half precision many times slower than bf16 or fp32")
         taps = NO_TAPS
         self.live: LiveTeacher | None = None
         if config.method is not None:
@@ -104,7 +125,7 @@ class Prepared:
             self.live = LiveTeacher(
                 teachers,
                 self.device,
-                self.precision,
+                choose_precision(_teacher_precision(config), self.device),
                 config.teacher_tta,
                 features=taps.teacher,
                 embedding=taps.embedding,
@@ -121,6 +142,20 @@ class Prepared:
         if teachers and len(self.train_set) < ENOUGH:
             name, count = self.train_set.name, len(self.train_set)
             observer.message(f"{name} has {count} images: too few to see whether the teacher knows them")
+
+    def _decided(self, config: TrainConfig, student: Network, taught: bool, observer: Observer) -> dict[str, Any]:
+        """The precisions of student and teacher, as ``config`` names them, where it leaves them open."""
+        if config.precision not in UNDECIDED:
+            return {}
+        native = precision_name(choose_precision("native", self.device))
+        steps = math.ceil(len(self.train_set) / config.batch_size) * config.epochs
+        if config.precision == "native" or steps < FEWEST_STEPS:
+            return {"precision": native}
+        image = torch.from_numpy(self.train_set.images[:1])
+        taken = fastest_precision(student, image, config.batch_size, config.optim, self.device, observer.message)
+        if taught and config.teacher_precision == "auto" and taken != native:
+            return {"precision": taken, "teacher_precision": native}
+        return {"precision": taken}
 
     def _taps(
         self, config: TrainConfig, student: Network, teacher: Network, observer: Observer
@@ -179,7 +214,7 @@ class Prepared:
     @cached_property
     def identity(self) -> dict[str, str]:
         """Digests of what a run must find unchanged to be continued; where the data lies may change."""
-        config = self._recorded
+        config = self.config
         data = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
         config = dataclasses.replace(config, data=data, teacher_cache="auto")
         digests = {

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from model_compression.checked_arguments import checked_arguments
-from model_compression.config import TrainConfig, flat, located, to_dict
+from model_compression.config import UNDECIDED, TrainConfig, flat, located, to_dict
 from model_compression.data.dataset import Dataset
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.files import write_atomically, write_text
@@ -60,9 +60,9 @@ def start_run(
     run = RunFolder(folder)
     run.check_free()
     observer = observer or Silent()
-    prepared = Prepared(
-        config, observer, parts or Parts(), run.path
-    )  # before the folder: a usage error leaves nothing behind
+    # before the folder: a usage error leaves nothing behind
+    prepared = Prepared(config, observer, parts or Parts(), run.path, decide=True)
+    config = prepared.config
     rehearse(config, prepared, observer, _finish)
     run.create(config)
     try:
@@ -166,9 +166,13 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
 
 
 def check_same(folder: str | Path, config: TrainConfig) -> None:
-    """Raises RunFolderError unless ``folder`` holds a run of ``config``."""
+    """Raises RunFolderError unless ``folder`` holds a run of ``config``; a precision left open is the run's own."""
     run = RunFolder(folder)
-    own, wanted = (flat(to_dict(located(one, run.path))) for one in (run.read_config(), config))
+    recorded = run.read_config()
+    if config.precision in UNDECIDED:
+        taken = {"precision": recorded.precision, "teacher_precision": recorded.teacher_precision}
+        config = dataclasses.replace(config, **taken)  # type: ignore[arg-type]
+    own, wanted = (flat(to_dict(located(one, run.path))) for one in (recorded, config))
     differing = [
         f"{key} {own.get(key, 'none')} there, {wanted.get(key, 'none')} here"
         for key in sorted(own.keys() | wanted.keys())

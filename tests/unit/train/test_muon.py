@@ -10,6 +10,8 @@ from torch import nn
 from model_compression.train.checkpoint import optimizer_tensors, restore_optimizer
 from model_compression.train.muon import MuonWithAdamW
 
+pytestmark = pytest.mark.torch("2.9")
+
 
 def stepped(model, optimizer, gradients):
     """The parameters by name after steps with the given gradients, one dict of them a step."""

@@ -10,6 +10,7 @@ from model_compression.config import OptimConfig
 from model_compression.errors import UsageError
 from model_compression.models import create_model
 from model_compression.train.optim import build_optimizer, rate_at, set_rate
+from model_compression.train.runs import start_run
 
 
 def rates(epochs, steps_per_epoch, **options):
@@ -82,7 +83,7 @@ def settings_of(model, optimizer):
     }
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", "muon"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw", pytest.param("muon", marks=pytest.mark.torch("2.9"))])
 def test_weights_decay_and_biases_and_norms_do_not(kind):
     model = Mixed()
     config = OptimConfig(optimizer=kind, lr=0.1, weight_decay=0.01, bias_lr_scale=64.0)
@@ -103,6 +104,13 @@ def test_whitening_cnn_optimizer_leaves_frozen_weights_out():
     assert not any(name.endswith("bn1.weight") for name in settings)
     assert settings["block1.bn1.bias"] == (0.0, pytest.approx(0.064))
     assert settings["block1.conv1.weight"] == (1e-3, 1e-3)
+
+
+def test_muon_needs_a_torch_that_has_it(monkeypatch, tiny, tmp_path):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(UsageError, match=r"muon needs torch 2\.9 or newer, got torch 2\.\d+\S*; .* --optimizer adamw"):
+        start_run(tiny.config(optim={"optimizer": "muon"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def stepped(config, start, gradients):
