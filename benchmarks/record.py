@@ -31,11 +31,11 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     return facts
 
 
-def write(name: str, content: dict[str, Any], text: str) -> None:
-    """Writes NAME.json and NAME.md in `FOLDER`."""
+def write(name: str, content: dict[str, Any], text: str, folder: Path = FOLDER) -> None:
+    """Writes NAME.json and NAME.md in ``folder``."""
     for suffix, payload in ((".json", json.dumps(content, indent=1) + "\n"), (".md", text)):
-        write_atomically(FOLDER / f"{name}{suffix}", payload.encode())
-        print(FOLDER / f"{name}{suffix}")
+        write_atomically(folder / f"{name}{suffix}", payload.encode())
+        print(folder / f"{name}{suffix}")
 
 
 def line(facts: dict[str, Any]) -> str:
