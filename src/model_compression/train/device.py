@@ -11,6 +11,7 @@ import torch
 
 from model_compression.config import UNDECIDED
 from model_compression.errors import UsageError
+from model_compression.registry import unknown_name
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE_PAYS_FROM = 5_000  # steps: compiling takes some 40 s
@@ -38,7 +39,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name in PRECISIONS:
         return PRECISIONS[name]
     if name not in UNDECIDED:
-        raise UsageError(f"precision must be auto, native, fp32, bf16 or fp16, got {name!r}")
+        raise unknown_name("precision", name, [*UNDECIDED, *PRECISIONS])
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

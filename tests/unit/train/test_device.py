@@ -35,6 +35,7 @@ def test_device_of_an_unknown_name_is_refused():
 def test_precision_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, fast):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
     assert choose_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
+    assert choose_precision("native", CPU) == choose_precision("auto", CPU)
     assert choose_precision("fp32", CPU) == torch.float32
     assert choose_precision("bf16", CPU) == torch.bfloat16
     assert choose_precision("fp16", CPU) == torch.float16

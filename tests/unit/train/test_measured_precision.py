@@ -17,12 +17,12 @@ from model_compression.errors import Interrupted, RunFolderError
 from model_compression.models.base import Network, create_model
 from model_compression.teachers.store import cache_folder, stores
 from model_compression.train import measured_precision, prepared
-from model_compression.train.measured_precision import candidates, fastest, fastest_precision, step_seconds
+from model_compression.train.measured_precision import candidates, fastest, fastest_precision, step_times
 from model_compression.train.runs import check_same, finish_run, resume_run, start_run
 
 CPU = torch.device("cpu")
 IMAGE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-FP32_WINS, BF16_WINS = {"fp32": 1.0, "bf16": 2.0}, {"fp32": 2.0, "bf16": 1.0}
+FP32_WINS, BF16_WINS = {"fp32": [1.0], "bf16": [2.0]}, {"fp32": [2.0], "bf16": [1.0]}
 
 
 @pytest.fixture(autouse=True)
@@ -43,25 +43,27 @@ def measuring(monkeypatch):
         return Measuring.seconds
 
     Measuring.done = []
-    monkeypatch.setattr(measured_precision, "step_seconds", measured)
+    monkeypatch.setattr(measured_precision, "step_times", measured)
     monkeypatch.setattr(prepared, "FEWEST_STEPS", 1)
     return Measuring
 
 
 @pytest.mark.parametrize(
-    ("seconds", "native", "expected"),
+    ("times", "native", "expected"),
     [
-        ({"fp32": 1.0, "bf16": 0.5}, "fp32", "bf16"),
-        ({"fp32": 0.5, "bf16": 1.0}, "bf16", "fp32"),
-        ({"fp32": 1.0, "bf16": 1.019}, "bf16", "bf16"),
-        ({"fp32": 1.0, "bf16": 1.021}, "bf16", "fp32"),
-        ({"fp32": 1.0, "bf16": 0.5, "fp16": 0.4}, "bf16", "fp16"),
-        ({"fp32": 1.0}, "bf16", "fp32"),
+        ({"fp32": [1.0], "bf16": [0.5]}, "fp32", "bf16"),
+        ({"fp32": [0.5], "bf16": [1.0]}, "bf16", "fp32"),
+        ({"fp32": [1.0], "bf16": [1.019]}, "bf16", "bf16"),
+        ({"fp32": [1.0], "bf16": [1.021]}, "bf16", "fp32"),
+        ({"fp32": [1.5, 1.0, 1.5], "bf16": [1.2, 1.2, 1.2]}, "bf16", "bf16"),  # by chance, as the median has it
+        ({"fp32": [1.5, 1.0, 1.1], "bf16": [1.2, 1.2, 1.2]}, "bf16", "fp32"),
+        ({"fp32": [1.0], "bf16": [0.5], "fp16": [0.4]}, "bf16", "fp16"),
+        ({"fp32": [1.0]}, "bf16", "fp32"),
         ({}, "fp32", "fp32"),
     ],
 )
-def test_fastest_is_within_two_percent_of_the_best(seconds, native, expected):
-    assert fastest(seconds, native) == expected
+def test_fastest_is_within_two_percent_of_the_best(times, native, expected):
+    assert fastest(times, native) == expected
 
 
 def test_float16_is_tried_on_a_gpu_only():
@@ -72,9 +74,9 @@ def test_float16_is_tried_on_a_gpu_only():
 def test_steps_are_timed_on_a_copy_and_draw_no_random_numbers(tiny):
     student = create_model("tiny", seed=0)  # with dropout and batch norm
     before, random = {name: tensor.clone() for name, tensor in student.state_dict().items()}, torch.get_rng_state()
-    found = step_seconds(student, IMAGE.expand(4, -1, -1, -1), OptimConfig(lr=0.1), CPU, seconds=0.01)
+    found = step_times(student, IMAGE.expand(4, -1, -1, -1), OptimConfig(lr=0.1), CPU, seconds=0.01)
     assert sorted(found) == ["bf16", "fp32"]
-    assert min(found.values()) > 0
+    assert min(map(min, found.values())) > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
     assert torch.equal(torch.get_rng_state(), random)
@@ -144,7 +146,7 @@ def test_processes_that_begin_together_measure_once(tiny, monkeypatch):
         time.sleep(0.1)
         return next(found)
 
-    monkeypatch.setattr(measured_precision, "step_seconds", slow)
+    monkeypatch.setattr(measured_precision, "step_times", slow)
     chosen, student = [], create_model("tiny", seed=0)
 
     def ask():
