@@ -85,7 +85,7 @@ def fastest_precision(
 
 
 def fastest(times: Mapping[str, Sequence[float]], native: str) -> str:
-    """The precision with the least time of a step, ``native`` where another is no faster in its least or median time."""
+    """The precision with the least time of a step; ``native`` unless another is faster in its median time too."""
     best = min(times, key=lambda name: min(times[name]), default=native)
     if native in times and any(kind(times[native]) <= kind(times[best]) * TIE for kind in (min, statistics.median)):
         return native
