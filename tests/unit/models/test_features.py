@@ -74,8 +74,9 @@ def test_layers_of_a_transformer_are_its_blocks_by_quarters():
 def test_logits_are_found_in_what_a_network_answers():
     assert torch.equal(logits_of({"logits": IMAGES}), IMAGES)
     assert Tapped(Encoder(), ["blocks.3"], embedding=True)(IMAGES).embedding.shape == (3, 6)
+    assert torch.equal(logits_of((IMAGES, "auxiliary")), IMAGES)
     with pytest.raises(UsageError, match="the network answers with tuple; expected logits"):
-        logits_of((IMAGES,))
+        logits_of(("auxiliary", IMAGES))
 
 
 def test_pairs_are_of_equal_resolution_and_the_last_layer_before_it_changes():
