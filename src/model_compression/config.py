@@ -35,6 +35,7 @@ UNDECIDED = ("auto", "native")
 """Precisions that a run decides when it begins; its config.json then has the one that it took."""
 Compile = Literal["auto", "on", "off"]
 CacheDtype = Literal["fp16", "fp32"]
+TeacherAnswers = Literal["logits", "probabilities", "sigmoid"]
 TeacherTta = Literal["none", "flip"]
 TeacherView = Literal["same", "plain"]
 Resident = Literal["auto", "on", "off"]
@@ -221,6 +222,9 @@ class TrainConfig(Config):
     allow_weak_teacher: bool = False
     """Whether to go on with a teacher that is seen to answer at random, in another order of classes, or far worse than
     its file states."""
+    teacher_answers: TeacherAnswers = "logits"
+    """What the teacher answers with: logits; ``probabilities`` of a softmax, of which the logarithm is taken; or
+    ``sigmoid``, numbers between 0 and 1, of which the inverse of the sigmoid is taken."""
     teacher_tta: TeacherTta = "none"
     """``flip``: the teacher's answer is the mean of those to the image and to its mirror image."""
     teacher_view: TeacherView = "same"

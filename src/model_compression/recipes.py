@@ -194,6 +194,7 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
         seed=seed,
         teacher_cache=defaults.teacher_cache,
         teacher_cache_dtype=defaults.teacher_cache_dtype,
+        teacher_answers=defaults.teacher_answers,
         teacher_tta=defaults.teacher_tta,
         teacher_view=defaults.teacher_view,
         teacher_precision=defaults.teacher_precision,

@@ -1,5 +1,6 @@
 """Networks as their users have them: whatever a teacher or student is, it serves, or one line says why not."""
 
+import dataclasses
 import sys
 import threading
 import warnings
@@ -9,18 +10,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torch.utils.data import DataLoader, TensorDataset
 
 import model_compression as mc
 from model_compression.cli.main import main
+from model_compression.compress.channels import cost_of
 from model_compression.compress.groups import smallest
 from model_compression.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
-from model_compression.errors import Interrupted, UsageError
+from model_compression.data.dataset import hold_out
+from model_compression.errors import Interrupted, UsageError, WeightsMismatchError
+from model_compression.models.external import has_lazy
 from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import rounded_weight
 from model_compression.models.weights import built, load_model, save_weights
+from model_compression.train.evaluate import predict
 from model_compression.train.runs import resume_run, start_run
+from model_compression.train.teachers import load_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*torch.ao.quantization", "ignore:.*weight_norm")
 CONFIG = TrainConfig(
@@ -47,6 +55,26 @@ class Tied(nn.Module):
     def forward(self, images):
         maps = self.again(self.mix(self.stem(images).relu()).relu()).relu()
         return self.head(self.two(self.one(maps.mean((2, 3))).relu()).relu())
+
+class Lazy(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.stem, self.norm = nn.LazyConv2d(8, 3, stride=4), nn.LazyBatchNorm2d()
+        self.head = nn.LazyLinear(num_classes)
+
+    def forward(self, images):
+        return self.head(self.norm(self.stem(images)).relu().flatten(1))
+
+class Late(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.stem, self.head, self.num_classes = nn.Conv2d(3, 8, 3, stride=4), None, num_classes
+
+    def forward(self, images):
+        maps = self.stem(images).relu().flatten(1)
+        if self.head is None:
+            self.head = nn.Linear(maps.shape[1], self.num_classes)
+        return self.head(maps)
 """
 
 
@@ -244,3 +272,75 @@ def test_weight_norm_student_learns_and_is_saved(arrays, tmp_path):
     weight = layer.weight_g * layer.weight_v / layer.weight_v.flatten(1).norm(dim=1)[:, None, None, None]
     expected = run.student[1:](F.conv2d(images, weight, layer.bias))
     torch.testing.assert_close(run.student(images), expected)
+
+
+class Norm(nn.Module):
+    """Ends in BatchNorm of one value a channel, which a batch of one image fails in."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, images):
+        assert not (self.training and len(images) == 1)
+        return self.head(self.norm(self.conv(images).mean((2, 3))))
+
+
+@pytest.mark.parametrize("count", [41, 42])
+@pytest.mark.parametrize("loaders", [False, True])
+def test_image_that_would_be_alone_in_the_last_batch_joins_the_one_before(arrays, tmp_path, watcher, loaders, count):
+    images, labels = arrays[0][:count], arrays[1][:count]
+    data, watch = (images, labels, *arrays[2:]), watcher()
+    if loaders:
+        sets = [TensorDataset(torch.from_numpy(data[n]) / 255, torch.from_numpy(data[n + 1])) for n in (0, 2)]
+        data = tuple(DataLoader(one, batch_size=20) for one in sets)
+    mc.distill(
+        net(), Norm(), data, method="rkd", epochs=2, batch_size=20, run_dir=tmp_path / "run", device="cpu",
+        observer=watch, allow_weak_teacher=True,
+    )  # fmt: skip
+    assert watch.steps == list(range(1, 5 if count == 41 else 7))
+    assert all(np.isfinite(event["train_loss"]) for event in watch.events)
+
+
+def test_batches_in_which_batch_norm_fails_are_refused_before_the_folder(arrays, tmp_path):
+    with pytest.raises(UsageError, match=r"fails in training on a batch of one image: .*; give batches of two images"):
+        mc.distill(
+            net(), torchvision_like(), arrays, batch_size=1, run_dir=tmp_path / "run", allow_weak_teacher=True
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def torchvision_like():
+    return nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("name", ["Lazy", "Late"])
+def test_layers_that_come_with_the_first_images_depend_on_the_seed_and_are_loaded_again(place, name):
+    config = dataclasses.replace(CONFIG, student=ModelConfig(name=f"odd_nets:{name}"))
+    for folder, seed in (("one", 0), ("again", 0), ("other", 1)):
+        torch.manual_seed(hash(folder) % 1000)  # which no run depends on
+        start_run(dataclasses.replace(config, seed=seed), folder)
+    files = [Path(folder, "student.safetensors").read_bytes() for folder in ("one", "again", "other")]
+    assert files[0] == files[1] != files[2]
+    held_out = hold_out(load_data(CONFIG.data, print)[0], 900, seed=0)[1]
+    for network in (load_model("one"), load_model(f"odd_nets:{name}", weights="one/student.safetensors")):
+        logits = predict(network, held_out, torch.device("cpu"), torch.float32)
+        assert torch.equal(logits, load_file("one/predictions.safetensors")["student_logits"])
+        assert network.body.head.weight.shape == (10, 8 * 8 * 8)
+        cut, _ = smallest(network, (3, 32, 32), 4)
+        assert cost_of(cut, "params", (3, 32, 32)) < cost_of(network, "params", (3, 32, 32))
+    assert main(["test", "--model", "one", "--data", "synthetic", "--device", "cpu"]) == 0
+
+
+def test_lazy_modules_that_are_given_depend_on_the_seed_and_stay_as_they_are(arrays, tmp_path):
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    options = {"epochs": 1, "device": "cpu", "precision": "fp32", "allow_weak_teacher": True}
+    runs = [mc.distill(net(), lazy, arrays, run_dir=tmp_path / name, **options) for name in "ab"]
+    assert torch.equal(runs[0].student[3].weight, runs[1].student[3].weight)
+    assert has_lazy(lazy)
+
+
+def test_weights_of_lazy_layers_need_their_sizes(place):
+    torch.save({"a": torch.ones(1)}, "own.pt")
+    with pytest.raises(WeightsMismatchError, match=r"own.pt cannot fill layers that get their sizes from the first"):
+        load_model("odd_nets:Lazy", weights="own.pt")

@@ -24,6 +24,7 @@ from model_compression.train.stop_requests import stop_requests
 _OF_ALL, _OF_METHODS = ("seed", "method"), ("label_smoothing",)
 _WITHOUT_TEACHER = (
     "teacher",
+    "teacher_answers",
     "teacher_tta",
     "teacher_view",
     "teacher_cache_dtype",

@@ -87,6 +87,11 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = _DEFAULT
         help="layers that are compared, student's = teacher's, for methods that need features (default: by stage)",
     )
     group.add_argument(
+        "--teacher-answers",
+        metavar="NAME",
+        help="what it answers with: logits, probabilities or sigmoid (default: logits)",
+    )
+    group.add_argument(
         "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
     )
     group.add_argument(
@@ -193,7 +198,14 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
             f"give --teacher: a network that knows the classes of {config.data.name}, as a run of "
             f"`model-compression train {named} --out runs/teacher` (the default, {_DEFAULT}, knows those of cifar10)"
         )
-    options = ("teacher_cache", "teacher_cache_dtype", "teacher_tta", "teacher_view", "teacher_precision")
+    options = (
+        "teacher_cache",
+        "teacher_cache_dtype",
+        "teacher_answers",
+        "teacher_tta",
+        "teacher_view",
+        "teacher_precision",
+    )
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
     if given and teacher is None and getattr(args, "scheme", None) != "self":

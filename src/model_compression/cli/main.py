@@ -3,12 +3,14 @@
 import argparse
 import difflib
 import importlib
+import os
 import re
 import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from model_compression import trust
@@ -148,7 +150,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         module.configure(parser)
         parser.shorten_usage()
         args = parser.parse_args(arguments)
-        with trust.command(arguments, trusts_all=getattr(args, "trust", False)):
+        with (
+            trust.command(arguments, trusts_all=getattr(args, "trust", False)),
+            _strict(getattr(args, "strict", False)),
+        ):
             if "torch" not in sys.modules:  # else there is no time to be won
                 check_early(name, args)
             return int(module.run(args) or 0)
@@ -167,6 +172,19 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _ended(name, unforeseen(error), EXIT_BUG)
+
+
+@contextmanager
+def _strict(wanted: bool) -> Iterator[None]:
+    """Strict checks in this process and those that it starts, see `train.examination.before_run`."""
+    before = dict(os.environ)
+    if wanted:
+        os.environ["MODEL_COMPRESSION_STRICT"] = "1"
+    try:
+        yield
+    finally:
+        if "MODEL_COMPRESSION_STRICT" not in before:
+            os.environ.pop("MODEL_COMPRESSION_STRICT", None)
 
 
 def unforeseen(error: Exception) -> str:

@@ -8,6 +8,7 @@ goes on where it stopped: give the same command again.
 
 import argparse
 
+from model_compression.cli.training_options import add_strict
 from model_compression.files import user_path
 
 EXAMPLES = """examples:
@@ -28,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="EXPERIMENT",
         help="classic, modern or views (default: classic)",
     )
+    add_strict(parser)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each arm (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="the first seed (default: 0)")
     parser.add_argument(

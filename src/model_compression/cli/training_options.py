@@ -103,11 +103,17 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
     """Adds what says how a network is trained, whichever it is; ``show_defaults`` where they are the config's."""
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs too (extra: tensorboard)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    add_strict(parser)
     groups = {"data": parser.add_argument_group("data"), "": parser.add_argument_group("training")}
     for option, (kind, place, text) in _OPTIONS.items():
         text += _default(place) if show_defaults else ""
         group = groups["data" if place.startswith("data.") else ""]
         group.add_argument(option, type=kind, metavar=_METAVARS[kind], help=text)
+
+
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Adds --strict."""
+    parser.add_argument("--strict", action="store_true", help="a warning about data or teacher stops the command")
 
 
 def started_from(args: argparse.Namespace) -> str:

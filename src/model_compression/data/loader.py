@@ -78,12 +78,19 @@ class Loader(ABC):
 
     def steps(self, batch_size: int) -> int:
         """How many batches an epoch has."""
-        return -(-len(self) // batch_size)
+        return num_batches(len(self), batch_size)
 
     def epoch(self, *, epoch: int, seed: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from number ``first`` on, in the order that (seed, epoch) gives; none is dropped."""
+        """The batches of ``epoch`` from number ``first`` on, in the order that (seed, epoch) gives.
+
+        No image is dropped: one that would be alone in the last batch, where BatchNorm fails and methods that compare
+        images have nothing to compare, joins the batch before.
+        """
         order = epoch_order(len(self), seed, epoch).to(self.targets.device)
-        return self._shown(order.split(batch_size)[first:], self.view_of(epoch))
+        batches = list(order.split(batch_size))
+        if len(batches) > num_batches(len(self), batch_size):
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return self._shown(batches[first:], self.view_of(epoch))
 
     def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
         """All batches of a view, in index order."""
@@ -145,6 +152,12 @@ def check_sizes(config: DataConfig, image_shape: tuple[int, int, int]) -> None:
         raise UsageError(f"shift must be below the images' {side} pixels, got {config.shift}; 2 to 4 are usual")
     if config.cutout > side:
         raise UsageError(f"cutout must be at most the images' {side} pixels, got {config.cutout}; 8 to 16 are usual")
+
+
+def num_batches(count: int, batch_size: int) -> int:
+    """How many batches ``count`` images make, when one that would be alone in the last joins the batch before."""
+    alone = count % batch_size == 1 and count > batch_size
+    return -(-count // batch_size) - alone
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:

@@ -4,6 +4,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from model_compression.config import DataConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import LazyImages
-from model_compression.data.loader import Batch, Loader, ResidentLoader
+from model_compression.data.loader import Batch, Loader, ResidentLoader, num_batches
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.torch_datasets import checked_batch
 from model_compression.errors import DataError, ModelCompressionError, UsageError
@@ -77,12 +78,16 @@ class OpaqueLoader(Loader):
         return torch.from_numpy(self._images.first[indices.cpu().numpy()]).to(self.targets.device)
 
     def steps(self, batch_size: int) -> int:
-        """How many batches the DataLoader says to have."""
-        return len(self._images.loader)
+        """How many batches the DataLoader says to have; a last one of one image joins the batch before."""
+        steps, count, size = len(self._images.loader), len(self._images), len(self._images.first)
+        return num_batches(count, size) if steps == -(-count // size) else steps
 
     def epoch(self, *, epoch: int, seed: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
         """A pass over the DataLoader; after an interruption, as many batches of a new pass as were still to come."""
-        return islice(self._batches(), self.steps(batch_size) - first)
+        steps, batches = self.steps(batch_size), self._batches()
+        if steps < len(self._images.loader):
+            batches = _with_last_joined(batches)
+        return islice(batches, steps - first)
 
     def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
         """All batches. Raises UsageError when their labels come in another order than at first."""
@@ -111,6 +116,19 @@ class OpaqueLoader(Loader):
                 )
             unknown = torch.full((len(targets),), -1, device=device)
             yield Batch(images=images.float().to(device), targets=targets.to(device), indices=unknown, view=0)
+
+
+def _with_last_joined(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """``batches``, the last of which joins the one before if it has one image."""
+    held = next(batches)
+    for batch in batches:
+        if len(batch.targets) == 1:
+            images, targets = torch.cat([held.images, batch.images]), torch.cat([held.targets, batch.targets])
+            held = replace(held, images=images, targets=targets, indices=torch.cat([held.indices, batch.indices]))
+        else:
+            yield held
+            held = batch
+    yield held
 
 
 _Decoded = Tensor | ModelCompressionError

@@ -3,12 +3,15 @@
 Their names: "timm:NAME", "torchvision:NAME", "hf:FOLDER_OR_NAME", and "module.path:attribute", a builder of one's own.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import Network, seeded
@@ -31,6 +34,11 @@ _BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {
     "hf": build_hf,
 }
 _CHECKS: dict[str, Callable[[str], None]] = {"timm": check_timm, "torchvision": check_torchvision}
+
+
+INPUT_SHAPE = "_input_shape"
+"""The option that says for which (C, H, W) a network was built whose layers get their sizes from the first images."""
+_MOST_NUMBERS = 2**26  # in an image that a file asks for
 
 
 class External(Network):
@@ -89,11 +97,13 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
     cannot be fetched.
     """
     library = library_of(name)
+    options = dict(options)
+    shape = options.pop(INPUT_SHAPE, None)
     try:
         with seeded(seed):
             if library is None:
                 module = build_own(name, options)
-                built = Built(module=module, options=dict(options))
+                built = Built(module=module, options=options | materialised(module, shape))
             else:
                 check_external(name)
                 built = _BUILDERS[library](name.partition(":")[2], options)
@@ -117,6 +127,34 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
     network = External(built.module, built.preprocessing or Preprocessing(size=built.size))
     network.name, network.options, network.declares_preprocessing = name, built.options, built.preprocessing is not None
     return network
+
+
+def materialised(module: nn.Module, shape: Any) -> dict[str, Any]:
+    """The options that build ``module`` again for images of ``shape`` (C, H, W), after a pass with such an image.
+
+    Lazy layers get their sizes in it, and layers that are made in ``forward`` are made; another network, and None for
+    the shape, need no option. Fresh weights come from torch's global generator.
+    """
+    if shape is None or isinstance(module, torch.jit.ScriptModule):  # which has all its layers
+        return {}
+    fits = isinstance(shape, list | tuple) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
+    if not fits or math.prod(shape) > _MOST_NUMBERS:
+        raise UsageError(f"{INPUT_SHAPE} must be [channels, height, width], got {shape!r}")
+    before, lazy = module.state_dict().keys(), has_lazy(module)
+    training = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *shape))
+    except Exception:  # of a network that cannot take such images, which who gives it images says
+        return {}
+    finally:
+        module.train(training)
+    return {INPUT_SHAPE: list(shape)} if lazy or module.state_dict().keys() != before else {}
+
+
+def has_lazy(module: nn.Module) -> bool:
+    """Whether a parameter or buffer has no size yet."""
+    return any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,14 @@ from model_compression.files import user_path
 from model_compression.manifest import check_manifest
 from model_compression.models.base import MODELS, Network, create_model
 from model_compression.models.bounded import bounded_by
-from model_compression.models.external import build_external, has_num_classes, is_external, library_of
+from model_compression.models.external import (
+    INPUT_SHAPE,
+    build_external,
+    has_lazy,
+    has_num_classes,
+    is_external,
+    library_of,
+)
 from model_compression.models.hub import fetch, is_hub
 from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
@@ -122,6 +129,9 @@ def build_model(
         return built(name, options, seed)
     if options.get("pretrained"):
         raise UsageError(f"pretrained and the weights {weights} both say which weights {name!r} has; give one of them")
+    if _is_ours(weights):
+        of_file = read_header(find_own_weights(weights)[0])["options"]
+        options = {key: value for key, value in of_file.items() if key == INPUT_SHAPE} | options
     model = built(name, {**options, "pretrained": False} if library_of(name) else options, seed)
     if not _is_ours(weights):
         load_own_weights(model.body, weights)
@@ -139,6 +149,7 @@ def check_own_weights(name: str, source: str | Path) -> None:
 
 def load_own_weights(module: nn.Module, source: str | Path) -> None:
     """Copies the weights of a file of someone's own into ``module``, see `load_model`; all or nothing."""
+    _check_sizes(module, str(source))
     load_tensors(module, own_tensors(source, module.state_dict()), str(source))
 
 
@@ -301,12 +312,21 @@ def not_finite(tensors: dict[str, Tensor]) -> str | None:
     return next((name for name, tensor in floating if not bool(torch.isfinite(tensor).all())), None)
 
 
+def _check_sizes(module: nn.Module, source: str) -> None:
+    if has_lazy(module):
+        raise WeightsMismatchError(
+            f"{source} cannot fill layers that get their sizes from the first images, as nn.LazyLinear: let the "
+            "network's builder call it once with images of the right size, or write the sizes"
+        )
+
+
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Copies ``tensors`` into ``model``, all or nothing.
 
     Raises WeightsMismatchError that names some of the missing, unknown and misshapen tensors and counts them, and
     FileFormatError for NaN or infinity.
     """
+    _check_sizes(model, source)
     state = model.state_dict()
     faults = [f"{name}: missing, expected {tuple(state[name].shape)}" for name in state if name not in tensors]
     faults += [f"{name!r}: unknown to the model" for name in tensors if name not in state]

@@ -29,6 +29,7 @@ _NOT_THE_RECIPE = {
 _OF_METHODS = {
     "method",
     "teacher",
+    "teacher_answers",
     "teacher_tta",
     "teacher_view",
     "teacher_cache_dtype",

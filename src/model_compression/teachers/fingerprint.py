@@ -41,6 +41,7 @@ def fingerprint(live: LiveTeacher, data: Dataset, config: DataConfig, dtype: Cac
         "format": FORMAT,
         "networks": networks,
         "tta": live.tta,
+        **({} if live.answers == "logits" else {"answers": live.answers}),
         "data_sha256": data.digest,
         "precision": str(live.precision).removeprefix("torch."),
         "dtype": dtype,

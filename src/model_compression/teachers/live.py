@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from model_compression.config import TeacherAnswers
 from model_compression.data.loader import Batch, Loader
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.models.base import Network, placed
 from model_compression.models.features import Tapped
 from model_compression.outputs import Outputs
+
+_LEAST = 1e-7  # probability that is told from 0, or a sigmoid's from 1
 
 
 class LiveTeacher:
@@ -18,6 +21,7 @@ class LiveTeacher:
 
     With ``tta`` "flip" each network's answer is the mean of those to the image and to its mirror image. ``features``
     and ``embedding`` are what is tapped beside the logits, of one network and without ``tta`` (UsageError otherwise).
+    ``answers`` says what the networks answer with, which becomes logits.
     """
 
     def __init__(
@@ -29,9 +33,11 @@ class LiveTeacher:
         *,
         features: Sequence[str] = (),
         embedding: bool = False,
+        answers: TeacherAnswers = "logits",
     ):
         self.models = [_ready(model, device) for model in models]
         self.device, self.precision, self.tta = device, precision, tta
+        self.answers = answers
         self.precisions = [precision] * len(models)  # of each network, see `choose_precision`
         self.embeds = embedding
         self._tapped: Tapped | None = None
@@ -68,18 +74,25 @@ class LiveTeacher:
     def _tapped_answer(self, tapped: Tapped, images: Tensor) -> Outputs:
         with self._autocast(0):
             answer: Outputs = tapped(self.models[0].preprocessing(images))
-        return dataclasses.replace(answer, logits=answer.logits.float())
+        return dataclasses.replace(answer, logits=as_logits(answer.logits.float(), self.answers))
 
     def _logits(self, number: int, images: Tensor) -> Tensor:
         model = self.models[number]
         assert not any(module.training for module in model.modules())
         with self._autocast(number):
-            logits: Tensor = model(model.preprocessing(images))
-        return logits.float()
+            answer: Tensor = model(model.preprocessing(images))
+        return as_logits(answer.float(), self.answers)
 
     def _autocast(self, number: int) -> torch.autocast:
         precision = self.precisions[number]
         return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+
+
+def as_logits(answers: Tensor, kind: TeacherAnswers) -> Tensor:
+    """Logits (B, K) that ``answers`` (B, K) of that kind may be made of: log p, or log p − log(1 − p) of a sigmoid."""
+    if kind == "logits":
+        return answers
+    return answers.clamp(min=_LEAST).log() if kind == "probabilities" else answers.logit(eps=_LEAST)
 
 
 def _ready(model: Network, device: torch.device) -> Network:

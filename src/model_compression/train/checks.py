@@ -12,7 +12,7 @@ from model_compression.config import TrainConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import ModelCompressionError, NumericalError, UsageError
-from model_compression.models.base import Network
+from model_compression.models.base import Network, copy_of, seeded
 from model_compression.models.external import is_external, library_of
 from model_compression.teachers.live import LiveTeacher
 from model_compression.train.evaluate import evaluating, predict
@@ -100,6 +100,31 @@ def _answer_to(model: Network, images: torch.Tensor) -> torch.Tensor:
     with evaluating(model), torch.enable_grad():
         answer: torch.Tensor = model(model.preprocessing(images))
     return answer
+
+
+def check_training_mode(role: str, model: Network, dataset: Dataset, batch_size: int) -> None:
+    """Raises UsageError for a network that answers in eval mode and fails in training, as BatchNorm on one value does.
+
+    It is tried on a copy, with as few images as a batch of ``batch_size`` has at least.
+    """
+    count = min(2, batch_size, len(dataset))
+    with torch.no_grad(), seeded(0):  # dropout draws
+        try:
+            trained = copy_of(model).train()
+            trained(trained.preprocessing(torch.from_numpy(dataset.images[:count])))
+        except ModelCompressionError:
+            raise
+        except Exception as error:  # a network of others says in its own way what it cannot take
+            remedy = "; give batches of two images at least (--batch-size)" if count == 1 else ""
+            images = "one image" if count == 1 else f"{count} images"
+            raise UsageError(
+                f"the {role} answers in eval mode and fails in training on a batch of {images}: {_first_line(error)}"
+                f"{remedy}"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def check_teachers_answers(

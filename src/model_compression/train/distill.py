@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from model_compression import trust as code
 from model_compression.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
@@ -47,11 +49,15 @@ def distill(
     epochs: int = 30,
     seed: int = 0,
     teacher_weights: str | Path | None = None,
+    teacher_mean: Sequence[float] | None = None,
+    teacher_std: Sequence[float] | None = None,
+    teacher_size: int | tuple[int, int] | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
     trust: bool = False,
+    strict: bool = False,
     **settings: Any,
 ) -> Result:
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
@@ -73,6 +79,10 @@ def distill(
         epochs: passes over the training images.
         seed: of the order of the images, and of the initial weights of a student that is named.
         teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
+        teacher_mean: per channel, 1 = white, of the pixels that the teacher was trained on; with ``teacher_std``. By
+            default the teacher's own, or the training images'.
+        teacher_std: per channel, likewise.
+        teacher_size: (height, width) to which images are scaled for the teacher, or the side of a square.
         run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
         resume: whether to go on with the run in ``run_dir`` that was stopped, with the same arguments as then.
         config: where to start from; its networks, method, epochs and seed are replaced.
@@ -80,6 +90,7 @@ def distill(
             the logger "model_compression".
         trust: whether code that a stranger's file names is imported, as a weights file or the run that is resumed.
             What you name yourself always is, and so is what your own runs on this machine name.
+        strict: whether a warning about data or teacher stops the run before its first step.
         settings: anything else of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64, lr=1e-3,
             augmentation="flip", image_size=64``.
 
@@ -97,6 +108,7 @@ def distill(
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
+    named = _with_pixels(named, teacher_mean, teacher_std, teacher_size)
     for name, ours in (("out", "run_dir"), ("pairs", "method=MethodConfig(name=..., pairs=...)")):
         if name in settings:
             raise UsageError(f"{name} is an option of the command line; here it is {ours}")
@@ -128,9 +140,9 @@ def distill(
     with code.all_files(trust):
         if resume:
             check_same(folder, config)
-            metrics = resume_run(folder, observer, parts=parts, finished=finished.append)
+            metrics = resume_run(folder, observer, parts=parts, strict=strict, finished=finished.append)
         else:
-            metrics = start_run(config, folder, observer, parts=parts, finished=finished.append)
+            metrics = start_run(config, folder, observer, parts=parts, strict=strict, finished=finished.append)
     network = finished[0].eval()
     return Result(
         metrics=metrics,
@@ -196,7 +208,8 @@ def _is_rebuilt(student: nn.Module, name: str) -> bool:
     except ModelCompressionError:
         return False
     shapes = [
-        {key: getattr(value, "shape", None) for key, value in one.state_dict().items()} for one in (student, again)
+        {key: None if is_lazy(value) else getattr(value, "shape", None) for key, value in one.state_dict().items()}
+        for one in (student, again)
     ]
     return shapes[0] == shapes[1]
 
@@ -212,6 +225,20 @@ def _with_weights(
     teacher = copy_of(teacher)
     load_own_weights(teacher, weights)
     return teacher, named
+
+
+def _with_pixels(
+    named: ModelConfig | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+) -> ModelConfig | None:
+    """The teacher with what is wanted done to its pixels."""
+    wanted = {"mean": mean, "std": std, "size": [size, size] if isinstance(size, int) else size}
+    given = {key: list(value) for key, value in wanted.items() if value is not None}
+    if given and named is None:
+        raise UsageError(f"teacher_{next(iter(given))} has no effect without a teacher")
+    return named if named is None else dataclasses.replace(named, **given)  # type: ignore[arg-type]
 
 
 def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:

@@ -4,13 +4,23 @@ import dataclasses
 import inspect
 from typing import Any
 
+from torch import nn
+
 from model_compression.config import GIVEN, ModelConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.errors import GivenAsObjectError, UsageError
 from model_compression.files import user_path
-from model_compression.models.base import MODELS, Network
-from model_compression.models.external import check_external, has_num_classes, is_external, library_of
+from model_compression.models.base import MODELS, Network, copy_of, seeded
+from model_compression.models.external import (
+    INPUT_SHAPE,
+    External,
+    check_external,
+    has_num_classes,
+    is_external,
+    library_of,
+    materialised,
+)
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import build_model, check_own_weights, find_weights, no_weights, read_header
 
@@ -45,7 +55,19 @@ def load_student(config: ModelConfig, data: Dataset, seed: int) -> Network:
     options = _fitted(config.name, config.options, data.num_classes)
     if library_of(config.name):
         options = {"pretrained": False, **options}
+    options = _with_shape(config, options, data)
     return _with_preprocessing(build_model(config.name, options, seed=seed, weights=config.weights), config, data)
+
+
+def given_network(module: nn.Module, data: Dataset, seed: int, config: ModelConfig | None = None) -> Network:
+    """A module that was given, copied, with the mean and std of ``config``, or the data set's.
+
+    ``seed`` is of weights that it has not yet.
+    """
+    network = External(copy_of(module), Preprocessing(mean=data.mean, std=data.std))
+    with seeded(seed):
+        network.options = materialised(network.body, data.image_shape)
+    return network if config is None else _with_preprocessing(network, config, data)
 
 
 def load_teachers(config: ModelConfig, data: Dataset) -> list[Network]:
@@ -59,6 +81,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
     options = config.options
     if config.weights is not None:
         options = _fitted(config.name, options, data.num_classes)
+    options = _with_shape(config, options, data)
     model = build_model(config.name, options, seed=0, weights=config.weights)
     if library_of(config.name) and not (config.weights or model.declares_preprocessing or config.mean):
         raise UsageError(
@@ -96,6 +119,14 @@ def _fitted(name: str, options: dict[str, Any], num_classes: int) -> dict[str, A
         return {**options, "num_classes": num_classes} if has_num_classes(name) else options
     parameter = inspect.signature(MODELS.get(name)).parameters.get("num_classes")
     return options if parameter is None or parameter.default == num_classes else {**options, "num_classes": num_classes}
+
+
+def _with_shape(config: ModelConfig, options: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """``options`` with the images' shape for a builder of the user's, whose layers may get their sizes from it."""
+    if not is_external(config.name) or library_of(config.name):
+        return options
+    height, width = (int(side) for side in config.size or data.image_shape[1:])
+    return {**options, INPUT_SHAPE: [data.image_shape[0], height, width]}
 
 
 def _with_preprocessing(model: Network, config: ModelConfig, data: Dataset) -> Network:

@@ -18,17 +18,18 @@ from model_compression.data.dataset import Dataset, check_pair, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
 from model_compression.errors import UsageError
-from model_compression.models.base import Network, copy_of
-from model_compression.models.external import External
+from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.own_modules import digests_of_own_code
 from model_compression.teachers.fingerprint import digest_of
 from model_compression.teachers.live import LiveTeacher, PlainTeacher
-from model_compression.train.checks import ENOUGH, check_classes, check_teachers_answers
+from model_compression.train.answer_kinds import check_answer_kind
+from model_compression.train.checks import ENOUGH, check_classes, check_teachers_answers, check_training_mode
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory, precision_name
+from model_compression.train.examination.before_run import examine_run, is_strict, say_findings
 from model_compression.train.measured_precision import FEWEST_STEPS, fastest_precision
 from model_compression.train.mutual import Peers, peer_configs
-from model_compression.train.networks import check_student, check_teachers, load_student, load_teachers
+from model_compression.train.networks import check_student, check_teachers, given_network, load_student, load_teachers
 from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer
 from model_compression.train.optim import check_optimizer
@@ -57,7 +58,8 @@ class Prepared:
     """Data, networks and trainer of a run, all checked before anything is written.
 
     ``folder`` is the run's, where names in ``config`` are relative to it. ``decide`` takes a precision where ``config``
-    leaves it open; `config` then names it.
+    leaves it open; `config` then names it. ``strict`` raises UsageError for what is wrong with data or teacher, which
+    is a line otherwise.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Prepared:
         folder: Path | None = None,
         *,
         decide: bool = False,
+        strict: bool = False,
     ):
         self.config = config  # with names that a folder keeps when it is moved
         config = config if folder is None else located(config, folder)
@@ -92,11 +95,11 @@ class Prepared:
         normalised = Preprocessing(mean=full_train.mean, std=full_train.std)
         teachers: list[Network] = []
         if parts.teacher is not None:
-            teachers = [External(copy_of(parts.teacher), normalised)]
+            teachers = [given_network(parts.teacher, full_train, 0, config.teacher)]
         elif config.teacher is not None:
             teachers = load_teachers(config.teacher, self.train_set)
         if parts.student is not None:
-            student: Network = External(copy_of(parts.student), normalised)
+            student: Network = given_network(parts.student, full_train, config.seed)
         else:
             student = load_student(config.student, self.train_set, config.seed)
         if isinstance(full_train.images, OpaqueImages):
@@ -106,8 +109,12 @@ class Prepared:
         if self.eval_set.image_shape != self.train_set.image_shape:
             for role, network in (("student", student), *(("teacher", teacher) for teacher in teachers)):
                 check_classes(role, network, self.eval_set)
+        check_answer_kind("student", student, torch.from_numpy(self.train_set.images[:8]))
+        check_training_mode("student", student, self.train_set, config.batch_size)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
+            images = torch.from_numpy(self.train_set.images[:8])
+            check_answer_kind("teacher", teacher, images, config.teacher_answers)
         if parts.student is None:
             self._prepare(student, config.student)
         if decide:
@@ -129,9 +136,12 @@ class Prepared:
                 config.teacher_tta,
                 features=taps.teacher,
                 embedding=taps.embedding,
+                answers=config.teacher_answers,
             )
             self.live.choose_precision(torch.from_numpy(self.train_set.images[:2]), observer.message)
             check_teachers_answers(config, self.live, self.train_set, observer.message)
+        self._findings = list(examine_run(self.train_set, self.eval_set, teachers, self.device))
+        say_findings(self._findings, observer, strict=strict or is_strict())
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.peers = Peers(self._peers(config)) if config.peers is not None else None
         answers = self.peers or self._teacher(config, taps, observer)
@@ -185,6 +195,7 @@ class Prepared:
             check_student(own.student)
             network = load_student(own.student, self.train_set, own.seed)
             check_classes(f"peer {own.student.name}", network, self.train_set)
+            check_training_mode(f"peer {own.student.name}", network, self.train_set, config.batch_size)
             self._prepare(network, own.student)
             yield Trainer(own, network, None, self.train_set, self.device, self.precision)
 
@@ -200,6 +211,9 @@ class Prepared:
                 )
             live = PlainTeacher(self.live, loader_for(self.train_set, answered_data(config), self.device))
         if config.teacher_cache == "off":
+            return live
+        if any(finding.subject == "eval mode" and finding.level == "fail" for finding in self._findings):
+            observer.message("the teacher answers live: its answers depend on more than the image, and are not stored")
             return live
         if taps.teacher:
             observer.message("features are not stored: the teacher answers live")

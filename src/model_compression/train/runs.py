@@ -48,11 +48,13 @@ def start_run(
     observer: Observer | None = None,
     *,
     parts: Parts | None = None,
+    strict: bool = False,
     finished: Callable[[Network], None] = lambda network: None,
 ) -> dict[str, Any]:
     """Trains as ``config`` says, into a new ``folder``; returns the run's metrics.
 
-    ``parts`` take the place of what ``config`` names; ``finished`` is given the trained network.
+    ``parts`` take the place of what ``config`` names; ``finished`` is given the trained network. ``strict`` makes an
+    error of what is otherwise a line: all that is wrong and cheap to see in data and teacher.
 
     Raises RunFolderError when the folder is taken, Interrupted after a signal (the state is saved), and what the data,
     the models and the method raise.
@@ -61,7 +63,7 @@ def start_run(
     run.check_free()
     observer = observer or Silent()
     # before the folder: a usage error leaves nothing behind
-    prepared = Prepared(config, observer, parts or Parts(), run.path, decide=True)
+    prepared = Prepared(config, observer, parts or Parts(), run.path, decide=True, strict=strict)
     config = prepared.config
     rehearse(config, prepared, observer, _finish)
     run.create(config)
@@ -80,6 +82,7 @@ def resume_run(
     *,
     parts: Parts | None = None,
     lr: float | None = None,
+    strict: bool = False,
     finished: Callable[[Network], None] = lambda network: None,
     trust: bool = False,
 ) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def resume_run(
         if lr is not None:
             _check_lr(run, config, state, lr)
         with all_files(trust):
-            prepared = Prepared(config, observer, parts or Parts(), run.path)
+            prepared = Prepared(config, observer, parts or Parts(), run.path, strict=strict)
         if state is not None:
             _check_unchanged(run, prepared.identity, state)
             _say_changed_code(run, prepared.code, state, observer)

@@ -128,6 +128,7 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
             precision[stored["precision"]],
             stored["tta"],
             embedding=bool(store.views("embedding")),
+            answers=stored.get("answers", "logits"),
         )
         live.choose_precision(torch.from_numpy(train_set.images[:2]), report)
     except (KeyError, TypeError) as error:

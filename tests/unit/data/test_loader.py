@@ -37,6 +37,19 @@ def test_epoch_order_is_a_permutation_and_a_function_of_seed_and_epoch():
     assert len({tuple(order.tolist()) for order in orders.values()}) == 9
 
 
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(7, 3, [3, 4]), (8, 3, [3, 3, 2]), (9, 3, [3] * 3), (3, 2, [3]), (1, 4, [1]), (3, 1, [1] * 3), (4, 3, [4])],
+)
+def test_image_alone_in_the_last_batch_joins_the_one_before(dataset, count, batch_size, sizes):
+    few = dataset.subset(range(count))
+    loader = ResidentLoader(few, DataConfig(), torch.device("cpu"))
+    batches = list(loader.epoch(epoch=1, seed=2, batch_size=batch_size))
+    assert [len(batch.targets) for batch in batches] == sizes
+    assert loader.steps(batch_size) == len(sizes)
+    assert torch.equal(torch.cat([batch.indices for batch in batches]), epoch_order(count, 2, 1))
+
+
 def test_epoch_order_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     epoch_order(10, 0, 0)

@@ -13,11 +13,13 @@ from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.report.paired_images import OnImages
 from model_compression.report.statistics import Proportion
-from model_compression.train.checks import better_order, weakness
+from model_compression.train.answer_kinds import answer_fault
+from model_compression.train.checks import ENOUGH, better_order, weakness
 from model_compression.train.evaluate import evaluating, predict
 from model_compression.train.examination.finding import Finding
 
 _SAMPLE = 1000  # test images
+_FEW = 256  # training images, before a run
 _BETTER = 0.03  # of accuracy by another normalisation, which is worth a word
 _LUCK = 0.001  # p of McNemar's test, above which it may be luck
 _ALIKE = 1e-3  # of the range of the logits
@@ -26,11 +28,27 @@ _USUAL = {
     "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "−1 to 1": ((0.5,) * 3, (0.5,) * 3),
     "0 to 1": ((0.0,) * 3, (1.0,) * 3),
+    "0 to 255": ((0.0,) * 3, (1 / 255,) * 3),
 }
+
+
+def examine_before_run(model: Network, train: Dataset, device: torch.device) -> Iterator[Finding]:
+    """What is cheap to see of a teacher in eval mode on ``device``, from a few training images.
+
+    Its accuracy and its order of classes are seen by `check_teachers_answers`, which refuses some.
+    """
+    yield _constancy(model, train, device)
+    if isinstance(train.images, OpaqueImages) or not train.labelled or len(train) < ENOUGH:
+        return
+    sample = train.subset(np.random.Generator(np.random.PCG64(0)).permutation(len(train))[:_FEW])
+    answers = _answers(model, sample, device)
+    if (answers == sample.labels).mean() < 1 - _BETTER:  # else none can be far better
+        yield _normalisation(model, answers, sample, train, device)
 
 
 def examine_teacher(model: Network, train: Dataset, test: Dataset, device: torch.device) -> Iterator[Finding]:
     """Findings on one teacher, in eval mode on ``device``, from a sample of the test images."""
+    yield _answer_kind(model, test, device)
     yield _constancy(model, test, device)
     if isinstance(test.images, OpaqueImages):
         return
@@ -40,6 +58,13 @@ def examine_teacher(model: Network, train: Dataset, test: Dataset, device: torch
     yield _accuracy(model, answers, sample)
     yield _normalisation(model, answers, sample, train, device)
     yield _order(answers, sample)
+
+
+def _answer_kind(model: Network, test: Dataset, device: torch.device) -> Finding:
+    """Whether it answers with logits, not with what a softmax or sigmoid at its end makes of them."""
+    fault = answer_fault("teacher", model, torch.from_numpy(test.images[:8]).to(device))
+    text, _, remedy = (fault or "logits").partition(": ")
+    return Finding(area="teacher", subject="answers", level="fail" if fault else "ok", text=text, remedy=remedy)
 
 
 def _answers(model: Network, sample: Dataset, device: torch.device) -> npt.NDArray[np.int64]:
