@@ -6,11 +6,13 @@
 import codecs
 import contextlib
 import errno
+import json
+import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -38,6 +40,19 @@ def error_line(text: object) -> str:
     """The text of an error as one line; of a monstrous one beginning and end, which say what failed and what to do."""
     line = one_line(text)
     return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR // 2]} … {line[-_LONGEST_ERROR // 3 :]}"
+
+
+def json_text(values: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: NaN and infinities, for which it has no numbers, are null."""
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, Mapping):
+        return {key: _finite(value) for key, value in values.items()}
+    return [_finite(value) for value in values] if isinstance(values, list | tuple) else values
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

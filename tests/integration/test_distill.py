@@ -5,6 +5,7 @@ import itertools
 import logging
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -299,3 +300,20 @@ def test_run_on_objects_is_tested_on_data_that_are_named(arrays, tmp_path, capsy
     assert "the data 'arrays' was given from Python as an object, which no name brings" in capsys.readouterr().err
     assert main(["test", "--model", str(run), "--data", "synthetic"]) == 2
     assert "the model answers with 3 classes, but synthetic-test has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("progress", "terminal", "shown"), [(None, False, 0), (None, True, 2), (True, False, 2), (False, True, 0)]
+)
+def test_progress_is_shown_where_somebody_looks(progress, terminal, shown, arrays, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    mc.distill(own(0), own(1), arrays, epochs=2, config=CONFIG, progress=progress)
+    out, error = capsys.readouterr()
+    assert (out, len(re.findall(r"epoch +\d/2  loss", error))) == ("", shown)
+
+
+def test_names_are_offered_and_two_methods_have_two_spellings():
+    assert set(mc.__all__) <= set(dir(mc))
+    assert type(mc.create_method("kd+at")) is type(mc.create_method("kd,at"))
+    assert mc.MethodConfig(name="kd+at") == mc.MethodConfig(name="kd,at")

@@ -163,7 +163,7 @@ def test_options_of_int8_are_refused_for_what_does_without(tmp_path, capsys, to,
 
 
 def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, capsys, monkeypatch):
-    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.train.console_observer import ConsoleObserver
 
     stepped = ConsoleObserver.stepped
 

@@ -1,6 +1,7 @@
 """The two commands that run several trainings, whole, on the synthetic data."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,18 @@ def test_demo_shows_both_students_and_again_without_training(
     assert second.out == first.out
     assert "epoch" not in second.err
     assert (tmp_path / "demo" / "distilled" / "student.safetensors").read_bytes() == weights
+
+
+def test_interrupted_demo_says_what_its_help_says(
+    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from model_compression.train.console_observer import ConsoleObserver
+
+    command = ["demo", "--data", "synthetic", "--teacher", teacher, "--epochs", "2", "--out", str(tmp_path / "demo")]
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleObserver, "epoch_done", lambda self, event: signal.raise_signal(signal.SIGINT))
+        assert main(command) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("state saved; go on with the same command")
+    assert "resume" not in last
+    assert main(command) == 0

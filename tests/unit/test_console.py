@@ -1,6 +1,7 @@
 """What is printed fails on no character and on no stream, and no text from a file gives a terminal orders."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 from written_runs import write_run
 
 from model_compression.cli.main import main
-from model_compression.console import SafeStream, console, harmless, one_line, safe_streams
+from model_compression.console import SafeStream, console, harmless, json_text, one_line, safe_streams
 
 HOSTILE = "猫\x1b]0;owned\x07\x1b[2J\u202egnp.tac\x9b31m\ud83d\r</td>\n```\n|"
 ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -191,3 +192,38 @@ def test_run_goes_on_without_a_stderr(tmp_path, way):
         code, out = done.returncode, done.stdout
     assert (code, out.startswith(b"test accuracy")) == (0, True)
     assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_json_has_no_number_that_is_none():
+    values = {"a": [float("nan"), (float("inf"), 1.5)], "b": {"c": -float("inf"), "d": True, "e": "NaN"}}
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    read = json.loads(json_text(values), parse_constant=refuse)
+    assert read == {"a": [None, [None, 1.5]], "b": {"c": None, "d": True, "e": "NaN"}}
+
+
+def test_commands_print_json_by_one_function_only():
+    sources = Path(console.__code__.co_filename).parent / "cli"
+    assert [
+        path.name for path in sources.glob("*.py") if re.search(r"print\(json\.|text = json\.", path.read_text())
+    ] == []
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_prediction_that_is_no_number_is_a_failure_in_one_line(option, tmp_path, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from model_compression.export import runtimes
+
+    known = SimpleNamespace(
+        image_shape=(3, 8, 8), preprocessing_inside=True, channel_order="rgb", class_names=("cat", "dog")
+    )
+    broken = SimpleNamespace(metadata=known, run=lambda pixels: np.array([[float("nan"), 1.0]], dtype=np.float32))
+    monkeypatch.setattr(runtimes, "open_file", lambda path: broken)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert main(["predict", "broken.onnx", str(tmp_path / "a.png"), *option]) == 1
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert "a.png: the file answers with NaN or infinity" in error

@@ -3,10 +3,11 @@
 `distill` fills what it needs by itself; `build` does so beforehand, for the same options as `distill`."""
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
+
+from model_compression.console import json_text
 
 EXAMPLES = """examples:
   model-compression cache build --teacher nin-cifar10
@@ -60,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from model_compression.cli.distill import distill_config
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.errors import UsageError
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.runs import fill_cache
 
     if args.scheme:
@@ -70,7 +71,7 @@ def _build(args: argparse.Namespace) -> int:
     with ConsoleObserver() as observer:
         teacher = fill_cache(distill_config(args), observer)
     facts = {**_facts(teacher.store), "seconds": round(time.monotonic() - begun, 1)}
-    print(json.dumps(facts) if args.json else _text(facts))
+    print(json_text(facts) if args.json else _text(facts))
     return 0
 
 
@@ -79,7 +80,7 @@ def _info(args: argparse.Namespace) -> int:
 
     found = [_facts(store) for store in _stores(args.folder)]
     if args.json:
-        print(json.dumps({"folder": str(args.folder or cache_folder()), "stores": found}))
+        print(json_text({"folder": str(args.folder or cache_folder()), "stores": found}))
         return 0
     if len(found) == 1:
         print(_text(found[0]))
@@ -89,7 +90,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.train.console_observer import ConsoleObserver
 
     results: list[dict[str, Any]] = []
     with ConsoleObserver() as observer:  # one: what is so of the data is said once
@@ -97,7 +98,7 @@ def _check(args: argparse.Namespace) -> int:
             good, reason = _verdict(store, args.device, observer)
             results.append({"folder": str(store.folder), "good": good, "result": reason})
     if args.json:
-        print(json.dumps({"stores": results}))
+        print(json_text({"stores": results}))
     else:
         for result in results:
             print(f"{_VERDICTS[result['good']]}  {result['folder']}\n      {result['result']}")
@@ -138,7 +139,7 @@ def _clear(args: argparse.Namespace) -> int:
         raise UsageError("say what to delete: a FOLDER, as `cache info` prints them, or --all")
     freed = {str(store.folder): store.clear() for store in _stores(args.folder)}
     if args.json:
-        print(json.dumps({"freed_bytes": sum(freed.values()), "folders": list(freed)}))
+        print(json_text({"freed_bytes": sum(freed.values()), "folders": list(freed)}))
     else:
         print(f"{len(freed)} stores deleted, {_size(sum(freed.values()))} freed")
     return 0

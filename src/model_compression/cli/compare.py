@@ -5,12 +5,11 @@ over seeds; with one, over images, which says nothing of what other seeds would 
 """
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from model_compression.console import one_line
+from model_compression.console import json_text, one_line
 
 if TYPE_CHECKING:
     from model_compression.report.difference import Difference
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     for said in found.left_out:
         print(f"left out: {said}", file=sys.stderr)
     if args.json:
-        print(json.dumps(_plain(found, args)))
+        print(json_text(_plain(found, args)))
     else:
         _print(found, args)
     return 0

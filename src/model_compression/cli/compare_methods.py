@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_options, base_config, parse_pairs, short_name, with_options
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the runs that have no record, and prints the tables; returns the exit code."""
-    import json
 
     from model_compression.cli.comparison_runs import Plan, make_runs
     from model_compression.errors import UsageError
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     )
     tables, content = make_runs(plan)
     if args.json:
-        print(json.dumps({"results": str(plan.out), **content}))
+        print(json_text({"results": str(plan.out), **content}))
     else:
         written = [plan.out / name for name in ("table.md", "comparison.png")]
         print("\n".join([tables, "", *(str(path) for path in written if path.exists())]))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.cli import distill
 from model_compression.cli.prune import LOW_RANK, ROUND_TO
-from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compress.pipeline import CompressConfig
@@ -63,15 +62,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compresses; returns the exit code."""
     from model_compression.cli.compression_reports import print_compressed
-    from model_compression.cli.run_reports import ConsoleObserver
-    from model_compression.cli.training_options import short_name
+    from model_compression.cli.training_options import out_folder, short_name
     from model_compression.compress.pipeline import compress
+    from model_compression.train.console_observer import ConsoleObserver
 
     config = _config(args)
-    folder = (
-        user_path(args.out) if args.out else Path("runs") / f"{short_name(config.run)}-compressed-seed{config.run.seed}"
-    )
-    with ConsoleObserver() as observer:
+    name = f"{short_name(config.run)}-compressed-seed{config.run.seed}"
+    folder, note = out_folder(args, Path("runs") / name)
+    with ConsoleObserver(note) as observer:
         result = compress(config, folder, observer)
     return print_compressed(result, folder, args.json)
 

@@ -1,9 +1,9 @@
 """What a person sees of networks that were made smaller, and how an interrupted compression goes on."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int
 def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int:
     """Prints what every stage came to; returns the exit code."""
     if as_json:
-        print(json.dumps({"out": str(folder / "student.onnx"), **result}))
+        print(json_text({"out": str(folder / "student.onnx"), **result}))
         return 0
     from model_compression.report.words import count
 
@@ -53,7 +53,7 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
     """Prints what the file is like; returns the exit code."""
     path = folder / report["file"]
     if as_json:
-        print(json.dumps({"out": str(path), **report}))
+        print(json_text({"out": str(path), **report}))
         return 0
     low, high = report["interval"]
     how = ", ".join([report["precision"], *(["trained with its roundings"] if report["trained"] else [])])
@@ -70,7 +70,7 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
     last, stages = metrics["final"], {"before": _before_pruning(folder), **metrics}
     key = "validation_accuracy" if "validation_accuracy" in last else "test_accuracy"
     if as_json:
-        print(json.dumps({"run": str(folder / "final"), **last, "stages": stages}))
+        print(json_text({"run": str(folder / "final"), **last, "stages": stages}))
         return 0
     print(f"{'':<10} {'left':>7} {'parameters':>12} {'not zero':>9} {key.replace('_', ' '):>19}")
     for stage, found in stages.items():

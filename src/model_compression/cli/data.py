@@ -2,13 +2,13 @@
 digest, and whether anything about it is odd."""
 
 import argparse
-import json
 import sys
 import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.early import names
+from model_compression.console import json_text
 
 if TYPE_CHECKING:
     from model_compression.data.dataset import Dataset
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     train, test = load_dataset(args.name, args.data_dir, report, args.image_size)
     seconds = time.monotonic() - start
     facts = _facts(args.name, train, test) | {"seconds": round(seconds, 3), "messages": messages}
-    print(json.dumps(facts) if args.json else _text(facts))
+    print(json_text(facts) if args.json else _text(facts))
     return 0
 
 

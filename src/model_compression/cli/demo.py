@@ -24,11 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains both students and prints what was won; returns the exit code."""
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import DataConfig
+    from model_compression.errors import Interrupted
     from model_compression.models.weights import find_weights
     from model_compression.recipes import demo_pair
     from model_compression.report.curves import plot_curves
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.events import read_events
     from model_compression.train.observer import left_out
     from model_compression.train.run_folder import RunFolder
@@ -43,7 +44,12 @@ def run(args: argparse.Namespace) -> int:
         with ConsoleObserver() as observer:
             what = "labels alone" if config.teacher is None else f"the answers of {args.teacher}"
             observer.message(f"\n{number} of {len(pair)}: a LeNet learns from {what}")
-            metrics[arm] = finish_run(config, out / arm, observer)
+            try:
+                metrics[arm] = finish_run(config, out / arm, observer)
+            except Interrupted as stop:  # one run alone is no demo
+                raise Interrupted(
+                    f"{str(stop).partition('; continue with')[0]}; go on with the same command", stop.exit_code
+                ) from None
         events[arm] = [read_events(RunFolder(out / arm).events)]
     distilled, labels = metrics["distilled"], metrics["labels"]
     teacher = distilled["teacher_test_accuracy"]

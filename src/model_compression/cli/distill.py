@@ -116,11 +116,12 @@ def run(args: argparse.Namespace) -> int:
     """Distils; returns the exit code."""
     config = distill_config(args)
     scheme = scheme_config(config, args)
+    folder, note = run_folder(args, config)
     if scheme is not None:
-        return run_scheme_and_report(scheme, run_folder(args, config), as_json=args.json)
+        return run_scheme_and_report(scheme, folder, note, as_json=args.json)
     from model_compression.cli.run_reports import run_and_report
 
-    return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
+    return run_and_report(config, folder, note, as_json=args.json, recipe=args.recipe)
 
 
 def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821

@@ -4,12 +4,11 @@ Exits with 1 if something fails.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from model_compression.cli.model_options import add_model_options, with_model_options
-from model_compression.console import console
+from model_compression.console import console, json_text
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -44,9 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines; returns the exit code."""
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import DataConfig, MethodConfig, ModelConfig
     from model_compression.errors import UsageError
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.examination.whole import examine
 
     named = {}
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         found = list(findings) if args.json else _shown(findings)
     failed = any(finding.level == "fail" for finding in found)
     if args.json:
-        print(json.dumps({"findings": [vars(finding) for finding in found], "failed": failed}))
+        print(json_text({"findings": [vars(finding) for finding in found], "failed": failed}))
     return 1 if failed else 0
 
 

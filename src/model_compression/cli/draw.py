@@ -3,9 +3,9 @@ costs. The file is SVG, and the same network gives the same bytes."""
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
+from model_compression.console import json_text
 from model_compression.errors import UsageError
 from model_compression.files import user_path
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     heading = title if title == model.name else f"{title} ({model.name})"
     write_atomically(out, draw(summary, heading))
     if args.json:
-        print(json.dumps({"out": str(out), "model": model.name} | dataclasses.asdict(summary)))
+        print(json_text({"out": str(out), "model": model.name} | dataclasses.asdict(summary)))
         return 0
     parts = f"{len(summary.layers)} layers, {summary.parameters:,} parameters, {count_text(summary.macs)} MACs"
     print(f"{out}: {heading}, {parts}")

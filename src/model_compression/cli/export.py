@@ -1,10 +1,10 @@
 """Write a network for other runtimes, proven on all test images: what does not answer alike is not written."""
 
 import argparse
-import json
 
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 EXAMPLES = """examples:
@@ -36,13 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and verifies; returns the exit code."""
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.cli.verify import print_verification
     from model_compression.config import ModelConfig
     from model_compression.data.sources import load_dataset
     from model_compression.errors import UsageError
     from model_compression.export.write import EXPORTERS, SUFFIXES, export
     from model_compression.train.checks import check_classes
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.networks import check_teachers, load_trained
 
     out = user_path(args.out)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         found = export(network, out, test, to=to, preprocessing=not args.bare)
     if args.json:
         facts = {"out": str(out), "bytes": out.stat().st_size}
-        print(json.dumps({**facts, "accuracy": found.accuracy, "largest_difference": found.largest_difference}))
+        print(json_text({**facts, "accuracy": found.accuracy, "largest_difference": found.largest_difference}))
         return 0
     print(f"{out}   {out.stat().st_size:,} bytes")
     print_verification(found)

@@ -5,9 +5,9 @@ place for the preprocessing, which is printed: who reads the file must do the sa
 """
 
 import argparse
-import json
 from pathlib import Path
 
+from model_compression.console import json_text
 from model_compression.errors import UsageError
 
 EXAMPLES = """examples:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     preprocessing = model.preprocessing.to_dict() | {"mean_image": model.preprocessing.mean_image is not None}
     if args.json:
         done = {"out": str(args.out), "model": model.name, "channel_order": args.channel_order}
-        print(json.dumps(done | {"preprocessing": preprocessing}))
+        print(json_text(done | {"preprocessing": preprocessing}))
         return 0
     mean = "the mean image of the model" if preprocessing["mean_image"] else f"255 · {preprocessing['mean']}"
     print(

@@ -1,7 +1,8 @@
 """List the layers of a network that a method can compare, with their shapes, and those that are chosen by stage."""
 
 import argparse
-import json
+
+from model_compression.console import json_text
 
 EXAMPLES = """examples:
   model-compression features lenet
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             {"name": layer.name, "kind": layer.kind, "shape": layer.shape[1:], "stage": layer.name in chosen}
             for layer in found
         ]
-        print(json.dumps({"model": args.model, "layers": entries}))
+        print(json_text({"model": args.model, "layers": entries}))
         return 0
     width = max((len(layer.name) for layer in found), default=0)
     for layer in found:

@@ -5,9 +5,9 @@ Every layer must fit the model; what does not is listed. The saved model takes R
 """
 
 import argparse
-import json
 from pathlib import Path
 
+from model_compression.console import json_text
 from model_compression.errors import UsageError
 
 EXAMPLES = """examples:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     num_parameters = sum(tensor.numel() for tensor in model.state_dict().values())
     if args.json:
         done |= {"out": str(args.out), "model": model.name, "options": model.options}
-        print(json.dumps(done | {"num_parameters": num_parameters, "shapes": shapes}))
+        print(json_text(done | {"num_parameters": num_parameters, "shapes": shapes}))
         return 0
     for name, shape in shapes.items():
         print(f"{name:<14}{' × '.join(str(size) for size in shape)}")

@@ -1,12 +1,12 @@
 """What a network costs: parameters, multiply-accumulates, bytes, memory, and latency in PyTorch and ONNX Runtime."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print("no ONNX Runtime beside PyTorch: pip install 'model-compression[export]'", file=sys.stderr)
     file_bytes = _file_bytes(args.model)
     if args.json:
-        print(json.dumps(_plain(args.model, size, file_bytes, times)))
+        print(json_text(_plain(args.model, size, file_bytes, times)))
     else:
         _print(size, file_bytes, times)
     return 0

@@ -2,12 +2,13 @@
 
 import argparse
 import inspect
-import json
 import re
 import sys
 import textwrap
 from itertools import zip_longest
 from typing import Any
+
+from model_compression.console import json_text
 
 EXAMPLES = """examples:
   model-compression methods
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         METHODS.get(args.name)  # raises, with near matches
     facts = [_facts(name) for name in ([args.name] if args.name else METHODS.names())]
     if args.json:
-        print(json.dumps(facts[0] if args.name else {"methods": facts}))
+        print(json_text(facts[0] if args.name else {"methods": facts}))
     elif args.markdown:
         print(_markdown(facts))
     elif args.name:

@@ -4,9 +4,9 @@ This is how the networks inside this package were made: a recipe's run, then `pa
 """
 
 import argparse
-import json
 
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 EXAMPLES = """examples:
@@ -28,13 +28,13 @@ def run(args: argparse.Namespace) -> int:
     """Writes and measures; returns the exit code."""
     import torch
 
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import to_dict
     from model_compression.errors import UsageError
     from model_compression.files import read_json
     from model_compression.models.base import placed
     from model_compression.models.weights import read_model, save_weights
     from model_compression.train.checks import check_classes
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.device import choose_device
     from model_compression.train.evaluate import figures, predict
     from model_compression.train.run_folder import RunFolder
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     save_weights(out, network, dtype=torch.float16, facts=facts)
     num_bytes = out.stat().st_size
     if args.json:
-        print(json.dumps({"out": str(out), "bytes": num_bytes, "test_accuracy": measured["accuracy"]}))
+        print(json_text({"out": str(out), "bytes": num_bytes, "test_accuracy": measured["accuracy"]}))
     else:
         print(f"{out}: {num_bytes / 1e6:.2f} MB, test accuracy {measured['accuracy']:.2%} from half-precision weights")
     return 0

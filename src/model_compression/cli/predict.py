@@ -1,9 +1,8 @@
 """Classify images with an exported ONNX file: ONNX Runtime alone, without torch."""
 
 import argparse
-import json
 
-from model_compression.console import one_line
+from model_compression.console import json_text, one_line
 from model_compression.files import user_path
 
 EXAMPLES = """examples:
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     for path in paths:
         image, ranked = str(path), classify(file, path)[: args.top]
         if args.json:
-            print(json.dumps({"image": image, "classes": [{"name": n, "probability": p} for n, p in ranked]}))
+            print(json_text({"image": image, "classes": [{"name": n, "probability": p} for n, p in ranked]}))
         else:
             print(f"{one_line(image)}   " + "   ".join(f"{name} {probability:.1%}" for name, probability in ranked))
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
-from model_compression.cli.training_options import add_recipe_options, parse_pairs, with_recipe_options
+from model_compression.cli.training_options import add_recipe_options, out_folder, parse_pairs, with_recipe_options
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prunes; returns the exit code."""
     from model_compression.cli.compression_reports import print_pruned
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.compress.prune import prune
+    from model_compression.train.console_observer import ConsoleObserver
 
-    with ConsoleObserver() as observer:
+    folder, note = out_folder(args, _folder(args))
+    with ConsoleObserver(note) as observer:
         config = _config(args, observer)
-        folder = user_path(args.out) if args.out else _folder(args)
         metrics = prune(config, folder, observer)
     return print_pruned(metrics, folder, args.json)
 

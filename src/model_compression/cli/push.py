@@ -4,8 +4,8 @@ There `hub:USER/REPO` names the network wherever this package takes one, also as
 """
 
 import argparse
-import json
 
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 EXAMPLES = """examples:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         message = f"{run.eval_set} accuracy {run.accuracy:.2%}, seed {run.seed}"
         address = hub.upload(folder, args.repo, private=args.private, message=message)
     if args.json:
-        print(json.dumps({"repo": args.repo, "address": address, "files": sizes}))
+        print(json_text({"repo": args.repo, "address": address, "files": sizes}))
         return 0
     for file, size in sizes.items():
         print(f"{file:<24} {size:>12,} bytes")

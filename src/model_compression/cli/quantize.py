@@ -9,7 +9,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from model_compression.cli.prune import add_repair_options, repaired
-from model_compression.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compress.quantize import QuantizeConfig
@@ -53,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
     """Quantises; returns the exit code."""
     from model_compression.cli.compression_reports import print_quantized
     from model_compression.cli.prune import beside
-    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.cli.training_options import out_folder
     from model_compression.compress.quantize import quantize
+    from model_compression.train.console_observer import ConsoleObserver
 
-    folder = user_path(args.out) if args.out else beside(args.model, args.to)
-    with ConsoleObserver() as observer:
+    folder, note = out_folder(args, beside(args.model, args.to))
+    with ConsoleObserver(note) as observer:
         report = quantize(_config(args), folder, observer)
     return print_quantized(report, folder, args.json)
 

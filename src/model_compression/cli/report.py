@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 FORMATS = {".html": "html", ".md": "md", ".json": "json"}
@@ -34,7 +35,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the report; returns the exit code."""
-    import json
 
     from model_compression.files import write_text
     from model_compression.report.contents import make_report, to_plain
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
         text = to_markdown(report)
     else:
-        text = json.dumps(to_plain(report), indent=2) + "\n"
+        text = json_text(to_plain(report), indent=2) + "\n"
     out = args.out or ("report.html" if kind == "html" else None)
     if out is None:
         print(text, end="")

@@ -48,7 +48,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what has no record yet; returns the exit code."""
     from model_compression.cli.run_records import is_recorded, logs, write_record
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import DataConfig
     from model_compression.errors import UsageError
     from model_compression.models.weights import find_weights
@@ -56,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.registry import unknown_name
     from model_compression.report.experiment_table import LAYOUTS, write_report
     from model_compression.report.records import record_path
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.runs import finish_run
 
     if args.seeds < 1:

@@ -31,11 +31,12 @@ def data_of(args: argparse.Namespace) -> "DataConfig":
 
 def _run_data(path: Path) -> "DataConfig":
     from model_compression.config import DataConfig
+    from model_compression.train.relative_paths import anchored
     from model_compression.train.run_folder import RunFolder
 
     folder = path.parent if path.name == "student.safetensors" else path
     for run in (RunFolder(folder), RunFolder(folder / "final")):
         if run.config.is_file():
-            data = run.read_config().data
+            data = anchored(run.read_config(), run.path).data
             return DataConfig(name=data.name, image_size=data.image_size, data_dir=data.data_dir)
     return DataConfig()

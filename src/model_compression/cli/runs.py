@@ -1,13 +1,12 @@
 """List the runs in a folder and below: what each is, how far it is, its accuracy, and when it was last written to."""
 
 import argparse
-import json
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_compression.console import one_line
+from model_compression.console import json_text, one_line
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     found = run_states(folder)
     if args.json:
         rows = [{**asdict(one), "path": str(one.path), "resumable": one.resumable} for one in found]
-        print(json.dumps({"folder": str(folder), "runs": rows}))
+        print(json_text({"folder": str(folder), "runs": rows}))
     elif found:
         _print_list(found, folder)
     else:

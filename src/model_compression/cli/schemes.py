@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.config import ModelConfig, TrainConfig
+from model_compression.console import json_text
 from model_compression.errors import UsageError
 from model_compression.registry import unknown_name
 
@@ -75,12 +75,12 @@ def scheme_config(config: TrainConfig, args: argparse.Namespace) -> "SchemeConfi
     return None
 
 
-def run_scheme_and_report(scheme: "SchemeConfig", folder: Path, *, as_json: bool) -> int:
+def run_scheme_and_report(scheme: "SchemeConfig", folder: Path, note: str, *, as_json: bool) -> int:
     """Trains all stages into ``folder`` and prints what came out; returns the exit code."""
-    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.schemes import run_scheme
 
-    with ConsoleObserver() as observer:
+    with ConsoleObserver(note) as observer:
         metrics = run_scheme(scheme, folder, observer)
     return print_stages(metrics, folder, as_json)
 
@@ -93,7 +93,7 @@ def print_stages(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
     name = "validation" if "validation_accuracy" in metrics[last] else "test"
     accuracies = {stage: figures[f"{name}_accuracy"] for stage, figures in metrics.items()}
     if as_json:
-        print(json.dumps({"run": str(folder / last), **metrics[last], "stages": accuracies}))
+        print(json_text({"run": str(folder / last), **metrics[last], "stages": accuracies}))
         return 0
     for stage, accuracy in list(accuracies.items())[:-1]:
         print(f"{stage:<15} {accuracy:.2%}")

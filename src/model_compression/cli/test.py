@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-import json
 
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.console import json_text
 
 EXAMPLES = """examples:
   model-compression test --model nin-cifar10
@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.config import ModelConfig
     from model_compression.models.base import placed
     from model_compression.train.checks import check_classes
+    from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.device import choose_device, choose_precision
     from model_compression.train.evaluate import figures, predict
     from model_compression.train.networks import check_teachers, load_trained
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     stated = model.facts.get("test_accuracy") if args.split == "test" else None
     if args.json:
         facts = {"model": args.model, "data": data.name, "split": args.split, "images": len(dataset)}
-        print(json.dumps({**facts, **result, "stated_accuracy": stated, "seconds": round(seconds, 2)}))
+        print(json_text({**facts, **result, "stated_accuracy": stated, "seconds": round(seconds, 2)}))
         return 0
     correct = round(result["accuracy"] * len(dataset))
     print(

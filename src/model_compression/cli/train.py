@@ -32,4 +32,5 @@ def run(args: argparse.Namespace) -> int:
         )
     from model_compression.cli.run_reports import run_and_report
 
-    return run_and_report(config, run_folder(args, config), as_json=args.json, recipe=args.recipe)
+    folder, note = run_folder(args, config)
+    return run_and_report(config, folder, note, as_json=args.json, recipe=args.recipe)

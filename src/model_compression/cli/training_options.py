@@ -9,7 +9,7 @@ from typing import Any
 
 from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
-from model_compression.config import ModelConfig, TrainConfig, from_json, located
+from model_compression.config import ModelConfig, TrainConfig, from_json
 from model_compression.errors import FileFormatError, NotThereError, UsageError
 from model_compression.files import user_path
 
@@ -131,9 +131,11 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
         recipe: Recipe = RECIPES.create(args.recipe)
         return recipe.config
     if args.config:
+        from model_compression.train.relative_paths import anchored
+
         try:
             path = user_path(args.config)
-            return located(from_json(TrainConfig, path.read_text(), args.config), path.parent)
+            return anchored(from_json(TrainConfig, path.read_text(), args.config), path.parent)
         except FileNotFoundError:
             raise NotThereError(f"the config {args.config} is not there; expected a run's config.json") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -175,14 +177,19 @@ def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
     return values
 
 
-def run_folder(args: argparse.Namespace, config: TrainConfig) -> Path:
-    """``--out``, or runs/DATA-STUDENT-METHOD-seedN, with the scheme behind the method where there is one."""
-    if args.out:
-        return user_path(args.out)
+def run_folder(args: argparse.Namespace, config: TrainConfig) -> tuple[Path, str]:
+    """`out_folder`, by default runs/DATA-STUDENT-METHOD-seedN, with the scheme behind the method where there is one."""
     method = config.method.name.replace(":", "-") if config.method else "labels"
     if getattr(args, "scheme", None):
         method = f"{method}-{args.scheme}"
-    return Path("runs") / f"{short_name(config)}-{method}-seed{config.seed}"
+    return out_folder(args, Path("runs") / f"{short_name(config)}-{method}-seed{config.seed}")
+
+
+def out_folder(args: argparse.Namespace, default: Path) -> tuple[Path, str]:
+    """``--out``, or ``default``, with a number where that is taken; and a line about that."""
+    from model_compression.train.run_folder import free_folder
+
+    return (user_path(args.out), "") if args.out else free_folder(default)
 
 
 def short_name(config: TrainConfig) -> str:

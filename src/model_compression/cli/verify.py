@@ -1,10 +1,10 @@
 """Compare an exported file with the network that it was made of, on every test image, in the file's own runtime."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from model_compression.cli.run_data import add_data_options, data_of
+from model_compression.console import json_text
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares; returns the exit code: 1 when the file does not answer as the network does."""
-    from model_compression.cli.run_reports import ConsoleObserver
     from model_compression.data.sources import load_dataset
     from model_compression.errors import ModelCompressionError, UsageError
     from model_compression.export.runtimes import open_file
@@ -48,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.models.weights import find_weights, read_model
     from model_compression.teachers.fingerprint import digest_of
     from model_compression.train.checks import check_classes
+    from model_compression.train.console_observer import ConsoleObserver
 
     if args.max_drop is not None and not 0 <= args.max_drop <= 100:
         raise UsageError(f"--max-drop must lie between 0 and 100 points, got {args.max_drop}; 0.5 is usual")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         values = {key: getattr(found, key) for key in ("images", "accuracy", "agreement", "largest_difference")}
         ties = {"others": found.others, "ties": found.ties}
-        print(json.dumps({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
+        print(json_text({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
     else:
         print_verification(found, exact and found.relative_difference <= bound)
     if fault:

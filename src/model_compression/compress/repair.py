@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig, located
+from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.errors import UsageError
 from model_compression.files import user_path
 from model_compression.models.weights import find_weights
 from model_compression.train.objective import create_method, label_weight_of
+from model_compression.train.relative_paths import anchored
 from model_compression.train.run_folder import RunFolder
 
 _METHOD = MethodConfig(name="kd")
@@ -39,7 +40,7 @@ def repair_config(model: str) -> TrainConfig:
             optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
             epochs=12,
         )
-    config = located(RunFolder(folder).read_config(), folder)
+    config = anchored(RunFolder(folder).read_config(), folder)
     method = config.method if config.method is not None and config.peers is None else _METHOD
     if create_method(method).needs != {"logits"} or not create_method(method).needs_teacher:
         method = _METHOD

@@ -9,6 +9,7 @@ from model_compression import trust
 from model_compression.config import from_dict, to_dict
 from model_compression.errors import Interrupted, RunFolderError
 from model_compression.files import plain_json, read_json, writing_failed
+from model_compression.train.relative_paths import record_origin
 
 C = TypeVar("C")
 
@@ -30,6 +31,7 @@ def begin(folder: Path, name: str, config: Any) -> None:
     except OSError as error:
         raise writing_failed(folder, error) from error
     values = to_dict(config)
+    record_origin(folder)
     trust.write_sealed(folder / name, values, plain_json(values))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from model_compression.data.folder import FolderImages
+from model_compression.errors import NumericalError
 from model_compression.export.runtimes import ExportedFile
 
 
@@ -22,6 +23,11 @@ def classify(file: ExportedFile, path: Path) -> list[tuple[str, float]]:
         mean, std = (np.array(values, dtype=np.float32).reshape(1, -1, 1, 1) for values in (known.mean, known.std))
         pixels = ((ordered / np.float32(255) - mean) / std).astype(np.float32)
     logits = file.run(np.ascontiguousarray(pixels))[0].astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise NumericalError(
+            f"{path}: the file answers with NaN or infinity; compare it with its network: "
+            "model-compression verify FILE --model RUN"
+        )
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
     order = np.argsort(-probabilities, kind="stable")

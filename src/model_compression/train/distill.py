@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from model_compression.models.base import Network, copy_of
 from model_compression.models.external import External, build_external, is_external
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import load_own_weights
+from model_compression.train.console_observer import ConsoleObserver
 from model_compression.train.given_data import GivenData, given_data, with_loaders_settings
 from model_compression.train.observer import Logged, Observer, Silent
 from model_compression.train.prepared import Parts
@@ -56,6 +59,7 @@ def distill(
     resume: bool = False,
     config: TrainConfig | None = None,
     observer: Observer | None = None,
+    progress: bool | None = None,
     trust: bool = False,
     strict: bool = False,
     **settings: Any,
@@ -86,8 +90,9 @@ def distill(
         run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
         resume: whether to go on with the run in ``run_dir`` that was stopped, with the same arguments as then.
         config: where to start from; its networks, method, epochs and seed are replaced.
-        observer: who watches, as `cli.run_reports.ConsoleObserver()`. By default what there is to say is a warning of
-            the logger "model_compression".
+        observer: who watches; takes the place of ``progress``.
+        progress: whether a bar and a line an epoch are shown on stderr, as the command shows them. By default they are
+            on a terminal and in a notebook; elsewhere messages are warnings of the logger "model_compression".
         trust: whether code that a stranger's file names is imported, as a weights file or the run that is resumed.
             What you name yourself always is, and so is what your own runs on this machine name.
         strict: whether a warning about data or teacher stops the run before its first step.
@@ -98,7 +103,16 @@ def distill(
         UsageError: an argument that cannot be, with what was expected.
         RunFolderError: ``run_dir`` is taken, or there is nothing to resume.
     """
-    _check_types(method=method, params=params, epochs=epochs, seed=seed, run_dir=run_dir, resume=resume, config=config)
+    _check_types(
+        method=method,
+        params=params,
+        epochs=epochs,
+        seed=seed,
+        run_dir=run_dir,
+        resume=resume,
+        config=config,
+        progress=progress,
+    )
     _check_observer(observer)
     if isinstance(method, MethodConfig) and params is not None:
         raise UsageError("params are given twice: put them into the MethodConfig that is method")
@@ -114,7 +128,7 @@ def distill(
             raise UsageError(f"{name} is an option of the command line; here it is {ours}")
     config = dataclasses.replace(config or TrainConfig(student=_named(student)), student=_named(student))
     config = with_settings(config, settings)
-    observer = observer or Logged()
+    observer = observer or _shown(progress)
     if isinstance(student, nn.Module):
         name = config.student.name.removeprefix(GIVEN)
         if not _is_rebuilt(student, name):
@@ -137,7 +151,7 @@ def distill(
     )
     finished: list[Network] = []
     folder = _free_folder(config) if run_dir is None else user_path(run_dir)
-    with code.all_files(trust):
+    with code.all_files(trust), observer if isinstance(observer, ConsoleObserver) else nullcontext():
         if resume:
             check_same(folder, config)
             metrics = resume_run(folder, observer, parts=parts, strict=strict, finished=finished.append)
@@ -165,6 +179,7 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "seed": (int, "an integer"),
     "run_dir": (str | Path | None, "the path of a folder"),
     "resume": (bool, "True or False"),
+    "progress": (bool | None, "True, False or None"),
     "config": (TrainConfig | None, "a TrainConfig"),
 }
 
@@ -189,6 +204,13 @@ def _check_observer(observer: Any) -> None:
             f"observer must have the methods of train.observer.Observer; a {type(observer).__name__} lacks "
             f"{', '.join(missing)}"
         )
+
+
+def _shown(progress: bool | None) -> Observer:
+    """Who watches where nobody is given."""
+    if progress is None:
+        progress = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
+    return ConsoleObserver() if progress else Logged()
 
 
 def _free_folder(config: TrainConfig) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_compression.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, given_values, located
+from model_compression.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, given_values
 from model_compression.data.dataset import Dataset, check_pair, hold_out
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
@@ -33,6 +33,7 @@ from model_compression.train.networks import check_student, check_teachers, give
 from model_compression.train.objective import create_method
 from model_compression.train.observer import Observer
 from model_compression.train.optim import check_optimizer
+from model_compression.train.relative_paths import anchored
 from model_compression.train.reused_classifier import with_teachers_classifier
 from model_compression.train.roles import Teacher
 from model_compression.train.taps import NO_TAPS, Taps, check_teacher, choose_taps
@@ -73,7 +74,7 @@ class Prepared:
         strict: bool = False,
     ):
         self.config = config  # with names that a folder keeps when it is moved
-        config = config if folder is None else located(config, folder)
+        config = config if folder is None else anchored(config, folder)
         if config.method is not None:
             create_method(config.method)  # names and values, before minutes go into data and teacher
         check_trackers(config)

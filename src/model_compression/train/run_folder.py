@@ -1,5 +1,6 @@
 """A run folder: everything about one run, and nothing of another."""
 
+import itertools
 import platform
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from model_compression.manifest import FILE as MANIFEST
 from model_compression.manifest import check_manifest, write_manifest
 from model_compression.report.run_files import has_state, read_results
 from model_compression.train.checkpoint import delete_states
+from model_compression.train.relative_paths import ORIGIN, record_origin
 from model_compression.trust import write_sealed
 
 _LOCK = ".lock"
@@ -56,6 +58,7 @@ class RunFolder:
         self.lock()
         try:
             self.check_free()  # another process may have been faster
+            record_origin(self.path)
             write_sealed(self.config, to_dict(config), to_json(config).encode())
             self.mend()
         except BaseException:
@@ -66,7 +69,9 @@ class RunFolder:
         """Raises RunFolderError, with the remedy, when the folder holds anything."""
         if not self.path.exists():
             return
-        if self.path.is_dir() and all(entry.name == _LOCK or entry.match(TEMPORARY) for entry in self.path.iterdir()):
+        if self.path.is_dir() and all(
+            entry.name in (_LOCK, ORIGIN) or entry.match(TEMPORARY) for entry in self.path.iterdir()
+        ):
             return
         another = "choose another folder (--out, run_dir in Python)"
         if not self.path.is_dir():
@@ -80,6 +85,24 @@ class RunFolder:
         else:
             remedy = f"it holds something else; {another}"
         raise RunFolderError(f"{self.path} exists and is not empty: {remedy}")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it holds a run that is not finished, and that no process has."""
+        if not self.config.exists() or self.metrics.exists():
+            return False
+        try:
+            self.lock()
+        except ModelCompressionError:
+            return False
+        self.unlock()
+        return True
+
+    @property
+    def trained_on(self) -> str:
+        """The command that trains a finished run's network for more epochs."""
+        verb = "distill" if self.read_config().method is not None else "train"
+        return f"model-compression {verb} --config {self.config} --student {self.path} --epochs N"
 
     @property
     def way_on(self) -> str:
@@ -156,6 +179,17 @@ class RunFolder:
         if found is None:
             raise RunFolderError(f"{self.path} has no metrics.json: the run is not finished; resume it")
         return dict(found.metrics)
+
+
+def free_folder(folder: Path) -> tuple[Path, str]:
+    """``folder``, or with the first number behind its name that is free; and a line that says so, where it is taken."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    free = next(one for one in itertools.chain([folder], numbered) if not (one.exists() and any(one.iterdir())))
+    if free == folder:
+        return folder, ""
+    run = RunFolder(folder)
+    stopped = f"; the run there stopped, continue it with: {run.way_on}" if run.is_stopped else ""
+    return free, f"{folder} is taken: this goes into {free}{stopped}"
 
 
 def environment() -> dict[str, Any]:

@@ -103,7 +103,8 @@ def resume_run(
         run.mend(observer.message)
         if run.is_finished():  # seen under the lock: another process may just have finished it
             raise RunFolderError(
-                f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}"
+                f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}; to train its "
+                f"network for more epochs: {run.trained_on}"
             )
         state = load_state(run.state, observer.message)
         if state is None:

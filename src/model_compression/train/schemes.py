@@ -24,6 +24,7 @@ from model_compression.models.base import Network
 from model_compression.train.mutual import SEED_STRIDE
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.prepared import Parts
+from model_compression.train.relative_paths import record_origin
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import check_cache_place, load_data, with_own_cache
@@ -102,6 +103,7 @@ def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | No
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise writing_failed(folder, error) from error
+    record_origin(folder)
     write_sealed(folder / _FILE, to_dict(config), plain_json(to_dict(config)))
     return _finish(stages, folder, observer)
 

@@ -264,7 +264,7 @@ def test_distill_run_is_not_started_by_train(command):
 
 
 def test_interrupted_command_says_how_to_go_on_and_resume_does(command, tmp_path, monkeypatch):
-    from model_compression.cli.run_reports import ConsoleObserver
+    from model_compression.train.console_observer import ConsoleObserver
 
     assert command(*TRAIN, "--out", "whole")[0] == 0
     stepped = ConsoleObserver.stepped
@@ -298,3 +298,32 @@ def test_paths_with_brackets_are_printed_as_they_are(command):
     code, _, err = command(*TRAIN, "--student", "[bold]x")
     assert code == 2
     assert "[bold]x" in err
+
+
+def test_default_folder_is_numbered_when_it_is_taken(command, tmp_path):
+    for end in ("", "-2", "-3"):
+        code, out, err = command(*TRAIN, "--epochs", "1")
+        wanted = f"runs/tiny-tiny-labels-seed0{end}"
+        assert (code, out.splitlines()[-1].split()) == (0, ["run", "folder", wanted])
+        assert ("is taken" in err) == bool(end)
+    (tmp_path / "runs" / "tiny-tiny-labels-seed0" / "metrics.json").unlink()
+    lines = command(*TRAIN, "--epochs", "1")[2].splitlines()
+    assert lines[0] == (
+        "runs/tiny-tiny-labels-seed0 is taken: this goes into runs/tiny-tiny-labels-seed0-4; the run there stopped, "
+        "continue it with: model-compression resume runs/tiny-tiny-labels-seed0"
+    )
+    code, _, err = command("train", "--student", "nowhere:net", *FAST)  # what is wrong comes before the folder
+    assert (code, err.count("\n"), "No module named 'nowhere'" in err) == (2, 1, True)
+
+
+def test_finished_run_is_trained_on_by_the_command_that_is_named(command, tmp_path):
+    assert command(*TAUGHT, "--out", "first")[0] == 0
+    code, _, err = command("resume", "first", "--epochs", "4")
+    named = "model-compression distill --config first/config.json --student first --epochs 4\n"
+    assert (code, err.endswith(named)) == (2, True)
+    assert (
+        "model-compression distill --config first/config.json --student first --epochs N"
+        in command("resume", "first")[2]
+    )
+    code, _, err = command(*named.split()[1:], "--out", "second")
+    assert (code, err.count("epoch ")) == (0, 4)

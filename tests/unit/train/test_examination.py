@@ -73,7 +73,7 @@ def test_good_machine_data_and_teacher_are_ok(tmp_path, monkeypatch):
     assert set(levels(examine_teacher(teacher(), TRAIN, TEST, CPU)).values()) == {"ok"}
     monkeypatch.setattr(machine, "available_memory_bytes", lambda: 64 * 2**30)
     found = by_subject(examine_machine(CPU, tmp_path / "runs"))
-    assert list(found) == ["versions", "threads", "bfloat16", "memory", "disk, answers", "disk, runs"]
+    assert list(found) == ["versions", "extras", "threads", "bfloat16", "memory", "disk, answers", "disk, runs"]
     assert (found["versions"].level, found["memory"].level) == ("ok", "ok")
     assert "times as fast as in float32" in found["bfloat16"].text
     assert not (tmp_path / "runs").exists()
@@ -203,3 +203,36 @@ def test_student_that_begins_sure_and_wrong_is_found(tiny):
     trainer = Prepared(config, Silent(), Parts(data=tiny.data(), student=student)).trainer
     found = by_subject(examine_terms(trainer))["label"]
     assert (found.level, "the student begins sure and wrong" in found.remedy) == ("warn", True)
+
+
+def test_packages_count_only_when_they_can_be_imported(tmp_path, monkeypatch):
+    """As torchvision, installed for another torch: its metadata say that all is well."""
+    for name, code in (("whole_thing", ""), ("broken_thing", "raise RuntimeError('operator x::nms does not exist')")):
+        (tmp_path / f"{name}.py").write_text(code)
+        info = tmp_path / f"{name}-2.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 2.0\n")
+        (info / "top_level.txt").write_text(f"{name}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert machine._broken(["whole-thing"]) == []
+    needs = [
+        "whole-thing>=1",
+        "broken-thing>=1; extra == 'timm'",
+        "absent-thing; extra == 'hf'",
+        "ruff; extra == 'dev'",
+    ]
+    monkeypatch.setattr(machine.metadata, "requires", lambda name: needs)
+    versions, extras = machine._versions(), machine._extras()
+    assert (versions.level, versions.text.partition(", ")[2]) == ("ok", "1 packages as needed")
+    assert (extras.level, extras.text) == (
+        "warn",
+        "installed, but cannot be imported: broken-thing (RuntimeError: operator x::nms does not exist)",
+    )
+
+
+def test_chance_is_the_share_of_the_largest_class():
+    rows = np.flatnonzero((TEST.labels == 0) | (np.arange(len(TEST)) // 4 % 2 == 0))  # half of the other classes
+    found = by_subject(examine_teacher(teacher(), TRAIN, TEST.subset(rows), CPU))["accuracy"]
+    largest = np.bincount(TEST.labels[rows]).max() / len(rows)
+    assert found.text.endswith(f"by chance {largest:.1%}")
+    assert largest > 0.3

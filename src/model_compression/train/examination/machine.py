@@ -1,10 +1,12 @@
 """The machine: versions, processor, memory and disks."""
 
+import importlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -19,12 +21,15 @@ from model_compression.train.examination.finding import Finding, Level
 _GIB = 2**30
 _MEMORY = (1 * _GIB, 4 * _GIB)  # too little, little
 _DISK = (_GIB // 2, 5 * _GIB)
+_EXTRA = re.compile(r"([A-Za-z0-9._-]+).*;\s*extra == .(\w+)")
+_FOR_DEVELOPERS = ("test", "bench", "fuzz", "dev")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)$")
 
 
 def examine_machine(device: torch.device, runs: Path) -> Iterator[Finding]:
     """Findings on this machine; runs are to be written below ``runs``."""
     yield _versions()
+    yield _extras()
     yield _threads() if device.type == "cpu" else _gpu(device)
     yield _bfloat16(device)
     free = available_memory_bytes()
@@ -55,12 +60,64 @@ def _versions() -> Finding:
             text=f"too old: {', '.join(old)}",
             remedy="pip install --upgrade model-compression",
         )
+    broken = _broken([name for name, _ in bounds])
+    if broken:
+        return Finding(
+            area="machine",
+            subject="versions",
+            level="fail",
+            text=f"installed, but cannot be imported: {'; '.join(broken)}",
+            remedy="pip install --force-reinstall model-compression",
+        )
     return Finding(
         area="machine",
         subject="versions",
         level="ok",
         text=f"torch {torch.__version__}, {len(bounds)} packages as needed",
     )
+
+
+def _extras() -> Finding:
+    """The packages of this one's extras that are installed: a broken one is missed only when a run needs it."""
+    lines = metadata.requires("model-compression") or [] if _is_installed("model-compression") else []
+    named = {found[1] for line in lines if (found := _EXTRA.match(line)) and found[2] not in _FOR_DEVELOPERS}
+    installed = sorted(name for name in named - {"model-compression"} if _is_installed(name))
+    broken = _broken(installed)
+    return Finding(
+        area="machine",
+        subject="extras",
+        level="warn" if broken else "ok",
+        text=f"installed, but cannot be imported: {'; '.join(broken)}" if broken else ", ".join(installed) or "none",
+        remedy="install versions that fit each other, as: pip install --force-reinstall 'model-compression[all]'"
+        if broken
+        else "",
+    )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _broken(packages: Iterable[str]) -> list[str]:
+    """Those that raise when they are imported, each with its error in a line."""
+    modules = metadata.packages_distributions()
+    found = []
+    for package in packages:
+        own = [module for module, owners in modules.items() if package in owners and not module.startswith("_")]
+        name = package.replace("-", "_")
+        module = name if name in own else next(iter(own), None)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of theirs, about themselves
+                importlib.import_module(module or name)
+        except Exception as error:  # they can raise anything
+            reason = str(error).strip().partition("\n")[0]
+            found.append(f"{package} ({type(error).__name__}: {reason})")
+    return found
 
 
 def is_older(name: str, low: str) -> bool:

@@ -96,13 +96,14 @@ def _accuracy(model: Network, answers: npt.NDArray[np.int64], sample: Dataset) -
     stated = stated if isinstance(stated, float) else None
     text = f"{float((answers == sample.labels).mean()):.1%} of {len(sample):,} test images are right"
     text += f"; its file states {stated:.1%}" if stated is not None else ""
-    text += f"; by chance {1 / sample.num_classes:.1%}"
+    chance = float(sample.class_counts().max()) / len(sample)  # of who always says the largest class
+    text += f"; by chance {chance:.1%}"
     weak = weakness(answers, sample.labels, stated)
     if weak:
         remedy = "look at its normalisation, image size and order of classes, and what it was trained on"
         return Finding(area="teacher", subject="accuracy", level="fail", text=text, remedy=remedy)
     lowest, _ = Proportion(count=int((answers == sample.labels).sum()), total=len(sample)).interval
-    if lowest <= 1 / sample.num_classes:
+    if lowest <= chance:
         remedy = "with as few images that may be luck: give more, or look at its accuracy elsewhere"
         return Finding(area="teacher", subject="accuracy", level="warn", text=text, remedy=remedy)
     return Finding(area="teacher", subject="accuracy", level="ok", text=text)
