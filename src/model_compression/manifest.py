@@ -50,6 +50,11 @@ def check_manifest(folder: Path, names: Collection[str] | None = None, may_lack:
     return True
 
 
+def begin_again(folder: Path) -> None:
+    """Takes the manifest away, before the results that it lists are made anew."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
 def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain ``values`` with their own SHA-256, which `without_digest` checks."""
     return {**values, _DIGEST: _digest_of_values(values)}

@@ -40,7 +40,7 @@ from model_compression.errors import (
 from model_compression.export.verify import Verification, verify
 from model_compression.export.write import export
 from model_compression.files import user_path, write_atomically, write_json, write_text
-from model_compression.manifest import check_manifest, write_manifest
+from model_compression.manifest import begin_again, check_manifest, write_manifest
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import check_weight_bits
@@ -179,19 +179,17 @@ def resume_compress(folder: str | Path, observer: Observer | None = None) -> dic
 
 def _is_finished(folder: Path) -> bool:
     """Whether the file that ships is there, whole. Raises FileFormatError for what was changed since."""
-    if check_manifest(folder):
-        return True
-    shipped, quantized = folder / ONNX, folder / "quantized" / ONNX  # made before there were manifests, or killed
-    return (
-        shipped.is_file()
-        and quantized.is_file()
-        and shipped.read_bytes() == quantized.read_bytes()
-        and read_compression(folder) is not None
+    shipped, quantized = folder / ONNX, folder / "quantized" / ONNX
+    if not shipped.is_file():
+        return False
+    return check_manifest(folder) or (  # or made before there were manifests, or killed before the last one
+        quantized.is_file() and shipped.read_bytes() == quantized.read_bytes() and read_compression(folder) is not None
     )
 
 
 def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[str, Any]:
     distilled, pruned, quantized = folder / "distilled", folder / "pruned", folder / "quantized"
+    begin_again(folder)
     observer.message("distilling")
     with stage("distilling", folder):
         metrics = finish_run(config.run, distilled, observer)

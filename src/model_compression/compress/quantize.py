@@ -29,7 +29,7 @@ from model_compression.export.fewer_bits import CALIBRATIONS, to_half, to_int8, 
 from model_compression.export.verify import Verification
 from model_compression.export.write import Encoding, encoded_answers, export, logits_on
 from model_compression.files import read_json, user_path, write_json
-from model_compression.manifest import check_manifest, write_manifest
+from model_compression.manifest import begin_again, check_manifest, write_manifest
 from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
@@ -117,7 +117,7 @@ def finish_quantize(config: QuantizeConfig, folder: Path, observer: Observer) ->
 
 def _is_finished(folder: Path) -> bool:
     """Whether file and report are there, whole. Raises FileFormatError for those that were changed since."""
-    if check_manifest(folder):
+    if (folder / ONNX).is_file() and check_manifest(folder):
         return True
     try:  # made before there were manifests, or by a process that was killed before it wrote one
         return bool(read_json(folder / REPORT)["bytes"] == (folder / ONNX).stat().st_size)
@@ -139,6 +139,7 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
 
 
 def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
+    begin_again(folder)
     train, test = load_data(config.run.data, observer.message)
     weights = find_weights(located(config.model, folder))
     network = copied(read_model(weights))

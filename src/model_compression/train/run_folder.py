@@ -16,7 +16,7 @@ from model_compression.config import TrainConfig, flat, from_json, is_given, to_
 from model_compression.errors import FileFormatError, ModelCompressionError, NotThereError, RunFolderError
 from model_compression.files import TEMPORARY, read_json, user_path, write_json, writing_failed
 from model_compression.manifest import FILE as MANIFEST
-from model_compression.manifest import check_manifest, write_manifest
+from model_compression.manifest import begin_again, check_manifest, write_manifest
 from model_compression.report.run_files import has_state, read_results
 from model_compression.train.checkpoint import delete_states
 from model_compression.train.relative_paths import ORIGIN, record_origin
@@ -149,7 +149,7 @@ class RunFolder:
 
     def begin(self) -> None:
         """Takes away what says that the run is finished, before it trains on."""
-        self.manifest.unlink(missing_ok=True)
+        begin_again(self.path)
         self.metrics.unlink(missing_ok=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
