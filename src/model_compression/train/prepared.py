@@ -27,6 +27,7 @@ from model_compression.train.answer_kinds import check_answer_kind
 from model_compression.train.checks import ENOUGH, check_classes, check_teachers_answers, check_training_mode
 from model_compression.train.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from model_compression.train.examination.before_run import examine_run, is_strict, say_findings
+from model_compression.train.kernel_faults import kernel_fault
 from model_compression.train.measured_precision import FEWEST_STEPS, fastest_precision
 from model_compression.train.mutual import Peers, peer_configs
 from model_compression.train.networks import check_student, check_teachers, given_network, load_student, load_teachers
@@ -122,6 +123,7 @@ class Prepared:
             decided = self._decided(config, student, bool(teachers), observer)
             config, self.config = (dataclasses.replace(one, **decided) for one in (config, self.config))
         self.precision = choose_precision(config.precision, self.device)
+        self.precision = self._right_precision(config, student)
         if self.precision == torch.float16 and self.device.type == "cpu":
             observer.message("a processor computes half precision many times slower than bf16 or fp32")
         taps = NO_TAPS
@@ -144,7 +146,7 @@ class Prepared:
         self._findings = list(examine_run(self.train_set, self.eval_set, teachers, self.device))
         say_findings(self._findings, observer, strict=strict or is_strict())
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
-        self.peers = Peers(self._peers(config)) if config.peers is not None else None
+        self.peers = Peers(self._peers(config, observer)) if config.peers is not None else None
         answers = self.peers or self._teacher(config, taps, observer)
         self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
         self.trainer.check_terms()
@@ -158,6 +160,10 @@ class Prepared:
         """The precisions of student and teacher, as ``config`` names them, where it leaves them open."""
         if config.precision not in UNDECIDED:
             return {}
+        fault = kernel_fault(self.device, student, torch.from_numpy(self.train_set.images[:2]))
+        if fault is not None:
+            observer.message(f"{fault}: this run computes in float32")
+            return {"precision": "fp32"}
         native = precision_name(choose_precision("native", self.device))
         steps = math.ceil(len(self.train_set) / config.batch_size) * config.epochs
         if config.precision == "native" or steps < FEWEST_STEPS:
@@ -167,6 +173,15 @@ class Prepared:
         if taught and config.teacher_precision == "auto" and taken != native:
             return {"precision": taken, "teacher_precision": native}
         return {"precision": taken}
+
+    def _right_precision(self, config: TrainConfig, network: Network) -> torch.dtype:
+        """The precision, or float32 where that is left open and a kernel is wrong for ``network``."""
+        if self.precision != torch.bfloat16:
+            return self.precision
+        fault = kernel_fault(self.device, network, torch.from_numpy(self.train_set.images[:2]))
+        if fault is not None and config.precision not in UNDECIDED:
+            raise UsageError(f"{fault}: give --precision fp32, or larger images")
+        return self.precision if fault is None else torch.float32
 
     def _taps(
         self, config: TrainConfig, student: Network, teacher: Network, observer: Observer
@@ -187,7 +202,7 @@ class Prepared:
             stride = max(1, len(self.train_set) // network.num_prepared)
             network.prepare(torch.from_numpy(self.train_set.images[::stride]))
 
-    def _peers(self, config: TrainConfig) -> Iterator[Trainer]:
+    def _peers(self, config: TrainConfig, observer: Observer) -> Iterator[Trainer]:
         """What trains each of the networks that learn beside the student."""
         assert config.method is not None
         if create_method(config.method).needs != {"logits"}:
@@ -198,6 +213,8 @@ class Prepared:
             check_classes(f"peer {own.student.name}", network, self.train_set)
             check_training_mode(f"peer {own.student.name}", network, self.train_set, config.batch_size)
             self._prepare(network, own.student)
+            if self._right_precision(config, network) != self.precision:
+                raise UsageError(f"peer {own.student.name} needs --precision fp32 for these images")
             yield Trainer(own, network, None, self.train_set, self.device, self.precision)
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:

@@ -19,7 +19,7 @@ from model_compression.train.examination import machine
 from model_compression.train.examination.data import examine_data
 from model_compression.train.examination.machine import examine_machine, is_older
 from model_compression.train.examination.teacher import examine_teacher
-from model_compression.train.examination.terms import examine_terms
+from model_compression.train.examination.terms import examine_repetition, examine_terms
 from model_compression.train.observer import Silent
 from model_compression.train.prepared import Parts, Prepared
 
@@ -236,3 +236,13 @@ def test_chance_is_the_share_of_the_largest_class():
     largest = np.bincount(TEST.labels[rows]).max() / len(rows)
     assert found.text.endswith(f"by chance {largest:.1%}")
     assert largest > 0.3
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_step_that_does_not_repeat_is_found(tiny, monkeypatch, draws):
+    trainer = Prepared(tiny.config("kd", allow_weak_teacher=True, teacher_cache="off"), Silent(), Parts()).trainer
+    numbers = iter(range(1, 99))
+    if draws:
+        own = trainer.student.forward
+        monkeypatch.setattr(trainer.student, "forward", lambda images: own(images) * next(numbers))
+    assert examine_repetition(trainer).level == ("warn" if draws else "ok")

@@ -39,6 +39,30 @@ def examine_terms(trainer: Trainer) -> Iterator[Finding]:
         yield Finding(area="loss", subject=name, level=level, text=text, remedy=remedy)
 
 
+def examine_repetition(trainer: Trainer) -> Finding:
+    """Whether the gradients of the first step are the same bits when it is computed again from the same state."""
+    state = {name: tensor.clone() for name, tensor in trainer.modules.state_dict().items()}
+    parameters = [parameter for parameter in trainer.modules.parameters() if parameter.requires_grad]
+    found = []
+    for _ in range(2):
+        trainer.modules.load_state_dict(state)
+        terms = _first_terms(trainer)[0]
+        total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
+        found.append(torch.autograd.grad(total, parameters, allow_unused=True))
+    differing = sum(a is not None and b is not None and not torch.equal(a, b) for a, b in zip(*found, strict=True))
+    kind = str(trainer.precision).removeprefix("torch.")
+    if not differing:
+        text = f"a step from the same state gives the same bits again, in {kind}"
+        return Finding(area="loss", subject="repetition", level="ok", text=text)
+    return Finding(
+        area="loss",
+        subject="repetition",
+        level="warn",
+        text=f"a step from the same state gives other gradients of {differing} tensors, in {kind}: runs do not repeat",
+        remedy="look for random numbers in forward(), or try --precision fp32",
+    )
+
+
 def _first_terms(trainer: Trainer) -> tuple[dict[str, Tensor], float]:
     """The terms of the first batch, and the label loss of one who guesses: ln K."""
     config = trainer.config

@@ -3,18 +3,21 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.data.dataset import Dataset
 from model_compression.errors import ModelCompressionError, UsageError
 from model_compression.methods import create
 from model_compression.models.base import placed
 from model_compression.train.checks import check_classes
-from model_compression.train.device import choose_device
+from model_compression.train.device import choose_device, choose_precision
 from model_compression.train.examination.data import examine_data
 from model_compression.train.examination.finding import Finding
 from model_compression.train.examination.machine import examine_machine
 from model_compression.train.examination.teacher import examine_teacher
-from model_compression.train.examination.terms import examine_terms
+from model_compression.train.examination.terms import examine_repetition, examine_terms
+from model_compression.train.kernel_faults import kernel_fault
 from model_compression.train.networks import check_student, check_teachers, load_teachers
 from model_compression.train.observer import Silent
 from model_compression.train.prepared import Parts, Prepared
@@ -85,6 +88,11 @@ def _loss(
         allow_weak_teacher=True,  # which has been found above
     )
     try:
-        yield from examine_terms(Prepared(config, Silent(), Parts(data=datasets)).trainer)
+        trainer = Prepared(config, Silent(), Parts(data=datasets)).trainer
+        yield from examine_terms(trainer)
+        images = torch.from_numpy(datasets[0].images[:2])
+        if kernel_fault(trainer.device, trainer.student, images) is None:  # else a run computes in float32
+            trainer.precision = choose_precision("auto", trainer.device)
+        yield examine_repetition(trainer)
     except ModelCompressionError as error:
         yield Finding(area="loss", subject="student", level="fail", text=str(error))
