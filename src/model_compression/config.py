@@ -343,6 +343,11 @@ def from_json(kind: type[C], text: str, source: str = "config") -> C:
     return from_dict(kind, values, source)
 
 
+def check_side(name: str, side: int) -> None:
+    """Raises UsageError unless ``side`` is that of an image, in pixels."""
+    _between(name, side, 1, _MAX_SIDE)
+
+
 def _at_least(name: str, value: float, bound: float) -> None:
     if not bound <= value:
         raise UsageError(f"{name} must be a finite number of at least {bound}, got {value}")

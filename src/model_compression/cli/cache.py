@@ -91,7 +91,9 @@ def _info(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.train.device import choose_device
 
+    choose_device(args.device)
     results: list[dict[str, Any]] = []
     with ConsoleObserver() as observer:  # one: what is so of the data is said once
         for store in _stores(args.folder):

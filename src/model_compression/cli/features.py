@@ -31,12 +31,13 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model_compression.cli.training_options import parse_pairs
+    from model_compression.config import check_side
     from model_compression.errors import UsageError
     from model_compression.models.features import layers, stages
     from model_compression.models.weights import build_model
 
-    if args.size is not None and args.size < 1:
-        raise UsageError(f"--size must be at least 1, got {args.size}")
+    if args.size is not None:
+        check_side("--size", args.size)
     model = build_model(args.model, parse_pairs(args.option, "--option"))
     channels, height, width = model.image_shape
     shape = (channels, args.size or height, args.size or width)

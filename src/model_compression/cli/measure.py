@@ -47,14 +47,15 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model_compression.compress.measure import latency, size_of
+    from model_compression.config import check_side
     from model_compression.errors import UsageError
     from model_compression.export.runtimes import open_file
     from model_compression.models.weights import build_model
 
-    for option in ("size", "batch_size"):
-        given = getattr(args, option)
-        if given is not None and given < 1:
-            raise UsageError(f"--{option.replace('_', '-')} must be at least 1, got {given}")
+    if args.size is not None:
+        check_side("--size", args.size)
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {args.batch_size}")
     if not 0 <= args.threads <= _MOST_THREADS:
         raise UsageError(f"--threads must lie between 0 (all cores) and {_MOST_THREADS}, got {args.threads}")
     if args.seconds <= 0:
