@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
-from model_compression.cli.training_options import add_options, base_config, parse_pairs, short_name, with_options
+from model_compression.cli.training_options import (
+    add_options,
+    base_config,
+    check_seeds,
+    parse_pairs,
+    short_name,
+    with_options,
+)
 from model_compression.console import json_text
 from model_compression.files import user_path
 
@@ -56,12 +63,10 @@ def run(args: argparse.Namespace) -> int:
     """Makes the runs that have no record, and prints the tables; returns the exit code."""
 
     from model_compression.cli.comparison_runs import Plan, make_runs
-    from model_compression.errors import UsageError
     from model_compression.recipes import methods_protocol
     from model_compression.report.words import count
 
-    if args.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
+    check_seeds(args.seeds)
     base = _base(args)
     methods = _methods(args, base)
     seeds = range(base.seed, base.seed + args.seeds)

@@ -8,7 +8,7 @@ goes on where it stopped: give the same command again.
 
 import argparse
 
-from model_compression.cli.training_options import add_strict
+from model_compression.cli.training_options import add_strict, check_seeds
 from model_compression.files import user_path
 
 EXAMPLES = """examples:
@@ -49,7 +49,6 @@ def run(args: argparse.Namespace) -> int:
     """Runs what has no record yet; returns the exit code."""
     from model_compression.cli.run_records import is_recorded, logs, write_record
     from model_compression.config import DataConfig
-    from model_compression.errors import UsageError
     from model_compression.models.weights import find_weights
     from model_compression.recipes import classic_protocol, modern_protocol, views_protocol
     from model_compression.registry import unknown_name
@@ -58,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.runs import finish_run
 
-    if args.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
+    check_seeds(args.seeds)
     if args.experiment not in LAYOUTS:
         raise unknown_name("experiment", args.experiment, list(LAYOUTS))
     layout = LAYOUTS[args.experiment]

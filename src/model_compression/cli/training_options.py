@@ -63,6 +63,7 @@ _OPTIONS: dict[str, tuple[Any, str, str]] = {
     "--keep-every": (int, "keep_every", "epochs between weights files that are kept"),
 }
 
+_MOST_SEEDS = 10_000
 _METAVARS = {str: "NAME", int: "N", float: "X"}
 
 # option → (what it needs, whether a configuration has that); without it the option would do nothing
@@ -114,6 +115,14 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
 def add_strict(parser: argparse.ArgumentParser) -> None:
     """Adds --strict."""
     parser.add_argument("--strict", action="store_true", help="a warning about data or teacher stops the command")
+
+
+def check_seeds(count: int) -> None:
+    """Raises UsageError for a number of seeds that nobody can wait for."""
+    if count < 1:
+        raise UsageError(f"--seeds must be at least 1, got {count}")
+    if count > _MOST_SEEDS:
+        raise UsageError(f"--seeds must be at most {_MOST_SEEDS:,}, got {count}")
 
 
 def started_from(args: argparse.Namespace) -> str:

@@ -51,6 +51,14 @@ class AnswerStore:
         self._lock = FileLock(folder / _LOCK)
         self._content: dict[str, Any] | None = None  # of the fingerprint's file, once it is claimed
 
+    def check_place(self) -> None:
+        """Raises CacheMismatchError when the folder can be none of answers: it is a file, or holds something else."""
+        there = next((path for path in (self.folder, *self.folder.parents) if path.exists()), None)
+        if there is not None and not there.is_dir():
+            raise CacheMismatchError(f"{there} is a file; name a folder for the teacher's answers")
+        if there == self.folder and not (self.folder / _FINGERPRINT).exists():
+            self._check_own()
+
     def claim(self, wanted: dict[str, Any], origin: dict[str, Any]) -> None:
         """Makes the folder one of answers with the fingerprint ``wanted``, or finds that it is.
 

@@ -11,7 +11,7 @@ from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
-from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.errors import ModelCompressionError
 from model_compression.files import user_path
 from model_compression.teachers.cache import CachedTeacher, size_estimate
 from model_compression.teachers.fingerprint import fingerprint
@@ -58,13 +58,9 @@ def num_views(config: TrainConfig) -> int:
 
 
 def check_cache_place(config: TrainConfig) -> None:
-    """Raises UsageError when the teacher's answers are to be stored in what is a file, or below one."""
-    if config.teacher_cache in ("auto", "off"):
-        return
-    place = user_path(config.teacher_cache)
-    there = next((path for path in (place, *place.parents) if path.exists()), place)
-    if there.exists() and not there.is_dir():
-        raise UsageError(f"{there} is a file; the teacher's answers need a folder: --teacher-cache FOLDER")
+    """Raises CacheMismatchError when the folder that is named for the teacher's answers cannot take them."""
+    if config.teacher_cache not in ("auto", "off"):
+        AnswerStore(user_path(config.teacher_cache)).check_place()
 
 
 def cached_teacher(
@@ -95,8 +91,8 @@ def cached_teacher(
             return None
         store = store_for(identity)
     else:
-        check_cache_place(config)
         store = AnswerStore(user_path(config.teacher_cache))
+        store.check_place()
     store.claim(
         identity,
         {
