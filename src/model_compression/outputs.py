@@ -15,6 +15,14 @@ class Outputs:
     embedding: "Tensor | None" = None
     features: "dict[str, Tensor]" = field(default_factory=dict)
 
+    def rows(self, rows: slice) -> "Outputs":
+        """The answers for some of the samples."""
+        return Outputs(
+            logits=self.logits[rows],
+            embedding=None if self.embedding is None else self.embedding[rows],
+            features={name: tensor[rows] for name, tensor in self.features.items()},
+        )
+
     def shapes(self) -> dict[str, Any]:
         """Shapes for a batch of one, as a method's ``setup`` takes them from each side."""
         shapes: dict[str, Any] = {"logits": (1, *self.logits.shape[1:])}

@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from model_compression.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.errors import UsageError
 from model_compression.methods import METHODS, Context, Method, create
 from model_compression.outputs import Outputs
+from model_compression.train.objective import Objective
 
 NAMES = pytest.mark.parametrize("name", METHODS.names())
 NUM_CLASSES, NUM_SAMPLES = 10, 50
@@ -203,6 +206,43 @@ def test_method_that_needs_no_teacher_looks_at_none(name):
     alone = method(beside.student, None, torch.arange(5), context)
     assert method.needs == {"logits"}
     assert {key: term.item() for key, term in alone.items()} == {key: t.item() for key, t in beside.terms.items()}
+
+
+@NAMES
+def test_soft_labels_are_refused_by_methods_that_use_classes_alone(name):
+    method = built(name)
+    networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
+    student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
+    context = Context(indices=torch.arange(6), epoch=1, step=7, seed=0)
+    soft = torch.eye(NUM_CLASSES)[:6]
+    if method.uses_targets:
+        with pytest.raises(UsageError, match=r"needs class numbers \(B,\) as targets, got float32 of shape \(6, 10\)"):
+            method(student, teacher, soft, context)
+    else:
+        assert all(bool(term.isfinite()) for term in method(student, teacher, soft, context).values())
+
+
+@NAMES
+def test_a_missing_context_is_one_error_and_of_methods_that_use_it_alone(name):
+    method = built(name)
+    networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
+    student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
+    if method.uses_context:
+        with pytest.raises(UsageError, match=r"call it with Context\(indices=…, epoch=…, step=…, seed=…\)"):
+            method(student, teacher, torch.arange(6))
+    else:
+        assert method(student, teacher, torch.arange(6))
+
+
+@NAMES
+@NETWORKS
+@pytest.mark.parametrize("seed", range(3))
+def test_no_method_is_taken_for_one_that_sums_over_the_batch(name, networks, seed):
+    networks = with_classifier(networks) if create(name).reuses_classifier else networks
+    config = TrainConfig(student=ModelConfig(name="lenet"), method=MethodConfig(name=name))
+    objective = Objective(config, NUM_SAMPLES, NUM_CLASSES, dict(zip(("student", "teacher"), networks, strict=True)))
+    student, teacher = (outputs(shapes, 2, seed + 7 * side) for side, shapes in enumerate(networks))
+    objective.check(student, teacher, torch.tensor([1, 8]))
 
 
 @NAMES

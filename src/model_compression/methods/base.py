@@ -49,6 +49,8 @@ class Method(nn.Module):
     """Whether the terms depend on the classes of the images; such a method does not serve unlabelled ones."""
     uses_indices: bool = False
     """Whether they depend on which image of the data set is which; such a method does not serve a plain DataLoader."""
+    uses_context: bool = False
+    """Whether it needs a `Context`: it draws, or changes with the epoch."""
     per_sample: bool = False
     """Whether each term is a mean of values of one image each: parts of a batch then add up to its gradient."""
     default_weights: Mapping[str, float]
@@ -57,10 +59,26 @@ class Method(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-    def __call__(self, student: Outputs, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """`forward` outside of any autocast: terms are differences of nearly equal numbers."""
+    def __call__(
+        self, student: Outputs, teacher: Outputs | None, targets: Tensor, context: Context | None = None
+    ) -> dict[str, Tensor]:
+        """`forward` outside of any autocast: terms are differences of nearly equal numbers.
+
+        Raises UsageError for soft labels (B, K) if the method ``uses_targets``, and without a context if it
+        ``uses_context``.
+        """
+        if self.uses_targets and (targets.ndim != 1 or targets.is_floating_point()):
+            raise UsageError(
+                f"{type(self).__name__} needs class numbers (B,) as targets, got {str(targets.dtype)[6:]} of shape "
+                f"{tuple(targets.shape)}; pass targets.argmax(dim=1), or choose a method without labels, such as kd"
+            )
+        if self.uses_context and context is None:
+            raise UsageError(
+                f"{type(self).__name__} draws numbers or changes with the epoch: call it with "
+                "Context(indices=…, epoch=…, step=…, seed=…) as the fourth argument"
+            )
         with torch.autocast(student.logits.device.type, enabled=False):
-            terms: dict[str, Tensor] = super().__call__(student, *args, **kwargs)
+            terms: dict[str, Tensor] = super().__call__(student, teacher, targets, context)
         return terms
 
     @property

@@ -56,6 +56,7 @@ class Combined(Method):
         self.min_pairs = max(method.min_pairs for method in methods.values())  # type: ignore[misc]
         self.uses_targets = any(method.uses_targets for method in methods.values())
         self.uses_indices = any(method.uses_indices for method in methods.values())
+        self.uses_context = any(method.uses_context for method in methods.values())
         self.per_sample = all(method.per_sample for method in methods.values())
         self._pairs: dict[str, Sequence[int]] = {}
         terms = [(name, term) for name, method in methods.items() for term in method.default_weights]

@@ -1,6 +1,7 @@
 """The loss of a step: the label term and the method's terms, weighted."""
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from model_compression.methods import Context, Method, create
 from model_compression.methods.contract import LABEL, checked_terms
 from model_compression.outputs import Outputs
 from model_compression.registry import unknown_name
+
+_SUM_BOUND = 1e-4
 
 
 def create_method(config: MethodConfig) -> Method:
@@ -117,6 +120,32 @@ class Objective:
                 )
         if not terms:
             raise UsageError(f"method {self.name!r} returns no terms; its default_weights has {list(self.weights)}")
+        self._refuse_sums(method, student, teacher, targets)
+
+    def _refuse_sums(self, method: Method, student: Outputs, teacher: Outputs | None, targets: Tensor) -> None:
+        """Raises UsageError for a term that is a sum over the batch: what two images give is what each gives alone.
+
+        Relations between the images of a batch are no such sum, whatever they are divided by.
+        """
+        found = []
+        try:
+            for rows in (slice(0, 2), slice(0, 1), slice(1, 2)):
+                context = Context(indices=torch.arange(len(targets))[rows].to(targets.device), epoch=0, step=0, seed=0)
+                own, taught = (None if side is None else side.rows(rows) for side in (student, teacher))
+                assert own is not None
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    terms = method(own, taught, targets[rows], context)
+                found.append({name: float(term) for name, term in terms.items()})
+        except Exception:  # of a method that takes no single image
+            return
+        for name, both in found[0].items():
+            one, other = (values.get(name, 0.0) for values in found[1:])
+            if min(abs(one), abs(other)) > _SUM_BOUND and math.isclose(both, one + other, rel_tol=_SUM_BOUND):
+                raise UsageError(
+                    f"method {self.name!r} returns the term {name!r} as a sum over the batch: two images give "
+                    f"{both:.4g}, each alone {one:.4g} and {other:.4g}; return the mean over the batch, as by .mean() "
+                    "or a division by len(student.logits)"
+                )
 
     def _label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None) -> Tensor:
         if mixed is None:

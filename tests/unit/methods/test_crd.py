@@ -283,14 +283,6 @@ def test_crd_refuses_impossible_values(wrong, message):
         create("crd", **wrong)
 
 
-def test_crd_needs_a_context_and_one_class_per_sample(context):
-    method, (student, teacher) = built(), embeddings()
-    with pytest.raises(ValueError, match="crd keeps a memory of each sample and draws others: give a Context"):
-        method(answer(student), answer(teacher), torch.tensor(TARGETS))
-    with pytest.raises(UsageError, match=r"one class per sample, got targets \(4, 3\); use it without mixup"):
-        method(answer(student), answer(teacher), torch.zeros(4, 3), context(INDICES))
-
-
 def test_crd_has_the_defaults_of_the_paper():
     method = create("crd")
     assert (dict(method.default_weights), method.default_label_weight) == ({"crd": 0.8}, 1.0)

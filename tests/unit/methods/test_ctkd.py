@@ -96,12 +96,6 @@ def test_ctkd_takes_extreme_logits(dtype):
     assert method.theta.grad.isfinite()
 
 
-def test_ctkd_needs_a_context(pair, evaluate):
-    student, teacher, targets = pair
-    with pytest.raises(UsageError, match="give a Context"):
-        evaluate(built(), student, teacher, targets)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

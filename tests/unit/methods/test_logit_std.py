@@ -61,6 +61,9 @@ def test_logit_std_hands_z_scores_to_any_logit_method(pair, evaluate, base):
     plain, wrapped = create(base, **temperature), create("logit_std", base=base)
     context = Context(indices=torch.arange(len(student)), epoch=4, step=2, seed=1)
     expected, _ = evaluate(plain, z_scores(student), z_scores(teacher), targets, context)
+    if base == "mlkd":  # as the authors' code has it
+        as_they_are, _ = evaluate(plain, student, teacher, targets, context)
+        expected |= {name: as_they_are[name] for name in ("batch", "class")}
     values, _ = evaluate(wrapped, student, teacher, targets, context)
     assert values == {name: pytest.approx(value, rel=1e-6, abs=1e-10) for name, value in expected.items()}
     assert wrapped.default_weights == {name: 9 * weight for name, weight in plain.default_weights.items()}

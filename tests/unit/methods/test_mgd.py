@@ -120,12 +120,6 @@ def test_mgd_refuses_an_impossible_share(mask_ratio):
         create("mgd", mask_ratio=mask_ratio)
 
 
-def test_mgd_wants_a_context():
-    maps = [np.zeros((1, 2, 2, 2))]
-    with pytest.raises(ValueError, match="give a Context"):
-        built(maps, maps)(answers(maps)[0], answers(maps)[0], torch.zeros(1))
-
-
 def test_mgd_weight_and_share_are_the_published_ones():
     method = create("mgd")
     assert (dict(method.default_weights), method.default_label_weight, method.mask_ratio) == ({"mgd": 7e-5}, 1.0, 0.5)

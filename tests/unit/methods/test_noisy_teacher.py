@@ -100,8 +100,3 @@ def test_noisy_teacher_refuses_impossible_values(wrong):
     (name,) = wrong
     with pytest.raises(UsageError, match=f"noisy_teacher: {name} must be a .*number .*, got"):
         create("noisy_teacher", **wrong)
-
-
-def test_noisy_teacher_needs_a_context(evaluate):
-    with pytest.raises(ValueError, match=r"noise from \(seed, step, index\): give a Context"):
-        evaluate(create("noisy_teacher"), [[0.0, 1.0]], [[0.0, 1.0]], [0])

@@ -57,9 +57,9 @@ class ActivationBoundaries(Method):
     that could turn it on.
 
     Deviations: the paper trains the student on this first and on the labels or `kd` after; here both go together, and
-    0.001 is the weight that public code takes for that. The benchmark of CRD (arXiv 1910.10699) has two stages, the
-    weight 0.003, and half the weight from each layer to the one before it. Larger maps are average-pooled to the
-    smaller, so that a teacher's neuron is the sign of the mean there: prefer pairs of one size.
+    0.001 is our weight for that. The benchmark of CRD (arXiv 1910.10699) has two stages, a weight of 0.003, and half of
+    it from each layer to the one before. Larger maps are average-pooled to the smaller, so that a teacher's neuron is
+    the sign of the mean there: prefer pairs of one size.
 
     Args:
         margin: distance from the boundary that a neuron shall keep, above 0; published: 1.

@@ -40,13 +40,16 @@ class CWD(Method):
     the larger map is pooled. Made for dense prediction; in classification it needs maps of some size, and a map of 1×1
     is refused, whose divergence is always zero.
 
-    Published weights are 50 for feature maps, the default, and 3 for maps of class scores.
+    Published weights are 50 for feature maps, the default, and 3 for maps of class scores. Both are for one map: of
+    pairs that are chosen by stage the last is compared. A projection where widths are equal, which some code has, is
+    not made.
 
     Args:
         temperature: from 0.01 to 1000; the paper uses 4, published values lie between 1 and 10.
     """
 
     needs = frozenset({"features"})
+    default_pairs = 1  # the published weight is of one map
     default_weights = {"cwd": 50.0}
     default_label_weight = 1.0
     per_sample = True

@@ -33,10 +33,10 @@ class FSP(Method):
     of each stage, in the order of the network; two pairs are the least.
 
     Deviations: the paper trains the student on this first, then on the labels; here both go together. Equation 2 has
-    the sum over elements and leaves its weight open; the benchmark of CRD (arXiv 1910.10699) has the mean and the
-    weight 50, as here. The paper asks for equal widths: where they differ, a 1×1 convolution brings the student's maps
-    to the teacher's width. Within a flow the larger map is average-pooled to the smaller.
-    """
+    the sum over elements and leaves its weight open; the benchmark of CRD (arXiv 1910.10699) has the mean, and states a
+    weight of 50, the default here, that its code never applies: it trains on the mean alone, in a stage of its own. The
+    paper asks for equal widths: where they differ, a 1×1 convolution brings the student's maps to the teacher's width.
+    Within a flow the larger map is average-pooled to the smaller."""
 
     needs = frozenset({"features"})
     min_pairs = 2

@@ -36,10 +36,11 @@ class FactorTransfer(Method):
     is the mean over batch and elements of |F_s / ‖F_s‖₂ − F_t / ‖F_t‖₂|, summed over the pairs. Without the first
     stage the factors are a random projection. Tap the end of the last stage, after the activation, as the paper does.
 
-    Deviations: the paper writes the L1 norm; the authors' code takes the mean over the elements, and its weight of 500
-    and the 200 of the benchmark of CRD (arXiv 1910.10699), the default here, belong to that. The "factor transfer" of
-    that benchmark trains neither part: it compares means of f² over the channels. Larger factors are average-pooled to
-    the smaller. As in the authors' code there is no BatchNorm.
+    Deviations: the paper writes the L1 norm; the authors' code takes the mean over the elements, and its weight of 500,
+    the default here, belongs to that. Its paraphraser learns by the mean absolute error, here by the mean square, as in
+    the benchmark of CRD (arXiv 1910.10699). That benchmark trains both parts too, but compares the means of f² over the
+    channels: its weight of 200 belongs to vectors of H · W elements, whose mean difference is far larger. Larger
+    factors are average-pooled to the smaller. As in the authors' code there is no BatchNorm.
 
     Args:
         ratio: channels of the factors over channels of the teacher, above 0; the paper takes 0.5.
@@ -47,7 +48,7 @@ class FactorTransfer(Method):
 
     needs = frozenset({"features"})
     default_pairs = 1  # the published weight is of the last stage alone
-    default_weights = {"ft": 200.0}
+    default_weights = {"ft": 500.0}
     default_label_weight = 1.0
     per_sample = True
 

@@ -12,6 +12,7 @@ from model_compression.methods.base import METHODS, Context, Method, check_tempe
 from model_compression.outputs import Outputs
 
 _EPS, _TEMPERATURE, _FACTOR = 1e-7, 2.0, 9.0
+_PLAIN = {"mlkd": ("batch", "class")}  # terms of a base that compare its own logits
 _FLAT = 0.01  # logits that deviate by less are taken as they are: the gradient, of the order of 1 / std, would be noise
 
 
@@ -34,9 +35,10 @@ def standardised(logits: Tensor) -> Tensor:
 class LogitStd(Method):
     """Another logit method on z-scores, so that the student need not match the size of the teacher's logits.
 
-    The terms are the base's; the labels see the student's own logits. The weights are 9 times the base's, the factor of
-    the authors' code for `dkd`. For `kd` that code sets the weight itself to 9 where this makes it 8.1: give the weight
-    9 to compare with it. (Its option for `dkd` also takes β for 9 · 9 · α, and leaves T at 4.)
+    The terms are the base's; the labels see the student's own logits. Of `mlkd` "instance" alone is on z-scores, as in
+    the authors' code. The weights are 9 times the base's: the newest code multiplies α and β of `dkd` by 9 and leaves
+    the base's temperature as it is; the first release set β to 9 · 9 · α. For `kd` it sets the weight itself to 9 where
+    this makes it 8.1: give the weight 9 to compare with it.
 
     Args:
         base: name of a method that needs logits alone.
@@ -64,10 +66,11 @@ class LogitStd(Method):
             )
         if not method.needs_teacher:
             raise UsageError(f"logit_std: base must learn from a teacher, got {base!r}, which has none")
-        self.method = method
+        self.method, self.plain_terms = method, _PLAIN.get(base, ())
         self.default_weights = {term: _FACTOR * weight for term, weight in method.default_weights.items()}
         self.default_label_weight = method.default_label_weight
         self.uses_targets, self.uses_indices = method.uses_targets, method.uses_indices
+        self.uses_context = method.uses_context
         self.per_sample = method.per_sample
 
     @property
@@ -87,7 +90,11 @@ class LogitStd(Method):
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
     ) -> dict[str, Tensor]:
-        """The base's terms on z-scores."""
-        s, t = (standardised(logits) for logits in logit_pair(student, teacher))
+        """The base's terms on z-scores, but for those that compare the logits as they are."""
+        own = logit_pair(student, teacher)
+        s, t = (standardised(logits) for logits in own)
         terms: dict[str, Tensor] = self.method(Outputs(logits=s), Outputs(logits=t), targets, context)
+        if self.plain_terms:
+            plain = self.method(Outputs(logits=own[0]), Outputs(logits=own[1]), targets, context)
+            terms |= {name: plain[name] for name in self.plain_terms}
         return terms

@@ -28,6 +28,7 @@ class NoisyTeacher(Method):
     uses_indices = True
     default_weights = {"logits": 1.0}
     default_label_weight = 0.0
+    uses_context = True
     per_sample = True
 
     def __init__(self, alpha: float = 0.5, sigma: float = 0.1, variant: str = "paper"):
@@ -40,10 +41,9 @@ class NoisyTeacher(Method):
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
     ) -> dict[str, Tensor]:
-        """{"logits": ½ · Σ_k (s_k − t′_k)², mean over the batch}. Raises ValueError without a context to draw from."""
+        """{"logits": ½ · Σ_k (s_k − t′_k)², mean over the batch}."""
         s, t = logit_pair(student, teacher)
-        if context is None:
-            raise ValueError("noisy_teacher draws its noise from (seed, step, index): give a Context")
+        assert context is not None
         noise = self.noise(context).to(t.dtype)[:, None]  # (B, 1): one number for all classes
         disturbed = noise * t if self.variant == "historic" else (1 + noise) * t
         return {"logits": logit_regression(s, disturbed)}

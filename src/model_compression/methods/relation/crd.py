@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression import counter_random
-from model_compression.errors import UsageError
 from model_compression.methods.base import METHODS, Context, Method, check_number, embedding_pair
 from model_compression.methods.relation.rkd import unit_vectors
 from model_compression.outputs import Outputs
@@ -78,6 +77,7 @@ class CRD(Method):
     uses_indices = True
     default_weights = {"crd": 0.8}
     default_label_weight = 1.0
+    uses_context = True
     student_memory: Tensor
     teacher_memory: Tensor
     labels: Tensor
@@ -114,14 +114,9 @@ class CRD(Method):
     ) -> dict[str, Tensor]:
         """{"crd": noise-contrastive loss of the student's embeddings and that of the teacher's, mean over the batch}.
 
-        In training mode it also updates the memories. Raises ValueError without a context, which names the samples.
+        In training mode it also updates the memories.
         """
-        if context is None:
-            raise ValueError("crd keeps a memory of each sample and draws others: give a Context")
-        if targets.ndim != 1:
-            raise UsageError(
-                f"crd needs one class per sample, got targets {tuple(targets.shape)}; use it without mixup"
-            )
+        assert context is not None
         s, t = embedding_pair(student, teacher)
         s, t = unit_vectors(self.student_projection(s)), unit_vectors(self.teacher_projection(t))
         labels = self.labels.index_copy(0, context.indices, targets)
