@@ -85,6 +85,15 @@ def test_run_that_saved_nothing_takes_no_other_rate(tiny, tmp_path):
         resume_run(tmp_path / "run", lr=0.1)
 
 
+@pytest.mark.parametrize(("epochs", "kept"), [(1, "no state was saved yet"), (3, "the state of step 10 is kept")])
+def test_run_that_ends_mad_is_not_finished_and_keeps_the_state_before(tiny, tmp_path, epochs, kept):
+    config = tiny.config(optim={"optimizer": "sgd", "lr": 10.0}, epochs=epochs)
+    with pytest.raises(NumericalError, match=f"(exploded|diverged).* lower the learning rate .*; {kept}"):
+        start_run(config, tmp_path / "run")
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert len((tmp_path / "run/events.jsonl").read_text().splitlines()) == epochs
+
+
 def test_stop_while_the_loss_explodes_keeps_the_state_of_before(tiny, tmp_path, watcher):
     class Exploding(watcher):
         def stepped(self, progress):

@@ -10,6 +10,7 @@ from collections import OrderedDict
 import pytest
 from torch import nn
 
+from model_compression.cli.compression_reports import print_compressed
 from model_compression.cli.main import main
 from model_compression.compress import pipeline
 from model_compression.compress.pipeline import Budget, CompressConfig, broken, compress, resume_compress
@@ -18,7 +19,7 @@ from model_compression.errors import Interrupted, ModelCompressionError, NotVeri
 from model_compression.export.runtimes import open_file
 from model_compression.export.verify import Verification
 from model_compression.models.base import MODELS, Network
-from model_compression.report.compression_stages import Stage, front, markdown, plot
+from model_compression.report.compression_stages import Stage, front, markdown, plot, read_compression, to_plain
 
 
 def wide(num_classes=3):
@@ -178,6 +179,25 @@ def test_the_front_has_those_that_none_beats():
     assert front(stages, "size_bytes") == [False, True, True, False]
     assert front(stages, "median_ms") == [True, True, False, False]
     assert "| 50 * | 1 | 1 | 80.00% | 79.00% to 81.00% | 1.000 * | 1.100 |" in markdown(stages, 2)
+
+
+def test_a_latency_that_was_disturbed_is_marked_wherever_it_stands(tmp_path, capsys):
+    busy = dataclasses.replace(stage(), disturbed=True)
+    table = markdown([stage(), busy], 2)
+    assert "| 1.000 * (disturbed) | 1.100 |" in table
+    assert table.endswith("\ndisturbed: other work on the machine slowed this down; measure again when it is idle\n")
+    assert "disturbed" not in markdown([stage()], 2)
+    assert "the measurement was disturbed" in broken(Budget(max_latency_ms=0.5), busy)[0]
+    result = {"threads": 2, "teacher_accuracy": None, "stages": to_plain([stage(), busy]), "budget": {}, "broken": []}
+    assert print_compressed(result, tmp_path, as_json=False) == 0
+    assert capsys.readouterr().out.count("disturbed") == 2
+    (tmp_path / "stages.json").write_text(json.dumps(result))
+    found = read_compression(tmp_path)
+    assert [one.disturbed for one in found.stages] == [False, True]
+    for one in result["stages"]:
+        del one["disturbed"]  # as an older version wrote it
+    (tmp_path / "stages.json").write_text(json.dumps(result))
+    assert not any(one.disturbed for one in read_compression(tmp_path).stages)
 
 
 def test_budget_says_what_is_broken():

@@ -34,6 +34,7 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
     if as_json:
         print(json_text({"out": str(folder / "student.onnx"), **result}))
         return 0
+    from model_compression.report.compression_stages import DISTURBED, NOTE
     from model_compression.report.words import count
 
     if result["teacher_accuracy"] is not None:
@@ -44,7 +45,10 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
         print(
             f"{stage['name'] + ', ' + stage['runtime']:<24} {stage['size_bytes']:>11,} {stage['parameters']:>11,} "
             f"{stage['accuracy']:>9.2%} {stage['median_ms']:>7.3f} ms {stage['p95_ms']:>7.3f} ms"
+            f"{DISTURBED if stage['disturbed'] else ''}"
         )
+    if any(stage["disturbed"] for stage in result["stages"]):
+        print(NOTE)
     print("\n".join(str(folder / name) for name in ("student.onnx", "table.md", "stages.png")))
     return 0
 

@@ -191,6 +191,7 @@ def _plain(name: str, size: "Size | None", file_bytes: int | None, times: "list[
 
 
 def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> None:
+    from model_compression.report.compression_stages import DISTURBED, NOTE
     from model_compression.report.words import count
 
     if size is not None:
@@ -206,4 +207,9 @@ def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") 
     print(f"\n{title:<22} {'median':>11} {'95th %':>11} {'images/s':>10}")
     for entry in times:
         label = f"{entry.runtime}, batch {entry.batch}"
-        print(f"{label:<22} {entry.median_ms:>8.2f} ms {entry.p95_ms:>8.2f} ms {entry.images_per_second:>10,.0f}")
+        print(
+            f"{label:<22} {entry.median_ms:>8.2f} ms {entry.p95_ms:>8.2f} ms {entry.images_per_second:>10,.0f}"
+            f"{DISTURBED if entry.disturbed else ''}"
+        )
+    if any(entry.disturbed for entry in times):
+        print(NOTE)

@@ -12,6 +12,8 @@ from model_compression.manifest import check_manifest
 from model_compression.report.words import count, plain
 
 FILE = "stages.json"
+DISTURBED = " (disturbed)"
+NOTE = "disturbed: other work on the machine slowed this down; measure again when it is idle"
 _BLUE, _GREY = "#0072B2", "#777777"
 
 
@@ -19,7 +21,7 @@ _BLUE, _GREY = "#0072B2", "#777777"
 class Stage:
     """What a network came to: ``accuracy`` and its 95 % ``interval``, 0 to 1, and what it costs in ``runtime``.
 
-    ``size_bytes`` of the file, ``median_ms`` and ``p95_ms`` for one image.
+    ``size_bytes`` of the file, ``median_ms`` and ``p95_ms`` for one image; ``disturbed`` by other work on the machine.
     """
 
     name: str
@@ -31,6 +33,12 @@ class Stage:
     interval: tuple[float, float]
     median_ms: float
     p95_ms: float
+    disturbed: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What stands behind a latency that was disturbed."""
+        return DISTURBED if self.disturbed else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +56,14 @@ def read_compression(folder: Path) -> Compression | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    names = [field.name for field in fields(Stage)]
+    names = [field.name for field in fields(Stage) if field.name != "disturbed"]  # which older files do not have
     try:
         check_manifest(folder)
         values = read_json(path)
-        stages = [Stage(**{name: one[name] for name in names}) for one in values["stages"]]
+        stages = [
+            Stage(**{name: one[name] for name in names}, disturbed=bool(one.get("disturbed")))
+            for one in values["stages"]
+        ]
         numbers = [
             n for s in stages for n in (s.size_bytes, s.parameters, s.macs, s.accuracy, *s.interval, s.median_ms)
         ]
@@ -98,9 +109,10 @@ def markdown(stages: Sequence[Stage], threads: int) -> str:
         lines.append(
             f"| {plain(stage.name)} | {plain(stage.runtime)} | {stage.size_bytes:,}{size} | {stage.parameters:,} "
             f"| {stage.macs:,} | {stage.accuracy:.2%} | {low:.2%} to {high:.2%} "
-            f"| {stage.median_ms:.3f}{latency} | {stage.p95_ms:.3f} |"
+            f"| {stage.median_ms:.3f}{latency}{stage.mark} | {stage.p95_ms:.3f} |"
         )
-    return "\n".join(lines) + "\n"
+    note = f"\n{NOTE}\n" if any(stage.disturbed for stage in stages) else ""
+    return "\n".join(lines) + "\n" + note
 
 
 def plot(path: Path, stages: Sequence[Stage], title: str) -> None:
@@ -141,8 +153,9 @@ def _draw(axes: Any, stages: Sequence[Stage], cost: str) -> None:
             zorder=3 if is_best else 2, color=_BLUE if is_best else _GREY, mfc=_BLUE if is_best else "white",
         )  # fmt: skip
         above = number % 2 == 0  # neighbours lie close together
+        label = f"{stage.name}, {stage.runtime}{stage.mark if cost == 'median_ms' else ''}"
         axes.annotate(
-            f"{stage.name}, {stage.runtime}", (price, high if above else low), fontsize=8, ha="center",
+            label, (price, high if above else low), fontsize=8, ha="center",
             va="bottom" if above else "top", xytext=(0, 4 if above else -4), textcoords="offset points",
         )  # fmt: skip
     points = sorted(

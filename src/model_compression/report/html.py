@@ -9,7 +9,7 @@ from model_compression._version import __version__
 from model_compression.console import harmless
 from model_compression.report.answers import Calibration
 from model_compression.report.charts import SERIES, Chart, Line, line_chart, reliability_chart, scatter_chart
-from model_compression.report.compression_stages import Compression, Stage
+from model_compression.report.compression_stages import DISTURBED, Compression, Stage
 from model_compression.report.compression_stages import to_plain as plain_stages
 from model_compression.report.contents import Cost, Detail, Report
 from model_compression.report.groups import Group
@@ -119,7 +119,8 @@ def _cost_charts(costs: Sequence[Cost]) -> list[tuple[str, Chart]]:
     for cost in costs:
         for entry in cost.latency:
             if entry["batch"] == 1:
-                text = f"{entry['median_ms']:.3g} ms (95 % below {entry['p95_ms']:.3g} ms)"
+                mark = DISTURBED if entry.get("disturbed") else ""
+                text = f"{entry['median_ms']:.3g} ms (95 % below {entry['p95_ms']:.3g} ms){mark}"
                 place = timed.setdefault((entry["runtime"], entry["threads"]), [])
                 place.append((cost, entry["median_ms"], text))
     for number, ((runtime, threads), found) in enumerate(timed.items()):
@@ -148,7 +149,8 @@ def _compression(found: Compression, number: int) -> tuple[list[tuple[str, Chart
 def _stage(series: int, stage: Stage, cost: str, factor: float, form: str) -> Line:
     across = factor * getattr(stage, cost)
     low, high = (100 * end for end in stage.interval)
-    text = f"{form.format(across)}, {percent(stage.accuracy)}"
+    mark = stage.mark if cost == "median_ms" else ""
+    text = f"{form.format(across)}{mark}, {percent(stage.accuracy)}"
     points = [(across, 100 * stage.accuracy, text)]
     return Line(name=f"{stage.name}, {stage.runtime}", series=series, points=points, low=[low], high=[high])
 

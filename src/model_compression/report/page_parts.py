@@ -115,6 +115,8 @@ def _shipped_tiles(report: Report) -> list[Tile]:
         return []
     first, last = report.compressions[0].stages[0], report.compressions[0].stages[-1]
     faster = f"{first.median_ms / last.median_ms:.2g} times as fast as {first.name} in {first.runtime}"
+    if first.disturbed or last.disturbed:
+        faster = "its latency was measured on a busy machine"
     note = f"{last.name}, {percent(last.accuracy)}, {faster}"
     return [Tile(name="What ships", value=size(last.size_bytes), note=note)]
 

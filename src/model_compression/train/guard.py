@@ -3,10 +3,11 @@
 NaN and infinity stop it wherever they come from. An explosion is a loss of more than 100 times that of the first step
 (of 1, where that is smaller) in 10 steps in a row. The first loss is of weights that no step has changed: a rate that
 rises later does not move it, nor do a student that begins well and small last batches; a loss that falls again within
-ten steps was noise, or an optimiser that finds back. Losses that grow and stay below are not judged: a person may.
+ten steps was noise, or an optimiser that finds back. Losses that grow and stay below are judged at the end of the run
+alone, with the accuracy: see `Guard.check_end`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from model_compression.errors import NumericalError
 
 EXPLOSION = 100.0  # times the first loss
 PATIENCE = 10  # steps in a row above that
+GROWTH = 3.0  # times the first loss, with which a run may end if its network does better than guessing
 IMAGES, ANSWERS = "the images", "the teacher's answers"  # what comes from outside, and is watched beside the terms
 _REMEDIES = {
     IMAGES: "look at what makes them, as the transform of the DataLoader",
@@ -59,6 +61,24 @@ class Guard:
             raise NumericalError(f"{name} became NaN or infinite at step {step}; {remedy}")
         if int(self._streak) >= PATIENCE:
             self._explode(int(self._streak))
+
+    def check_end(self, steps: int, evaluate: Callable[[], float], guess: float) -> None:
+        """Raises NumericalError for a run of ``steps`` that ends worse than it began.
+
+        That is one whose losses explode from the second step to the last, in fewer than `PATIENCE` steps too; and one
+        whose loss is more than `GROWTH` times the first and whose accuracy, which ``evaluate`` finds where it matters,
+        is no better than ``guess``, 0 to 1.
+        """
+        self.check()
+        first, last, streak = float(self._first), float(self._values[-1]), int(self._streak)
+        if 0 < steps - 1 <= streak:
+            self._explode(streak)
+        if last > GROWTH * first and (accuracy := evaluate()) <= guess:
+            raise NumericalError(
+                f"the run diverged: its last loss is {last:.3g}, {last / first:.0f} times the {first:.3g} that it "
+                f"began with, and its accuracy of {accuracy:.1%} is no better than guessing; lower the learning rate "
+                f"({self.lr} now)"
+            )
 
     def _explode(self, steps: int) -> None:
         values = dict(zip(self._names, self._values.tolist(), strict=True))

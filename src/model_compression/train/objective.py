@@ -68,6 +68,11 @@ class Objective:
                 "loss the weight 0 here; leave it out, or give a label_weight above 0"
             )
 
+    @property
+    def warms_up(self) -> bool:
+        """Whether the weight of a term rises in the course of the run."""
+        return any(self._warmups.values())
+
     def __call__(
         self,
         student: Outputs,

@@ -1,8 +1,11 @@
 """The epochs of a run: each is recorded and saved, and a signal stops them with the state kept."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+import numpy as np
 
 from model_compression.config import TrainConfig
 from model_compression.errors import Interrupted
@@ -72,9 +75,20 @@ class RunLoop:
             self._observer.epoch_done(event)
             if self._stopped:
                 self._stop()
+            if trainer.step == trainer.total_steps:
+                self._check_end()
             due = event["epoch"] % config.checkpoint_every == 0 or event["epoch"] == config.epochs
             if due and not trainer.guard.alarmed:
                 self._save()
+
+    def _check_end(self) -> None:
+        """Raises NumericalError when the run has diverged, before its last state replaces one from before that."""
+        trainer, eval_set = self._trainer, self._prepared.eval_set
+        if trainer.objective.warms_up:
+            return  # its loss grows with the weights of its terms
+        share = float(np.bincount(eval_set.labels).max() / len(eval_set))
+        guess = share + 2 * math.sqrt(share * (1 - share) / len(eval_set))
+        trainer.guard.check_end(trainer.total_steps, lambda: trainer.evaluate(eval_set), guess)
 
     def _epoch(self) -> dict[str, Any]:
         """Trains and records one epoch; returns its event."""

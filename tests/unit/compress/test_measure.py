@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from model_compression.compress import measure
 from model_compression.compress.measure import latency, peak_activation_bytes, size_of
 from model_compression.models import create_model
 
@@ -57,3 +58,20 @@ def test_latency_is_that_of_the_calls():
     assert found.median_ms >= 2  # sleep never ends early
     assert found.p95_ms >= 20
     assert found.images_per_second == pytest.approx(4000 / found.median_ms)
+
+
+@pytest.mark.parametrize(
+    ("taken", "median", "disturbed"),
+    [
+        ([[1.0] * 20], 1, False),
+        ([[*[1.0] * 18, 9.0, 9.0]], 1, False),  # rare pauses are the 95th percentile's
+        ([[*[1.0] * 5, *[400.0] * 15], [1.0] * 20], 1, False),  # fast at first: other work came
+        ([[*[1.0] * 10, *[3.0] * 10], [*[3.0] * 6, *[1.0] * 14]] * 2, 1, True),  # it changes each time
+        ([[7.0, 70.0, 400.0, 452.0] * 5, [5.0, 70.0, 300.0, 352.0] * 5, [9.0, 99.0, 999.0, 999.0] * 5], 185, True),
+    ],
+)
+def test_measurement_that_is_disturbed_is_taken_again_and_else_marked(monkeypatch, taken, median, disturbed):
+    answers = iter([[0.0], *taken])
+    monkeypatch.setattr(measure, "_timed", lambda *_: [ms / 1000 for ms in next(answers)])
+    found = latency(lambda: None, runtime="PyTorch", batch=1, threads=1, seconds=1.0)
+    assert (found.median_ms, found.disturbed) == (pytest.approx(median), disturbed)

@@ -60,6 +60,26 @@ def test_guard_stops_an_explosion_at_its_tenth_step():
     )
 
 
+@pytest.mark.parametrize(
+    ("losses", "accuracy", "message"),
+    [
+        ([2.3, 3e7, 3e7], 0.9, r"^the loss exploded: it is 3e\+07, .* the 2.3 that it began with for 2 steps"),
+        ([2.3, 3e7, 40.0, 3e7], 0.1, r"^the run diverged: its last loss is 3e\+07, .* accuracy of 10.0% is no better"),
+        ([2.3, 7.0], 0.1, r"^the run diverged: its last loss is 7, 3 times the 2.3 that it began with"),
+        ([2.3, 3e7, 40.0], 0.3, ""),  # it does better than guessing
+        ([2.3, 6.8], 0.1, ""),  # no larger loss than noise may make
+        ([2.3, 3e7, 2.3], 0.1, ""),  # it found back
+        ([2.3], 0.1, ""),
+    ],
+)
+def test_run_that_ends_mad_is_named_however_short(losses, accuracy, message):
+    guard = seen(losses)
+    if not message:
+        return guard.check_end(len(losses), lambda: accuracy, guess=0.15)
+    with pytest.raises(NumericalError, match=message):
+        guard.check_end(len(losses), lambda: accuracy, guess=0.15)
+
+
 def test_guard_names_the_term_that_weighs_most():
     guard = Guard({"label": 1.0, "at": 1000.0}, 0.1, CPU)
     for label, at in [(2.0, 0.001), *[(9.0, 5.0)] * PATIENCE]:
