@@ -7,6 +7,7 @@ import os
 import signal
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -20,6 +21,9 @@ from model_compression.export.runtimes import open_file
 from model_compression.export.verify import Verification
 from model_compression.models.base import MODELS, Network
 from model_compression.report.compression_stages import Stage, front, markdown, plot, read_compression, to_plain
+from model_compression.report.contents import make_report
+from model_compression.report.html import to_html
+from model_compression.report.page_parts import SPACE, tiles
 
 
 def wide(num_classes=3):
@@ -69,7 +73,29 @@ def test_stages_are_in_the_table_with_what_they_cost(whole, tiny):
         assert result["stages"][stage]["size_bytes"] == (folder / path).stat().st_size
     assert result["stages"][2]["parameters"] < 0.5 * result["stages"][0]["parameters"]
     assert (folder / "stages.png").read_bytes().startswith(b"\x89PNG")
-    assert len((folder / "table.md").read_text().splitlines()) == 2 + 5
+    assert sum(line.startswith("| ") for line in (folder / "table.md").read_text().splitlines()) == 1 + 5
+
+
+@pytest.mark.slow
+def test_report_leads_with_the_file_that_ships(whole, tiny):
+    folder, _ = whole
+    report, (_, test) = make_report([folder]), tiny.data()
+    answers = open_file(folder / "student.onnx").run(test.images).argmax(axis=1)
+    matrix = np.zeros((3, 3), dtype=int)
+    np.add.at(matrix, (test.labels, answers), 1)
+    assert np.array_equal(report.shipped.confusion, matrix)
+    first, second = tiles(report)[:2]
+    assert (first.name, first.value) == ("Test accuracy", f"{100 * (answers == test.labels).mean():.2f}{SPACE}%")
+    assert first.note.startswith("of the last stage, int8 in ONNX Runtime; 95 % interval ")
+    assert second.name == "Distilled"
+    page = to_html(report)
+    assert "Of the file that ships, int8." in page
+    (folder / "predictions.safetensors").rename(folder / "kept")  # as an older version left it
+    try:
+        assert make_report([folder]).shipped is None
+        assert tiles(make_report([folder]))[0].value == first.value
+    finally:
+        (folder / "kept").rename(folder / "predictions.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
     print(f"{path}   {report['bytes']:,} bytes, {how}")
     print(f"test accuracy       {report['accuracy']:.2%}   (95 % interval {low:.2%} to {high:.2%})")
     turn = "lost" if report["drop"] >= 0 else "won"
-    print(f"of the network      {report['network_accuracy']:.2%}   ({abs(report['drop']):.2f} points {turn})")
+    print(
+        f"of the network      {report['network_accuracy']:.2%}   ({abs(report['drop']):.2f} points {turn}, in float32)"
+    )
     print(f"same class          {report['agreement']:.2%} of {report['images']:,} images")
     return 0
 

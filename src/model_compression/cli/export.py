@@ -67,5 +67,5 @@ def run(args: argparse.Namespace) -> int:
         print(json_text({**facts, "accuracy": found.accuracy, "largest_difference": found.largest_difference}))
         return 0
     print(f"{out}   {out.stat().st_size:,} bytes")
-    print_verification(found)
+    print_verification(found, network.facts)
     return 0

@@ -1,13 +1,15 @@
 """Compare an exported file with the network that it was made of, on every test image, in the file's own runtime."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.run_data import add_data_options, data_of
 from model_compression.console import json_text
 from model_compression.files import user_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model_compression.export.verify import Verification
 
 EXAMPLES = """examples:
@@ -75,16 +77,22 @@ def run(args: argparse.Namespace) -> int:
         ties = {"others": found.others, "ties": found.ties}
         print(json_text({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
     else:
-        print_verification(found, exact and found.relative_difference <= bound)
+        print_verification(found, network.facts, exact and found.relative_difference <= bound)
     if fault:
         raise ModelCompressionError(f"{args.file} does not answer as {args.model} does: {fault}")
     return 0
 
 
-def print_verification(found: "Verification", exact: bool = True) -> None:
-    """What a person wants to know of it; of answers that are not ``exact``, nothing of ties, which all may be."""
+def print_verification(found: "Verification", facts: "Mapping[str, Any]", exact: bool = True) -> None:
+    """What a person wants to know of it; of answers that are not ``exact``, nothing of ties, which all may be.
+
+    ``facts`` are those of the weights file: an accuracy that was measured in another precision is named beside.
+    """
     low, high = found.interval()
     print(f"test accuracy       {found.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
+    stated, precision = facts.get("test_accuracy"), facts.get("precision", "float32")
+    if isinstance(stated, float) and precision != "float32" and f"{stated:.2%}" != f"{found.accuracy:.2%}":
+        print(f"stated by the run   {stated:.2%}   (computed in {precision}; the file computes in float32)")
     print(
         f"largest difference  {found.largest_difference:.2g}   ({found.relative_difference:.1e} of the logits' range)"
     )

@@ -93,7 +93,7 @@ def latency(run: Callable[[], object], *, runtime: str, batch: int, threads: int
     A measurement that was disturbed is taken again, twice at most; the one with the smallest median counts.
     """
     _timed(run, seconds / 10, 3)
-    found = []
+    found: list[Latency] = []
     while len(found) < _TRIES and (not found or found[-1].disturbed):
         found.append(_latency(_timed(run, seconds, 20), runtime, batch, threads))
     return min(found, key=lambda one: (one.disturbed, one.median_ms))

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from model_compression.checked_arguments import checked_arguments
 from model_compression.checked_config import Config
@@ -37,7 +39,7 @@ from model_compression.errors import (
     RunFolderError,
     UsageError,
 )
-from model_compression.export.verify import Verification, verify
+from model_compression.export.verify import Verification, answers_of, verify
 from model_compression.export.write import export
 from model_compression.files import user_path, write_atomically, write_json, write_text
 from model_compression.manifest import begin_again, check_manifest, write_manifest
@@ -53,7 +55,7 @@ from model_compression.train.prepared import Parts
 from model_compression.train.runs import check_run, finish_run
 from model_compression.train.teachers import check_cache_place, load_data
 
-FILE = "compress.json"
+FILE, PREDICTIONS = "compress.json", "predictions.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +223,19 @@ def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[st
             f"the budget is not kept: {'; '.join(faults)}; {folder / RESULT} says what was reached, and "
             f"{quantized / ONNX} is the file"
         )
+    _write_predictions(quantized / ONNX, distilled, folder, test)
     write_atomically(folder / ONNX, (quantized / ONNX).read_bytes())
-    write_manifest(folder, (FILE, RESULT, ONNX))  # last: it says that all is finished
+    write_manifest(folder, (FILE, RESULT, PREDICTIONS, ONNX))  # last: it says that all is finished
     return result
+
+
+def _write_predictions(file: Path, distilled: Path, folder: Path, test: Dataset) -> None:
+    """Writes what ``file`` answers, with the teacher's answers and the images that the run ``distilled`` keeps."""
+    with safe_open(distilled / PREDICTIONS, "pt") as kept:
+        tensors = {key: kept.get_tensor(key) for key in kept.keys()}  # noqa: SIM118 (no mapping)
+        metadata = kept.metadata()
+    tensors["student_logits"] = answers_of(file, test)
+    write_atomically(folder / PREDICTIONS, save(tensors, metadata=metadata))
 
 
 def _write_result(

@@ -113,6 +113,12 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     return compared(found, reference, torch.from_numpy(dataset.labels))
 
 
+def answers_of(path: Path, dataset: Dataset) -> Tensor:
+    """Logits (N, K) of a file with its preprocessing inside, for every image of ``dataset``."""
+    file = open_file(path)
+    return torch.cat([torch.from_numpy(file.run(images.contiguous().numpy())) for images in pixels_of(dataset)])
+
+
 def pixels_of(dataset: Dataset) -> Iterator[Tensor]:
     """All images, in index order, in batches (B, C, H, W) uint8 on the CPU."""
     loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))

@@ -1,7 +1,7 @@
 """What a report says: groups of runs, gains, and what one run of each group answered. Pages and JSON are made of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from model_compression.report.answers import (
 from model_compression.report.compression_stages import Compression, read_compression
 from model_compression.report.compression_stages import to_plain as plain_stages
 from model_compression.report.groups import Gain, Group, gains, group_runs, short
-from model_compression.report.predictions import Predictions
+from model_compression.report.predictions import Predictions, read_predictions
 from model_compression.report.run_files import RunFiles, find_runs, run_places
 from model_compression.report.statistics import Proportion, Summary
 from model_compression.report.words import command, count, environment_in_words, recipe_in_words, sentence
@@ -67,7 +67,10 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All of it. ``details`` has at most one run of each group."""
+    """All of it. ``details`` has at most one run of each group.
+
+    ``shipped`` has the answers of the file that one compression of one group ends in, None without.
+    """
 
     title: str
     groups: Sequence[Group]
@@ -77,6 +80,7 @@ class Report:
     compressions: Sequence[Compression]
     left_out: Sequence[str]
     """What is damaged or was changed, so that nothing is said of it: a line each, with the reason."""
+    shipped: Detail | None = None
 
     @property
     def runs(self) -> list[RunFiles]:
@@ -100,14 +104,16 @@ def make_report(paths: Sequence[str | Path]) -> Report:
     groups = group_runs(find_runs(places, left_out.append))
     details = [detail for group in groups if (detail := _detail(group)) is not None]
     costs = [cost for series, group in enumerate(groups) if (cost := _cost(group, series, details)) is not None]
+    compressions = _compressions(places, left_out)
     return Report(
         title=_title(groups),
         groups=groups,
         gains=gains(groups),
         details=details,
         costs=costs,
-        compressions=_compressions(places, left_out),
+        compressions=compressions,
         left_out=left_out,
+        shipped=_shipped(groups, compressions, left_out),
     )
 
 
@@ -121,6 +127,20 @@ def _compressions(places: Sequence[Path], left_out: list[str]) -> list[Compressi
             continue
         found += [] if compression is None else [compression]
     return found
+
+
+def _shipped(groups: Sequence[Group], compressions: Sequence[Compression], left_out: list[str]) -> Detail | None:
+    if len(groups) != 1 or len(compressions) != 1:
+        return None
+    run, path = groups[0].runs[0], compressions[0].path / "predictions.safetensors"
+    if not path.is_file():  # of an older version
+        return None
+    try:
+        predictions = read_predictions(path, run.config["data"]["name"])
+    except FileFormatError as error:
+        left_out.append(str(error))
+        return None
+    return _detail_of(groups[0].name, replace(run, path=compressions[0].path, predictions=predictions))
 
 
 def interval_of(group: Group, detail: Detail | None) -> tuple[float, float] | None:
@@ -150,6 +170,7 @@ def to_plain(report: Report) -> dict[str, Any]:
             }
             for found in report.compressions
         ],
+        "shipped": None if report.shipped is None else _plain_detail(report.shipped),
     }
 
 
@@ -165,13 +186,16 @@ def _title(groups: Sequence[Group]) -> str:
 
 def _detail(group: Group) -> Detail | None:
     run = next((run for run in group.finished if run.predictions is not None), None)
-    if run is None or run.predictions is None:
-        return None
+    return None if run is None else _detail_of(group.name, run)
+
+
+def _detail_of(group: str, run: RunFiles) -> Detail:
     found = run.predictions
+    assert found is not None
     taught = found.teacher
     shown, are_surest = mistakes(found, SHOWN_MISTAKES)
     return Detail(
-        group=group.name,
+        group=group,
         run=run,
         predictions=found,
         accuracy=accuracy(found.student, found.targets),

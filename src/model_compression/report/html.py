@@ -61,7 +61,7 @@ def to_html(report: Report) -> str:
         costs=_cost_charts(report.costs),
         compressions=[(found, *_compression(found, number)) for number, found in enumerate(report.compressions)],
         measured=any(cost.latency for cost in report.costs),
-        details=[_detail(report, detail) for detail in report.details],
+        details=[_detail(report, detail) for detail in ([report.shipped] if report.shipped else report.details)],
         recipes=[(group, recipe_in_words(group.recipe), command(group)) for group in report.groups],
         environments=_environments(report),
     )

@@ -71,8 +71,15 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def _of_group(report: Report, group: Group) -> list[Tile]:
-    detail = report.detail_of(group)
-    found = [_accuracy_tile(group, detail)]
+    detail = report.shipped or report.detail_of(group)
+    found = [_accuracy_tile(group, report.detail_of(group))]
+    if len(report.compressions) == 1:
+        last = report.compressions[0].stages[-1]
+        note = f"of the last stage, {last.name} in {last.runtime}; 95 % interval {interval_text(last.interval)}"
+        found = [
+            Tile(name="Test accuracy", value=percent(last.accuracy), note=note),
+            replace(found[0], name="Distilled"),
+        ]
     if detail and detail.teacher_accuracy:
         of_teacher = detail.teacher_accuracy
         found.append(
@@ -118,7 +125,8 @@ def _shipped_tiles(report: Report) -> list[Tile]:
     if first.disturbed or last.disturbed:
         faster = "its latency was measured on a busy machine"
     note = f"{last.name}, {percent(last.accuracy)}, {faster}"
-    return [Tile(name="What ships", value=size(last.size_bytes), note=note)]
+    name = "What ships" if not report.compressions[0].broken else "Last stage, which does not ship"
+    return [Tile(name=name, value=size(last.size_bytes), note=note)]
 
 
 def _accuracy_tile(group: Group, detail: Detail | None) -> Tile:

@@ -47,8 +47,26 @@ def test_ties_are_counted_only_where_answers_are_alike(exact, said, capsys):
     found = Verification(
         images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90, reference_correct=91
     )
-    print_verification(found, exact)
+    print_verification(found, {}, exact)
     assert capsys.readouterr().out.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"test_accuracy": 0.92, "precision": "bfloat16"}, True),
+        ({"test_accuracy": 0.9, "precision": "bfloat16"}, False),
+        ({"test_accuracy": 0.92, "precision": "float32"}, False),
+        ({}, False),
+    ],
+)
+def test_accuracy_that_a_run_states_in_another_precision_is_named_beside(facts, said, capsys):
+    found = Verification(
+        images=100, largest_difference=0.0, logit_range=1.0, others=(), ties=(), correct=90, reference_correct=90
+    )
+    print_verification(found, facts)
+    line = "stated by the run   92.00%   (computed in bfloat16; the file computes in float32)"
+    assert (line in capsys.readouterr().out.splitlines()) == said
 
 
 def test_nan_fails():
