@@ -143,13 +143,28 @@ def test_latency_is_drawn_where_it_was_measured(tmp_path):
     assert "PyTorch, batch 1, 2 threads: 0.5 ms" in page.text
 
 
+def test_latency_that_was_disturbed_is_marked_on_the_page(tmp_path):
+    values = json.loads(measured(0.5))
+    values["latency"][0]["disturbed"] = True
+    for name, method in (("a", "kd"), ("b", "dkd")):
+        (write_run(tmp_path / "runs" / name, method) / "measure.json").write_text(json.dumps(values))
+    assert Page(to_html(make_report([tmp_path / "runs"]))).text.count("0.5 ms (disturbed)") == 2
+    compression = write_compression(tmp_path / "small")
+    values = json.loads((compression / "stages.json").read_text())
+    values["stages"][-1]["disturbed"] = True
+    (compression / "stages.json").write_text(json.dumps(values))
+    text = Page(to_html(make_report([compression]))).text
+    assert "0.100 ms * (disturbed)" in re.sub(r"\s+", " ", text)
+    assert "its latency was measured on a busy machine" in text
+
+
 def test_stages_of_a_compression_are_on_every_page(tmp_path, capsys):
     folder = write_compression(tmp_path / "small", broken=["700 bytes, at most 600 are allowed"])
     page = Page(to_html(make_report([folder])))
     charts = [attributes["aria-label"] for _, attributes in page.elements if "data-lines" in attributes]
     assert charts[2:4] == ["Size", "Latency"]
     said = re.sub(r"\s+", " ", page.text)
-    assert "What ships700 bytesint8, 57.00 %, 4 times as fast as distilled in PyTorch" in said
+    assert "Last stage, which does not ship700 bytesint8, 57.00 %, 4 times as fast as distilled in PyTorch" in said
     assert "The budget is not kept: 700 bytes, at most 600 are allowed." in said
     assert "pruned, PyTorch 2,500 bytes * 1,234 58.00 % 57.0 to 59.0 % 0.410 ms int8" in said  # slower than distilled
     text = to_markdown(make_report([folder]))
