@@ -282,3 +282,56 @@ def test_wrong_usage_is_one_line(tiny, tmp_path, capsys, arguments, message):
     assert main([*base, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+def drawn(monkeypatch, tmp_path, *rows):
+    """The figure of stages with these (bytes, median ms, accuracy)."""
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **options: figures.append(self))
+    stages = [
+        Stage(name=f"stage {n}", runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, accuracy=accuracy,
+              interval=(accuracy - 0.01, accuracy + 0.01), median_ms=ms, p95_ms=1.1 * ms)
+        for n, (size, ms, accuracy) in enumerate(rows)
+    ]  # fmt: skip
+    plot(tmp_path / "stages.png", stages, "title")
+    figures[0].canvas.draw()
+    return figures[0]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(110_000, 0.3, 0.76), (110_100, 0.1, 0.76), (39_000, 0.3, 0.74), (39_200, 0.1, 0.74), (10_100, 0.06, 0.74)],
+        [(31_000, 0.30, 0.9), (32_000, 0.31, 0.9), (30_000, 0.29, 0.9)],
+    ],
+    ids=["five stages", "alike"],
+)  # fmt: skip
+def test_plot_has_ticks_that_are_read_and_labels_that_are_apart(rows, monkeypatch, tmp_path):
+    figure = drawn(monkeypatch, tmp_path, *rows)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [tick.get_text() for tick in axes.get_xticklabels() if low <= tick.get_position()[0] <= high]
+        assert len(ticks) >= 2
+        assert all(float(tick.replace(",", "")) > 0 for tick in ticks)  # and no 3×10¹
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == len(rows)
+        assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+
+
+def test_result_fits_80_columns_and_says_that_the_budget_is_kept(capsys, tmp_path):
+    from model_compression.cli.compression_reports import print_compressed
+
+    one = {"runtime": "ONNX Runtime", "size_bytes": 98_304_000, "parameters": 25_557_032, "accuracy": 1.0,
+           "median_ms": 123.456, "p95_ms": 1234.567, "disturbed": False}  # fmt: skip
+    stages = [{**one, "name": name} for name in ("distilled", "int8")]
+    budget = {"max_bytes": 100_000_000, "max_latency_ms": 0.0, "min_accuracy": 0.8}
+    result = {"stages": stages, "budget": budget, "teacher_accuracy": 0.9, "threads": 2, "broken": []}
+    print_compressed(result, tmp_path, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    assert (
+        " ".join(" ".join(lines[-2:]).split())
+        == "the budget is kept: 98,304,000 of 100,000,000 bytes, accuracy 100.00% of at least 80.00%"
+    )

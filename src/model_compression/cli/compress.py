@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args)
     name = f"{short_name(config.run)}-compressed-seed{config.run.seed}"
     folder, note = out_folder(args, Path("runs") / name)
-    with ConsoleObserver(note) as observer:
+    epochs = config.run.epochs
+    if config.budget.max_bytes or config.budget.max_latency_ms:
+        epochs += (config.steps - 1) * config.step_epochs + (config.prune_epochs or config.run.epochs)
+    with ConsoleObserver(note, epochs) as observer:
         result = compress(config, folder, observer)
     return print_compressed(result, folder, args.json)
 

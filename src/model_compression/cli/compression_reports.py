@@ -1,5 +1,6 @@
 """What a person sees of networks that were made smaller, and how an interrupted compression goes on."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +41,29 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
     if result["teacher_accuracy"] is not None:
         threads = count(result["threads"], "thread")
         print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {threads}")
-    print(f"{'':<24} {'bytes':>11} {'parameters':>11} {'accuracy':>9} {'median':>10} {'95 %':>10}")
+    print(f"{'':<24} {'bytes':>10} {'parameters':>11} {'accuracy':>9} {'median':>10} {'95 %':>10}")
     for stage in result["stages"]:
         print(
-            f"{stage['name'] + ', ' + stage['runtime']:<24} {stage['size_bytes']:>11,} {stage['parameters']:>11,} "
+            f"{stage['name'] + ', ' + stage['runtime']:<24} {stage['size_bytes']:>10,} {stage['parameters']:>11,} "
             f"{stage['accuracy']:>9.2%} {stage['median_ms']:>7.3f} ms {stage['p95_ms']:>7.3f} ms"
             f"{DISTURBED if stage['disturbed'] else ''}"
         )
     if any(stage["disturbed"] for stage in result["stages"]):
         print(NOTE)
     print("\n".join(str(folder / name) for name in ("student.onnx", "table.md", "stages.png")))
+    print(textwrap.fill(_kept_budget(result["budget"], result["stages"][-1]), 80, subsequent_indent="  "))
     return 0
+
+
+def _kept_budget(budget: dict[str, Any], shipped: dict[str, Any]) -> str:
+    """That the file that ships keeps what was asked for: one that does not is an error."""
+    kept = {
+        "max_bytes": f"{shipped['size_bytes']:,} of {budget['max_bytes']:,} bytes",
+        "max_latency_ms": f"{shipped['median_ms']:.3f} of {budget['max_latency_ms']:g} ms",
+        "min_accuracy": f"accuracy {shipped['accuracy']:.2%} of at least {budget['min_accuracy']:.2%}",
+    }
+    asked = [text for name, text in kept.items() if budget[name]]
+    return f"the budget is kept: {', '.join(asked)}" if asked else "no budget was given: the student was not pruned"
 
 
 def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:

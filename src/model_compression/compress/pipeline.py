@@ -192,23 +192,28 @@ def _is_finished(folder: Path) -> bool:
 def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[str, Any]:
     distilled, pruned, quantized = folder / "distilled", folder / "pruned", folder / "quantized"
     begin_again(folder)
-    observer.message("distilling")
+    steps = ["distilling", *(["pruning"] if config.share < 1 else []), "quantising", "exporting and measuring"]
+
+    def begin_step(name: str) -> None:
+        observer.message(f"stage {steps.index(name) + 1} of {len(steps)}: {name}")
+
+    begin_step("distilling")
     with stage("distilling", folder):
         metrics = finish_run(config.run, distilled, observer)
     last = distilled
     if config.share < 1:
-        observer.message("pruning")
+        begin_step("pruning")
         with stage("pruning", folder):
             finish_prune(_pruning(config, distilled), pruned, observer)
         last = pruned
-    observer.message("quantising")
+    begin_step("quantising")
     report, lost = None, None
     with stage("quantising", folder):
         try:
             report = finish_quantize(_quantising(config, last), quantized, observer)
         except NotVerifiedError as loss:  # the table says what the other stages reached
             lost = loss
-    observer.message("exporting, verifying and measuring every stage")
+    begin_step("exporting and measuring")
     _, test = load_data(config.run.data, observer.message)
     names = {"distilled": distilled} | ({"pruned": pruned} if last is pruned else {})
     stages = [one for name, run in names.items() for one in _float_stages(name, run, folder, test)]

@@ -15,6 +15,8 @@ FILE = "stages.json"
 DISTURBED = " (disturbed)"
 NOTE = "disturbed: other work on the machine slowed this down; measure again when it is idle"
 _BLUE, _GREY = "#0072B2", "#777777"
+_BESIDE = ((-11, 9), (11, 9), (-11, -9), (11, -9), (-13, 0))  # where numbers stand: points may lie upon each other
+_ONE_ORDER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ def plot(path: Path, stages: Sequence[Stage], title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     sides = figure.subplots(1, 2, sharey=True)
     for axes, cost, label in zip(
@@ -130,14 +132,17 @@ def plot(path: Path, stages: Sequence[Stage], title: str) -> None:
         strict=True,
     ):
         _draw(axes, stages, cost)
-        axes.set(xscale="log", xlabel=label)
-        axes.margins(x=0.25, y=0.2)
-        axes.grid(alpha=0.25, which="both")
+        axes.set(xlabel=label)
+        axes.margins(x=0.15, y=0.15)
+        _plain_numbers(axes, [getattr(stage, cost) for stage in stages])
+        axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     sides[0].set_ylabel("test accuracy, % (95 % interval)")
+    names = [f"{number} {stage.name}, {stage.runtime}" for number, stage in enumerate(stages, start=1)]
+    figure.text(0.5, -0.02, "     ".join(names), ha="center", va="top", fontsize=9)
     figure.suptitle(title, fontsize=11)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=130)
+    figure.savefig(buffer, format=path.suffix[1:], dpi=130, bbox_inches="tight")
     write_atomically(path, buffer.getvalue())
 
 
@@ -152,13 +157,24 @@ def _draw(axes: Any, stages: Sequence[Stage], cost: str) -> None:
             price, accuracy, yerr=[[accuracy - low], [high - accuracy]], xerr=late, fmt="o", ms=7, lw=1, capsize=2,
             zorder=3 if is_best else 2, color=_BLUE if is_best else _GREY, mfc=_BLUE if is_best else "white",
         )  # fmt: skip
-        above = number % 2 == 0  # neighbours lie close together
-        label = f"{stage.name}, {stage.runtime}{stage.mark if cost == 'median_ms' else ''}"
+        label = f"{number + 1}{stage.mark if cost == 'median_ms' else ''}"
         axes.annotate(
-            label, (price, high if above else low), fontsize=8, ha="center",
-            va="bottom" if above else "top", xytext=(0, 4 if above else -4), textcoords="offset points",
+            label, (price, accuracy), fontsize=9, ha="center", va="center", textcoords="offset points",
+            xytext=_BESIDE[number % len(_BESIDE)],
         )  # fmt: skip
     points = sorted(
         (scale * getattr(stage, cost), 100 * stage.accuracy) for stage, one in zip(stages, best, strict=True) if one
     )
     axes.plot(*zip(*points, strict=True), ls="--", lw=1, color=_BLUE, zorder=0)
+
+
+def _plain_numbers(axes: Any, prices: Sequence[float]) -> None:
+    """A scale whose ticks a person reads: 20, 50, 100, and evenly spaced where all costs are of one order."""
+    if max(prices) < _ONE_ORDER * min(prices):
+        return
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

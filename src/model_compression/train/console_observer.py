@@ -7,20 +7,25 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.console import console
-from model_compression.report.words import count
+from model_compression.report.words import count, duration
 from model_compression.train.roles import Progress as Training
 from model_compression.train.trainer import Trainer
 
 _REFRESH_S = 0.5
+_FIRST_EPOCHS = 0.1  # before, too little is known of how long one takes
 _FEW_STEPS, _SMALL_BATCH = 4, 16
 
 
 class ConsoleObserver:
     """A bar on a terminal, lines elsewhere; all on stderr, so that stdout holds results only."""
 
-    def __init__(self, note: str = "") -> None:
-        """``note`` is a line that is shown when training begins, and not before: what is wrong comes first."""
+    def __init__(self, note: str = "", epochs: int = 0) -> None:
+        """``note`` is a line that is shown when training begins, and not before: what is wrong comes first.
+
+        ``epochs`` are those of all runs to come, about: how long they will take is shown as well.
+        """
         self._note = note
+        self._all_epochs, self._done_epochs, self._begun = epochs, 0.0, time.monotonic()
         self.console = console(stderr=True)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -91,6 +96,7 @@ class ConsoleObserver:
         self._last_time, self._last_step = now, progress.step
         if self.console.is_terminal:
             note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {rate:,.0f} img/s"
+            note += self._left_in_all(progress.step)
             self.progress.update(
                 self._task,
                 completed=progress.step,
@@ -111,6 +117,18 @@ class ConsoleObserver:
         if f"{self._eval_name}_accuracy" in event:
             line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
         self._line(f"{line}  {rate:,.0f} img/s")
+        self._done_epochs += 1
+        if event["epoch"] == self._epochs and self._task is not None:  # what comes next is no training
+            self.progress.remove_task(self._task)
+            self._task = None
+
+    def _left_in_all(self, step: int) -> str:
+        """As ", 12 min in all", where the number of epochs of all runs is known."""
+        done = self._done_epochs + step / self._steps_per_epoch % 1
+        if not self._all_epochs or done < _FIRST_EPOCHS:
+            return ""
+        left = (time.monotonic() - self._begun) / done * max(0.0, self._all_epochs - done)
+        return f", {duration(left)} in all"
 
     def _images(self, step: int) -> int:
         """How many images were shown by ``step``: the last batch of an epoch may have fewer than the others."""
