@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.data.sources import load_dataset
     from model_compression.errors import UsageError
     from model_compression.export.write import EXPORTERS, SUFFIXES, export
-    from model_compression.train.checks import check_classes
+    from model_compression.train.checks import check_classes, other_classes
     from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.networks import check_teachers, load_trained
 
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
         network = load_trained(config, test)
         check_classes("model", network, test)
+        for line in other_classes(network, test):
+            observer.message(line)
         observer.message(f"writing {out}, and comparing its answers to {len(test):,} images with the network's")
         found = export(network, out, test, to=to, preprocessing=not args.bare)
     if args.json:

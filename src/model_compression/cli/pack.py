@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.files import read_json
     from model_compression.models.base import placed
     from model_compression.models.weights import read_model, save_weights
-    from model_compression.train.checks import check_classes
+    from model_compression.train.checks import check_classes, other_classes
     from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.device import choose_device
     from model_compression.train.evaluate import figures, predict
@@ -51,8 +51,11 @@ def run(args: argparse.Namespace) -> int:
     for parameter in network.state_dict().values():
         parameter.copy_(parameter.half())  # what is measured is what the file holds
     device = choose_device("auto")
-    _, test = load_data(data_of(args), ConsoleObserver().message)
+    observer = ConsoleObserver()
+    _, test = load_data(data_of(args), observer.message)
     check_classes("model", network, test)
+    for line in other_classes(network, test):
+        observer.message(line)
     logits = predict(placed(network, device), test, device, torch.float32)  # the same on any machine
     measured = figures(logits, torch.from_numpy(test.labels))
     facts = {

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from model_compression.config import ModelConfig
     from model_compression.models.base import placed
-    from model_compression.train.checks import check_classes
+    from model_compression.train.checks import check_classes, other_classes
     from model_compression.train.console_observer import ConsoleObserver
     from model_compression.train.device import choose_device, choose_precision
     from model_compression.train.evaluate import figures, predict
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         dataset = test if args.split == "test" else train
         model = load_trained(config, dataset)
         check_classes("model", model, dataset)
+        for line in other_classes(model, dataset):
+            observer.message(line)
         begun = time.monotonic()
         logits = predict(placed(model, device), dataset, device, precision, observer.counter(args.split, len(dataset)))
         seconds = time.monotonic() - begun

@@ -80,6 +80,22 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
         )
 
 
+def other_classes(model: Network, dataset: Dataset) -> list[str]:
+    """A line where a trained network and the data set name their classes differently; numbers are no names."""
+    own, names = model.facts.get("class_names"), list(dataset.class_names)
+    if (
+        not isinstance(own, list)
+        or own == names
+        or any(all(str(one).isdecimal() for one in part) for part in (own, names))
+    ):
+        return []
+    first = next(number for number, name in enumerate(names) if own[number] != name)
+    return [
+        f"the network learned other classes than {dataset.name} has: its class {first} is {own[first]!r}, the data's "
+        f"{names[first]!r}; they are taken for the same"
+    ]
+
+
 def _check_it_can_learn(role: str, model: Network, answer: torch.Tensor) -> None:
     """Raises UsageError for a network without gradients, or with a state that is no plain tensors."""
     for name, value in model.state_dict().items():

@@ -14,7 +14,7 @@ from model_compression.errors import UsageError
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.teachers.live import LiveTeacher
-from model_compression.train.checks import better_order, check_classes, check_teachers_answers, weakness
+from model_compression.train.checks import better_order, check_classes, check_teachers_answers, other_classes, weakness
 
 NAMES = ("apple", "fig", "kiwi", "lemon", "pear")
 CONFIG = TrainConfig(
@@ -168,6 +168,18 @@ def test_class_that_is_confused_is_no_other_order():
     labels = np.arange(1000) % 10
     answers = np.where((labels == 3) & (np.arange(1000) % 3 > 0), 5, labels)  # most cats are called dogs
     assert better_order(answers, labels, 10) is None
+
+
+def test_network_of_other_classes_is_said_to_be_one_unless_they_are_numbers():
+    network, data = External(Coded(range(5), (8, 8))), coded_data(10)
+    for own, said in (
+        (list(data.class_names), False),
+        (["0", "1", "2", "3", "4"], False),
+        (["cat", *data.class_names[1:]], True),
+    ):
+        network.facts = {"class_names": own}
+        lines = other_classes(network, data)
+        assert [f"its class 0 is 'cat', the data's {data.class_names[0]!r}" in line for line in lines] == [True] * said
 
 
 def test_images_that_a_network_cannot_take_are_named_with_the_remedy():
