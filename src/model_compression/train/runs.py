@@ -126,7 +126,7 @@ def resume_run(
 
 
 def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
-    """Raises what `start_run` would before it makes its folder; returns what would train. Nothing is computed yet."""
+    """Raises what `start_run` would before it makes its folder, but for `rehearse`; returns what would train."""
     return Prepared(config, Silent(), parts or Parts()).trainer
 
 

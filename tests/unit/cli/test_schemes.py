@@ -112,7 +112,10 @@ def test_scheme_options_reach_the_configuration():
     [
         (["--scheme", "takdd"], "unknown scheme 'takdd'; did you mean 'takd'"),
         (["--scheme", "takd"], "--scheme takd needs --assistants, networks between teacher and student, as resnet20"),
-        (["--scheme", "takd", "--assistants", "resnt8"], "unknown model 'resnt8'; did you mean 'resnet8'"),
+        (
+            ["--scheme", "takd", "--assistants", "resnt8", "--teacher", "nin-cifar10"],
+            "unknown model 'resnt8'; did you mean 'resnet8'",
+        ),
         (["--scheme", "self", "--generations", "1"], "scheme 'self' needs at least 2 generations"),
         (["--generations", "3"], "--generations has no effect here: it needs --scheme self"),
         (["--assistants", "tiny"], "--assistants has no effect here: it needs --scheme takd"),
