@@ -183,3 +183,65 @@ def test_own_method_as_the_page_has_it(capsys, monkeypatch, tmp_path):
     cosine = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(s, t, strict=True)]
     assert float(found["cosine_loss"](s, t)) == pytest.approx(1 - sum(cosine) / 4)
     assert sorted(create("kd,cosine").default_weights) == ["cosine", "kd"]
+
+
+ROOT = DOCS.parent
+_LIBRARY = re.compile(r"\b(?:timm|torchvision|hf):[\w./-]+")
+_STANDS_FOR = {  # what is fetched → what is made here
+    "pretrained=true": "pretrained=false",
+    "hf:uoft-cs/cifar100,label=fine_label": "hf:./birds",
+    "--size 224": "--size 64",
+    "--image-size 128": "--image-size 32",
+    "--image-size 224": "--image-size 32",
+}
+
+
+def library_commands():
+    """Each command of README, docs and help texts that names something of timm, torchvision or Hugging Face."""
+    pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((ROOT / "src/model_compression/cli").glob("*.py"))]
+    found = {}
+    for page in pages:
+        text = re.sub(r"\\\\?\n\s*", "", page.read_text())  # one command on several lines
+        for command in re.findall(r"(?:^\s*|`)(model-compression [^`\n]+)", text, flags=re.MULTILINE):
+            command = re.split(r"\s{3,}", command)[0]  # without what a help text says beside it
+            if _LIBRARY.search(command):
+                found.setdefault(" ".join(command.split()), page.name)
+    return [pytest.param(command, id=f"{page}: {command}"[:90]) for command, page in found.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("vit")
+@pytest.mark.parametrize("command", library_commands())
+def test_command_with_a_network_or_data_set_of_a_library_runs(command, place, tiny, capsys):
+    import datasets
+
+    images = [Image.new("RGB", (40, 30), (number * 6, 100, 50)) for number in range(40)]
+    rows = {"image": images, "label": [number % 2 for number in range(40)]}
+    kinds = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["wren", "tit"]))
+    halves = {name: datasets.Dataset.from_dict(rows, features=kinds) for name in ("train", "test")}
+    datasets.DatasetDict(halves).save_to_disk("birds")
+    for fetched, made in _STANDS_FOR.items():
+        command = command.replace(fetched, made)
+    words = shlex.split(re.sub(r"--epochs \d+", "", command), comments=True)[1:]
+    words += ["--epochs", "1"] * (words[0] in ("train", "distill", "compare-methods"))
+    assert main(words) == 0, capsys.readouterr().err
+
+
+def library_names():
+    """Each network of timm or torchvision that a page or a help text names."""
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / "src/model_compression/cli").glob("*.py")]
+    names = {name for page in pages for name in re.findall(r"\b(?:timm|torchvision):[a-z][\w.]*\w", page.read_text())}
+    return sorted(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", library_names())
+def test_network_of_a_library_that_a_page_names_is_there(name, capsys):
+    assert main(["features", name, "--size", "64"]) == 0, capsys.readouterr().err
+
+
+def test_commands_with_libraries_are_found():
+    """The walk that the two tests above begin with finds what there is."""
+    named = " ".join(parameter.values[0] for parameter in library_commands())
+    assert all(name in named for name in ("timm:resnet18", "hf:my-vit", "hf:./birds"))
+    assert {"timm:resnet18", "torchvision:resnet18"} <= set(library_names())
