@@ -15,7 +15,6 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
 from model_compression.errors import ModelCompressionError
-from model_compression.train.examination.data import examine_data
 from model_compression.train.observer import Observer
 from model_compression.train.prepared import Prepared
 from model_compression.train.run_folder import RunFolder
@@ -28,12 +27,11 @@ Finish = Callable[[TrainConfig, Prepared, RunFolder, float, Observer], Any]
 
 
 def rehearse(config: TrainConfig, prepared: Prepared, observer: Observer, finish: Finish) -> None:
-    """Says what is odd about the data, reads the images that are evaluated, and writes all results once.
+    """Reads the images that are evaluated, and writes all results once.
 
     The results are those of the untrained student on a few images, and go into a temporary folder. Nothing that a run
     is made of changes. Raises what ``finish`` does; an error without a line for the user becomes one.
     """
-    _warn_of_data(prepared, observer)
     _read_all(prepared.eval_set)
     rehearsed = copy.copy(prepared)
     rehearsed.eval_set = _few(prepared.eval_set)
@@ -56,15 +54,6 @@ def rehearse(config: TrainConfig, prepared: Prepared, observer: Observer, finish
                 f"the results of this run could not be written at its end: {type(error).__name__}: {reason}; nothing "
                 "is trained"
             ) from error
-
-
-def _warn_of_data(prepared: Prepared, observer: Observer) -> None:
-    """One line for each thing that `doctor` finds wrong with the data, unless it is found by reading files again."""
-    train, test = prepared.train_set, prepared.eval_set
-    in_memory = isinstance(train.images, np.ndarray) and isinstance(test.images, np.ndarray)
-    for finding in examine_data(train, test, reads_all=in_memory):
-        if finding.level != "ok":
-            observer.message(finding.line)
 
 
 def _read_all(dataset: Dataset) -> None:
