@@ -214,7 +214,8 @@ def test_a_latency_that_was_disturbed_is_marked_wherever_it_stands(tmp_path, cap
     assert table.endswith("\ndisturbed: other work on the machine slowed this down; measure again when it is idle\n")
     assert "disturbed" not in markdown([stage()], 2)
     assert "the measurement was disturbed" in broken(Budget(max_latency_ms=0.5), busy)[0]
-    result = {"threads": 2, "teacher_accuracy": None, "stages": to_plain([stage(), busy]), "budget": {}, "broken": []}
+    result = {"threads": 2, "teacher_accuracy": None, "stages": to_plain([stage(), busy]), "broken": []}
+    result["budget"] = dataclasses.asdict(Budget())
     assert print_compressed(result, tmp_path, as_json=False) == 0
     assert capsys.readouterr().out.count("disturbed") == 2
     (tmp_path / "stages.json").write_text(json.dumps(result))

@@ -136,5 +136,5 @@ def test_ft_refuses_an_impossible_ratio(ratio):
         FactorTransfer(ratio=ratio)
 
 
-def test_ft_weighs_as_the_benchmark():
-    assert (FactorTransfer.default_weights, FactorTransfer.default_label_weight) == ({"ft": 200.0}, 1.0)
+def test_ft_weighs_as_the_authors_code():
+    assert (FactorTransfer.default_weights, FactorTransfer.default_label_weight) == ({"ft": 500.0}, 1.0)
