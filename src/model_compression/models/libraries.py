@@ -15,6 +15,7 @@ from torch import nn
 from model_compression.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
 from model_compression.files import user_path
 from model_compression.hub_connection import quick_without_network
+from model_compression.models.hf_images import hf_preprocessing
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.registry import unknown_name
 
@@ -49,7 +50,8 @@ def build_timm(name: str, options: Mapping[str, Any]) -> Built:
     if not pretrained:
         fixed = declared.get("fixed_input_size", False) or "img_size" in rest
         return Built(module=module, options=rest, size=size if fixed else None)
-    preprocessing = Preprocessing(mean=tuple(declared["mean"]), std=tuple(declared["std"]), size=size)
+    resolved = _library("timm.data", "timm").resolve_model_data_config(module)
+    preprocessing = Preprocessing(mean=tuple(resolved["mean"]), std=tuple(resolved["std"]), size=size)
     return Built(module=module, options=rest, preprocessing=preprocessing)
 
 
@@ -141,36 +143,10 @@ def build_hf(name: str, options: Mapping[str, Any]) -> Built:
                 raise UsageError(
                     f"{name} has no weights for {missing}: it is no trained classifier; train it as a student first"
                 )
-        preprocessing = _hf_preprocessing(path) if pretrained else None
+        preprocessing = hf_preprocessing(path) if pretrained else None
     values = {"config": json.loads(config.to_json_string(use_diff=False))}
     size = getattr(config, "image_size", None)
     return Built(module=module, options=values, preprocessing=preprocessing, size=_pair(size) if size else None)
-
-
-def _hf_preprocessing(path: str) -> Preprocessing | None:
-    """What the image processor beside a Hugging Face model does to pixels; None where there is none."""
-    base = importlib.import_module("transformers.image_processing_base")
-    try:
-        values, _ = base.ImageProcessingMixin.get_image_processor_dict(path)
-    except OSError:
-        return None
-    scale = 255 * (values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0)  # of white
-    normalised = values.get("do_normalize", True) and values.get("image_mean") is not None
-    mean, std = (values["image_mean"], values["image_std"]) if normalised else ((0.0,) * 3, (1.0,) * 3)
-    size = values.get("crop_size") if values.get("do_center_crop") else values.get("size")
-    return Preprocessing(
-        mean=tuple(value / scale for value in mean),
-        std=tuple(value / scale for value in std),
-        channel_order="bgr" if values.get("do_flip_channel_order") else "rgb",
-        size=_hf_size(size) if size and values.get("do_resize", True) else None,
-    )
-
-
-def _hf_size(size: Any) -> tuple[int, int]:
-    """(H, W) of what an image processor calls a size: a number, both sides, or the shorter one."""
-    if isinstance(size, Mapping):
-        return _pair((size["height"], size["width"]) if "height" in size else size["shortest_edge"])
-    return _pair(size)
 
 
 def _refitted(fresh: nn.Module, trained: nn.Module) -> nn.Module:

@@ -161,6 +161,7 @@ def test_hf_classifier_answers_as_transformers_does(vit):
 def test_hf_image_processor_is_read_as_it_computes(vit):
     folder, _ = vit
     values = {"do_rescale": True, "rescale_factor": 0.5, "do_normalize": False, "do_flip_channel_order": True}
+    values |= {"image_processor_type": "MobileViTImageProcessor"}
     values |= {"size": {"shortest_edge": 40}, "crop_size": {"height": 24, "width": 20}, "do_center_crop": True}
     (folder / "preprocessor_config.json").write_text(json.dumps(values))
     own = load_model(f"hf:{folder}").preprocessing
@@ -169,6 +170,49 @@ def test_hf_image_processor_is_read_as_it_computes(vit):
     expected = given.double().flip(1).repeat_interleave(6, 2).repeat_interleave(5, 3) * 0.5
     assert own.size == (24, 20)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+PROCESSORS = {
+    "ViT": {},
+    "EfficientNet": {"size": {"height": 16, "width": 16}, "include_top": True, "rescale_offset": False},
+    "EfficientNet, one division": {"size": {"height": 16, "width": 16}, "include_top": False},
+    "EfficientNet, offset": {
+        "size": {"height": 16, "width": 16}, "rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": True,
+        "do_normalize": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
+    },
+    "MobileViT": {"size": {"shortest_edge": 16}, "crop_size": {"height": 20, "width": 20}},
+    "ConvNext": {"size": {"shortest_edge": 16}, "crop_pct": 0.875},
+    "Levit": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_hf_preprocessing_gives_what_the_processor_itself_gives(vit, kind):
+    import transformers
+
+    folder, _ = vit
+    name = kind.partition(",")[0]
+    processor = getattr(transformers, f"{name}ImageProcessor")(**PROCESSORS[kind])
+    processor.save_pretrained(folder)
+    own = load_model(f"hf:{folder}").preprocessing
+    plain = torch.tensor([[10, 200, 90], [255, 0, 31]], dtype=torch.uint8)[:, :, None, None].expand(-1, -1, 40, 40)
+    theirs = processor(images=list(plain), return_tensors="pt")["pixel_values"]
+    side = theirs.shape[-1] // 2
+    torch.testing.assert_close(own(plain)[:, :, side, side], theirs[:, :, side, side], rtol=0.01, atol=0.01)
+
+
+def test_hf_processor_that_means_something_else_is_refused(vit, monkeypatch):
+    import transformers
+
+    folder, _ = vit
+    transformers.ViTImageProcessor().save_pretrained(folder)
+    own = transformers.ViTImageProcessor.__call__
+    twice = lambda *given, **options: {"pixel_values": 2 * own(*given, **options)["pixel_values"]}  # noqa: E731
+    monkeypatch.setattr(transformers.ViTImageProcessor, "__call__", twice)
+    with pytest.raises(
+        UsageError, match=r"its image processor \(ViTImageProcessor\) makes 1\.14, -0\.118, -1\.37 of a pixel"
+    ):
+        load_model(f"hf:{folder}")
 
 
 def test_hf_student_is_fresh_and_has_as_many_classes_as_are_asked_for(vit):
