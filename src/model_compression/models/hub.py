@@ -81,6 +81,8 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
 def _client() -> Any:
     try:
         import huggingface_hub
+        import huggingface_hub.constants  # no attributes of the package until they are imported
+        import huggingface_hub.errors
     except ImportError:
         raise MissingExtraError("huggingface_hub", "hub", "the Hugging Face hub") from None
     return huggingface_hub
