@@ -69,7 +69,7 @@ def test_draw_writes_svg_only(capsys):
 
 def test_draw_of_a_file_that_is_missing_or_damaged_fails(tmp_path, capsys):
     (tmp_path / "bad.safetensors").write_bytes(b"no")
-    assert main(["draw", "gone.safetensors"]) == 1
+    assert main(["draw", "gone.safetensors"]) == 2
     assert main(["draw", "bad.safetensors"]) == 1
     assert "bad.safetensors is not a readable safetensors file" in capsys.readouterr().err
 

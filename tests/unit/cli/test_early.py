@@ -44,7 +44,7 @@ TYPOS = [
     (["data", "cifar11"], 2, "unknown data set 'cifar11'; did you mean 'cifar10'"),
     (["train", "--data", "folder:none"], 2, "none is not there; expected a folder"),
     (["train", "--recipe", "lenet-cifar"], 2, "unknown recipe 'lenet-cifar'; did you mean 'lenet-cifar10'"),
-    (["train", "--lr", "1x"], 2, "--lr must be a number, got '1x'"),
+    (["train", "--lr", "1x"], 2, "--lr must be a finite number, got '1x'"),
     (["train", "--epochs", "2.5"], 2, "--epochs must be an integer, got '2.5'"),
     (["train", "--batch-size", "0"], 2, "batch_size must be a finite number of at least 1, got 0"),
     (["quantize", "nin-cifar10", "--to", "int9"], 2, "unknown precision 'int9'; did you mean 'int8'"),
