@@ -69,6 +69,7 @@ bench: $(VENV)/stamp-bench data
 	$(BIN)/python -m benchmarks.speed --student nin-bn --batch-size 64 --ways cached bare peak
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.time_to_accuracy
+	$(BIN)/python -m benchmarks.precision
 
 fuzz: $(VENV)/stamp-tools
 	$(PIP) --no-build-isolation --editable '.[all,test,dev,fuzz]'

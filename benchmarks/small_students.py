@@ -18,9 +18,8 @@ import torch
 
 from benchmarks.record import line, surroundings
 from model_compression.compress.pipeline import Budget, CompressConfig, compress, resume_compress
-from model_compression.compress.stages import write_json
 from model_compression.config import ModelConfig, OptimConfig
-from model_compression.files import write_atomically
+from model_compression.files import write_atomically, write_json
 from model_compression.recipes import RECIPES
 from model_compression.report.statistics import summarise
 from model_compression.train.console_observer import ConsoleObserver

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from benchmarks import digests
+from benchmarks.precision import table as precision_table
 from benchmarks.small_students import table
 
 ROOT = Path(__file__).parents[2]
@@ -66,3 +68,20 @@ def test_digests_are_those_of_the_record_until_a_result_changes(tmp_path, monkey
     monkeypatch.setattr(digests, "RUNS", {"labels": ["train", "--seed", "1", *options, "labels"]})
     assert digests.main() == 1
     assert "labels/student.safetensors: " in capsys.readouterr().out
+
+
+def test_table_of_precisions_says_how_near_to_the_best_auto_comes():
+    def row(taken, fp32, bf16):
+        shape = {"network": "n", "side": 32, "batch": 8, "auto": taken, "auto_seconds": 1.26}
+        return {**shape, "seconds": {"fp32": fp32, "bf16": bf16}}
+
+    text = precision_table([row("fp32", 0.0102, 0.01), row("bf16", 0.02, 0.01)], "bf16", "here", torch.device("cpu"))
+    rows = [line for line in text.splitlines() if line.startswith("| `n`")]
+    assert rows == [
+        "| `n` | 32 | 8 | 10.2 | 10.0 | fp32 | 1.02 | 1.00 | 1.3 |",
+        "| `n` | 32 | 8 | 20.0 | 10.0 | bf16 | 1.00 | 1.00 | 1.3 |",
+    ]
+    assert "Within 3% of the best: 2 of 2." in text
+    assert "Within 3% of the best: 0 of 1." in precision_table(
+        [row("bf16", 0.01, 0.02)], "bf16", "", torch.device("cpu")
+    )
