@@ -36,6 +36,11 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise UsageError(f"{shown(str(path))} cannot be the name of a file: it holds a NUL character")
     if max(map(len, parts), default=0) > _LONGEST_NAME or sum(len(part) + 1 for part in parts) > 4000:
         raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is too long")
+    try:
+        expanded.stat()
+    except OSError as error:  # what is not there, or not to be read, is left to who opens it
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{expanded} is a symbolic link that leads back to itself") from None
     return expanded
 
 

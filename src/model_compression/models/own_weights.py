@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model_compression.errors import FileFormatError, NotThereError, UsageError
+from model_compression.errors import FileFormatError, NotThereError, UsageError, shown
 from model_compression.files import user_path
 from model_compression.safe_pickle import check_torch_file
 
@@ -62,6 +62,8 @@ def find_own_weights(source: str | Path) -> tuple[Path, str]:
     path, key = user_path(source), ""
     if not path.exists() and "#" in path.name:
         name, _, key = path.name.rpartition("#")
+        if not name:
+            raise UsageError(f"{shown(str(source))} names no file before its #; expected FILE#KEY")
         path = path.with_name(name)
     if not path.exists():
         raise NotThereError(f"{path} is not there; expected a weights file")

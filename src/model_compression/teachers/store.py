@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError
+from model_compression.errors import CacheMismatchError, FileFormatError, ModelCompressionError, shown
 from model_compression.files import TEMPORARY, read_json, user_path, write_atomically, writing_failed
 from model_compression.teachers.fingerprint import FORMAT, differences
 from model_compression.trust import read, write_sealed
@@ -53,9 +53,15 @@ class AnswerStore:
 
     def check_place(self) -> None:
         """Raises CacheMismatchError when the folder can be none of answers: it is a file, or holds something else."""
-        there = next((path for path in (self.folder, *self.folder.parents) if path.exists()), None)
+        try:
+            str(self.folder).encode()
+        except UnicodeEncodeError:  # which safetensors does not open
+            raise CacheMismatchError(
+                f"{shown(str(self.folder))} is no name in UTF-8; name another folder for the teacher's answers"
+            ) from None
+        there = next((path for path in (self.folder, *self.folder.parents) if os.path.lexists(path)), None)
         if there is not None and not there.is_dir():
-            raise CacheMismatchError(f"{there} is a file; name a folder for the teacher's answers")
+            raise CacheMismatchError(f"{there} is no folder; name one for the teacher's answers")
         if there == self.folder and not (self.folder / _FINGERPRINT).exists():
             self._check_own()
 

@@ -44,6 +44,12 @@ def test_what_is_no_path_is_wrong_usage(value):
         user_path(value)
 
 
+def test_links_that_lead_back_to_themselves_are_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match="leads back to itself"):
+        user_path(tmp_path / "loop")
+
+
 def test_home_folders_are_expanded_in_one_place():
     package = Path(main.__file__).parents[1]
     found = [path.name for path in package.rglob("*.py") if ".expanduser(" in path.read_text()]

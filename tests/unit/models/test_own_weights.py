@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from model_compression.errors import FileFormatError, UsageError, WeightsMismatchError
+from model_compression.models.own_weights import find_own_weights
 from model_compression.models.weights import load_model, load_own_weights, save_weights
 
 
@@ -189,3 +190,9 @@ def test_own_weights_beside_other_weights_are_refused(tmp_path, name, options, m
     torch.save(STATE, tmp_path / "own.pt")
     with pytest.raises(UsageError, match=message):
         load_model(name, options, weights=tmp_path / "own.pt")
+
+
+@pytest.mark.parametrize("source", ["#", "#model", "nosuch/#model"])
+def test_a_key_without_a_file_is_wrong_usage(source):
+    with pytest.raises(UsageError, match=f"'{source}' names no file before its #; expected FILE#KEY"):
+        find_own_weights(source)

@@ -210,3 +210,26 @@ def test_store_in_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelCompressionError, match=r"cannot write .*: a part of the path is a file"):
         AnswerStore(tmp_path / "file" / "store").claim(PRINT, {})
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file", "is no folder"),
+        ("file/below", "is no folder"),
+        ("link", "is no folder"),
+        ("full", "holds files but no answers"),
+        ("\udcff", "is no name in UTF-8"),
+    ],
+)
+def test_a_place_that_takes_no_answers_is_refused_before_anything_is_written(place, message, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("nosuch")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "other.txt").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CacheMismatchError, match=message):
+        AnswerStore(tmp_path / place).check_place()
+    assert sorted(tmp_path.rglob("*")) == before
+    AnswerStore(tmp_path / "new" / "store").check_place()
+    assert sorted(tmp_path.rglob("*")) == before
