@@ -179,6 +179,24 @@ def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp
         assert not list((tmp_path / "c").glob("**/student.onnx"))
 
 
+@pytest.mark.parametrize(
+    ("where", "advice"),
+    [
+        ("planned", "nothing was written yet: repeat the command"),
+        ("_finish", "continue with: model-compression resume"),
+    ],
+)
+def test_interruption_outside_a_training_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, where, advice):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "planned", lambda config, _: config)
+    monkeypatch.setattr(pipeline, where, interrupted)
+    (tmp_path / "config.json").write_text(to_json(tiny.config("kd")))
+    assert main(["compress", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "c")]) == 130
+    assert f"compress: interrupted; {advice}" in capsys.readouterr().err
+
+
 def test_validation_of_a_configuration_is_refused_as_the_option_is(tiny, tmp_path, capsys):
     run = tiny.config("kd")
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, validation=10))

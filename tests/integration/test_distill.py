@@ -135,9 +135,9 @@ def test_distill_by_names_is_the_run_of_the_command_line(tiny, tmp_path, watcher
 def test_distill_says_what_it_cannot_take(arrays, tmp_path):
     with pytest.raises(UsageError, match=r"a network must be a name or a torch.nn.Module, got a dict"):
         mc.distill({}, "lenet", arrays)
-    with pytest.raises(UsageError, match="data has 3 parts; expected a name, a pair"):
+    with pytest.raises(UsageError, match=r"data has 3 parts \(ndarray, ndarray, ndarray\); expected a name, a pair"):
         mc.distill(own(0), own(1), arrays[:3])
-    with pytest.raises(UsageError, match="the student answers with 3 classes, but arrays has 4"):
+    with pytest.raises(UsageError, match=r"the student answers with 3 classes, but the data \(arrays\) have 4"):
         mc.distill(own(0), own(1), (*arrays[:3], arrays[3] + 1), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -299,7 +299,7 @@ def test_run_on_objects_is_tested_on_data_that_are_named(arrays, tmp_path, capsy
     assert main(["test", "--model", str(run)]) == 2
     assert "the data 'arrays' was given from Python as an object, which no name brings" in capsys.readouterr().err
     assert main(["test", "--model", str(run), "--data", "synthetic"]) == 2
-    assert "the model answers with 3 classes, but synthetic-test has" in capsys.readouterr().err
+    assert "the model answers with 3 classes, but the data (synthetic-test) have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def test_loaders_are_taken_as_they_are_and_it_is_said(arrays, tmp_path, watcher)
     assert "the DataLoaders are taken as they are: " in seen.messages[1]
     assert "a resumed run does not end with the weights of an uninterrupted one" in seen.messages[1]
     assert seen.answered == []
+    assert not any("one colour" in message for message in seen.messages)  # 0 and 1/255 are no mean, no deviation
 
 
 def test_run_on_loaders_says_what_its_network_takes(arrays, tmp_path):

@@ -176,7 +176,9 @@ def test_data_of_other_classes_are_not_blamed_on_the_student(trained, tiny, tmp_
         for one in tiny.data()
     ]
     monkeypatch.setattr("model_compression.compress.prune.load_data", lambda *_: two)
-    with pytest.raises(UsageError, match="the model answers with 3 classes, but two has 2; choose another model or an"):
+    with pytest.raises(
+        UsageError, match=r"the model answers with 3 classes, but the data \(two\) have 2; choose another model or an"
+    ):
         prune(settings(trained), tmp_path / "p")
     assert not (tmp_path / "p").exists()
 

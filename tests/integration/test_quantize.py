@@ -140,7 +140,7 @@ def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watche
         ({"images": 0}, "images must be at least 1, got 0"),
         ({"max_drop": -1}, "max_drop must lie between 0 and 100 points, got -1"),
         ({"model": "lenet"}, "network 'lenet' has no weights"),
-        ({"model": "lenet-cifar10"}, "answers with 10 classes, but tiny-test has 3|cannot take images"),
+        ({"model": "lenet-cifar10"}, "answers with 10 classes, but the data .tiny-test. have 3|cannot take images"),
     ],
 )
 def test_wrong_use_is_refused_before_anything_is_written(trained, tmp_path, change, message):

@@ -229,7 +229,10 @@ def test_mutual_run_with_an_impossible_peer_is_refused_before_there_is_a_folder(
     save_weights(tmp_path / "other.safetensors", create_model("tiny", seed=0, num_classes=5))
     for peers, message in (
         ("tinyy", "unknown model 'tinyy'"),
-        (str(tmp_path / "other.safetensors"), r"peer .*other.safetensors answers with 5 classes, but tiny has 3"),
+        (
+            str(tmp_path / "other.safetensors"),
+            r"peer .*other.safetensors answers with 5 classes, but the data .tiny. have 3",
+        ),
     ):
         with pytest.raises(UsageError, match=message):
             start_run(mutual(tiny, peers), tmp_path / "run")

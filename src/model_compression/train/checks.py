@@ -67,7 +67,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
     who, option = (f"teacher {model.name}", " (--teacher)") if role == "teacher" else (role, "")
     if classes != dataset.num_classes:
         raise UsageError(
-            f"the {who} answers with {classes} classes, but {dataset.name} has {dataset.num_classes}; "
+            f"the {who} answers with {classes} classes, but the data ({dataset.name}) have {dataset.num_classes}; "
             f"choose another {role}{option} or another data set"
         )
     own, names = model.facts.get("class_names"), list(dataset.class_names)
@@ -143,6 +143,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+_NEVERTHELESS = "--allow-weak-teacher (in Python: allow_weak_teacher=True)"
+
+
 def check_teachers_answers(
     config: TrainConfig, live: LiveTeacher, dataset: Dataset, report: Callable[[str], None]
 ) -> None:
@@ -161,8 +164,8 @@ def check_teachers_answers(
         if fault is None:
             continue
         if not config.allow_weak_teacher:
-            raise UsageError(f"the teacher {model.name} {fault}; --allow-weak-teacher goes on nevertheless")
-        report(f"the teacher {model.name} {fault}; going on, as --allow-weak-teacher says")
+            raise UsageError(f"the teacher {model.name} {fault}; {_NEVERTHELESS} goes on nevertheless")
+        report(f"the teacher {model.name} {fault}; going on, because a weak teacher is allowed")
 
 
 def _fault(number: int, live: LiveTeacher, dataset: Dataset, order: Classes, config: TrainConfig) -> str | None:

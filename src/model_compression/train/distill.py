@@ -167,9 +167,8 @@ def distill(
 
 
 _NOT_REBUILT = (
-    "() without arguments is not the student that was given: its file has the weights, and load_model and the command "
-    "line are to be told what builds it; a student that is given by its builder, as 'mynets:small', is built again "
-    "from its run alone"
+    "() without arguments is not the student that was given: the run folder holds its weights, but not the code that "
+    "builds it, and load_model needs both; give the student by the name of its builder, as 'mynets:small', to have both"
 )
 # argument → (the types it may have, how an error calls them)
 _TYPES: dict[str, tuple[Any, str]] = {

@@ -30,6 +30,7 @@ _EXPECTED = (
     "expected a name, a pair (training, test) of data sets or of DataLoaders, or four arrays: training images, "
     "training labels, test images, test labels"
 )
+_SHOWN = 4
 _AS_THEY_ARE = (
     "the DataLoaders are taken as they are: teacher and student see their batches without another normalisation, the "
     "teacher answers each batch anew and is not compared with the labels beforehand, and a resumed run does not end "
@@ -61,8 +62,12 @@ def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple
     elif len(data) == 4:
         pair, name = _from_arrays(data), f"{GIVEN}arrays"
     else:
-        raise UsageError(f"data has {len(data)} parts; {_EXPECTED}")
+        raise UsageError(f"data has {len(data)} parts ({_kinds(data)}); {_EXPECTED}")
     return settled(pair[0], pair[1], config.resident, config.workers, report), name  # type: ignore[arg-type]
+
+
+def _kinds(data: Sequence[Any]) -> str:
+    return ", ".join(type(part).__name__ for part in data[:_SHOWN]) + (", …" if len(data) > _SHOWN else "")
 
 
 def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfig:

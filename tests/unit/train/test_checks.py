@@ -70,7 +70,7 @@ def test_teacher_in_another_order_of_classes_is_named_with_the_order():
     message = str(caught.value)
     assert "in another order than fruit, or is not trained: it says 'fig' for 'pear', 'pear' for 'fig'; " in message
     assert "put the rows of its last layer (rows [0, 4, 2, 3, 1])" in message
-    assert message.endswith("--allow-weak-teacher goes on nevertheless")
+    assert message.endswith("; --allow-weak-teacher (in Python: allow_weak_teacher=True) goes on nevertheless")
 
 
 def test_rows_that_the_message_names_mend_the_order():
@@ -99,7 +99,7 @@ def test_teacher_near_chance_is_named_with_what_to_look_at_or_only_mentioned():
         checked([0, 1, 2, 3, 4], data)
     said = checked([0, 1, 2, 3, 4], data, config=dataclasses.replace(CONFIG, allow_weak_teacher=True))
     assert len(said) == 1
-    assert said[0].endswith("; going on, as --allow-weak-teacher says")
+    assert said[0].endswith("; going on, because a weak teacher is allowed")
 
 
 def test_teacher_of_a_builder_without_weights_is_told_that_none_were_given():

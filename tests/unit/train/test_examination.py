@@ -109,7 +109,7 @@ def test_older_packages_are_told_by_their_numbers():
         (TRAIN, dataset(90, 1, labels=np.arange(90) % 2), "labels", "warn", "no test images of c, d"),
         (dataclasses.replace(TRAIN, labelled=False), TEST, "labels", "ok", "the training images have none"),
         (dataclasses.replace(TRAIN, notes=("3 .txt",)), TEST, "left out", "warn", "3 .txt"),
-        (dataclasses.replace(TRAIN, std=(0.01,) * 3), TEST, "contrast", "warn", "nearly of one colour"),
+        (dataclasses.replace(TRAIN, std=(0.01,) * 3), TEST, "contrast", "warn", "deviation 0.01, 0.01, 0.01"),
     ],
 )
 def test_faults_of_data_are_found(train, test, subject, level, text):

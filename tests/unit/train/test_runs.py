@@ -222,7 +222,7 @@ def test_run_goes_on_from_a_weights_file_as_it_is(tiny, run, tmp_path):
         ({"student": ModelConfig(name="tiny", options={"drop": 1})}, "unknown option of model 'tiny': 'drop'"),
         (
             {"student": ModelConfig(name="tiny", options={"num_classes": 7})},
-            "the student answers with 7 classes, but tiny has 3",
+            "the student answers with 7 classes, but the data .tiny. have 3",
         ),
         ({"data": {"name": "synthetic"}}, r"the student cannot take images of \(3, 32, 32\), as synthetic has"),
         ({"data": {"name": "tinny"}}, "unknown data set 'tinny'; did you mean 'tiny'"),

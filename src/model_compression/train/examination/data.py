@@ -34,16 +34,22 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
         )
     if train.labelled and not isinstance(train.images, OpaqueImages):
         yield _balance(train)
-    if max(train.std) < _FAINT:
+    # The mean and deviation of a DataLoader's batches are not measured: they only leave its values as they are.
+    if max(train.std) < _FAINT and not isinstance(train.images, OpaqueImages):
         yield Finding(
             area="data",
             subject="contrast",
             level="warn",
-            text=f"all images are nearly of one colour (mean {train.mean}, deviation {train.std}, 1 = white)",
+            text=f"all images are nearly of one colour (mean {_short(train.mean)}, "
+            f"deviation {_short(train.std)}, 1 = white)",
             remedy="look at them: 12 bits in files of 16, or pixels of 0 to 1 as integers, come out black",
         )
     if reads_all and not isinstance(train.images, OpaqueImages):
         yield _shared(train, test)
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def _labels(train: Dataset, test: Dataset) -> Finding:
