@@ -17,6 +17,7 @@ from model_compression.errors import NumericalError
 EXPLOSION = 100.0  # times the first loss
 PATIENCE = 10  # steps in a row above that
 GROWTH = 3.0  # times the first loss, with which a run may end if its network does better than guessing
+SETTLED = 10  # steps; in the first ones losses often rise and fall again, so a shorter run may end as high as EXPLOSION
 IMAGES, ANSWERS = "the images", "the teacher's answers"  # what comes from outside, and is watched beside the terms
 _REMEDIES = {
     IMAGES: "look at what makes them, as the transform of the DataLoader",
@@ -66,14 +67,14 @@ class Guard:
         """Raises NumericalError for a run of ``steps`` that ends worse than it began.
 
         That is one whose losses explode from the second step to the last, in fewer than `PATIENCE` steps too; and one
-        whose loss is more than `GROWTH` times the first and whose accuracy, which ``evaluate`` finds where it matters,
-        is no better than ``guess``, 0 to 1.
+        whose loss is more than `GROWTH` times the first, or `EXPLOSION` times in fewer than `SETTLED` steps, and whose
+        accuracy, which ``evaluate`` finds where it matters, is no better than ``guess``, 0 to 1.
         """
         self.check()
         first, last, streak = float(self._first), float(self._values[-1]), int(self._streak)
         if 0 < steps - 1 <= streak:
             self._explode(streak)
-        if last > GROWTH * first and (accuracy := evaluate()) <= guess:
+        if last > (GROWTH if steps >= SETTLED else EXPLOSION) * first and (accuracy := evaluate()) <= guess:
             raise NumericalError(
                 f"the run diverged: its last loss is {last:.3g}, {last / first:.0f} times the {first:.3g} that it "
                 f"began with, and its accuracy of {accuracy:.1%} is no better than guessing; lower the learning rate "
