@@ -68,7 +68,7 @@ def test_commands_refuse_in_one_line_and_leave_nothing(tmp_path, saved, capsys):
     out = tmp_path / "x.out"
     for code, arguments in (
         (1, ["import", tmp_path / "bad.npy", "--model", "lenet", "--out", out]),
-        (1, ["import", tmp_path / "absent.npy", "--model", "lenet", "--out", out]),
+        (2, ["import", tmp_path / "absent.npy", "--model", "lenet", "--out", out]),
         (2, ["import", tmp_path / "bad.npy", "--model", "lenett", "--out", out]),
         (2, ["import", tmp_path / "bad.npy", "--model", "lenet", "--scale", "-1", "--out", out]),
         (2, ["import", tmp_path / "bad.npy", "--model", "lenet", "--num-classes", "0", "--out", out]),

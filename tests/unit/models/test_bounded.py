@@ -92,7 +92,7 @@ def test_size_that_no_image_has_is_refused(tmp_path, size):
         Preprocessing(size=size)
     network = create_model("lenet", seed=0)
     network.facts = {"image_shape": [3, *size]}
-    assert network.image_size == (32, 32)
+    assert network.image_shape == (3, 32, 32)
 
 
 class Buffer:

@@ -37,7 +37,7 @@ def test_run_leaves_what_its_folder_promises(tiny, run):
     config = tiny.config("kd", evaluate_every=2)
     folder, metrics, seen = run(config)
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".lock", "README.md", "config.json", "environment.json", "events.jsonl", "manifest.json",
+        ".lock", ".started-in", "README.md", "config.json", "environment.json", "events.jsonl", "manifest.json",
         "metrics.json", "predictions.safetensors", "student.safetensors", "timing.jsonl",
     ]  # fmt: skip
     assert from_json(TrainConfig, (folder / "config.json").read_text()) == config
