@@ -44,9 +44,11 @@ def peak_mib():
         ("timm:resnet18", {"num_classes": 10**9}),
         ("timm:vit_tiny_patch16_224", {"img_size": 100_000}),
         ("timm:vit_tiny_patch16_224", {"depth": 10**5}),
+        ("timm:vit_tiny_patch16_224", {"depth": 10**5, "embed_dim": 3, "num_heads": 1}),
         ("torchvision:resnet18", {"num_classes": 90_000, "width_per_group": 10**5}),
         ("hf:x", {"config": {"model_type": "vit", "num_labels": 10**9}}),
         ("hf:x", {"config": {"model_type": "vit", "hidden_size": 99_996}}),
+        ("hf:x", {"config": {"model_type": "resnet", "depths": [10**5], "hidden_sizes": [1], "embedding_size": 1}}),
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # of libraries, while they are imported
