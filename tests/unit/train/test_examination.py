@@ -18,7 +18,7 @@ from model_compression.models.weights import read_model
 from model_compression.train.examination import machine
 from model_compression.train.examination.data import examine_data
 from model_compression.train.examination.machine import examine_machine, is_older
-from model_compression.train.examination.teacher import examine_teacher
+from model_compression.train.examination.teacher import examine_before_run, examine_teacher
 from model_compression.train.examination.terms import examine_repetition, examine_terms
 from model_compression.train.observer import Silent
 from model_compression.train.prepared import Parts, Prepared
@@ -137,6 +137,17 @@ def test_faults_of_data_are_found(train, test, subject, level, text):
 def test_faults_of_a_teacher_are_found(network, subject, text, remedy):
     found = by_subject(examine_teacher(network, TRAIN, TEST, CPU))[subject]
     assert (found.level, text in found.text, remedy in found.remedy) == ("fail", True, True), found
+
+
+@pytest.mark.parametrize(
+    "examined", [lambda one: examine_teacher(one, TRAIN, TEST, CPU), lambda one: examine_before_run(one, TRAIN, CPU)]
+)
+@pytest.mark.parametrize(("own", "level"), [(["a", "b", "c", "d"], "ok"), (["a", "b", "bb", "c"], "warn")])
+def test_teacher_that_learned_other_classes_is_named(examined, own, level):
+    network = teacher()
+    network.facts = {"class_names": own}
+    found = by_subject(examined(network))["class names"]
+    assert (found.level, "its class 2 is 'bb', the data's 'c'" in found.text) == (level, level == "warn")
 
 
 def test_luck_with_few_images_is_no_fault_of_the_normalisation():

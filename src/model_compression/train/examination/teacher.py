@@ -14,7 +14,7 @@ from model_compression.models.preprocessing import Preprocessing
 from model_compression.report.paired_images import OnImages
 from model_compression.report.statistics import Proportion
 from model_compression.train.answer_kinds import answer_fault
-from model_compression.train.checks import ENOUGH, better_order, weakness
+from model_compression.train.checks import ENOUGH, better_order, other_classes, weakness
 from model_compression.train.evaluate import evaluating, predict
 from model_compression.train.examination.finding import Finding
 
@@ -38,6 +38,7 @@ def examine_before_run(model: Network, train: Dataset, device: torch.device) -> 
     Its accuracy and its order of classes are seen by `check_teachers_answers`, which refuses some.
     """
     yield _constancy(model, train, device)
+    yield _class_names(model, train)
     if isinstance(train.images, OpaqueImages) or not train.labelled or len(train) < ENOUGH:
         return
     sample = train.subset(np.random.Generator(np.random.PCG64(0)).permutation(len(train))[:_FEW])
@@ -50,6 +51,7 @@ def examine_teacher(model: Network, train: Dataset, test: Dataset, device: torch
     """Findings on one teacher, in eval mode on ``device``, from a sample of the test images."""
     yield _answer_kind(model, test, device)
     yield _constancy(model, test, device)
+    yield _class_names(model, test)
     if isinstance(test.images, OpaqueImages):
         return
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(test))[:_SAMPLE]
@@ -65,6 +67,14 @@ def _answer_kind(model: Network, test: Dataset, device: torch.device) -> Finding
     fault = answer_fault("teacher", model, torch.from_numpy(test.images[:8]).to(device))
     text, _, remedy = (fault or "logits").partition(": ")
     return Finding(area="teacher", subject="answers", level="fail" if fault else "ok", text=text, remedy=remedy)
+
+
+def _class_names(model: Network, data: Dataset) -> Finding:
+    """Whether it learned classes of the data's names; in another order they are refused by `check_classes`."""
+    other = other_classes(model, data)
+    text = other[0] if other else "those of the data, or it does not say"
+    remedy = "look whether they are; put the data's class folders in its order" if other else ""
+    return Finding(area="teacher", subject="class names", level="warn" if other else "ok", text=text, remedy=remedy)
 
 
 def _answers(model: Network, sample: Dataset, device: torch.device) -> npt.NDArray[np.int64]:
