@@ -108,6 +108,13 @@ def _seeds(found: "Difference") -> list[str]:
 def _images(found: "Difference") -> list[str]:
     images = found.on_images
     if images is None:
+        groups = {"A": found.first, "B": found.second}
+        lacking = [name for name, group in groups.items() if any(run.predictions is None for run in group.finished)]
+        if lacking:
+            have = "has" if len(lacking) == 1 else "have"
+            return [
+                f"{' and '.join(lacking)} {have} no predictions.safetensors: nothing can be said of which is better"
+            ]
         return ["they were measured on different images: nothing can be said of which is better"]
     low, high = (f"{100 * bound:+.2f}" for bound in images.interval)
     seed = f" of seed {found.seeds[0]}" if found.seeds else ""

@@ -7,13 +7,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.errors import FileFormatError, ModelCompressionError, UsageError
 from model_compression.models.base import Network, seeded
 from model_compression.models.features import logits_of
 from model_compression.models.libraries import (
@@ -119,6 +120,11 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
             f"{name} cannot be read or fetched: {_first_line(error)}; check the name and the connection, or give a "
             "weights file that you have"
         ) from error
+    except UnpicklingError as error:  # its text advises to unpickle all the same
+        raise FileFormatError(
+            f"{name}: its weights file holds more than tensors and plain values, and is not read; where you trust it, "
+            "save the weights alone as safetensors"
+        ) from error
     except Exception as error:  # the code of others, with values that it may not expect
         given = f"options {dict(options)}" if options else "no options"
         raise UsageError(
@@ -158,4 +164,4 @@ def has_lazy(module: nn.Module) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -78,6 +78,8 @@ class RunFolder:
             raise RunFolderError(f"{self.path} is a file, not a folder; {another}")
         if self.manifest.exists() or self.metrics.exists():
             remedy = f"that run is finished; {another}"
+        elif self._is_in_use():
+            remedy = f"another process trains in it; {another}"
         elif has_state(self.path):
             remedy = f"continue that run with: {self.way_on}"
         elif self.config.exists():
@@ -97,6 +99,18 @@ class RunFolder:
             return False
         self.unlock()
         return True
+
+    def _is_in_use(self) -> bool:
+        if not (self.path / _LOCK).exists():  # to take a lock would write one, into a folder of something else
+            return False
+        try:
+            self.lock()
+        except RunFolderError:
+            return True
+        except ModelCompressionError:  # a folder that can only be read
+            return False
+        self.unlock()
+        return False
 
     @property
     def trained_on(self) -> str:

@@ -1,6 +1,7 @@
 """Networks of libraries and of one's own code: built by name, with their preprocessing, and built again from a file."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -237,6 +238,24 @@ def test_hf_model_without_a_trained_classifier_is_refused(vit):
         UsageError, match=r"no weights for classifier.bias, classifier.weight: it is no trained classif"
     ):
         load_model(f"hf:{folder}")
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_hf_weights_that_would_execute_are_refused_without_the_advice_to_do_so(vit, tmp_path):
+    folder, _ = vit
+    (folder / "model.safetensors").unlink()
+    torch.save({"w": Touch(str(tmp_path / "trace"))}, folder / "pytorch_model.bin")
+    with pytest.raises(FileFormatError, match=r"more than tensors and plain values, and is not read") as caught:
+        load_model(f"hf:{folder}")
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_own_builder_is_found_in_the_working_folder(own):

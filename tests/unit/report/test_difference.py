@@ -91,6 +91,15 @@ def test_other_images_cannot_be_compared(tmp_path):
     assert (found.on_images, found.is_significant) == (None, None)
 
 
+def test_answers_that_were_deleted_are_not_taken_for_other_images(tmp_path, capsys):
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", None)
+    (b / "predictions.safetensors").unlink()
+    assert main(["compare", str(a), str(b)]) == 0
+    text = capsys.readouterr().out
+    assert "B has no predictions.safetensors: nothing can be said of which is better" in text
+    assert "different images" not in text
+
+
 def test_seeds_on_other_images_give_no_verdict(tmp_path, capsys):
     for seed in (0, 1, 2):
         write_run(tmp_path / "a" / f"seed{seed}", seed=seed, share=0.9)

@@ -69,6 +69,8 @@ def test_run_folder_in_use_is_refused_and_free_again_afterwards(run):
     other = RunFolder(run.path)
     with pytest.raises(RunFolderError, match="is in use by another process"):
         other.lock()
+    with pytest.raises(RunFolderError, match=r"not empty: another process trains in it; choose another folder"):
+        other.create(CONFIG)
     run.unlock()
     other.lock()
     other.unlock()
