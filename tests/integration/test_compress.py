@@ -229,7 +229,7 @@ def test_a_latency_that_was_disturbed_is_marked_wherever_it_stands(tmp_path, cap
     busy = dataclasses.replace(stage(), disturbed=True)
     table = markdown([stage(), busy], 2)
     assert "| 1.000 * (disturbed) | 1.100 |" in table
-    assert table.endswith("\ndisturbed: other work on the machine slowed this down; measure again when it is idle\n")
+    assert table.endswith("\ndisturbed: other work on the machine slowed it down; measure again when idle\n")
     assert "disturbed" not in markdown([stage()], 2)
     assert "the measurement was disturbed" in broken(Budget(max_latency_ms=0.5), busy)[0]
     result = {"threads": 2, "teacher_accuracy": None, "stages": to_plain([stage(), busy]), "broken": []}

@@ -13,7 +13,7 @@ from model_compression.report.words import count, plain
 
 FILE = "stages.json"
 DISTURBED = " (disturbed)"
-NOTE = "disturbed: other work on the machine slowed this down; measure again when it is idle"
+NOTE = "disturbed: other work on the machine slowed it down; measure again when idle"
 _BLUE, _GREY = "#0072B2", "#777777"
 _BESIDE = ((-11, 9), (11, 9), (-11, -9), (11, -9), (-13, 0))  # where numbers stand: points may lie upon each other
 _ONE_ORDER = 4
