@@ -15,6 +15,7 @@ from model_compression.cli.prune import add_repair_options, repaired
 from model_compression.compress.prune import PruneConfig, prune, resume_prune, shares
 from model_compression.compress.repair import repair_config
 from model_compression.config import MethodConfig
+from model_compression.data.sources import DATASETS
 from model_compression.errors import Interrupted, RunFolderError, UsageError
 from model_compression.models import factored
 from model_compression.models.base import MODELS, Network
@@ -108,6 +109,17 @@ def test_table_of_a_pruning_begins_with_what_it_was(trained, tmp_path, capsys):
     assert print_pruned(metrics, tmp_path / "p", as_json=False) == 0
     before = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("before"))
     assert before.split()[1:] == ["100.0%", f"{own['parameters']:,}", "100.0%", f"{own['test_accuracy']:.2%}"]
+
+
+def test_accuracy_on_other_data_is_none_of_a_pruning(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(DATASETS._entries, "other", DATASETS.get("tiny"))
+    config = settings(trained, steps=1)
+    run = dataclasses.replace(config.run, data=dataclasses.replace(config.run.data, name="other"))
+    metrics = prune(dataclasses.replace(config, run=run), tmp_path / "p")
+    assert print_pruned(metrics, tmp_path / "p", as_json=False) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert lines["before"].endswith("not stated")
+    assert lines["final"].endswith(f"{metrics['final']['test_accuracy']:.2%}")
 
 
 @pytest.mark.parametrize("stop", [2, 5, 7, 19])

@@ -1,5 +1,6 @@
 """From a run to a file in fewer bits: proven, trained on where it must be, and resumed to the same bytes."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -204,3 +205,11 @@ def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, 
     assert main([*verify, "--bound", "1e-3"]) == 2
     assert "--bound has no effect on a file of int8" in capsys.readouterr().err
     assert json.loads((tmp_path / "q" / "trained" / "config.json").read_text())["epochs"] == 1
+
+
+def test_data_of_classes_of_other_names_are_said(trained, tiny, tmp_path, monkeypatch, watcher):
+    other = [dataclasses.replace(one, class_names=("a", "b", "x"), digest="") for one in tiny.data()]
+    monkeypatch.setattr("model_compression.compress.quantize.load_data", lambda *_: other)
+    seen = watcher()
+    quantize(settings(trained, to="half"), tmp_path / "q", seen)
+    assert [line for line in seen.messages if "its class 2 is 'c', the data's 'x'" in line]

@@ -102,16 +102,22 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
 
 
 def _before_pruning(folder: Path) -> dict[str, Any]:
-    """What a pruning in ``folder`` began with, as its file states it."""
+    """What a pruning in ``folder`` began with, as its file states it; without figures of other data."""
     from model_compression.compress.prune import FILE, PruneConfig
+    from model_compression.compress.repair import states_figures_of
     from model_compression.compress.stages import read
     from model_compression.config import located
     from model_compression.models.sparse import density_of
     from model_compression.models.weights import find_weights, read_model
+    from model_compression.train.relative_paths import anchored
 
-    network = read_model(find_weights(located(read(PruneConfig, folder / FILE).model, folder)))
+    config = read(PruneConfig, folder / FILE)
+    model = located(config.model, folder)
+    network = read_model(find_weights(model))
     count = sum(parameter.numel() for parameter in network.parameters())
     figures = {name: value for name, value in network.facts.items() if name not in ("class_names", "image_shape")}
+    if not states_figures_of(model, anchored(config.run, folder).data):
+        figures = {}
     return {**figures, "share": 1.0, "parameters": count, "density": density_of(network)}
 
 

@@ -35,7 +35,7 @@ from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
 from model_compression.registry import unknown_name
 from model_compression.teachers.fingerprint import digest_of
-from model_compression.train.checks import check_classes
+from model_compression.train.checks import check_classes, other_classes
 from model_compression.train.observer import Observer, Silent
 from model_compression.train.run_folder import RunFolder
 from model_compression.train.runs import finish_run
@@ -135,6 +135,8 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
     network = read_model(find_weights(config.model))
     _, test = load_data(config.run.data, observer.message)
     check_classes("model", network, test, has_size_option=False)
+    for line in other_classes(network, test):
+        observer.message(line)
     check_weight_bits(network, CALIBRATED.get(config.to, 8))
 
 

@@ -48,6 +48,18 @@ def repair_config(model: str) -> TrainConfig:
     return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None)
 
 
+def states_figures_of(model: str, data: DataConfig) -> bool:
+    """Whether the accuracy that ``model`` states is one on the images of ``data``."""
+    own, other = ((_place(one.name), one.image_size, one.validation) for one in (repair_config(model).data, data))
+    return own == other
+
+
+def _place(data: str) -> str:
+    """The name of a data set, with a folder's as a whole path, whichever folder it is seen from."""
+    path = user_path(data.partition(":")[2])
+    return str(path.resolve()) if ":" in data and path.exists() else data
+
+
 def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
     """``config`` without the smoothing of labels that its method, other than the run's maybe, gives no weight."""
     assert config.method is not None
