@@ -222,7 +222,7 @@ def _is_repeated(action: argparse.Action) -> bool:
 
 
 def _with_positional(base: list[str], command: str, action: argparse.Action, value: str) -> list[str]:
-    """``base`` with ``value`` in the place of a positional, which come before all options there."""
+    """``base`` with ``value`` instead of a positional; positionals come before all options there."""
     names = [one for one in parser_of(command)._actions if not one.option_strings]
     place = next((number for number, one in enumerate(names) if one.dest == action.dest), None)
     if place is None or command == "cache":

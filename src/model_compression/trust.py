@@ -73,7 +73,7 @@ def command(words: Sequence[str], *, trusts_all: bool = False) -> Iterator[None]
     """Inside, only the names in ``words``, which the user typed, are followed, and those of sealed files."""
     global _state
     before = _state
-    # A shell may have put the names of files in the place of a *, and those are not typed.
+    # A shell may have replaced a * by file names, which nobody typed.
     typed = names_in([word for word in words if not _is_path(word)])
     _state = _State(is_command=True, trusts_all=trusts_all, own=typed)
     try:

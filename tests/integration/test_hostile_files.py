@@ -1,6 +1,6 @@
 """Nothing in a file runs: every kind of file that a command reads, in every command, with a payload that leaves traces.
 
-And code of one's own still works through every door: named in the command, in a run of one's own, with --trust.
+Your own code still works through every door: named in the command, in your own run, with --trust.
 """
 
 import json

@@ -72,7 +72,7 @@ class RunFiles:
 def find_runs(paths: Sequence[str | Path], leave_out: Callable[[str], None] | None = None) -> list[RunFiles]:
     """The runs in the folders that `run_places` finds, each once.
 
-    ``leave_out`` is told of each run that is damaged or was changed, with the reason, and the others are returned.
+    Damaged or changed runs are passed to ``leave_out`` with the reason; the others are returned.
     Raises what `run_places` does, and FileFormatError for the first such run without ``leave_out``, or where no other
     is left.
     """

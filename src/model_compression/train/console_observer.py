@@ -54,7 +54,7 @@ class ConsoleObserver:
             self.progress.stop()
 
     def message(self, text: str) -> None:
-        """A line of its own, once: what is so of the data is found again by each of several runs."""
+        """Prints a line once: every run repeats the data warnings."""
         if text not in self._messages:
             self._messages.add(text)
             self._line(text)

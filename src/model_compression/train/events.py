@@ -16,7 +16,7 @@ class EventLog:
     """The log in ``path``, which is to hold the lines of the first ``count`` epochs.
 
     ``saved`` are these lines as the state has them, None for a state of before they were kept in it: then what is whole
-    in the file stays, and ``report`` is told of what is not.
+    in the file stays, and ``report`` gets a line about the rest.
     """
 
     def __init__(
