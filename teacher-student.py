@@ -1,3 +1,3 @@
-from model_compression.cli.classic import main
+from model_compression.classic.command import main
 
 raise SystemExit(main())

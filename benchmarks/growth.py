@@ -17,10 +17,10 @@ from benchmarks.record import line, surroundings, write
 from benchmarks.speed import measure
 from benchmarks.ways import Job
 from model_compression import load_cifar10, load_model
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
-from model_compression.teachers.live import LiveTeacher
-from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
-from model_compression.train.teachers import cached_teacher
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.device import choose_device, choose_precision, keep_freed_memory
+from model_compression.distillation.teachers.live import LiveTeacher
+from model_compression.engine.teachers import cached_teacher
 
 BATCHES = (64, 128, 256, 512, 1024, 2048, 4096)
 FILLS = ((5_000, 1), (10_000, 1), (20_000, 1), (5_000, 2), (5_000, 4))  # images, views

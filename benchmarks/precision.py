@@ -22,18 +22,18 @@ import numpy as np
 import torch
 
 from benchmarks.record import line, surroundings, write
-from model_compression.config import ModelConfig, OptimConfig, TrainConfig
-from model_compression.data.dataset import Dataset
-from model_compression.train.device import (
+from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.device import (
     PRECISIONS,
     choose_device,
     choose_precision,
     keep_freed_memory,
     precision_name,
 )
-from model_compression.train.measured_precision import candidates, fastest_precision
-from model_compression.train.networks import load_student
-from model_compression.train.trainer import Trainer
+from model_compression.data.dataset import Dataset
+from model_compression.engine.measured_precision import candidates, fastest_precision
+from model_compression.engine.networks import load_student
+from model_compression.engine.trainer import Trainer
 
 FOLDER = Path("results/precision")
 GOAL = 1.03  # times as long as the best

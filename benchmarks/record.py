@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model_compression.files import write_atomically
+from model_compression.core.files import write_atomically
 
 FOLDER = Path("results/benchmarks")
 _PACKAGES = ("torch", "torchvision", "torchdistill", "numpy", "safetensors")

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from benchmarks.record import line, surroundings
-from model_compression.compress.pipeline import Budget, CompressConfig, compress, resume_compress
-from model_compression.config import ModelConfig, OptimConfig
-from model_compression.files import write_atomically, write_json
-from model_compression.recipes import RECIPES
-from model_compression.report.statistics import summarise
-from model_compression.train.console_observer import ConsoleObserver
+from model_compression.compression.pipeline import Budget, CompressConfig, compress, resume_compress
+from model_compression.core.config import ModelConfig, OptimConfig
+from model_compression.core.files import write_atomically, write_json
+from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.experiments.recipes import RECIPES
+from model_compression.reports.statistics import summarise
 
 FOLDER, RUNS = Path("results/small-students"), Path("runs/small-students")
 

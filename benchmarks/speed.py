@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.record import line, surroundings, write
 from benchmarks.ways import Job
 from model_compression import create_model
-from model_compression.train.device import choose_device
+from model_compression.core.device import choose_device
 
 WAYS = ("historic", "torchdistill", "torchdistill_bf16", "live", "cached", "bare", "peak")
 EPOCH = 50_000

@@ -15,9 +15,9 @@ from typing import Any
 
 from benchmarks.record import line, surroundings, write
 from model_compression import start_run
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
-from model_compression.train.device import choose_device
-from model_compression.train.teachers import num_views
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.device import choose_device
+from model_compression.engine.teachers import num_views
 
 TEACHER = "whitening-cnn-small-cifar10"  # answers twice as fast as nin-cifar10, and is right more often
 _ADAMW = OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle")

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression import create_model, load_cifar10, load_model
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
-from model_compression.models.base import placed
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.device import choose_device, choose_precision, keep_freed_memory
+from model_compression.distillation.teachers.live import LiveTeacher
+from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.teachers import cached_teacher
+from model_compression.engine.trainer import Trainer
+from model_compression.models.copies import placed
 from model_compression.models.preprocessing import CIFAR10_MEAN, CIFAR10_STD
-from model_compression.teachers.live import LiveTeacher
-from model_compression.train.console_observer import ConsoleObserver
-from model_compression.train.device import choose_device, choose_precision, keep_freed_memory
-from model_compression.train.teachers import cached_teacher
-from model_compression.train.trainer import Trainer
 
 TEMPERATURE, LABEL_WEIGHT = 4.0, 0.9  # of torchdistill's example; ours computes the same sum
 

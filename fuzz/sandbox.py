@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model_compression.compress import budget, measure
+from model_compression.compression import budget, measure
 
 CHEAP = [
     "--data",

@@ -102,10 +102,10 @@ CONFIGS: dict[str, dict[str, str]] = {
 }
 _IMPORTS = (
     "from pathlib import Path; import numpy as np; import torch; import model_compression as mc; "
-    "from model_compression.compress.pipeline import Budget, CompressConfig; "
-    "from model_compression.compress.prune import PruneConfig; "
-    "from model_compression.compress.quantize import QuantizeConfig; "
-    "from model_compression.config import from_json, to_json; "
+    "from model_compression.compression.pipeline import Budget, CompressConfig; "
+    "from model_compression.compression.prune import PruneConfig; "
+    "from model_compression.compression.quantize import QuantizeConfig; "
+    "from model_compression.core.config import from_json, to_json; "
 )
 
 

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from model_compression.config import ModelConfig, TrainConfig, from_json, to_json
+from model_compression.classic.caffe_layers import CaffeLayer
+from model_compression.classic.caffemodel import message_classes, read_blob, read_caffemodel
+from model_compression.classic.npy import read_npy, read_plain_npy, write_npy
+from model_compression.core.checksummed import seal, unseal
+from model_compression.core.config import ModelConfig, TrainConfig, from_json, to_json
+from model_compression.core.errors import ModelCompressionError
 from model_compression.data.cifar10_own import batch_from_pickle
 from model_compression.data.tar_members import read_members
-from model_compression.errors import ModelCompressionError
-from model_compression.importers.caffemodel import message_classes, read_blob, read_caffemodel
-from model_compression.importers.layers import CaffeLayer
-from model_compression.importers.npy import read_npy, read_plain_npy, write_npy
+from model_compression.distillation.teachers.store import AnswerStore
 from model_compression.models import create_model
 from model_compression.models.weights import read_header, read_model, save_weights
-from model_compression.sealed import seal, unseal
-from model_compression.teachers.store import AnswerStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def keys() -> list[str]:
     """Names of the options of all networks and methods here, and some of none."""
     import inspect
 
-    from model_compression.methods import METHODS
+    from model_compression.distillation.methods import METHODS
     from model_compression.models import MODELS
 
     found = {"", "x", "pretrained", "kd.temperature", "at.", "name"}

@@ -40,7 +40,7 @@ def _not_the_users_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     """Each test finds no teacher answers but its own, and trusts no file but those that it wrote itself."""
-    from model_compression import trust
+    from model_compression.core import trust
 
     number = next(_TESTS)
     folder = tmp_path_factory.getbasetemp() / f"cache-{number}"  # made by the one who writes there
@@ -131,9 +131,10 @@ def tiny(tmp_path_factory):
 
     ``data`` makes the sets, ``teacher`` is a weights file, ``config`` makes a TrainConfig of 3 epochs of 5 steps.
     """
-    from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
     from model_compression.data.sources import DATASETS
-    from model_compression.models.base import MODELS, create_model
+    from model_compression.models.base import MODELS
+    from model_compression.models.create import create_model
     from model_compression.models.weights import save_weights
 
     def config(method=None, *, data=(), optim=(), **options):

@@ -10,38 +10,38 @@ from typing import TYPE_CHECKING, Any
 from model_compression._version import __version__
 
 if TYPE_CHECKING:
-    from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+    from model_compression.api.distill import distill
+    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+    from model_compression.core.errors import Interrupted, ModelCompressionError
+    from model_compression.core.outputs import Outputs
     from model_compression.data.cifar10 import load_cifar10
-    from model_compression.errors import Interrupted, ModelCompressionError
-    from model_compression.methods import create as create_method
+    from model_compression.distillation.methods import create as create_method
+    from model_compression.engine.runs import resume_run, start_run
+    from model_compression.experiments.schemes import SchemeConfig, resume_scheme, run_scheme
     from model_compression.models import create_model
     from model_compression.models.features import Tapped
     from model_compression.models.weights import load_model
-    from model_compression.outputs import Outputs
-    from model_compression.train.distill import distill
-    from model_compression.train.runs import resume_run, start_run
-    from model_compression.train.schemes import SchemeConfig, resume_scheme, run_scheme
 
 _HOMES = {
-    "DataConfig": "config",
-    "Interrupted": "errors",
-    "MethodConfig": "config",
-    "ModelCompressionError": "errors",
-    "ModelConfig": "config",
-    "OptimConfig": "config",
-    "Outputs": "outputs",
-    "SchemeConfig": "train.schemes",
+    "DataConfig": "core.config",
+    "Interrupted": "core.errors",
+    "MethodConfig": "core.config",
+    "ModelCompressionError": "core.errors",
+    "ModelConfig": "core.config",
+    "OptimConfig": "core.config",
+    "Outputs": "core.outputs",
+    "SchemeConfig": "experiments.schemes",
     "Tapped": "models.features",
-    "TrainConfig": "config",
-    "create_method": "methods:create",
+    "TrainConfig": "core.config",
+    "create_method": "distillation.methods:create",
     "create_model": "models",
-    "distill": "train.distill",
+    "distill": "api.distill",
     "load_cifar10": "data.cifar10",
     "load_model": "models.weights",
-    "resume_run": "train.runs",
-    "resume_scheme": "train.schemes",
-    "run_scheme": "train.schemes",
-    "start_run": "train.runs",
+    "resume_run": "engine.runs",
+    "resume_scheme": "experiments.schemes",
+    "run_scheme": "experiments.schemes",
+    "start_run": "engine.runs",
 }
 
 __all__ = [

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from model_compression.data.dataset import Dataset
-from model_compression.export.classify import classify
-from model_compression.export.fewer_bits import to_int8
-from model_compression.export.runtimes import open_file
-from model_compression.export.write import Encoding, export, logits_on
+from model_compression.exporting.classify import classify
+from model_compression.exporting.fewer_bits import to_int8
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.write import Encoding, export, logits_on
 from model_compression.models.weights import load_model
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"

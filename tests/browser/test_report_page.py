@@ -3,8 +3,8 @@
 import pytest
 from written_runs import measured, write_compression, write_run
 
-from model_compression.report.contents import make_report
-from model_compression.report.html import to_html
+from model_compression.reports.contents import make_report
+from model_compression.reports.html import to_html
 
 # Of every piece of text, what of it lies outside of the window, or is hidden by the box that it is in.
 CUT_TEXT = """() => {

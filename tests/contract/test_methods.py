@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model_compression.config import MethodConfig, ModelConfig, TrainConfig
-from model_compression.errors import UsageError
-from model_compression.methods import METHODS, Context, Method, create
-from model_compression.outputs import Outputs
-from model_compression.train.objective import Objective
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.errors import UsageError
+from model_compression.core.outputs import Outputs
+from model_compression.distillation.methods import METHODS, Context, Method, create
+from model_compression.distillation.objective import Objective
 
 NAMES = pytest.mark.parametrize("name", METHODS.names())
 NUM_CLASSES, NUM_SAMPLES = 10, 50

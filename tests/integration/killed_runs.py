@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from model_compression.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import RunFolderError
+from model_compression.core.manifest import check_manifest
 from model_compression.data.sources import DATASETS
-from model_compression.errors import RunFolderError
-from model_compression.manifest import check_manifest
+from model_compression.engine import runs
+from model_compression.engine.runs import resume_run, start_run
 from model_compression.models.base import MODELS
-from model_compression.train import runs
-from model_compression.train.runs import resume_run, start_run
 
 CALLS = ("fsync", "replace")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import ModelCompressionError
 from model_compression.data.synthetic import load_synthetic
-from model_compression.errors import ModelCompressionError
+from model_compression.engine.observer import Silent
+from model_compression.engine.runs import start_run
+from model_compression.engine.setup import Parts
 from model_compression.models import create_model
 from model_compression.models.weights import save_weights
-from model_compression.train.observer import Silent
-from model_compression.train.prepared import Parts
-from model_compression.train.runs import start_run
 
 
 class Limiting(Silent):

@@ -5,10 +5,10 @@ import json
 import pytest
 from safetensors.torch import load
 
-from model_compression.config import ModelConfig
-from model_compression.errors import Interrupted, NumericalError, UsageError
-from model_compression.train.checkpoint import load_state
-from model_compression.train.runs import resume_run, start_run
+from model_compression.core.config import ModelConfig
+from model_compression.core.errors import Interrupted, NumericalError, UsageError
+from model_compression.engine.checkpoint import load_state
+from model_compression.engine.runs import resume_run, start_run
 
 SGD = {"optimizer": "sgd", "momentum": 0.0}
 

@@ -11,11 +11,11 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
-from model_compression.errors import Interrupted, UsageError, WeightsMismatchError
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import Interrupted, UsageError, WeightsMismatchError
+from model_compression.engine.runs import resume_run, start_run
 from model_compression.models.external import External
 from model_compression.models.weights import load_model, read_header
-from model_compression.train.runs import resume_run, start_run
 
 NETS = """
 from torch import nn

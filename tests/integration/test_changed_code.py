@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from model_compression.config import MethodConfig
-from model_compression.errors import Interrupted
-from model_compression.own_modules import digests_of_own_code
-from model_compression.train.checkpoint import load_state
-from model_compression.train.runs import resume_run, start_run
+from model_compression.core.config import MethodConfig
+from model_compression.core.errors import Interrupted
+from model_compression.core.user_code import digests_of_own_code
+from model_compression.engine.checkpoint import load_state
+from model_compression.engine.runs import resume_run, start_run
 
 METHOD = """
-from model_compression.methods.base import METHODS, Method, logit_pair
+from model_compression.distillation.methods.base import METHODS, Method, logit_pair
 
 @METHODS.register("edited")
 class Edited(Method):
@@ -32,7 +32,7 @@ class Edited(Method):
 @pytest.fixture
 def method(tmp_path, monkeypatch):
     """The name of a method in a file edited_losses.py of the working folder."""
-    from model_compression.methods.base import METHODS
+    from model_compression.distillation.methods.base import METHODS
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "edited_losses.py").write_text(METHOD)

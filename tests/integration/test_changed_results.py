@@ -6,15 +6,15 @@ import shutil
 import pytest
 
 from model_compression.cli.main import main
+from model_compression.core.errors import FileFormatError, Interrupted, RunFolderError
+from model_compression.core.manifest import FILE as MANIFEST
+from model_compression.core.manifest import check_manifest
 from model_compression.data.sources import DATASETS
-from model_compression.errors import FileFormatError, Interrupted, RunFolderError
-from model_compression.manifest import FILE as MANIFEST
-from model_compression.manifest import check_manifest
-from model_compression.report.run_files import read_run
-from model_compression.report.run_states import run_states
-from model_compression.train import runs, trackers
-from model_compression.train.run_folder import RunFolder
-from model_compression.train.runs import finish_run, resume_run, start_run
+from model_compression.engine import runs, trackers
+from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.runs import finish_run, resume_run, start_run
+from model_compression.reports.run_files import read_run
+from model_compression.reports.run_states import run_states
 
 RESULTS = ("config.json", "environment.json", "events.jsonl", "metrics.json", "predictions.safetensors",
            "student.safetensors", "timing.jsonl")  # fmt: skip

@@ -9,16 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_compression.cli import classic
-from model_compression.config import DataConfig, from_json
+from model_compression.classic import command as classic
+from model_compression.core.config import DataConfig, from_json
+from model_compression.core.device import choose_device, choose_precision
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
+from model_compression.engine import runs
+from model_compression.engine.roles import Progress
 from model_compression.models import create_model
+from model_compression.models.prediction import predict
 from model_compression.models.weights import read_model, save_weights
-from model_compression.train import runs
-from model_compression.train.device import choose_device, choose_precision
-from model_compression.train.evaluate import predict
-from model_compression.train.roles import Progress
 
 DATA = DataConfig(name="few")
 EPOCH_LINE = re.compile(
@@ -90,7 +90,7 @@ def test_train_cost_is_the_sum_of_batch_means(place, capsys):
 
 
 def test_observer_counts_a_small_last_batch_like_the_others(tmp_path, capsys):
-    from model_compression.cli.classic_tasks import ClassicObserver
+    from model_compression.classic.tasks import ClassicObserver
 
     observer = ClassicObserver(tmp_path)
     observer._iterations = 2

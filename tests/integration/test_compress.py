@@ -13,17 +13,17 @@ from torch import nn
 
 from model_compression.cli.compression_reports import print_compressed
 from model_compression.cli.main import main
-from model_compression.compress import pipeline
-from model_compression.compress.pipeline import Budget, CompressConfig, broken, compress, resume_compress
-from model_compression.config import ModelConfig, to_json
-from model_compression.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
-from model_compression.export.runtimes import open_file
-from model_compression.export.verify import Verification
+from model_compression.compression import pipeline
+from model_compression.compression.pipeline import Budget, CompressConfig, broken, compress, resume_compress
+from model_compression.core.config import ModelConfig, to_json
+from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.verify import Verification
 from model_compression.models.base import MODELS, Network
-from model_compression.report.compression_stages import Stage, front, markdown, plot, read_compression, to_plain
-from model_compression.report.contents import make_report
-from model_compression.report.html import to_html
-from model_compression.report.page_parts import SPACE, tiles
+from model_compression.reports.compression_stages import Stage, front, markdown, plot, read_compression, to_plain
+from model_compression.reports.contents import make_report
+from model_compression.reports.html import to_html
+from model_compression.reports.page_parts import SPACE, tiles
 
 
 def wide(num_classes=3):

@@ -15,10 +15,10 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.config import ModelConfig, OptimConfig, TrainConfig, from_json
-from model_compression.errors import Interrupted, NumericalError, RunFolderError, UsageError, WeightsMismatchError
+from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig, from_json
+from model_compression.core.errors import Interrupted, NumericalError, RunFolderError, UsageError, WeightsMismatchError
+from model_compression.engine.runs import start_run
 from model_compression.models.weights import read_header, read_model, save_weights
-from model_compression.train.runs import start_run
 
 CONFIG = TrainConfig(
     student=ModelConfig(name="x"),

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import nn
 
 from model_compression.cli.main import main
+from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError
 from model_compression.data.dataset import Dataset
-from model_compression.errors import FileFormatError, ModelCompressionError, UsageError
-from model_compression.export.runtimes import open_file
-from model_compression.export.verify import verify
-from model_compression.export.write import Deployed, export
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.verify import verify
+from model_compression.exporting.write import Deployed, export
 from model_compression.models import Preprocessing
 from model_compression.models.base import Network
 

@@ -12,21 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_compression.errors import FileFormatError, Interrupted, ModelCompressionError
-from model_compression.models.own_weights import own_tensors
+from model_compression.core.checksummed import unseal
+from model_compression.core.errors import FileFormatError, Interrupted, ModelCompressionError
+from model_compression.distillation.teachers.store import AnswerStore
+from model_compression.engine.checkpoint import load_state, previous
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.models.foreign_weights import own_tensors
 from model_compression.models.weights import read_model
-from model_compression.sealed import unseal
-from model_compression.teachers.store import AnswerStore
-from model_compression.train.checkpoint import load_state, previous
-from model_compression.train.runs import resume_run, start_run
 
 AS_NOBODY = """
 import os, sys, torch
 from pathlib import Path
-from model_compression.config import DataConfig, ModelConfig, TrainConfig
-from model_compression.errors import ModelCompressionError
-from model_compression.train.observer import Silent
-from model_compression.train.runs import check_run, start_run
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.errors import ModelCompressionError
+from model_compression.engine.observer import Silent
+from model_compression.engine.runs import check_run, start_run
 
 class Stepping(Silent):
     def stepped(self, progress):

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
-from model_compression.errors import Interrupted, UsageError
-from model_compression.methods import METHODS
-from model_compression.methods.base import Method, embedding_pair, feature_pairs, pair_shapes, to_smaller
-from model_compression.methods.feature.ofd import gaussian_margin
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.errors import Interrupted, UsageError
+from model_compression.distillation.methods import METHODS
+from model_compression.distillation.methods.base import Method, embedding_pair, feature_pairs, pair_shapes, to_smaller
+from model_compression.distillation.methods.feature.ofd import gaussian_margin
+from model_compression.engine.events import read_events
+from model_compression.engine.observer import Silent
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.setup import Parts, Prepared
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
-from model_compression.train.events import read_events
-from model_compression.train.observer import Silent
-from model_compression.train.prepared import Parts, Prepared
-from model_compression.train.runs import resume_run, start_run
 
 
 class Toy(Method):
@@ -99,7 +99,7 @@ def test_named_pairs_are_used_and_wrong_ones_are_errors(tiny, tmp_path, watcher)
 
 def test_method_that_wants_few_pairs_is_given_the_last(tiny, tmp_path, watcher, monkeypatch):
     stages = [("conv1", "conv1"), ("drop1", "pool")]
-    monkeypatch.setattr("model_compression.train.taps.choose_pairs", lambda student, teacher: stages)
+    monkeypatch.setattr("model_compression.distillation.taps.choose_pairs", lambda student, teacher: stages)
     for wanted, said in ((None, "conv1 = conv1, drop1 = pool, the"), (1, "teacher: drop1 = pool, the")):
         monkeypatch.setattr(Toy, "default_pairs", wanted)
         seen = watcher()

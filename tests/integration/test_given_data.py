@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.data.dataset import Dataset
-from model_compression.errors import ModelCompressionError, UsageError
+from model_compression.engine.runs import start_run
 from model_compression.models.weights import read_header
-from model_compression.train.runs import start_run
 
 CONFIG = TrainConfig(
     student=ModelConfig(name="x"), batch_size=5, precision="fp32", device="cpu", optim=OptimConfig(lr=1e-2)

@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model_compression import trust
-from model_compression.cli.isolated_runs import RunError, run_isolated
 from model_compression.cli.main import COMMANDS, main
-from model_compression.config import DataConfig, ModelConfig, TrainConfig, from_dict, to_dict, to_json
-from model_compression.methods.base import METHODS
+from model_compression.core import trust
+from model_compression.core.checksummed import seal
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, from_dict, to_dict, to_json
+from model_compression.distillation.methods.base import METHODS
+from model_compression.engine.runs import check_run
+from model_compression.experiments.processes import RunError, run_isolated
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import FORMAT
-from model_compression.sealed import seal
-from model_compression.train.runs import check_run
 
 PAYLOAD = """
 from pathlib import Path
@@ -193,7 +193,7 @@ def here(written, tmp_path, monkeypatch):
             check_run(config)
         raise RunError("enough")
 
-    monkeypatch.setattr("model_compression.cli.comparison_runs.run_isolated", prepared)
+    monkeypatch.setattr("model_compression.experiments.comparison.run_isolated", prepared)
     return tmp_path, [*written[1], "hub:user/repo"]
 
 
@@ -228,7 +228,7 @@ def test_no_file_runs_code(command, few, here, capsys):
 
 OWN = """
 from torch import nn
-from model_compression.methods.base import METHODS, Method, logit_pair
+from model_compression.distillation.methods.base import METHODS, Method, logit_pair
 
 def small(num_classes=3):
     layers = [nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 12, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]

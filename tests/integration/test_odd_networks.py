@@ -17,18 +17,18 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.compress.channels import cost_of
-from model_compression.compress.groups import smallest
-from model_compression.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.compression.channels import cost_of
+from model_compression.compression.groups import smallest
+from model_compression.core.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import Interrupted, UsageError, WeightsMismatchError
 from model_compression.data.dataset import hold_out
-from model_compression.errors import Interrupted, UsageError, WeightsMismatchError
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.teachers import load_data
 from model_compression.models.external import has_lazy
 from model_compression.models.factored import as_factored
+from model_compression.models.prediction import predict
 from model_compression.models.quantization_aware import rounded_weight
 from model_compression.models.weights import built, load_model, save_weights
-from model_compression.train.evaluate import predict
-from model_compression.train.runs import resume_run, start_run
-from model_compression.train.teachers import load_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*torch.ao.quantization", "ignore:.*weight_norm")
 CONFIG = TrainConfig(

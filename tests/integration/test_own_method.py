@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from model_compression.cli.main import main
-from model_compression.config import MethodConfig
-from model_compression.errors import Interrupted, UsageError
-from model_compression.methods.base import METHODS
-from model_compression.train.runs import resume_run, start_run
+from model_compression.core.config import MethodConfig
+from model_compression.core.errors import Interrupted, UsageError
+from model_compression.distillation.methods.base import METHODS
+from model_compression.engine.runs import resume_run, start_run
 
 SQUARES = """
-from model_compression.methods.base import METHODS, Method, logit_pair
+from model_compression.distillation.methods.base import METHODS, Method, logit_pair
 
 @METHODS.register("squares")
 class Squares(Method):

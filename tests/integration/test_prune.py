@@ -12,16 +12,16 @@ from torch import nn
 from model_compression.cli.compression_reports import print_pruned
 from model_compression.cli.main import main
 from model_compression.cli.prune import add_repair_options, repaired
-from model_compression.compress.prune import PruneConfig, prune, resume_prune, shares
-from model_compression.compress.repair import repair_config
-from model_compression.config import MethodConfig
+from model_compression.compression.prune import PruneConfig, prune, resume_prune, shares
+from model_compression.compression.repair import repair_config
+from model_compression.core.config import MethodConfig
+from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.data.sources import DATASETS
-from model_compression.errors import Interrupted, RunFolderError, UsageError
+from model_compression.engine.runs import start_run
 from model_compression.models import factored
 from model_compression.models.base import MODELS, Network
 from model_compression.models.sparse import density_of
 from model_compression.models.weights import find_weights, read_model
-from model_compression.train.runs import start_run
 
 
 def wide(num_classes=3):
@@ -38,7 +38,7 @@ def wide(num_classes=3):
 @pytest.fixture
 def trained(tiny, tmp_path, monkeypatch):
     """A run of "wide" that the tiny teacher taught."""
-    from model_compression.config import ModelConfig
+    from model_compression.core.config import ModelConfig
 
     monkeypatch.setitem(MODELS._entries, "wide", wide)
     start_run(tiny.config("kd", student=ModelConfig(name="wide"), ema=0.5), tmp_path / "trained")
@@ -187,7 +187,7 @@ def test_data_of_other_classes_are_not_blamed_on_the_student(trained, tiny, tmp_
         dataclasses.replace(one, name="two", labels=one.labels % 2, class_names=("a", "b"), digest="")
         for one in tiny.data()
     ]
-    monkeypatch.setattr("model_compression.compress.prune.load_data", lambda *_: two)
+    monkeypatch.setattr("model_compression.compression.prune.load_data", lambda *_: two)
     with pytest.raises(
         UsageError, match=r"the model answers with 3 classes, but the data \(two\) have 2; choose another model or an"
     ):

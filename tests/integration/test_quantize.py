@@ -10,15 +10,15 @@ import pytest
 from torch import nn
 
 from model_compression.cli.main import main
-from model_compression.compress.quantize import QuantizeConfig, quantize, resume_quantize
-from model_compression.compress.repair import repair_config
-from model_compression.config import ModelConfig
-from model_compression.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
-from model_compression.export.runtimes import open_file
-from model_compression.export.verify import Verification
+from model_compression.compression.quantize import QuantizeConfig, quantize, resume_quantize
+from model_compression.compression.repair import repair_config
+from model_compression.core.config import ModelConfig
+from model_compression.core.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
+from model_compression.engine.runs import start_run
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.verify import Verification
 from model_compression.models.base import MODELS, Network
 from model_compression.models.weights import read_model
-from model_compression.train.runs import start_run
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_options_of_int8_are_refused_for_what_does_without(tmp_path, capsys, to,
 
 
 def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, capsys, monkeypatch):
-    from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.engine.console_observer import ConsoleObserver
 
     stepped = ConsoleObserver.stepped
 
@@ -209,7 +209,7 @@ def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, 
 
 def test_data_of_classes_of_other_names_are_said(trained, tiny, tmp_path, monkeypatch, watcher):
     other = [dataclasses.replace(one, class_names=("a", "b", "x"), digest="") for one in tiny.data()]
-    monkeypatch.setattr("model_compression.compress.quantize.load_data", lambda *_: other)
+    monkeypatch.setattr("model_compression.compression.quantize.load_data", lambda *_: other)
     seen = watcher()
     quantize(settings(trained, to="half"), tmp_path / "q", seen)
     assert [line for line in seen.messages if "its class 2 is 'c', the data's 'x'" in line]

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from model_compression.cli.main import main
-from model_compression.errors import Interrupted
-from model_compression.report.contents import make_report
-from model_compression.train.runs import start_run
-from model_compression.train.schemes import SchemeConfig, run_scheme
+from model_compression.core.errors import Interrupted
+from model_compression.engine.runs import start_run
+from model_compression.experiments.schemes import SchemeConfig, run_scheme
+from model_compression.reports.contents import make_report
 
 
 def test_report_has_the_figures_of_training(tiny, tmp_path, capsys):

@@ -73,7 +73,7 @@ def test_demo_shows_both_students_and_again_without_training(
 def test_interrupted_demo_says_what_its_help_says(
     tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.engine.console_observer import ConsoleObserver
 
     command = ["demo", "--data", "synthetic", "--teacher", teacher, "--epochs", "2", "--out", str(tmp_path / "demo")]
     with monkeypatch.context() as patch:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from model_compression.config import MethodConfig, ModelConfig
+from model_compression.core.config import MethodConfig, ModelConfig
+from model_compression.core.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
-from model_compression.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
-from model_compression.teachers import cache
-from model_compression.train.checkpoint import State, load_state, previous, save_state
-from model_compression.train.runs import resume_run, start_run
+from model_compression.distillation.teachers import cache
+from model_compression.engine.checkpoint import State, load_state, previous, save_state
+from model_compression.engine.runs import resume_run, start_run
 
 FLIP = {"augmentation": "flip_shift"}
 SGD = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-3, "bias_lr_scale": 4.0, "schedule": "one_cycle"}

@@ -9,15 +9,16 @@ import signal
 import pytest
 import torch
 
-from model_compression.config import ModelConfig, located
-from model_compression.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
+from model_compression.core.config import ModelConfig, located
+from model_compression.core.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
+from model_compression.engine import runs
+from model_compression.engine.mutual import METHOD
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.experiments import schemes
+from model_compression.experiments.schemes import SchemeConfig, is_scheme, resume_scheme, run_scheme, stages_of
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
-from model_compression.report.run_files import read_run
-from model_compression.train import runs, schemes
-from model_compression.train.mutual import METHOD
-from model_compression.train.runs import resume_run, start_run
-from model_compression.train.schemes import SchemeConfig, is_scheme, resume_scheme, run_scheme, stages_of
+from model_compression.reports.run_files import read_run
 
 FILES = ("student.safetensors", "predictions.safetensors", "events.jsonl")
 FLIP = {"augmentation": "flip_shift"}

@@ -8,11 +8,12 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.config import MethodConfig, ModelConfig
-from model_compression.errors import Interrupted, UsageError
+from model_compression.core.config import MethodConfig, ModelConfig
+from model_compression.core.errors import Interrupted, UsageError
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.models.prediction import predict
 from model_compression.models.weights import read_model, save_weights
-from model_compression.train.evaluate import figures, predict
-from model_compression.train.runs import resume_run, start_run
+from model_compression.tasks.classification_metrics import figures
 
 
 def test_what_is_measured_is_what_is_saved_and_built_again(tiny, tmp_path, watcher):

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from model_compression.cli.main import main
-from model_compression.config import ModelConfig
+from model_compression.core.config import ModelConfig
+from model_compression.core.errors import Interrupted, RunFolderError
 from model_compression.data import folder
-from model_compression.errors import Interrupted, RunFolderError
-from model_compression.train.runs import fill_cache, resume_run, start_run
+from model_compression.engine.runs import fill_cache, resume_run, start_run
 
 FILES = ("student.safetensors", "predictions.safetensors", "events.jsonl")
 
@@ -85,7 +85,9 @@ def test_large_folder_is_not_decoded_before_training_but_for_a_sample(config, tm
     original = folder.FolderImages.decode
     monkeypatch.setattr(folder.FolderImages, "decode", lambda s, n: decoded.add(s.files[n]) or original(s, n))
     monkeypatch.setattr("model_compression.data.lazy.evenly", lambda count: np.arange(5))  # of 24 files
-    monkeypatch.setattr("model_compression.train.runs._train", lambda *rest: before_training.append(len(decoded)) or {})
+    monkeypatch.setattr(
+        "model_compression.engine.runs._train", lambda *rest: before_training.append(len(decoded)) or {}
+    )
     start_run(config(data={"resident": "off", "workers": 0}), tmp_path / "run")
     assert 5 <= before_training[0] <= 15  # the sample, what networks are tried on, and the 5 of the test
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pytest
 
-from model_compression.errors import Interrupted, MissingExtraError, UsageError
-from model_compression.train import trackers
-from model_compression.train.runs import resume_run, start_run
+from model_compression.core.errors import Interrupted, MissingExtraError, UsageError
+from model_compression.engine import trackers
+from model_compression.engine.runs import resume_run, start_run
 
 
 def events_of(folder):

@@ -14,58 +14,46 @@ PACKAGE = Path(model_compression.__file__).parent
 ORDER = (
     {"__main__"},
     {"cli"},
-    {"recipes", "compress"},
-    {"export"},
-    {"train", "importers"},
-    {"teachers"},
-    {"methods", "models", "data", "report"},
-    {
-        "_version",
-        "checked_arguments",
-        "checked_config",
-        "config",
-        "console",
-        "counter_random",
-        "errors",
-        "files",
-        "hub_connection",
-        "manifest",
-        "outputs",
-        "own_modules",
-        "registry",
-        "safe_pickle",
-        "sealed",
-        "trust",
-    },
+    {"classic"},
+    {"diagnosis", "experiments"},
+    {"api"},
+    {"compression"},
+    {"exporting"},
+    {"engine"},
+    {"checks"},
+    {"distillation", "tasks"},
+    {"models"},
+    {"data", "reports"},
+    {"core"},
+    {"_version"},
 )
-BASE = ORDER[-1]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 
 
-def imported_parts(source):
-    """The parts of the package that a module imports anywhere in it, also inside functions and for types only."""
-    parts = set()
+def imported_modules(source):
+    """The modules of the package that a module imports anywhere in it, also inside functions and for types only."""
+    modules = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: the package imports by full names"
-            if node.module == "model_compression":
-                parts |= {alias.name for alias in node.names}
-            elif node.module.startswith("model_compression."):
-                parts.add(node.module.split(".")[1])
+            if node.module.partition(".")[0] == "model_compression":
+                whole = [f"{node.module}.{alias.name}".partition(".")[2] for alias in node.names]
+                modules |= {name if name in NAMES else name.rpartition(".")[0] for name in whole}
         elif isinstance(node, ast.Import):
-            parts |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("model_compression.")}
-    return parts
+            modules |= {alias.name.partition(".")[2] for alias in node.names if "model_compression." in alias.name}
+    return modules - {""}
 
 
 def forbidden_imports(part, source):
     """What a module of ``part`` imports and may not."""
-    others = imported_parts(source) - {part}
-    if part in BASE or part == "report":
-        return sorted(others - BASE)
+    others = {module.partition(".")[0] for module in imported_modules(source)} - {part}
+    if part == "reports":  # which read run folders, without torch
+        return sorted(others - {"core", "_version"})
     return sorted(other for other in others if other not in RANK or RANK[other] <= RANK[part])
 
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+NAMES = {module.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module for module in MODULES}
 
 
 def test_every_part_has_a_place_in_the_order():
@@ -79,19 +67,28 @@ def test_imports_point_one_way(module):
     assert forbidden_imports(part, (PACKAGE / module).read_text(encoding="utf-8")) == []
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    left = {name: imported_modules((PACKAGE / module).read_text("utf-8")) for name, module in NAMES.items()}
+    left.pop("__init__")
+    while free := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in free:
+            del left[name]
+    assert left == {}
+
+
 @pytest.mark.parametrize(
     ("part", "source", "forbidden"),
     [
-        ("methods", "from model_compression.models.base import Network", ["models"]),
-        ("methods", "def f():\n    import model_compression.train.trainer", ["train"]),
+        ("distillation", "from model_compression.engine.trainer import Trainer", ["engine"]),
+        ("distillation", "def f():\n    import model_compression.engine.trainer", ["engine"]),
         ("data", "from model_compression import models", ["models"]),
-        ("teachers", "from model_compression.importers.npy import read_npy", ["importers"]),
-        ("train", "from model_compression.importers import npy", ["importers"]),
-        ("report", "from model_compression.data.dataset import Dataset", ["data"]),
-        ("config", "from model_compression.data import dataset", ["data"]),
-        ("teachers", "from model_compression.data.loader import Batch", []),
-        ("report", "from model_compression.config import TrainConfig\nfrom model_compression.files import x", []),
-        ("recipes", "from model_compression.train import runs\nimport torch", []),
+        ("data", "from model_compression.models.base import Network", ["models"]),
+        ("engine", "from model_compression.classic import npy", ["classic"]),
+        ("reports", "from model_compression.data.dataset import Dataset", ["data"]),
+        ("core", "from model_compression.data import dataset", ["data"]),
+        ("distillation", "from model_compression.data.loader import Batch", []),
+        ("reports", "from model_compression.core.config import TrainConfig", []),
+        ("experiments", "from model_compression.engine import runs\nimport torch", []),
     ],
 )
 def test_imports_one_way_is_held_by_the_reader_itself(part, source, forbidden):
@@ -116,8 +113,8 @@ def test_help_imports_no_torch():
 
 
 def test_report_imports_no_torch():
-    names = [path.stem for path in (PACKAGE / "report").glob("*.py")]
-    code = "\n".join(f"import model_compression.report.{name}" for name in names if name != "__init__")
-    _, loaded = modules_loaded_by(code or "import model_compression.report")
-    assert "model_compression.report" in loaded
+    names = [path.stem for path in (PACKAGE / "reports").glob("*.py")]
+    code = "\n".join(f"import model_compression.reports.{name}" for name in names if name != "__init__")
+    _, loaded = modules_loaded_by(code or "import model_compression.reports")
+    assert "model_compression.reports" in loaded
     assert "torch" not in loaded

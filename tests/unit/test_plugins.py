@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from model_compression.cli.main import main
-from model_compression.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.data.sources import DATASETS
-from model_compression.errors import UnknownNameError, UsageError
-from model_compression.methods import METHODS, create
+from model_compression.distillation.methods import METHODS, create
+from model_compression.engine.runs import start_run
 from model_compression.models import MODELS
 from model_compression.models.weights import load_model
-from model_compression.train.runs import start_run
 
 MODULE = '''
 import numpy as np
 from torch import nn
 from model_compression.data.dataset import Dataset
-from model_compression.methods import Method
+from model_compression.distillation.methods import Method
 
 
 class Agree(Method):

@@ -8,8 +8,8 @@ import pytest
 from fuzz import sweep
 
 import model_compression as mc
-from model_compression.checked_config import Config
 from model_compression.cli.main import COMMANDS
+from model_compression.core.config_values import Config
 
 
 def test_what_is_added_to_the_package_is_swept():

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from model_compression.console import json_text
+from model_compression.core.console import json_text
 
 EXAMPLES = """examples:
   model-compression cache build --teacher nin-cifar10
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from model_compression.cli.distill import distill_config
-    from model_compression.errors import UsageError
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.runs import fill_cache
+    from model_compression.core.errors import UsageError
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.runs import fill_cache
 
     if args.scheme:
         raise UsageError("--scheme has no effect here: the answers of a teacher to one run are stored")
@@ -76,7 +76,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from model_compression.teachers.store import cache_folder
+    from model_compression.distillation.teachers.store import cache_folder
 
     found = [_facts(store) for store in _stores(args.folder)]
     if args.json:
@@ -90,8 +90,8 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.device import choose_device
+    from model_compression.core.device import choose_device
+    from model_compression.engine.console_observer import ConsoleObserver
 
     choose_device(args.device)
     results: list[dict[str, Any]] = []
@@ -111,8 +111,8 @@ def _check(args: argparse.Namespace) -> int:
 
 def _verdict(store: Any, device: str, observer: Any) -> tuple[bool | None, str]:
     """Whether a store's answers are those that its teacher gives, None where nobody can tell, and why."""
-    from model_compression.errors import GivenAsObjectError, ModelCompressionError, UntrustedCodeError
-    from model_compression.train.teachers import reopened
+    from model_compression.core.errors import GivenAsObjectError, ModelCompressionError, UntrustedCodeError
+    from model_compression.engine.teachers import reopened
 
     try:
         precision, views = store.fingerprint["precision"], store.views()
@@ -135,7 +135,7 @@ def _verdict(store: Any, device: str, observer: Any) -> tuple[bool | None, str]:
 
 
 def _clear(args: argparse.Namespace) -> int:
-    from model_compression.errors import UsageError
+    from model_compression.core.errors import UsageError
 
     if (args.folder is None) != args.all:
         raise UsageError("say what to delete: a FOLDER, as `cache info` prints them, or --all")
@@ -149,8 +149,8 @@ def _clear(args: argparse.Namespace) -> int:
 
 def _stores(folder: Path | None) -> list[Any]:
     """The stores that are meant. Raises UsageError when ``folder`` is none and has none."""
-    from model_compression.errors import UsageError
-    from model_compression.teachers.store import stores
+    from model_compression.core.errors import UsageError
+    from model_compression.distillation.teachers.store import stores
 
     if folder is not None and not folder.exists() and folder.name == str(folder):
         named = [store.folder for store in stores() if store.folder.name.startswith(folder.name)]
@@ -164,7 +164,7 @@ def _stores(folder: Path | None) -> list[Any]:
 
 
 def _facts(store: Any) -> dict[str, Any]:
-    from model_compression.errors import FileFormatError
+    from model_compression.core.errors import FileFormatError
 
     usage, views = store.usage, store.views()
     found = {
@@ -251,6 +251,6 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    from model_compression.report.words import size
+    from model_compression.reports.words import size
 
     return size(size_bytes)

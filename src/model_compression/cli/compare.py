@@ -9,11 +9,11 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from model_compression.console import json_text, one_line
+from model_compression.core.console import json_text, one_line
 
 if TYPE_CHECKING:
-    from model_compression.report.difference import Difference
-    from model_compression.report.groups import Group
+    from model_compression.reports.difference import Difference
+    from model_compression.reports.groups import Group
 
 EXAMPLES = """examples:
   model-compression compare runs/kd runs/labels
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares; returns the exit code."""
-    from model_compression.report.difference import difference
+    from model_compression.reports.difference import difference
 
     found = difference(args.first, args.second)
     for said in found.left_out:
@@ -72,8 +72,8 @@ def _plain_group(group: "Group") -> dict[str, object]:
 
 
 def _print(found: "Difference", args: argparse.Namespace) -> None:
-    from model_compression.report.statistics import OF_TWO
-    from model_compression.report.words import sentence
+    from model_compression.reports.statistics import OF_TWO
+    from model_compression.reports.words import sentence
 
     for letter, path, group in (("A", args.first, found.first), ("B", args.second, found.second)):
         assert group.accuracy is not None

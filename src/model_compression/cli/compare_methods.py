@@ -11,19 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
-from model_compression.cli.training_options import (
-    add_options,
-    base_config,
-    check_seeds,
-    parse_pairs,
-    short_name,
-    with_options,
-)
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.cli.training_options import add_options, base_config, check_seeds, short_name, with_options
+from model_compression.core.argument_types import parse_pairs
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.config import MethodConfig, TrainConfig
+    from model_compression.core.config import MethodConfig, TrainConfig
 
 EXAMPLES = """examples:
   model-compression compare-methods --student lenet --methods kd,dkd --epochs 10
@@ -62,9 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes the runs that have no record, and prints the tables; returns the exit code."""
 
-    from model_compression.cli.comparison_runs import Plan, make_runs
-    from model_compression.recipes import methods_protocol
-    from model_compression.report.words import count
+    from model_compression.experiments.comparison import Plan, make_runs
+    from model_compression.experiments.recipes import methods_protocol
+    from model_compression.reports.words import count
 
     check_seeds(args.seeds)
     base = _base(args)
@@ -92,7 +86,7 @@ def _base(args: argparse.Namespace) -> "TrainConfig":
     """The recipe that all runs share, with the teacher; its method is none that is run."""
     import dataclasses
 
-    from model_compression.config import MethodConfig, ModelConfig, TrainConfig
+    from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 
     default = TrainConfig(student=ModelConfig(name="lenet"))
     config = with_options(base_config(args, default), args)
@@ -106,7 +100,7 @@ def _methods(args: argparse.Namespace, base: "TrainConfig") -> list["MethodConfi
     """The methods of ``--methods``, each with its own parameters and weights."""
     import dataclasses
 
-    from model_compression.config import MethodConfig
+    from model_compression.core.config import MethodConfig
 
     arms = _arms(args.methods)
     params = _by_arm(args.method_param, "--method-param", arms)
@@ -125,8 +119,8 @@ def _methods(args: argparse.Namespace, base: "TrainConfig") -> list["MethodConfi
 
 def _arms(text: str) -> list[str]:
     """The names in ``--methods``, each once; labels alone are run with any."""
-    from model_compression.errors import UsageError
-    from model_compression.methods import METHODS
+    from model_compression.core.errors import UsageError
+    from model_compression.distillation.methods import METHODS
 
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -137,8 +131,8 @@ def _arms(text: str) -> list[str]:
 
 def _by_arm(pairs: list[str], option: str, arms: list[str]) -> dict[str, dict[str, Any]]:
     """METHOD.KEY=VALUE texts, as KEY: VALUE of each method. Raises UsageError for a method that is not compared."""
-    from model_compression.errors import UsageError
-    from model_compression.registry import unknown_name
+    from model_compression.core.errors import UsageError
+    from model_compression.core.registry import unknown_name
 
     found: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
     for key, value in parse_pairs(pairs, option).items():

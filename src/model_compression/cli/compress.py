@@ -13,7 +13,7 @@ from model_compression.cli import distill
 from model_compression.cli.prune import LOW_RANK, ROUND_TO
 
 if TYPE_CHECKING:
-    from model_compression.compress.pipeline import CompressConfig
+    from model_compression.compression.pipeline import CompressConfig
 
 EXAMPLES = """examples:
   model-compression compress --teacher whitening-cnn-cifar10 --student lenet \\
@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
     """Compresses; returns the exit code."""
     from model_compression.cli.compression_reports import print_compressed
     from model_compression.cli.training_options import out_folder, short_name
-    from model_compression.compress.pipeline import compress
-    from model_compression.errors import Interrupted
-    from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.compression.pipeline import compress
+    from model_compression.core.errors import Interrupted
+    from model_compression.engine.console_observer import ConsoleObserver
 
     config = _config(args)
     name = f"{short_name(config.run)}-compressed-seed{config.run.seed}"
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> "CompressConfig":
-    from model_compression.compress.pipeline import Budget, CompressConfig
-    from model_compression.errors import UsageError
+    from model_compression.compression.pipeline import Budget, CompressConfig
+    from model_compression.core.errors import UsageError
 
     if args.scheme:
         raise UsageError("--scheme has no effect here: one student is distilled; run `distill --scheme` first")

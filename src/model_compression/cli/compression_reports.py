@@ -4,23 +4,23 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.train.observer import Observer
+    from model_compression.engine.observer import Observer
 
 
 def is_compression(folder: Path) -> bool:
     """Whether `prune`, `quantize` or `compress` writes into ``folder``."""
-    from model_compression.compress import pipeline, prune, quantize
+    from model_compression.compression import pipeline, prune, quantize
 
     return any((user_path(folder) / name).is_file() for name in (prune.FILE, quantize.FILE, pipeline.FILE))
 
 
 def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int:
     """Continues what ``folder``, as `is_compression` finds it, holds and prints the result; returns the exit code."""
-    from model_compression.compress import pipeline, prune, quantize
+    from model_compression.compression import pipeline, prune, quantize
 
     folder = user_path(folder)
     if (folder / prune.FILE).is_file():
@@ -35,8 +35,8 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
     if as_json:
         print(json_text({"out": str(folder / "student.onnx"), **result}))
         return 0
-    from model_compression.report.compression_stages import DISTURBED, NOTE
-    from model_compression.report.words import count
+    from model_compression.reports.compression_stages import DISTURBED, NOTE
+    from model_compression.reports.words import count
 
     if result["teacher_accuracy"] is not None:
         threads = count(result["threads"], "thread")
@@ -103,13 +103,13 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
 
 def _before_pruning(folder: Path) -> dict[str, Any]:
     """What a pruning in ``folder`` began with, as its file states it; without figures of other data."""
-    from model_compression.compress.prune import FILE, PruneConfig
-    from model_compression.compress.repair import states_figures_of
-    from model_compression.compress.stages import read
-    from model_compression.config import located
+    from model_compression.compression.prune import FILE, PruneConfig
+    from model_compression.compression.repair import states_figures_of
+    from model_compression.compression.stages import read
+    from model_compression.core.config import located
+    from model_compression.engine.relative_paths import anchored
     from model_compression.models.sparse import density_of
     from model_compression.models.weights import find_weights, read_model
-    from model_compression.train.relative_paths import anchored
 
     config = read(PruneConfig, folder / FILE)
     model = located(config.model, folder)

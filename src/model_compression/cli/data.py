@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.early import names
-from model_compression.console import json_text
+from model_compression.core.console import json_text
 
 if TYPE_CHECKING:
     from model_compression.data.dataset import Dataset
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(name: str, train: "Dataset", test: "Dataset") -> dict[str, Any]:
-    from model_compression.train.examination.data import examine_data
+    from model_compression.checks.data import examine_data
 
     return {
         "name": name,

@@ -5,7 +5,7 @@ Fetches the data if need be. An interrupted demo goes on where it stopped; a fin
 
 import argparse
 
-from model_compression.files import user_path
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression demo
@@ -24,16 +24,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains both students and prints what was won; returns the exit code."""
-    from model_compression.config import DataConfig
-    from model_compression.errors import Interrupted
+    from model_compression.core.config import DataConfig
+    from model_compression.core.errors import Interrupted
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.events import read_events
+    from model_compression.engine.observer import left_out
+    from model_compression.engine.run_folder import RunFolder
+    from model_compression.engine.runs import finish_run
+    from model_compression.experiments.recipes import demo_pair
     from model_compression.models.weights import find_weights
-    from model_compression.recipes import demo_pair
-    from model_compression.report.curves import plot_curves
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.events import read_events
-    from model_compression.train.observer import left_out
-    from model_compression.train.run_folder import RunFolder
-    from model_compression.train.runs import finish_run
+    from model_compression.reports.curves import plot_curves
 
     out = user_path(args.out)
     data = DataConfig(name=args.data, data_dir=args.data_dir)

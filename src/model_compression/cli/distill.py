@@ -10,14 +10,8 @@ from model_compression.cli.schemes import (
     scheme_default,
     with_peers,
 )
-from model_compression.cli.training_options import (
-    add_options,
-    base_config,
-    parse_pairs,
-    run_folder,
-    started_from,
-    with_options,
-)
+from model_compression.cli.training_options import add_options, base_config, run_folder, started_from, with_options
+from model_compression.core.argument_types import parse_pairs
 
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
@@ -119,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     folder, note = run_folder(args, config)
     if scheme is not None:
         return run_scheme_and_report(scheme, folder, note, as_json=args.json)
-    from model_compression.cli.run_reports import run_and_report
+    from model_compression.cli.watched_runs import run_and_report
 
     return run_and_report(config, folder, note, as_json=args.json, recipe=args.recipe)
 
@@ -128,7 +122,7 @@ def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[n
     """The configuration that the command line asks for."""
     import dataclasses
 
-    from model_compression.config import MethodConfig, ModelConfig, TrainConfig
+    from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 
     default = TrainConfig(
         student=ModelConfig(name="lenet"),
@@ -146,8 +140,8 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     """``config`` with the command line's teacher and method in their place."""
     import dataclasses
 
-    from model_compression.config import MethodConfig
-    from model_compression.errors import UsageError
+    from model_compression.core.config import MethodConfig
+    from model_compression.core.errors import UsageError
 
     if config.method is None:
         raise UsageError(f"this configuration has no teacher; run it with: model-compression train{started_from(args)}")
@@ -165,7 +159,7 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         "first_stage_epochs": args.first_stage_epochs,
     }
     changed = {name: value for name, value in given.items() if value is not None}
-    from model_compression.methods import create
+    from model_compression.distillation.methods import create
 
     if args.first_stage_epochs is not None and not create(method.name).has_first_stage:
         raise UsageError(
@@ -179,9 +173,9 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     """``config``, which has a method, with the command line's teacher, its layers and where its answers are stored."""
     import dataclasses
 
-    from model_compression.config import ModelConfig
-    from model_compression.errors import UsageError
-    from model_compression.methods import create
+    from model_compression.core.config import ModelConfig
+    from model_compression.core.errors import UsageError
+    from model_compression.distillation.methods import create
 
     for option in ("teacher", "pairs", "teacher_cache"):
         if getattr(args, option) == "":

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from model_compression.cli.model_options import add_model_options, with_model_options
-from model_compression.console import console, json_text
-from model_compression.files import user_path
+from model_compression.core.console import console, json_text
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.train.examination.finding import Finding
+    from model_compression.checks.finding import Finding
 
 EXAMPLES = """examples:
   model-compression doctor
@@ -43,10 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines; returns the exit code."""
-    from model_compression.config import DataConfig, MethodConfig, ModelConfig
-    from model_compression.errors import UsageError
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.examination.whole import examine
+    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig
+    from model_compression.core.errors import UsageError
+    from model_compression.diagnosis.whole import examine
+    from model_compression.engine.console_observer import ConsoleObserver
 
     named = {}
     for role in ("teacher", "student"):

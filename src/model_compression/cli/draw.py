@@ -5,9 +5,9 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from model_compression.console import json_text
-from model_compression.errors import UsageError
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.errors import UsageError
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression draw lenet                            writes lenet.svg
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--out must end in .svg, got {out}")
     if out.exists() and not args.force:
         raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
-    from model_compression.files import write_atomically
+    from model_compression.core.files import write_atomically
     from model_compression.models.canvas import count_text
     from model_compression.models.drawing import draw
     from model_compression.models.summary import summarize

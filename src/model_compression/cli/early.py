@@ -13,15 +13,16 @@ from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from model_compression.config import DataConfig, OptimConfig, TrainConfig
-from model_compression.errors import DataError, NotThereError, UsageError
-from model_compression.files import user_path
-from model_compression.own_modules import import_own, working_folder_first
-from model_compression.registry import unknown_name
-from model_compression.trust import NAME
+from model_compression.core.config import DataConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import DataError, NotThereError, UsageError
+from model_compression.core.files import user_path
+from model_compression.core.registry import unknown_name
+from model_compression.core.trust import NAME
+from model_compression.core.user_code import import_own, working_folder_first
 
 _NETWORKS = ("student", "teacher", "peers", "assistants", "model")  # options and arguments that name networks
 _PRECISIONS = {"compress": ["int8", "int4"], "quantize": ["int8", "int4", "half", "int8-weights"]}
+_PLACES = {"methods": "distillation/methods", "models": "models", "data": "data", "recipes": "experiments/recipes.py"}
 _PLUGINS = {"methods": "model_compression.methods", "data": "model_compression.datasets"}
 
 
@@ -55,8 +56,8 @@ def check_early(command: str, args: argparse.Namespace) -> None:
 def names(part: str) -> list[str]:
     """What "methods", "models", "data" or "recipes" registers, and the names of plug-ins, which are not loaded."""
     found: list[str] = []
-    place = resources.files("model_compression") / (part if part != "recipes" else "recipes.py")
-    for path in sorted(Path(str(place)).rglob("*.py")) if place.is_dir() else [Path(str(place))]:
+    place = Path(str(resources.files("model_compression"))) / _PLACES[part]
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
         source = path.read_text(encoding="utf-8")
         found += re.findall(r'^@[A-Z]+\.register\("([^"]+)"\)', source, re.MULTILINE)
         table = re.search(r"^_NETWORKS = (\{.*?\})$", source, re.MULTILINE | re.DOTALL)

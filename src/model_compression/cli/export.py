@@ -4,8 +4,8 @@ import argparse
 
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.run_data import add_data_options, data_of
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression export runs/distilled --out student.onnx
@@ -36,14 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and verifies; returns the exit code."""
+    from model_compression.checks.networks import check_classes, other_classes
     from model_compression.cli.verify import print_verification
-    from model_compression.config import ModelConfig
+    from model_compression.core.config import ModelConfig
+    from model_compression.core.errors import UsageError
     from model_compression.data.sources import load_dataset
-    from model_compression.errors import UsageError
-    from model_compression.export.write import EXPORTERS, SUFFIXES, export
-    from model_compression.train.checks import check_classes, other_classes
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.networks import check_teachers, load_trained
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.networks import check_teachers, load_trained
+    from model_compression.exporting.write import EXPORTERS, SUFFIXES, export
 
     out = user_path(args.out)
     kinds = {suffix: name for name, suffix in SUFFIXES.items()}

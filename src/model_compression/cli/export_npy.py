@@ -7,8 +7,8 @@ place for the preprocessing, which is printed: who reads the file must do the sa
 import argparse
 from pathlib import Path
 
-from model_compression.console import json_text
-from model_compression.errors import UsageError
+from model_compression.core.console import json_text
+from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression export-npy nin-cifar10 --out teacher.npy
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.force:
         raise UsageError(f"{args.out} exists; choose another --out, or replace it with --force")
-    from model_compression.importers.convert import export_npy
+    from model_compression.classic.convert import export_npy
     from model_compression.models import MODELS
     from model_compression.models.weights import find_weights, read_model, shipped_weights
 

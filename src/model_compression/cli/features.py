@@ -2,7 +2,7 @@
 
 import argparse
 
-from model_compression.console import json_text
+from model_compression.core.console import json_text
 
 EXAMPLES = """examples:
   model-compression features lenet
@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
     """Prints the layers; returns the exit code."""
     import torch
 
-    from model_compression.cli.training_options import parse_pairs
-    from model_compression.config import check_side
-    from model_compression.errors import UsageError
+    from model_compression.core.argument_types import parse_pairs
+    from model_compression.core.config import check_side
+    from model_compression.core.errors import UsageError
     from model_compression.models.features import layers, stages
     from model_compression.models.weights import build_model
 

@@ -7,8 +7,8 @@ Every layer must fit the model; what does not is listed. The saved model takes R
 import argparse
 from pathlib import Path
 
-from model_compression.console import json_text
-from model_compression.errors import UsageError
+from model_compression.core.console import json_text
+from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression import nin.caffemodel --model nin --out nin.safetensors
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.force:
         raise UsageError(f"{args.out} exists; choose another --out, or replace it with --force")
-    from model_compression.importers.convert import import_model
+    from model_compression.classic.convert import import_model
     from model_compression.models.weights import save_weights
 
     model = import_model(

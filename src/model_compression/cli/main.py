@@ -8,19 +8,26 @@ import re
 import shutil
 import sys
 import textwrap
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from model_compression import trust
 from model_compression._version import __version__
-from model_compression.cli.argument_types import register_types
 from model_compression.cli.early import check_early
 from model_compression.cli.hints import hint
-from model_compression.console import error_line, safe_streams
-from model_compression.errors import Interrupted, ModelCompressionError, UsageError
-from model_compression.registry import unknown_name
+from model_compression.core import trust
+from model_compression.core.argument_types import register_types
+from model_compression.core.console import error_line, safe_streams, unforeseen
+from model_compression.core.errors import (
+    EXIT_BUG,
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    Interrupted,
+    ModelCompressionError,
+    UsageError,
+)
+from model_compression.core.registry import unknown_name
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
 COMMANDS = {
@@ -55,8 +62,6 @@ COMMANDS = {
 
 _OPTIONS_IN_USAGE = 8
 _TRUST_NOTHING = ("runs", "compare", "push", "demo", "report", "methods", "data", "import")
-
-EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -176,7 +181,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _strict(wanted: bool) -> Iterator[None]:
-    """Strict checks in this process and those that it starts, see `train.examination.before_run`."""
+    """Strict checks in this process and those that it starts, see `checks.before_run`."""
     before = dict(os.environ)
     if wanted:
         os.environ["MODEL_COMPRESSION_STRICT"] = "1"
@@ -185,15 +190,6 @@ def _strict(wanted: bool) -> Iterator[None]:
     finally:
         if "MODEL_COMPRESSION_STRICT" not in before:
             os.environ.pop("MODEL_COMPRESSION_STRICT", None)
-
-
-def unforeseen(error: Exception) -> str:
-    """What is printed of an exception that no code expects: where it was raised, and how to see more."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"internal error: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}); unless that file is "
-        "your own, this is a bug: please report it; --debug shows the traceback"
-    )
 
 
 def _ended(name: str, message: str, code: int) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.compress.measure import Latency, Size
-    from model_compression.export.runtimes import ExportedFile
+    from model_compression.compression.measure import Latency, Size
+    from model_compression.exporting.runtimes import ExportedFile
     from model_compression.models.base import Network
 
 EXAMPLES = """examples:
@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """Measures; returns the exit code."""
     import torch
 
-    from model_compression.compress.measure import latency, size_of
-    from model_compression.config import check_side
-    from model_compression.errors import UsageError
-    from model_compression.export.runtimes import open_file
+    from model_compression.compression.measure import latency, size_of
+    from model_compression.core.config import check_side
+    from model_compression.core.errors import UsageError
+    from model_compression.exporting.runtimes import open_file
     from model_compression.models.weights import build_model
 
     if args.size is not None:
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_memory(batch: int, size: "Size") -> None:
     """Raises UsageError for a batch whose activations would take all memory, which the system answers by a kill."""
+    from model_compression.core.errors import UsageError
     from model_compression.data.residency import available_memory_bytes
-    from model_compression.errors import UsageError
 
     needed, available = batch * size.activation_bytes, available_memory_bytes()
     if needed > available:
@@ -117,7 +117,7 @@ def _check_memory(batch: int, size: "Size") -> None:
 def _of_network(network: "Network", image_shape: tuple[int, int, int]) -> Callable[[int], Callable[[], object]]:
     import torch
 
-    from model_compression.models.base import placed
+    from model_compression.models.copies import placed
 
     model = placed(network, torch.device("cpu"))
 
@@ -137,7 +137,7 @@ def time_at_batch_1(network: "Network", image_shape: tuple[int, int, int]) -> fl
     """Median time in ms for one image: in ONNX Runtime, or in PyTorch where that is not installed."""
     import torch
 
-    from model_compression.compress.measure import latency
+    from model_compression.compression.measure import latency
 
     threads = torch.get_num_threads()
     runtime, call = (_of_onnx(network, image_shape, threads) or [("PyTorch", _of_network(network, image_shape))])[0]
@@ -160,9 +160,9 @@ def _of_onnx(network: "Network", image_shape: tuple[int, int, int], threads: int
     """The network in ONNX Runtime, if that is installed."""
     import tempfile
 
-    from model_compression.errors import MissingExtraError
-    from model_compression.export.runtimes import open_file
-    from model_compression.export.write import write_unverified
+    from model_compression.core.errors import MissingExtraError
+    from model_compression.exporting.runtimes import open_file
+    from model_compression.exporting.write import write_unverified
 
     with tempfile.TemporaryDirectory() as folder:
         path = user_path(folder) / "measured.onnx"
@@ -191,8 +191,8 @@ def _plain(name: str, size: "Size | None", file_bytes: int | None, times: "list[
 
 
 def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> None:
-    from model_compression.report.compression_stages import DISTURBED, NOTE
-    from model_compression.report.words import count
+    from model_compression.reports.compression_stages import DISTURBED, NOTE
+    from model_compression.reports.words import count
 
     if size is not None:
         print(f"parameters    {size.parameters:>12,}")

@@ -8,7 +8,7 @@ import textwrap
 from itertools import zip_longest
 from typing import Any
 
-from model_compression.console import json_text
+from model_compression.core.console import json_text
 
 EXAMPLES = """examples:
   model-compression methods
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the list or the method; returns the exit code."""
-    from model_compression.methods import METHODS
+    from model_compression.distillation.methods import METHODS
 
     if args.name is not None:
         METHODS.get(args.name)  # raises, with near matches
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(name: str) -> dict[str, Any]:
-    from model_compression.methods import METHODS, Method, create
+    from model_compression.distillation.methods import METHODS, Method, create
 
     kind, method = METHODS.get(name), create(name)
     module = inspect.getdoc(sys.modules[kind.__module__]) or ""

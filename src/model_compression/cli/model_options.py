@@ -4,11 +4,11 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from model_compression.cli.argument_types import number
-from model_compression.errors import UsageError, shown
+from model_compression.core.argument_types import number
+from model_compression.core.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from model_compression.config import ModelConfig
+    from model_compression.core.config import ModelConfig
 
 
 def add_model_options(parser: argparse._ActionsContainer, role: str = "") -> None:
@@ -37,7 +37,7 @@ def add_model_options(parser: argparse._ActionsContainer, role: str = "") -> Non
 
 def with_model_options(config: "ModelConfig", args: argparse.Namespace, role: str = "") -> "ModelConfig":
     """``config`` with what the command line gives in its place. Raises UsageError for what cannot be read."""
-    from model_compression.cli.training_options import parse_pairs
+    from model_compression.core.argument_types import parse_pairs
 
     prefix = f"{role}_" if role else ""
     given = {name: getattr(args, f"{prefix}{name}") for name in ("option", "weights", "mean", "std", "size")}

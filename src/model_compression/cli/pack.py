@@ -6,8 +6,8 @@ This is how the networks inside this package were made: a recipe's run, then `pa
 import argparse
 
 from model_compression.cli.run_data import add_data_options, data_of
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression train --recipe nin-cifar10 --out runs/nin
@@ -28,17 +28,18 @@ def run(args: argparse.Namespace) -> int:
     """Writes and measures; returns the exit code."""
     import torch
 
-    from model_compression.config import to_dict
-    from model_compression.errors import UsageError
-    from model_compression.files import read_json
-    from model_compression.models.base import placed
+    from model_compression.checks.networks import check_classes, other_classes
+    from model_compression.core.config import to_dict
+    from model_compression.core.device import choose_device
+    from model_compression.core.errors import UsageError
+    from model_compression.core.files import read_json
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.run_folder import RunFolder
+    from model_compression.engine.teachers import load_data
+    from model_compression.models.copies import placed
+    from model_compression.models.prediction import predict
     from model_compression.models.weights import read_model, save_weights
-    from model_compression.train.checks import check_classes, other_classes
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.device import choose_device
-    from model_compression.train.evaluate import figures, predict
-    from model_compression.train.run_folder import RunFolder
-    from model_compression.train.teachers import load_data
+    from model_compression.tasks.classification_metrics import figures
 
     out = user_path(args.out)
     if out.suffix != ".safetensors":

@@ -2,8 +2,8 @@
 
 import argparse
 
-from model_compression.console import json_text, one_line
-from model_compression.files import user_path
+from model_compression.core.console import json_text, one_line
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression predict student.onnx cat.png
@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     """Classifies; returns the exit code."""
     from pathlib import Path
 
+    from model_compression.core.errors import NotThereError, UsageError
     from model_compression.data.image_files import find_images
-    from model_compression.errors import NotThereError, UsageError
-    from model_compression.export.classify import classify
-    from model_compression.export.runtimes import open_file
+    from model_compression.exporting.classify import classify
+    from model_compression.exporting.runtimes import open_file
 
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
-from model_compression.cli.training_options import add_recipe_options, out_folder, parse_pairs, with_recipe_options
-from model_compression.files import user_path
+from model_compression.cli.training_options import add_recipe_options, out_folder, with_recipe_options
+from model_compression.core.argument_types import parse_pairs
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.compress.prune import PruneConfig
-    from model_compression.config import TrainConfig
-    from model_compression.train.observer import Observer
+    from model_compression.compression.prune import PruneConfig
+    from model_compression.core.config import TrainConfig
+    from model_compression.engine.observer import Observer
 
 EXAMPLES = """examples:
   model-compression prune runs/distilled --macs 0.5
@@ -71,8 +72,8 @@ def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prunes; returns the exit code."""
     from model_compression.cli.compression_reports import print_pruned
-    from model_compression.compress.prune import prune
-    from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.compression.prune import prune
+    from model_compression.engine.console_observer import ConsoleObserver
 
     folder, note = out_folder(args, _folder(args))
     with ConsoleObserver(note) as observer:
@@ -82,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, observer: "Observer") -> "PruneConfig":
-    from model_compression.compress.prune import PruneConfig
-    from model_compression.compress.repair import place_of
-    from model_compression.errors import UsageError
+    from model_compression.compression.prune import PruneConfig
+    from model_compression.compression.repair import place_of
+    from model_compression.core.errors import UsageError
 
     goal, share = _goal(args)
     if not 0 < share < 1:
@@ -111,10 +112,10 @@ def _for_latency(config: "PruneConfig", observer: "Observer") -> "PruneConfig":
     import dataclasses
 
     from model_compression.cli.measure import time_at_batch_1
-    from model_compression.compress.budget import share_that_fits
-    from model_compression.compress.prune import check_prune
+    from model_compression.compression.budget import share_that_fits
+    from model_compression.compression.prune import check_prune
+    from model_compression.engine.teachers import load_data
     from model_compression.models.weights import find_weights, read_model
-    from model_compression.train.teachers import load_data
 
     check_prune(config, observer)  # before it is measured for a while
     network, (train, _) = read_model(find_weights(config.model)), load_data(config.run.data, observer.message)
@@ -152,8 +153,8 @@ def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":
     """How ``model`` is trained on: as it was, but for what the command line gives."""
     import dataclasses
 
-    from model_compression.compress.repair import repair_config, without_idle_smoothing
-    from model_compression.config import MethodConfig
+    from model_compression.compression.repair import repair_config, without_idle_smoothing
+    from model_compression.core.config import MethodConfig
 
     config = with_recipe_options(repair_config(model), args)
     method = config.method

@@ -5,8 +5,8 @@ There `hub:USER/REPO` names the network wherever this package takes one, also as
 
 import argparse
 
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   hf auth login
@@ -26,11 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Uploads; returns the exit code."""
-    from model_compression.errors import NotThereError, RunFolderError
-    from model_compression.files import write_text
+    from model_compression.core.errors import NotThereError, RunFolderError
+    from model_compression.core.files import write_text
     from model_compression.models import hub
-    from model_compression.report.model_card import model_card
-    from model_compression.report.run_files import read_run
+    from model_compression.reports.model_card import model_card
+    from model_compression.reports.run_files import read_run
 
     folder = user_path(args.run)
     if (folder / "final" / "config.json").is_file():  # of a network that was pruned

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from model_compression.cli.prune import add_repair_options, repaired
 
 if TYPE_CHECKING:
-    from model_compression.compress.quantize import QuantizeConfig
+    from model_compression.compression.quantize import QuantizeConfig
 
 EXAMPLES = """examples:
   model-compression quantize runs/distilled
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.compression_reports import print_quantized
     from model_compression.cli.prune import beside
     from model_compression.cli.training_options import out_folder
-    from model_compression.compress.quantize import quantize
-    from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.compression.quantize import quantize
+    from model_compression.engine.console_observer import ConsoleObserver
 
     folder, note = out_folder(args, beside(args.model, args.to))
     with ConsoleObserver(note) as observer:
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> "QuantizeConfig":
     import dataclasses
 
-    from model_compression.compress.quantize import CALIBRATED, PRECISIONS, QuantizeConfig
-    from model_compression.compress.repair import place_of
+    from model_compression.compression.quantize import CALIBRATED, PRECISIONS, QuantizeConfig
+    from model_compression.compression.repair import place_of
 
     if args.to in PRECISIONS and args.to not in CALIBRATED:
         _check_none_is_of_ranges_or_training(args)
@@ -81,7 +81,7 @@ def _config(args: argparse.Namespace) -> "QuantizeConfig":
 
 def _check_none_is_of_ranges_or_training(args: argparse.Namespace) -> None:
     """Raises UsageError for options of ranges and of training, which other precisions do without."""
-    from model_compression.errors import UsageError
+    from model_compression.core.errors import UsageError
 
     parser = argparse.ArgumentParser(add_help=False)
     add_repair_options(parser, "")

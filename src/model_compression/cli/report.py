@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 FORMATS = {".html": "html", ".md": "md", ".json": "json"}
 
@@ -36,19 +36,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the report; returns the exit code."""
 
-    from model_compression.files import write_text
-    from model_compression.report.contents import make_report, to_plain
+    from model_compression.core.files import write_text
+    from model_compression.reports.contents import make_report, to_plain
 
     kind = _format(args)
     report = make_report(args.runs)
     for said in report.left_out:
         print(f"left out: {said}", file=sys.stderr)
     if kind == "html":
-        from model_compression.report.html import to_html
+        from model_compression.reports.html import to_html
 
         text = to_html(report)
     elif kind == "md":
-        from model_compression.report.markdown import to_markdown
+        from model_compression.reports.markdown import to_markdown
 
         text = to_markdown(report)
     else:
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _format(args: argparse.Namespace) -> str:
     """Of --format, or of the ending of --out. Raises UsageError for another one, and for a file that is there."""
-    from model_compression.errors import UsageError
-    from model_compression.registry import unknown_name
+    from model_compression.core.errors import UsageError
+    from model_compression.core.registry import unknown_name
 
     kinds = list(FORMATS.values())
     if args.format is not None and args.format not in kinds:

@@ -9,7 +9,7 @@ goes on where it stopped: give the same command again.
 import argparse
 
 from model_compression.cli.training_options import add_strict, check_seeds
-from model_compression.files import user_path
+from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression reproduce
@@ -47,15 +47,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what has no record yet; returns the exit code."""
-    from model_compression.cli.run_records import is_recorded, logs, write_record
-    from model_compression.config import DataConfig
+    from model_compression.core.config import DataConfig
+    from model_compression.core.registry import unknown_name
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.runs import finish_run
+    from model_compression.experiments.recipes import classic_protocol, modern_protocol, views_protocol
+    from model_compression.experiments.records import is_recorded, logs, write_record
     from model_compression.models.weights import find_weights
-    from model_compression.recipes import classic_protocol, modern_protocol, views_protocol
-    from model_compression.registry import unknown_name
-    from model_compression.report.experiment_table import LAYOUTS, write_report
-    from model_compression.report.records import record_path
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.runs import finish_run
+    from model_compression.reports.experiment_table import LAYOUTS, write_report
+    from model_compression.reports.records import record_path
 
     check_seeds(args.seeds)
     if args.experiment not in LAYOUTS:

@@ -20,11 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resumes; returns the exit code."""
-    from model_compression.cli.run_reports import resume_and_report
+    from model_compression.cli.watched_runs import resume_and_report
 
     if args.epochs is not None:
-        from model_compression.errors import UsageError
-        from model_compression.train.run_folder import RunFolder
+        from model_compression.core.errors import UsageError
+        from model_compression.engine.run_folder import RunFolder
 
         raise UsageError(
             f"resume ends with the run's own number of epochs; to train its network for more when it is finished: "

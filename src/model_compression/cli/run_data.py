@@ -5,10 +5,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_compression.files import user_path
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.config import DataConfig
+    from model_compression.core.config import DataConfig
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def data_of(args: argparse.Namespace) -> "DataConfig":
     """What these options, and the run that ``args.model`` names, ask for."""
-    from model_compression.config import DataConfig
+    from model_compression.core.config import DataConfig
 
     data = DataConfig() if args.data else _run_data(user_path(args.model))
     given = {"name": args.data, "image_size": args.image_size, "data_dir": args.data_dir}
@@ -30,9 +30,9 @@ def data_of(args: argparse.Namespace) -> "DataConfig":
 
 
 def _run_data(path: Path) -> "DataConfig":
-    from model_compression.config import DataConfig
-    from model_compression.train.relative_paths import anchored
-    from model_compression.train.run_folder import RunFolder
+    from model_compression.core.config import DataConfig
+    from model_compression.engine.relative_paths import anchored
+    from model_compression.engine.run_folder import RunFolder
 
     folder = path.parent if path.name == "student.safetensors" else path
     for run in (RunFolder(folder), RunFolder(folder / "final")):

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_compression.console import json_text, one_line
-from model_compression.files import user_path
+from model_compression.core.console import json_text, one_line
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.report.run_states import RunState
+    from model_compression.reports.run_states import RunState
 
 EXAMPLES = """examples:
   model-compression runs
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists; returns the exit code."""
-    from model_compression.report.run_states import run_states
+    from model_compression.reports.run_states import run_states
 
     folder = user_path(args.folder)
     found = run_states(folder)
@@ -53,7 +53,7 @@ def _print_list(found: "list[RunState]", folder: Path) -> None:
             name = ""
         print(f"{name:<{width}}  {_state(one):<15} {accuracy:>7} {_age(one.age_s):>7} ago")
         print(textwrap.fill(_what(one), 78, initial_indent="  ", subsequent_indent="  "))
-    from model_compression.report.words import quoted
+    from model_compression.reports.words import quoted
 
     stopped = [one for one in found if one.resumable]
     if stopped:

@@ -3,15 +3,15 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from model_compression.config import ModelConfig, TrainConfig
-from model_compression.console import json_text
-from model_compression.errors import UsageError
-from model_compression.registry import unknown_name
+from model_compression.cli.run_results import print_stages
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.errors import UsageError
+from model_compression.core.registry import unknown_name
 
 if TYPE_CHECKING:
-    from model_compression.train.schemes import SchemeConfig
+    from model_compression.experiments.schemes import SchemeConfig
 
 _OPTIONS = {"self": "generations", "takd": "assistants", "dml": "peers"}  # scheme → the option that is its own
 _GENERATIONS = 3
@@ -49,7 +49,7 @@ def scheme_default(default: TrainConfig, args: argparse.Namespace) -> TrainConfi
     if args.scheme == "takd" and args.assistants is None:
         raise UsageError("--scheme takd needs --assistants, networks between teacher and student, as resnet20,resnet14")
     if args.scheme == "dml":
-        from model_compression.train.mutual import METHOD
+        from model_compression.engine.mutual import METHOD
 
         return dataclasses.replace(default, teacher=None, method=METHOD)
     return dataclasses.replace(default, teacher=None) if args.scheme == "self" else default
@@ -65,7 +65,7 @@ def with_peers(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
 
 def scheme_config(config: TrainConfig, args: argparse.Namespace) -> "SchemeConfig | None":
     """The scheme of several runs that the command line asks for; None for a single run."""
-    from model_compression.train.schemes import SchemeConfig
+    from model_compression.experiments.schemes import SchemeConfig
 
     if args.scheme == "self":
         count = _GENERATIONS if args.generations is None else args.generations
@@ -77,24 +77,9 @@ def scheme_config(config: TrainConfig, args: argparse.Namespace) -> "SchemeConfi
 
 def run_scheme_and_report(scheme: "SchemeConfig", folder: Path, note: str, *, as_json: bool) -> int:
     """Trains all stages into ``folder`` and prints what came out; returns the exit code."""
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.schemes import run_scheme
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.experiments.schemes import run_scheme
 
     with ConsoleObserver(note) as observer:
         metrics = run_scheme(scheme, folder, observer)
     return print_stages(metrics, folder, as_json)
-
-
-def print_stages(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:
-    """Prints each stage's accuracy and the last one's result; returns the exit code."""
-    from model_compression.cli.run_reports import print_result
-
-    last = list(metrics)[-1]
-    name = "validation" if "validation_accuracy" in metrics[last] else "test"
-    accuracies = {stage: figures[f"{name}_accuracy"] for stage, figures in metrics.items()}
-    if as_json:
-        print(json_text({"run": str(folder / last), **metrics[last], "stages": accuracies}))
-        return 0
-    for stage, accuracy in list(accuracies.items())[:-1]:
-        print(f"{stage:<15} {accuracy:.2%}")
-    return print_result(metrics[last], folder / last, as_json)

@@ -5,7 +5,7 @@ import dataclasses
 
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.run_data import add_data_options, data_of
-from model_compression.console import json_text
+from model_compression.core.console import json_text
 
 EXAMPLES = """examples:
   model-compression test --model nin-cifar10
@@ -41,14 +41,15 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from model_compression.config import ModelConfig
-    from model_compression.models.base import placed
-    from model_compression.train.checks import check_classes, other_classes
-    from model_compression.train.console_observer import ConsoleObserver
-    from model_compression.train.device import choose_device, choose_precision
-    from model_compression.train.evaluate import figures, predict
-    from model_compression.train.networks import check_teachers, load_trained
-    from model_compression.train.teachers import load_data
+    from model_compression.checks.networks import check_classes, other_classes
+    from model_compression.core.config import ModelConfig
+    from model_compression.core.device import choose_device, choose_precision
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.networks import check_teachers, load_trained
+    from model_compression.engine.teachers import load_data
+    from model_compression.models.copies import placed
+    from model_compression.models.prediction import predict
+    from model_compression.tasks.classification_metrics import figures
 
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)

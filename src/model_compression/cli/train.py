@@ -20,8 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
-    from model_compression.config import ModelConfig, TrainConfig
-    from model_compression.errors import UsageError
+    from model_compression.core.config import ModelConfig, TrainConfig
+    from model_compression.core.errors import UsageError
 
     if args.teacher or args.method:
         raise UsageError("train learns from labels alone; to learn from a teacher: model-compression distill")
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"this configuration has a teacher; run it with: model-compression distill{started_from(args)}"
         )
-    from model_compression.cli.run_reports import run_and_report
+    from model_compression.cli.watched_runs import run_and_report
 
     folder, note = run_folder(args, config)
     return run_and_report(config, folder, note, as_json=args.json, recipe=args.recipe)

@@ -2,16 +2,15 @@
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
-from model_compression.config import ModelConfig, TrainConfig, from_json
-from model_compression.errors import FileFormatError, NotThereError, UsageError
-from model_compression.files import user_path
+from model_compression.core.config import ModelConfig, TrainConfig, from_json
+from model_compression.core.errors import FileFormatError, NotThereError, UsageError
+from model_compression.core.files import user_path
 
 # option → (type, place in the configuration, help)
 _OPTIONS: dict[str, tuple[Any, str, str]] = {
@@ -135,12 +134,12 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
     if args.config and args.recipe:
         raise UsageError("--config and --recipe both say where to start from; give one of them")
     if args.recipe:
-        from model_compression.recipes import RECIPES, Recipe
+        from model_compression.experiments.recipes import RECIPES, Recipe
 
         recipe: Recipe = RECIPES.create(args.recipe)
         return recipe.config
     if args.config:
-        from model_compression.train.relative_paths import anchored
+        from model_compression.engine.relative_paths import anchored
 
         try:
             path = user_path(args.config)
@@ -172,20 +171,6 @@ def with_recipe_options(config: TrainConfig, args: argparse.Namespace) -> TrainC
     return _replaced(config, "tensorboard", True) if args.tensorboard else config
 
 
-def parse_pairs(pairs: list[str], option: str) -> dict[str, Any]:
-    """KEY=VALUE texts as a dictionary; values are JSON where they can be, else text."""
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not (equals and key):
-            raise UsageError(f"{option} must be KEY=VALUE, got {pair!r}")
-        try:
-            values[key] = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, or an integer of thousands of digits, or nested too deep
-            values[key] = text
-    return values
-
-
 def run_folder(args: argparse.Namespace, config: TrainConfig) -> tuple[Path, str]:
     """`out_folder`, by default runs/DATA-STUDENT-METHOD-seedN, with the scheme behind the method where there is one."""
     method = config.method.name.replace(":", "-") if config.method else "labels"
@@ -196,7 +181,7 @@ def run_folder(args: argparse.Namespace, config: TrainConfig) -> tuple[Path, str
 
 def out_folder(args: argparse.Namespace, default: Path) -> tuple[Path, str]:
     """``--out``, or ``default``, with a number where that is taken; and a line about that."""
-    from model_compression.train.run_folder import free_folder
+    from model_compression.engine.run_folder import free_folder
 
     return (user_path(args.out), "") if args.out else free_folder(default)
 
@@ -216,7 +201,7 @@ def _replaced(config: Any, place: str, value: Any) -> Any:
 
 
 def _default(place: str) -> str:
-    from model_compression.config import DataConfig, OptimConfig
+    from model_compression.core.config import DataConfig, OptimConfig
 
     group, _, name = place.rpartition(".")
     kind = {"data": DataConfig, "optim": OptimConfig, "": TrainConfig}[group]

@@ -4,13 +4,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.run_data import add_data_options, data_of
-from model_compression.console import json_text
-from model_compression.files import user_path
+from model_compression.core.console import json_text
+from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from model_compression.export.verify import Verification
+    from model_compression.exporting.verify import Verification
 
 EXAMPLES = """examples:
   model-compression verify student.onnx --model runs/distilled
@@ -41,15 +41,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares; returns the exit code: 1 when the file does not answer as the network does."""
+    from model_compression.checks.networks import check_classes
+    from model_compression.core.errors import ModelCompressionError, UsageError
     from model_compression.data.sources import load_dataset
-    from model_compression.errors import ModelCompressionError, UsageError
-    from model_compression.export.runtimes import open_file
-    from model_compression.export.verify import BOUND, verify
-    from model_compression.export.write import frozen
+    from model_compression.distillation.teachers.fingerprint import digest_of
+    from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.exporting.runtimes import open_file
+    from model_compression.exporting.verify import BOUND, verify
+    from model_compression.exporting.write import frozen
     from model_compression.models.weights import find_weights, read_model
-    from model_compression.teachers.fingerprint import digest_of
-    from model_compression.train.checks import check_classes
-    from model_compression.train.console_observer import ConsoleObserver
 
     if args.max_drop is not None and not 0 <= args.max_drop <= 100:
         raise UsageError(f"--max-drop must lie between 0 and 100 points, got {args.max_drop}; 0.5 is usual")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_compression.counter_random import random_bits
+from model_compression.core.counter_random import random_bits
 
 # One number per random operation; a new operation takes a new one, so that old plans stay as they are.
 _FLIP, _SHIFT_Y, _SHIFT_X, _HOLE_Y, _HOLE_X = 1, 2, 3, 4, 5

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_compression.checked_arguments import checked_arguments
+from model_compression.core.argument_checks import checked_arguments
 from model_compression.data import cifar10_content as content
 from model_compression.data.cifar10_own import EXPECTED, looks_official, read_own, refuse_foreign
 from model_compression.data.dataset import Dataset

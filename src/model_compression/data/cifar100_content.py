@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.core.errors import DataError, FileFormatError
 from model_compression.data.cifar10_content import CHANNELS, IMAGE_BYTES, SIDE, Arrays, Bytes
-from model_compression.errors import DataError, FileFormatError
 
 NAME = "CIFAR-100"
 NUM_COARSE = 20

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from model_compression.core.errors import FileFormatError
+from model_compression.core.safe_pickle import loads
 from model_compression.data import cifar100_content as content
 from model_compression.data import own_files
 from model_compression.data.cifar10_content import IMAGE_BYTES, Arrays
 from model_compression.data.own_files import Layout
-from model_compression.errors import FileFormatError
-from model_compression.safe_pickle import loads
 
 EXPECTED = "cifar-100-python, cifar-100-binary, cifar-100-python.tar.gz or cifar-100-binary.tar.gz"
 

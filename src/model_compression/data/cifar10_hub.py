@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from model_compression.core.errors import DataError, FileFormatError, MissingExtraError
 from model_compression.data import cifar10_content as content
 from model_compression.data.download import require_reachable
-from model_compression.errors import DataError, FileFormatError, MissingExtraError
 
 REPOSITORY = "uoft-cs/cifar10"
 TRAIN_FILE, TEST_FILE = "plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet"

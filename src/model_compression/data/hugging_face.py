@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.core.errors import DataError, MissingExtraError, UsageError
+from model_compression.core.files import user_path
+from model_compression.core.hub_connection import quick_without_network
+from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset, Labels, class_numbers, hold_out_test
 from model_compression.data.image_files import decode_image, scaled
 from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
-from model_compression.errors import DataError, MissingExtraError, UsageError
-from model_compression.files import user_path
-from model_compression.hub_connection import quick_without_network
-from model_compression.registry import unknown_name
 
 _KEYS = ("config", "image", "label", "test", "train")
 _TEST = ("test", "validation", "valid", "val")

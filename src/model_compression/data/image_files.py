@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from model_compression.core.errors import DataError
 from model_compression.data.lazy import Images
-from model_compression.errors import DataError
 
 ARRAYS = ".npy"  # an image (C, H, W) or (H, W), uint8: of any number of channels
 # What Pillow knows by name only, or leaves to other programs.

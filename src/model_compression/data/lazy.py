@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.errors import DataError
+from model_compression.core.errors import DataError
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.integer]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_compression.config import DataConfig
-from model_compression.counter_random import derived_seed
+from model_compression.core.config import DataConfig
+from model_compression.core.counter_random import derived_seed
+from model_compression.core.errors import UsageError
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset
 from model_compression.data.mixing import Mixing, mix
-from model_compression.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from model_compression.config import DataConfig
-from model_compression.counter_random import random_bits
+from model_compression.core.config import DataConfig
+from model_compression.core.counter_random import random_bits
 
 # Numbers of the random operations, apart from those of augmentation.
 _PARTNER, _WHICH, _SHARE, _BOX_Y, _BOX_X = 21, 22, 23, 24, 25

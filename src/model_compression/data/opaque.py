@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.core.errors import UsageError
 from model_compression.data.lazy import Images
-from model_compression.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
 

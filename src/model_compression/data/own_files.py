@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_compression.core.errors import DataError, FileFormatError
 from model_compression.data.cifar10_content import Arrays
 from model_compression.data.tar_members import read_members
-from model_compression.errors import DataError, FileFormatError
 
 # Puts the parts, (name, what `decode` made of it) in any order, together; the text says where they come from.
 Assemble = Callable[[Iterable[tuple[str, Any]], str], Arrays]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from model_compression.console import console
+from model_compression.core.console import console
 
 
 @contextmanager

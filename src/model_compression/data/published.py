@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_compression.core.errors import DataError, FileFormatError, MissingExtraError
+from model_compression.core.files import user_path
 from model_compression.data import published_store as store
 from model_compression.data.cifar10_content import Arrays
-from model_compression.errors import DataError, FileFormatError, MissingExtraError
-from model_compression.files import user_path
 
 ENVIRONMENT_VARIABLE = "MODEL_COMPRESSION_DATA"
 

@@ -10,9 +10,9 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from model_compression.core.errors import DataError, FileFormatError
+from model_compression.core.files import write_atomically, writing_failed
 from model_compression.data.cifar10_content import Arrays, Bytes
-from model_compression.errors import DataError, FileFormatError
-from model_compression.files import write_atomically, writing_failed
 
 TAG_NAME = "CACHEDIR.TAG"
 # What backup programs look for; it also tells that a folder is a store of ours, and not somebody's data.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from model_compression.config import Resident
+from model_compression.core.config import Resident
+from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import ArraySource, LazyImages
 from model_compression.data.opaque import OpaqueImages
-from model_compression.errors import UsageError
 
 _SHARE = 4  # decoded images take at most this part of the memory that is free: networks and a run need the rest
 _UNKNOWN = 2 * 2**30  # taken for free where the system does not say

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable
 
-from model_compression.config import GIVEN, Resident
+from model_compression.core.config import GIVEN, Resident
+from model_compression.core.errors import GivenAsObjectError, UsageError
+from model_compression.core.files import user_path
+from model_compression.core.registry import Registry, unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.data.residency import settled
-from model_compression.errors import GivenAsObjectError, UsageError
-from model_compression.files import user_path
-from model_compression.registry import Registry, unknown_name
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
 Loader = Callable[..., tuple[Dataset, Dataset]]

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from model_compression.config import DataConfig
+from model_compression.core.config import DataConfig
+from model_compression.core.errors import DataError, ModelCompressionError, UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import LazyImages
 from model_compression.data.loader import Batch, Loader, ResidentLoader, num_batches
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.torch_datasets import checked_batch
-from model_compression.errors import DataError, ModelCompressionError, UsageError
 
 
 def loader_for(dataset: Dataset, config: DataConfig, device: torch.device) -> Loader:

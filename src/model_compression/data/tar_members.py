@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from model_compression.errors import FileFormatError
+from model_compression.core.errors import FileFormatError
 
 MAX_MEMBERS = 100
 SLACK_BYTES = 1 << 20  # for headers, padding, and what else an archive holds: read-me files, names of classes

@@ -10,10 +10,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from torch.utils.data import Dataset as TorchDataset
 
+from model_compression.core.errors import DataError, UsageError
 from model_compression.data.dataset import Dataset, Labels, numbered_classes
 from model_compression.data.lazy import Images, LazyImages, evenly, mean_and_std
 from model_compression.data.opaque import OpaqueImages
-from model_compression.errors import DataError, UsageError
 
 _READ_TWICE = 8  # images that are asked for twice, to see whether they stay the same
 _ITEMS = "expected (image, label): a PIL image or a uint8 tensor (C, H, W), and a class number"

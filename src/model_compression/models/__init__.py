@@ -16,7 +16,8 @@ from model_compression.models import (
     whitening_cnn,
     wide_resnet,
 )
-from model_compression.models.base import MODELS, Network, create_model
+from model_compression.models.base import MODELS, Network
+from model_compression.models.create import create_model
 from model_compression.models.preprocessing import Preprocessing
 
 __all__ = [

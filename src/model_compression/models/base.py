@@ -1,20 +1,16 @@
 """The registry of networks, and what every network of this package has."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from model_compression.checked_arguments import checked_arguments
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
+from model_compression.core.registry import Registry
 from model_compression.models.preprocessing import Preprocessing, is_side
-from model_compression.registry import Registry
-
-N = TypeVar("N", bound=nn.Module)
 
 
 class Network(nn.Sequential):
@@ -77,89 +73,6 @@ def seeded(seed: int | None) -> Iterator[None]:
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # the CPU's alone, which is what is put back
         yield
-
-
-@checked_arguments
-def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Network:
-    """Builds the network registered under ``name``, with fresh weights.
-
-    Args:
-        name: one of ``MODELS.names()``.
-        seed: of the initial weights; None draws them from torch's global generator.
-        options: of the builder, as ``num_classes``.
-
-    Raises:
-        UnknownNameError: no such model, or an option that its builder does not have; near matches are listed.
-        UsageError: an impossible value of an option.
-    """
-    with seeded(seed):
-        try:
-            model = MODELS.create(name, **options)
-        except UsageError:
-            raise
-        except (TypeError, ValueError, RuntimeError) as error:  # a value of a wrong type, or more memory than there is
-            reason = str(error).partition("\n")[0]
-            raise UsageError(f"model {name!r} cannot be built with options {options}: {reason}") from None
-    network = model if isinstance(model, Network) else _wrapped(name, model)
-    network.name, network.options = name, dict(options)
-    return network
-
-
-def _wrapped(name: str, model: Any) -> Network:
-    """What a plug-in builds, as a network."""
-    from model_compression.models.external import External  # which is made of what is here
-
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"the builder of model {name!r} gave a {type(model).__name__}; expected a torch.nn.Module")
-    return External(model)
-
-
-def placed(model: N, device: torch.device) -> N:
-    """``model`` on ``device`` with channels-last weights, the layout in which convolutions are fastest."""
-    trained = [parameter.requires_grad for parameter in model.parameters()]
-    with torch.no_grad():  # the parameters of TorchScript are no leaves otherwise
-        model = model.to(device).to(memory_format=torch.channels_last)
-    _set_trained(model, trained)
-    return model
-
-
-def _set_trained(model: nn.Module, trained: Iterable[bool]) -> None:
-    """Lets each parameter of ``model`` learn, or not."""
-    for parameter, wanted in zip(model.parameters(), trained, strict=True):
-        if parameter.requires_grad != wanted:
-            parameter.requires_grad_(wanted)
-
-
-def copy_of(module: N) -> N:
-    """A copy of ``module``, as deepcopy makes it, also of one that holds results of computations or is TorchScript.
-
-    Raises UsageError for a module that holds what cannot be copied, as a lock.
-    """
-    computed = {
-        id(value): value.detach().clone()
-        for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    try:
-        with torch.no_grad():  # the parameters of TorchScript's copies are no leaves otherwise
-            copy = deepcopy(module, dict(computed))
-    except Exception as error:  # of anything that a user's module may hold
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"a {type(module).__name__} cannot be copied, and yours stays as it is: {reason}; take that out of the "
-            "module, or give the name of what builds it, as 'mynets:build'"
-        ) from error
-    _set_trained(copy, [parameter.requires_grad for parameter in module.parameters()])
-    return copy
-
-
-def tied(module: nn.Module) -> dict[int, list[str]]:
-    """The names of each parameter of ``module`` that has several, by its id: of tied weights, or of a shared layer."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {key: several for key, several in names.items() if len(several) > 1}
 
 
 def check_num_classes(num_classes: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from model_compression.errors import FileFormatError
+from model_compression.core.errors import FileFormatError
 
 _TIMES = 8  # float32 for half precision is twice the file; the rest is for what initialisations compute with
 _ALWAYS = 128 * 2**20  # bytes

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from model_compression.errors import FileFormatError, ModelCompressionError, UsageError
+from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError
+from model_compression.core.trust import NAME
 from model_compression.models.base import Network, seeded
 from model_compression.models.features import logits_of
 from model_compression.models.libraries import (
@@ -25,9 +26,8 @@ from model_compression.models.libraries import (
     check_timm,
     check_torchvision,
 )
-from model_compression.models.own_code import build_own, find_builder, takes_num_classes
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.trust import NAME
+from model_compression.models.user_networks import build_own, find_builder, takes_num_classes
 
 _BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {
     "timm": build_timm,

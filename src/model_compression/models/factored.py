@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from model_compression.errors import UsageError
-from model_compression.models.base import MODELS, Network, tied
+from model_compression.core.errors import UsageError
+from model_compression.models.base import MODELS, Network
+from model_compression.models.copies import tied
 from model_compression.models.weights import built, built_body
 
 NAME = "factored"

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from model_compression.checked_arguments import checked_arguments
-from model_compression.errors import UsageError
-from model_compression.outputs import Outputs
-from model_compression.registry import unknown_name
+from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.errors import UsageError
+from model_compression.core.outputs import Outputs
+from model_compression.core.registry import unknown_name
 
 _INPUT = ":input"
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)

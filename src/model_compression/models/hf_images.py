@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models.preprocessing import Preprocessing
 
 _TOLERANCE = 0.02  # of a normalised value: a processor may round resized pixels to whole numbers

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from model_compression.errors import FileFormatError, MissingExtraError, ModelCompressionError, UsageError
-from model_compression.hub_connection import is_reached
+from model_compression.core.errors import FileFormatError, MissingExtraError, ModelCompressionError, UsageError
+from model_compression.core.hub_connection import is_reached
 
 PREFIX = "hub:"
 WEIGHTS = "student.safetensors"

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models.base import MODELS, Network, check_num_classes
 
 

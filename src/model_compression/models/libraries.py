@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from model_compression.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
-from model_compression.files import user_path
-from model_compression.hub_connection import quick_without_network
+from model_compression.core.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
+from model_compression.core.files import user_path
+from model_compression.core.hub_connection import quick_without_network
+from model_compression.core.registry import unknown_name
 from model_compression.models.hf_images import hf_preprocessing
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.registry import unknown_name
 
 _OF_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")

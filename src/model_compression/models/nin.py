@@ -7,8 +7,9 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model_compression.errors import UsageError
-from model_compression.models.base import MODELS, Network, check_num_classes, create_model
+from model_compression.core.errors import UsageError
+from model_compression.models.base import MODELS, Network, check_num_classes
+from model_compression.models.create import create_model
 
 M = TypeVar("M", bound=nn.Module)
 

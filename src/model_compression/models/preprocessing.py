@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 
 LARGEST_SIDE = 2048
 """Of images in pixels: what a file may ask for, which decides how much memory is taken."""

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
+from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network
 from model_compression.models.sparse import NAME as SPARSE
 from model_compression.models.sparse import keep_zeros
 from model_compression.models.weights import built, built_body
-from model_compression.registry import unknown_name
 
 NAME = "pruned"
 Widths = dict[str, list[int]]

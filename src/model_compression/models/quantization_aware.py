@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from model_compression.errors import UsageError
-from model_compression.models.base import MODELS, Network, create_model
+from model_compression.core.errors import UsageError
+from model_compression.models.base import MODELS, Network
+from model_compression.models.create import create_model
 from model_compression.models.weights import find_weights, read_header, read_model
 
 NAME = "quantization-aware"

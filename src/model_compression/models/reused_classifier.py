@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
+from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network, check_num_classes
 from model_compression.models.blocks import chain, convolution
 from model_compression.models.features import layers, logits_of, stages
 from model_compression.models.weights import built
-from model_compression.registry import unknown_name
 
 NAME = "reused-classifier"
 TRUNK, PROJECTOR = "trunk", "projector"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models.base import Network
 
 _FLOPS_PER_MAC = 2

@@ -9,13 +9,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from model_compression import trust as code
-from model_compression.checked_arguments import checked_arguments
-from model_compression.errors import FileFormatError, NotThereError, NumericalError, UsageError, WeightsMismatchError
-from model_compression.files import user_path
-from model_compression.manifest import check_manifest
-from model_compression.models.base import MODELS, Network, create_model
+from model_compression.core import trust as code
+from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.checksummed import seal, unseal
+from model_compression.core.errors import (
+    FileFormatError,
+    NotThereError,
+    NumericalError,
+    UsageError,
+    WeightsMismatchError,
+)
+from model_compression.core.files import user_path
+from model_compression.core.manifest import check_manifest
+from model_compression.core.registry import unknown_name
+from model_compression.core.trust import NAME
+from model_compression.models.base import MODELS, Network
 from model_compression.models.bounded import bounded_by
+from model_compression.models.create import create_model
 from model_compression.models.external import (
     INPUT_SHAPE,
     build_external,
@@ -24,12 +34,9 @@ from model_compression.models.external import (
     is_external,
     library_of,
 )
+from model_compression.models.foreign_weights import find_own_weights, own_tensors
 from model_compression.models.hub import fetch, is_hub
-from model_compression.models.own_weights import find_own_weights, own_tensors
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.registry import unknown_name
-from model_compression.sealed import seal, unseal
-from model_compression.trust import NAME
 
 FORMAT = "model_compression.weights/2"
 _UNSEALED_FORMAT = "model_compression.weights/1"  # without digests, as the first shipped networks

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models.base import MODELS, Network, check_num_classes
 
 _LOGIT_SCALE = 1 / 9  # keeps the first losses near log K: the features that reach the head are large

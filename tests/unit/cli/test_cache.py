@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_compression.cli.main import main
+from model_compression.distillation.teachers import store
 from model_compression.models import create_model
 from model_compression.models.weights import save_weights
-from model_compression.teachers import store
 
 OPTIONS = ["--data", "tiny", "--student", "tiny", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 FLIP = ["--augmentation", "flip", "--epochs", "3"]

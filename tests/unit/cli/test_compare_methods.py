@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from model_compression.cli import compare_methods, comparison_runs, run_worker
-from model_compression.cli.isolated_runs import RunError
+from model_compression.cli import compare_methods
 from model_compression.cli.main import Parser, main
-from model_compression.errors import Interrupted
-from model_compression.methods import METHODS
+from model_compression.core.errors import Interrupted
+from model_compression.distillation.methods import METHODS
+from model_compression.experiments import comparison as comparison_runs
+from model_compression.experiments import worker as run_worker
+from model_compression.experiments.processes import RunError
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -8,15 +8,15 @@ import pytest
 from model_compression.cli.early import check_early, names, shipped
 from model_compression.cli.hints import _ALIASES
 from model_compression.cli.main import COMMANDS, main
-from model_compression.errors import ModelCompressionError
+from model_compression.core.errors import ModelCompressionError
 
 
 def test_names_in_the_source_are_those_that_are_registered():
     from model_compression.data.sources import DATASETS
-    from model_compression.methods import METHODS
+    from model_compression.distillation.methods import METHODS
+    from model_compression.experiments.recipes import RECIPES
     from model_compression.models import MODELS
     from model_compression.models.weights import shipped_weights
-    from model_compression.recipes import RECIPES
 
     registries = {"methods": METHODS, "models": MODELS, "data": DATASETS, "recipes": RECIPES}
     for part, registry in registries.items():

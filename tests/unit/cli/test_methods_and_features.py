@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model_compression.cli.main import main
-from model_compression.methods import METHODS, create
+from model_compression.distillation.methods import METHODS, create
 from model_compression.models import create_model
 from model_compression.models.weights import save_weights
 
@@ -61,7 +61,7 @@ def test_a_method_without_docstrings_is_shown_by_what_it_has(command, tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))  # no other test sees it
     (tmp_path / "terse.py").write_text("""
-from model_compression.methods.base import METHODS, Method
+from model_compression.distillation.methods.base import METHODS, Method
 
 @METHODS.register("terse")
 class Terse(Method):

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from model_compression.cli.run_data import data_of
-from model_compression.config import DataConfig, ModelConfig, TrainConfig, to_json
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_json
 
 
 @pytest.fixture

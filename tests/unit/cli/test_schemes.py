@@ -8,7 +8,7 @@ import pytest
 
 from model_compression.cli.distill import configure, distill_config
 from model_compression.cli.main import main
-from model_compression.train.console_observer import ConsoleObserver
+from model_compression.engine.console_observer import ConsoleObserver
 
 FAST = ["--data", "tiny", "--epochs", "1", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 DISTILL = ["distill", "--student", "tiny", *FAST]

@@ -7,9 +7,10 @@ import signal
 import pytest
 
 from model_compression.cli.main import main
-from model_compression.config import TrainConfig, from_json
-from model_compression.recipes import RECIPES
-from model_compression.train import prepared, runs, teachers
+from model_compression.core.config import TrainConfig, from_json
+from model_compression.engine import runs, teachers
+from model_compression.engine import setup as prepared
+from model_compression.experiments.recipes import RECIPES
 
 FAST = ["--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
 TRAIN = ["train", "--student", "tiny", *FAST]
@@ -263,7 +264,7 @@ def test_distill_run_is_not_started_by_train(command):
 
 
 def test_interrupted_command_says_how_to_go_on_and_resume_does(command, tmp_path, monkeypatch):
-    from model_compression.train.console_observer import ConsoleObserver
+    from model_compression.engine.console_observer import ConsoleObserver
 
     assert command(*TRAIN, "--out", "whole")[0] == 0
     stepped = ConsoleObserver.stepped

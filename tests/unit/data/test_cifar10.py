@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_compression.core.errors import DataError, ModelCompressionError
 from model_compression.data import cifar10, published_store
 from model_compression.data import cifar10_content as content
 from model_compression.data.cifar10 import load_cifar10
-from model_compression.errors import DataError, ModelCompressionError
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_compression.core.errors import DataError, FileFormatError
 from model_compression.data import cifar100
 from model_compression.data import cifar100_content as content
 from model_compression.data.cifar100 import load_cifar100, read_parquet
 from model_compression.data.cifar100_own import part_from_pickle
 from model_compression.data.sources import load_dataset
-from model_compression.errors import DataError, FileFormatError
 
 COUNTS = {"train": 8, "test": 4}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_compression.core.errors import FileFormatError, MissingExtraError
 from model_compression.data import cifar10_content as content
 from model_compression.data.cifar10_hub import fetch_hub, read_parquet
-from model_compression.errors import FileFormatError, MissingExtraError
 
 HUB_ORDER = ("data_batch_4", "data_batch_3", "data_batch_2", "data_batch_5", "data_batch_1")
 

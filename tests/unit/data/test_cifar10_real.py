@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from model_compression.checks.data import examine_data
 from model_compression.data.cifar10 import load_cifar10
 from model_compression.data.dataset import content_digest, hold_out
-from model_compression.train.examination.data import examine_data
 
 pytestmark = pytest.mark.cifar10
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from model_compression.cli.main import main
+from model_compression.core.errors import DataError
 from model_compression.data import cifar10
-from model_compression.errors import DataError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_compression.core.errors import DataError, UsageError
 from model_compression.data.dataset import Dataset, class_numbers, content_digest, hold_out, hold_out_test
-from model_compression.errors import DataError, UsageError
 
 
 def made(labels=(0, 1, 2, 1, 0, 2), **changes):

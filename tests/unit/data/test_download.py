@@ -11,11 +11,11 @@ import threading
 
 import pytest
 
+from model_compression.core.errors import DataError, ModelCompressionError
 from model_compression.data import cifar10_content as content
 from model_compression.data import cifar10_official
 from model_compression.data import download as module
 from model_compression.data.download import download, require_reachable
-from model_compression.errors import DataError, ModelCompressionError
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes: several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_compression.core.errors import DataError, UnknownNameError, UsageError
 from model_compression.data.folder import load_folder
 from model_compression.data.sources import load_dataset
-from model_compression.errors import DataError, UnknownNameError, UsageError
 
 
 def picture(seed, size=(8, 8)):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_compression.core.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from model_compression.data.lazy import LazyImages
 from model_compression.data.sources import load_dataset
-from model_compression.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 
 datasets = pytest.importorskip("datasets")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from model_compression.core.errors import DataError
 from model_compression.data.folder import FolderImages, load_folder
 from model_compression.data.image_files import decode_image, find_images, image_suffixes, size_of
-from model_compression.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

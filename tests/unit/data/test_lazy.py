@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from model_compression.core.errors import DataError
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.lazy import ArraySource, LazyImages, evenly, mean_and_std
-from model_compression.errors import DataError
 
 
 @dataclass

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.config import DataConfig
+from model_compression.core.config import DataConfig
+from model_compression.core.errors import UsageError
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import ResidentLoader, epoch_order
-from model_compression.errors import UsageError
 
 N = 23
 CPU = torch.device("cpu")

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
-from model_compression.config import DataConfig
+from model_compression.core.config import DataConfig
+from model_compression.core.errors import UsageError
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.mixing import Mixing, Mixture, mix
-from model_compression.errors import UsageError
 
 COUNT = 20_000
 CPU = torch.device("cpu")

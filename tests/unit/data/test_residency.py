@@ -5,12 +5,12 @@ import os
 import numpy as np
 import pytest
 
-from model_compression.config import DataConfig
+from model_compression.core.config import DataConfig
+from model_compression.core.errors import UsageError
 from model_compression.data import residency
 from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import ArraySource, LazyImages
 from model_compression.data.residency import available_memory_bytes, default_workers, settled
-from model_compression.errors import UsageError
 
 SIZE = 3 * 4 * 4  # of an image, in bytes
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from model_compression.core.errors import UnknownNameError
 from model_compression.data.cifar10 import load_cifar10
 from model_compression.data.sources import DATASETS
-from model_compression.errors import UnknownNameError
 
 
 def test_datasets_lists_the_names():

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.config import DataConfig
+from model_compression.core.config import DataConfig
+from model_compression.core.errors import DataError
 from model_compression.data.dataset import Dataset
 from model_compression.data.lazy import ArraySource, LazyImages
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.residency import settled
 from model_compression.data.streaming import StreamingLoader, loader_for
-from model_compression.errors import DataError
 
 N = 23
 CPU = torch.device("cpu")
@@ -121,8 +121,8 @@ import numpy as np
 from model_compression.data.lazy import ArraySource, LazyImages
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import StreamingLoader
-from model_compression.config import DataConfig
-from model_compression.errors import DataError
+from model_compression.core.config import DataConfig
+from model_compression.core.errors import DataError
 import torch
 
 class Dying(ArraySource):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from model_compression.checks.data import examine_data
 from model_compression.data.synthetic import load_synthetic
-from model_compression.train.examination.data import examine_data
 
 
 def test_synthetic_is_the_same_on_every_machine():

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_compression.core.errors import FileFormatError
 from model_compression.data.tar_members import MAX_MEMBERS, read_members
-from model_compression.errors import FileFormatError
 
 LIMITS = {"data/a": 100, "data/b": 100}
 
@@ -92,7 +92,7 @@ BOMB_READER = """
 import resource, sys
 from pathlib import Path
 from model_compression.data.tar_members import read_members
-from model_compression.errors import FileFormatError
+from model_compression.core.errors import FileFormatError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     list(read_members(Path(sys.argv[1]), {"data/a": 100}))

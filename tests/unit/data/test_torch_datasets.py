@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
+from model_compression.core.errors import DataError, UsageError
 from model_compression.data.lazy import LazyImages
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets, pixels_of
-from model_compression.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 3, 6, 5), dtype=np.uint8)

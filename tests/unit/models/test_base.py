@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from model_compression.errors import UnknownNameError, UsageError
-from model_compression.methods import METHODS
+from model_compression.core.errors import UnknownNameError, UsageError
+from model_compression.distillation.methods import METHODS
 from model_compression.models import MODELS, create_model
 
 SMALL = ["lenet-caffe", "nin", "nin-bn", "whitening-cnn"]

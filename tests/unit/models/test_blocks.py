@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models import blocks, create_model
 
 

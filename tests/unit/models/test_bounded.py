@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_compression.errors import FileFormatError, ModelCompressionError, UsageError
-from model_compression.models.base import create_model
+from model_compression.core.checksummed import seal
+from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError
 from model_compression.models.bounded import bounded_by
-from model_compression.models.own_weights import own_tensors
+from model_compression.models.create import create_model
+from model_compression.models.foreign_weights import own_tensors
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import FORMAT, read_model, save_weights
-from model_compression.sealed import seal
 
 ALLOWED_MIB = 300
 

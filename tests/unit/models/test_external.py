@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from model_compression.errors import (
+from model_compression.core.errors import (
     FileFormatError,
     MissingExtraError,
     ModelCompressionError,

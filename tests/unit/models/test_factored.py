@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from model_compression.compress.channels import cost_of, cut_channels
-from model_compression.errors import UsageError
+from model_compression.compression.channels import cost_of, cut_channels
+from model_compression.core.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.factored import as_factored, large_inner_products
 from model_compression.models.preprocessing import Preprocessing

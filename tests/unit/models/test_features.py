@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.errors import UnknownNameError, UsageError
+from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.models import create_model
 from model_compression.models.features import Layer, Tapped, choose_pairs, layers, logits_of, stages
 

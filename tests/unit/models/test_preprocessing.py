@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models import Preprocessing
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

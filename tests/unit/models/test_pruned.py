@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_compression.errors import FileFormatError, UsageError
+from model_compression.core.errors import FileFormatError, UsageError
 from model_compression.models import create_model
 from model_compression.models.sparse import as_sparse, density_of
 from model_compression.models.weights import read_model, save_weights

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.errors import UnknownNameError, UsageError
+from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.models import Network, Preprocessing, create_model
 from model_compression.models.external import External
 from model_compression.models.reused_classifier import behind_layer, find_classifier, last_maps, reuse_classifier

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models import MODELS, Network, Preprocessing, create_model
 from model_compression.models.summary import summarize
 

@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from model_compression.errors import (
+from model_compression.core.checksummed import seal
+from model_compression.core.errors import (
     FileFormatError,
     NumericalError,
     UnknownNameError,
@@ -16,7 +17,6 @@ from model_compression.errors import (
 )
 from model_compression.models import Preprocessing, create_model
 from model_compression.models.weights import FORMAT, load_model, load_tensors, read_header, read_model, save_weights
-from model_compression.sealed import seal
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model_compression.errors import UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.whitening_cnn import whitening_filters
 

@@ -1,0 +1,275 @@
+"""Distillation in a line of Python, from modules and arrays as well as from names."""
+
+import dataclasses
+import itertools
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
+from model_compression.core import trust as code
+from model_compression.core.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
+from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.files import user_path
+from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.observer import Logged, Observer, Silent
+from model_compression.engine.runs import check_same, resume_run, start_run
+from model_compression.engine.setup import Parts
+from model_compression.models.base import Network
+from model_compression.models.copies import copy_of
+from model_compression.models.external import External, build_external, is_external
+from model_compression.models.preprocessing import Preprocessing
+from model_compression.models.weights import load_own_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a distillation left: its figures, the trained student in eval mode, and the folder with everything.
+
+    ``student(preprocessing(images))`` answers images (B, C, H, W) uint8 with logits (B, K). Of a run on DataLoaders
+    ``student(images)`` does so with images that are normalised as theirs, and ``preprocessing`` changes nothing.
+    """
+
+    metrics: dict[str, Any]
+    student: nn.Module
+    preprocessing: Preprocessing
+    run_dir: Path
+
+
+def distill(
+    teacher: str | ModelConfig | nn.Module | None,
+    student: str | ModelConfig | nn.Module,
+    data: str | GivenData,
+    *,
+    method: str | MethodConfig = "kd",
+    params: dict[str, Any] | None = None,
+    epochs: int = 30,
+    seed: int = 0,
+    teacher_weights: str | Path | None = None,
+    teacher_mean: Sequence[float] | None = None,
+    teacher_std: Sequence[float] | None = None,
+    teacher_size: int | tuple[int, int] | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    config: TrainConfig | None = None,
+    observer: Observer | None = None,
+    progress: bool | None = None,
+    trust: bool = False,
+    strict: bool = False,
+    **settings: Any,
+) -> Result:
+    """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
+
+    Args:
+        teacher: a shipped network, a weights file, a run folder, "hf:NAME", or any module that answers normalised
+            images (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. A `ModelConfig` gives
+            options, normalisation and size beside the name. None for a method that needs none, as "tf_kd".
+        student: a network's name, as "resnet20", "timm:resnet18" or "mypackage.nets:build", or a module, likewise.
+        data: a data set's name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch data sets
+            whose items are (PIL image or uint8 tensor (C, H, W), class number), or of DataLoaders; or four arrays:
+            training images (N, C, H, W) uint8, training labels (N,), or None where there are none, test images, test
+            labels. Modules get pixels normalised by the training images' mean and deviation. DataLoaders are taken as
+            they are: both networks see the float images of their batches, nothing of the teacher's is stored, and a
+            run that is resumed does not end with the same weights.
+        method: its name; several with commas between them. A `MethodConfig` gives weights, the label loss's weight,
+            pairs of layers and warm-up beside the name.
+        params: the method's parameters.
+        epochs: passes over the training images.
+        seed: of the order of the images, and of the initial weights of a student that is named.
+        teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
+        teacher_mean: per channel, 1 = white, of the pixels that the teacher was trained on; with ``teacher_std``. By
+            default the teacher's own, or the training images'.
+        teacher_std: per channel, likewise.
+        teacher_size: (height, width) to which images are scaled for the teacher, or the side of a square.
+        run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
+        resume: whether to go on with the run in ``run_dir`` that was stopped, with the same arguments as then.
+        config: where to start from; its networks, method, epochs and seed are replaced.
+        observer: who watches; takes the place of ``progress``.
+        progress: whether a bar and a line an epoch are shown on stderr, as the command shows them. By default they are
+            on a terminal and in a notebook; elsewhere messages are warnings of the logger "model_compression".
+        trust: whether code that a stranger's file names is imported, as a weights file or the run that is resumed.
+            What you name yourself always is, and so is what your own runs on this machine name.
+        strict: whether a warning about data or teacher stops the run before its first step.
+        settings: anything else of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64, lr=1e-3,
+            augmentation="flip", image_size=64``.
+
+    Raises:
+        UsageError: an argument that cannot be, with what was expected.
+        RunFolderError: ``run_dir`` is taken, or there is nothing to resume.
+    """
+    _check_types(
+        method=method,
+        params=params,
+        epochs=epochs,
+        seed=seed,
+        run_dir=run_dir,
+        resume=resume,
+        config=config,
+        progress=progress,
+    )
+    _check_observer(observer)
+    if isinstance(method, MethodConfig) and params is not None:
+        raise UsageError("params are given twice: put them into the MethodConfig that is method")
+    if resume and run_dir is None:
+        raise UsageError("resume needs the run_dir of the run that is to go on")
+    code.give(*(one for one in (teacher, student, data, method) if isinstance(one, str)))
+    named = None if teacher is None else _named(teacher)
+    if teacher_weights is not None:
+        teacher, named = _with_weights(teacher, named, teacher_weights)
+    named = _with_pixels(named, teacher_mean, teacher_std, teacher_size)
+    for name, ours in (("out", "run_dir"), ("pairs", "method=MethodConfig(name=..., pairs=...)")):
+        if name in settings:
+            raise UsageError(f"{name} is an option of the command line; here it is {ours}")
+    config = dataclasses.replace(config or TrainConfig(student=_named(student)), student=_named(student))
+    config = with_settings(config, settings)
+    observer = observer or _shown(progress)
+    if isinstance(student, nn.Module):
+        name = config.student.name.removeprefix(GIVEN)
+        if not _is_rebuilt(student, name):
+            observer.message(f"{name}{_NOT_REBUILT}")
+    datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
+    config = dataclasses.replace(
+        config,
+        teacher=named,
+        method=method if isinstance(method, MethodConfig) else MethodConfig(name=method, params=dict(params or {})),
+        data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
+        epochs=epochs,
+        seed=seed,
+    )
+    if datasets is not None:
+        config = with_loaders_settings(config, datasets[0])
+    parts = Parts(
+        student=student if isinstance(student, nn.Module) else None,
+        teacher=teacher if isinstance(teacher, nn.Module) else None,
+        data=datasets,
+    )
+    finished: list[Network] = []
+    folder = _free_folder(config) if run_dir is None else user_path(run_dir)
+    with code.all_files(trust), observer if isinstance(observer, ConsoleObserver) else nullcontext():
+        if resume:
+            check_same(folder, config)
+            metrics = resume_run(folder, observer, parts=parts, strict=strict, finished=finished.append)
+        else:
+            metrics = start_run(config, folder, observer, parts=parts, strict=strict, finished=finished.append)
+    network = finished[0].eval()
+    return Result(
+        metrics=metrics,
+        student=network.body if isinstance(network, External) else network,
+        preprocessing=network.preprocessing,
+        run_dir=folder,
+    )
+
+
+_NOT_REBUILT = (
+    "() without arguments is not the student that was given: the run folder holds its weights, but not the code that "
+    "builds it, and load_model needs both; give the student by the name of its builder, as 'mynets:small', to have both"
+)
+# argument → (the types it may have, how an error calls them)
+_TYPES: dict[str, tuple[Any, str]] = {
+    "method": (str | MethodConfig, "a name, as 'kd', or a MethodConfig"),
+    "params": (dict | None, "a dictionary of the method's parameters, as {'temperature': 2.0}"),
+    "epochs": (int, "an integer"),
+    "seed": (int, "an integer"),
+    "run_dir": (str | Path | None, "the path of a folder"),
+    "resume": (bool, "True or False"),
+    "progress": (bool | None, "True, False or None"),
+    "config": (TrainConfig | None, "a TrainConfig"),
+}
+
+
+def _check_types(**arguments: Any) -> None:
+    """Raises UsageError for an argument of a type that it cannot have."""
+    for name, value in arguments.items():
+        kinds, wanted = _TYPES[name]
+        if not isinstance(value, kinds) or (kinds is int and isinstance(value, bool)):
+            raise UsageError(f"{name} must be {wanted}, got {value!r}")
+        if name == "params" and not all(isinstance(key, str) for key in value or ()):
+            raise UsageError(f"the names in params must be texts, got {value!r}")
+
+
+def _check_observer(observer: Any) -> None:
+    """Raises UsageError unless it can be told of all that `Observer` names."""
+    missing = [
+        name for name in vars(Silent) if not name.startswith("_") and not callable(getattr(observer, name, None))
+    ]
+    if observer is not None and missing:
+        raise UsageError(
+            f"observer must have the methods of train.observer.Observer; a {type(observer).__name__} lacks "
+            f"{', '.join(missing)}"
+        )
+
+
+def _shown(progress: bool | None) -> Observer:
+    """Who watches where nobody is given."""
+    if progress is None:
+        progress = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
+    return ConsoleObserver() if progress else Logged()
+
+
+def _free_folder(config: TrainConfig) -> Path:
+    """runs/DATA-STUDENT-METHOD-N, the first that is not there."""
+    assert config.method is not None
+    parts = (config.data.name, config.student.name, config.method.name)
+    name = "-".join(re.sub(r"[^\w.]+", "-", Path(part.rpartition(":")[2]).name) for part in parts)
+    return next(folder for number in itertools.count(1) if not (folder := Path("runs") / f"{name}-{number}").exists())
+
+
+def _is_rebuilt(student: nn.Module, name: str) -> bool:
+    """Whether ``name``, without arguments, builds a network with the tensors of ``student``."""
+    if not is_external(name):  # a class within a function
+        return False
+    try:
+        again = build_external(name, {}, seed=0).body
+    except ModelCompressionError:
+        return False
+    shapes = [
+        {key: None if is_lazy(value) else getattr(value, "shape", None) for key, value in one.state_dict().items()}
+        for one in (student, again)
+    ]
+    return shapes[0] == shapes[1]
+
+
+def _with_weights(
+    teacher: str | ModelConfig | nn.Module | None, named: ModelConfig | None, weights: str | Path
+) -> tuple[str | ModelConfig | nn.Module, ModelConfig]:
+    """The teacher with weights of a file: a module gets them here, a name is given them to be built with."""
+    if teacher is None or named is None:
+        raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
+    if not isinstance(teacher, nn.Module):
+        return teacher, dataclasses.replace(named, weights=str(weights))
+    teacher = copy_of(teacher)
+    load_own_weights(teacher, weights)
+    return teacher, named
+
+
+def _with_pixels(
+    named: ModelConfig | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+) -> ModelConfig | None:
+    """The teacher with what is wanted done to its pixels."""
+    wanted = {"mean": mean, "std": std, "size": [size, size] if isinstance(size, int) else size}
+    given = {key: list(value) for key, value in wanted.items() if value is not None}
+    if given and named is None:
+        raise UsageError(f"teacher_{next(iter(given))} has no effect without a teacher")
+    return named if named is None else dataclasses.replace(named, **given)  # type: ignore[arg-type]
+
+
+def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
+    if isinstance(model, ModelConfig):
+        return model
+    if isinstance(model, str):
+        return ModelConfig(name=model)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
+    kind = type(model.body if isinstance(model, External) else model)
+    code.give(f"{kind.__module__}:{kind.__qualname__}")
+    return ModelConfig(name=f"{GIVEN}{kind.__module__}:{kind.__qualname__}")

@@ -1,0 +1,154 @@
+"""Data that is given as objects, in the place of a name: arrays, PyTorch data sets, DataLoaders."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from model_compression.core.config import GIVEN, LOADERS, DataConfig, TrainConfig
+from model_compression.core.errors import DataError, UsageError
+from model_compression.data.dataset import Dataset, class_numbers
+from model_compression.data.opaque import OpaqueImages
+from model_compression.data.residency import settled
+from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
+from model_compression.engine.observer import Observer
+
+Arrays = Sequence[npt.NDArray[Any] | torch.Tensor | None]
+GivenData = (
+    tuple[Dataset, Dataset]
+    | tuple[TorchDataset[Any], TorchDataset[Any]]
+    | tuple[DataLoader[Any], DataLoader[Any]]
+    | Arrays
+)
+
+_EXPECTED = (
+    "expected a name, a pair (training, test) of data sets or of DataLoaders, or four arrays: training images, "
+    "training labels, test images, test labels"
+)
+_SHOWN = 4
+_AS_THEY_ARE = (
+    "the DataLoaders are taken as they are: teacher and student see their batches without another normalisation, the "
+    "teacher answers each batch anew and is not compared with the labels beforehand, and a resumed run does not end "
+    "with the weights of an uninterrupted one"
+)
+
+
+def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple[tuple[Dataset, Dataset], str]:
+    """(training set, test set) of ``data``, held or streamed as ``config`` says, and what the data is called.
+
+    Raises UsageError for what is none of the forms, or holds something else than it should.
+    """
+    report = observer.message
+    if not isinstance(data, Sequence):
+        raise UsageError(f"data is a {type(data).__name__}; {_EXPECTED}")
+    if config.unlabelled:
+        raise UsageError("DataConfig.unlabelled goes with a data set's name; give the images as training data instead")
+    for name in ("image_size", "data_dir"):
+        if getattr(config, name):
+            raise UsageError(f"{name} {getattr(config, name)!r} has no effect on data that are given as objects")
+    if len(data) == 2 and all(isinstance(part, DataLoader) for part in data):
+        _check_as_they_are(config)
+        report(_AS_THEY_ARE)
+        return from_loaders(data[0], data[1]), LOADERS  # type: ignore[arg-type]
+    if len(data) == 2 and all(isinstance(part, Dataset) for part in data):
+        pair, name = data, f"{GIVEN}arrays"
+    elif len(data) == 2 and all(isinstance(part, TorchDataset) for part in data):
+        pair, name = from_torch_datasets(data[0], data[1], report), f"{GIVEN}{type(data[0]).__name__}"  # type: ignore[arg-type]
+    elif len(data) == 4:
+        pair, name = _from_arrays(data), f"{GIVEN}arrays"
+    else:
+        raise UsageError(f"data has {len(data)} parts ({_kinds(data)}); {_EXPECTED}")
+    return settled(pair[0], pair[1], config.resident, config.workers, report), name  # type: ignore[arg-type]
+
+
+def _kinds(data: Sequence[Any]) -> str:
+    return ", ".join(type(part).__name__ for part in data[:_SHOWN]) + (", …" if len(data) > _SHOWN else "")
+
+
+def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfig:
+    """``config`` as it holds where ``train_set`` is a DataLoader's batches: of their size, and no answers stored.
+
+    Raises UsageError for another batch size.
+    """
+    if not isinstance(train_set.images, OpaqueImages):
+        return config
+    own, default = len(train_set.images.first), TrainConfig(student=config.student).batch_size
+    if config.batch_size not in (own, default):
+        raise UsageError(f"batch_size {config.batch_size} has no effect on DataLoaders; these give batches of {own}")
+    return dataclasses.replace(config, batch_size=own, teacher_cache="off")
+
+
+def _check_as_they_are(config: DataConfig) -> None:
+    without_effect = ("augmentation", "views", "cutout", "mixup", "cutmix", "resident", "workers")
+    for field in dataclasses.fields(config):
+        if field.name in without_effect and getattr(config, field.name) != field.default:
+            raise UsageError(
+                f"{field.name} {getattr(config, field.name)!r} has no effect on DataLoaders, which are taken as they "
+                "are; give the data sets in their place, or leave it out"
+            )
+
+
+def _from_arrays(data: Arrays) -> tuple[Dataset, Dataset]:
+    train_images, train_given, test_images, test_given = map(_array, data)
+    if train_images is None or test_images is None or test_given is None:
+        raise UsageError(f"an array is None; {_EXPECTED}; of them only the training labels may be None")
+    labelled = train_given is not None
+    for what, images, labels in (("training", train_images, train_given), ("test", test_images, test_given)):
+        _check_arrays(what, images, labels)
+    if train_images.shape[1] != test_images.shape[1]:
+        raise UsageError(
+            f"training images have {train_images.shape[1]} channels, test images {test_images.shape[1]}, not as many"
+        )
+    given = [labels for labels in (train_given, test_given) if labels is not None]
+    try:
+        numbers, classes = class_numbers(given, "the arrays")
+    except DataError as error:  # here they are arguments
+        raise UsageError(str(error)) from None
+    train_labels = numbers[0] if labelled else np.zeros(len(train_images), dtype=np.int64)
+    pixels = train_images.transpose(1, 0, 2, 3).reshape(train_images.shape[1], -1) / np.float32(255)
+    settings: dict[str, Any] = {
+        "class_names": classes,
+        "mean": tuple(float(channel.mean(dtype=np.float64)) for channel in pixels),
+        "std": tuple(max(float(channel.std(dtype=np.float64)), 1e-5) for channel in pixels),
+    }
+    return (
+        Dataset(name="arrays", images=train_images, labels=train_labels, labelled=labelled, **settings),
+        Dataset(name="arrays-test", images=test_images, labels=numbers[-1], **settings),
+    )
+
+
+def _check_arrays(what: str, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None) -> None:
+    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        raise UsageError(
+            f"{what} images are {images.shape}, channels last; expected (N, C, H, W): give images.transpose(0, 3, 1, 2)"
+        )
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) < 2:
+        raise UsageError(
+            f"{what} images are {images.dtype} of shape {images.shape}; expected uint8 (N, C, H, W), pixels of 0 "
+            f"to 255, at least two images{_REMEDIES.get(images.dtype.kind, '')}"
+        )
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iuUOT"):
+        raise UsageError(
+            f"{what} labels are {labels.dtype} of shape {labels.shape}; expected class numbers or names "
+            f"({len(images)},){_ONE_HOT if labels.ndim == 2 else ''}"
+        )
+
+
+_ONE_HOT = ": give labels.argmax(axis=1) where each row is an image's, labels[:, 0] where it is one number"
+# by the kind of number that pixels are
+_REMEDIES = {
+    "f": ": give (images * 255).round().astype(np.uint8) where 1 is white",
+    "b": ": give images.astype(np.uint8) * 255",
+    "u": ": give (images >> 8).astype(np.uint8) where 65535 is white",
+}
+
+
+def _array(part: npt.NDArray[Any] | torch.Tensor | None) -> npt.NDArray[Any] | None:
+    if part is None:
+        return None
+    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)

@@ -1,1 +1,0 @@
-"""Smaller and faster networks, and how much smaller and faster they are."""

@@ -1,0 +1,130 @@
+"""How far a network is to be pruned so that what comes out costs no more than it may."""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from model_compression.compression.channels import (
+    ROUND_TO,
+    Resource,
+    cost_of,
+    cut_channels,
+    least_channels,
+    seen_shape,
+)
+from model_compression.compression.groups import copied, smallest
+from model_compression.compression.measure import Latency, latency
+from model_compression.compression.prune import shown_images
+from model_compression.core.errors import UsageError
+from model_compression.data.dataset import Dataset
+from model_compression.exporting.fewer_bits import to_int8
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.short_names import with_short_names
+from model_compression.exporting.write import rewrite, write_unverified
+from model_compression.models.base import Network
+from model_compression.models.factored import as_factored
+
+_TRIES, _SHOWN = 8, 64
+_NAMES: dict[Resource, str] = {"macs": "MACs", "params": "parameters"}
+_ROOM = 0.95  # of a budget is planned with: what is pruned after training has other layers than what is tried here
+
+
+def share_that_fits(
+    network: Network,
+    data: Dataset,
+    resource: Resource,
+    fits: Callable[[Network], bool],
+    report: Callable[[str], None] = lambda text: None,
+    *,
+    low_rank: bool = False,
+    round_to: int = ROUND_TO,
+) -> float:
+    """The largest share of the ``resource`` that is left by a cut that ``fits``; 1.0: all of it.
+
+    By bisection of its logarithm, to within a few per cent. ``report`` is told of each try. With ``low_rank`` large
+    inner products lose rank as well; what is left of a layer's channels is a multiple of ``round_to``.
+
+    Raises UsageError when the smallest network that can be made does not fit, and what `smallest` raises when the
+    network cannot be cut at all.
+    """
+    if fits(network):
+        return 1.0
+    whole = cost_of(network, resource, data.image_shape)
+    cuttable = as_factored(network) if low_rank else network
+    smallest_one, groups = smallest(cuttable, seen_shape(cuttable, data.image_shape), least_channels(round_to))
+    least = cost_of(smallest_one, resource, data.image_shape)
+    low, high, found = least / whole, 1.0, None
+    images = list(shown_images(data, 0, _SHOWN))
+    for _ in range(_TRIES):
+        middle = math.sqrt(low * high)
+        target = max(least, round(middle * whole))
+        cut = cut_channels(cuttable, images, resource=resource, target=target, round_to=round_to, cuttable=groups)
+        good = fits(cut)
+        report(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
+        if good:
+            found, low = middle, middle
+        else:
+            high = middle
+    if found is None:
+        raise UsageError(
+            f"however far {network.name} is pruned, it does not fit; it can be cut to {least:,} of its {whole:,} "
+            f"{_NAMES[resource]}; allow more, or take another network"
+        )
+    return found
+
+
+def fits_budget(
+    network: Network, data: Dataset, max_bytes: int, max_latency_ms: float, *, weight_bits: int = 8
+) -> bool:
+    """Whether the file of ``network`` in int8, or int4, keeps both bounds, with some room; 0 is no bound."""
+    with quantised_file(as_if_trained(network), data, weight_bits) as path:
+        if max_bytes and path.stat().st_size > _ROOM * max_bytes:
+            return False
+        return not max_latency_ms or file_latency(path).median_ms <= _ROOM * max_latency_ms
+
+
+@contextmanager
+def quantised_file(network: Network, data: Dataset, weight_bits: int = 8) -> Iterator[Path]:
+    """``network`` in int8, or int4, roughly calibrated, to be measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tried.onnx"
+        write_unverified(network, path, data.image_shape, preprocessing=True)
+        shown = torch.cat(list(shown_images(data, 0, _SHOWN))).numpy()
+        encode = partial(to_int8, images=shown, calibration="minmax", weight_bits=weight_bits)
+        rewrite(path, lambda model: with_short_names(encode(model)))
+        yield path
+
+
+@torch.no_grad()
+def as_if_trained(network: Network) -> Network:
+    """A copy without zeros where training leaves none: a file has no place for biases that are 0."""
+    network = copied(network)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            tensor += 0.01 * torch.rand(tensor.shape, generator=generator)
+    return network
+
+
+def file_latency(path: Path) -> Latency:
+    """Of one image, in the file's own runtime, with as many threads as torch has."""
+    import numpy as np
+
+    threads = torch.get_num_threads()
+    file = open_file(path, threads)
+    kind = np.uint8 if file.metadata.preprocessing_inside else np.float32
+    image = np.zeros((1, *file.metadata.image_shape), dtype=kind)
+    return latency(lambda: file.run(image), runtime=file.runtime, batch=1, threads=threads, seconds=1.0)
+
+
+@torch.no_grad()
+def network_latency(network: Network, image_shape: tuple[int, int, int]) -> Latency:
+    """Of one normalised image, in PyTorch, float32."""
+    network, image = network.deployed().cpu().float().eval(), torch.zeros(1, *seen_shape(network, image_shape))
+    threads = torch.get_num_threads()
+    return latency(lambda: network(image), runtime="PyTorch", batch=1, threads=threads, seconds=1.0)

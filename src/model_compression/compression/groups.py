@@ -1,0 +1,223 @@
+"""Which channels of a network can go: groups of them, each with all layers that lose something with it.
+
+torch-pruning follows channels through a network's layers (Fang et al. 2023, "DepGraph: towards any structural pruning",
+arXiv 2301.12900). What it finds is checked here: a group stays whole where its channels are bound to those of another
+group, as by splitting and joining them, or where the network cannot be built again without them.
+"""
+
+import warnings
+from collections.abc import Collection, Container, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from model_compression.core.errors import MissingExtraError, UsageError
+from model_compression.models.base import Network
+from model_compression.models.copies import copy_of, tied
+from model_compression.models.pruned import as_pruned
+
+_CUT = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A layer that loses something when a channel goes: ``indices`` of its ``side`` belong to channels ``owners``."""
+
+    layer: nn.Module
+    side: Literal["in", "out"]
+    indices: list[int]
+    owners: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels of the layer ``root``, 0 to ``count`` − 1, with all layers that go with them."""
+
+    name: str
+    root: nn.Module
+    count: int
+    members: list[Member]
+
+
+def copied(network: Network) -> Network:
+    """A copy of what ships, in float32 on the CPU."""
+    return copy_of(network.deployed()).cpu().float().eval()
+
+
+def find_groups(network: Network, image_shape: tuple[int, int, int]) -> tuple[Any, list[Group]]:
+    """torch-pruning's view of ``network``, which `remove` needs, and the groups of channels that can go.
+
+    Raises UsageError when there are none, or the channels cannot be followed, MissingExtraError without torch-pruning.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its imports
+            import torch_pruning
+    except ImportError:
+        raise MissingExtraError("torch-pruning", "prune", "pruning") from None
+    trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about parameters that are in no layer: see `_group`
+            graph = torch_pruning.DependencyGraph().build_dependency(network, torch.zeros(2, *image_shape))
+            found = list(graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
+    except Exception as error:  # it follows what autograd records, and fails in its own way on what it cannot follow
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"the channels of {network.name} cannot be followed through its layers: {reason}") from error
+    names = {id(layer): name for name, layer in network.named_modules()}
+    shared = tied(network)  # a cut would give each layer weights of its own
+    groups = _apart([group for raw in found if (group := _group(raw, names, trained, shared)) is not None])
+    groups = [group for group in groups if _goes_as_planned(graph, group)]
+    if not groups:
+        ties = f" (tied weights: {' = '.join(next(iter(shared.values())))})" if shared else ""
+        raise UsageError(
+            f"{network.name} has no channels that can be taken away: none that only convolutions, inner products and "
+            f"batch normalisations use and that are not split, grouped, tied or frozen{ties}; quantise it, or prune it "
+            "with --sparsity"
+        )
+    return graph, groups
+
+
+def smallest(network: Network, image_shape: tuple[int, int, int], left: int) -> tuple[Network, frozenset[str]]:
+    """``network`` with ``left`` channels in every group that can be cut to that, and the names of these groups.
+
+    Raises UsageError, with the first reason, when it can be built again without the channels of no group, and what
+    `find_groups` raises.
+    """
+    _, groups = find_groups(copied(network), image_shape)
+    names = [group.name for group in groups if group.count > left]
+    try:
+        return _cut_to(network, image_shape, left, names), frozenset(names)
+    except UsageError:
+        found = _which_go(network, image_shape, left, names)
+        if not found:
+            raise
+    return _cut_to(network, image_shape, left, found), frozenset(found)
+
+
+def _which_go(network: Network, image_shape: tuple[int, int, int], left: int, names: Sequence[str]) -> list[str]:
+    """Those groups of ``names``, which do not go all at once, that do: halves of them are tried."""
+    if len(names) < 2:
+        return []
+    going = []
+    for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+        try:
+            _cut_to(network, image_shape, left, half)
+        except UsageError:
+            going += _which_go(network, image_shape, left, half)
+        else:
+            going += half
+    return going
+
+
+def _cut_to(network: Network, image_shape: tuple[int, int, int], left: int, names: Collection[str]) -> Network:
+    cut = copied(network)
+    graph, groups = find_groups(cut, image_shape)
+    try:
+        for group in groups:
+            if group.name in names:
+                remove(graph, group, list(range(left, group.count)))
+    except Exception as error:  # of torch-pruning, which has followed the channels wrongly
+        raise UsageError(f"the channels of {network.name} cannot be followed through its layers: {error}") from error
+    return as_pruned(cut, network.deployed(), torch.zeros(2, *image_shape))
+
+
+def _apart(groups: list[Group]) -> list[Group]:
+    """Those whose channels belong to no other group: what splits and joins channels again may bind some of several."""
+    users: dict[tuple[int, str, int], set[int]] = {}
+    for number, group in enumerate(groups):
+        for member in group.members:
+            for index in member.indices:
+                users.setdefault((id(member.layer), member.side, index), set()).add(number)
+    shared = {number for numbers in users.values() if len(numbers) > 1 for number in numbers}
+    return [group for number, group in enumerate(groups) if number not in shared]
+
+
+def _goes_as_planned(graph: Any, group: Group) -> bool:
+    """Whether every layer has a part of each channel, and the first one goes without others, and the last one."""
+    owners: dict[tuple[int, str], set[int]] = {}
+    for member in group.members:
+        owners.setdefault((id(member.layer), member.side), set()).update(member.owners.tolist())
+    if any(len(found) < group.count for found in owners.values()):
+        return False  # what is split has sizes in the code
+    for channel in (0, group.count - 1):
+        planned: dict[tuple[int, str], set[int]] = {}
+        for member in group.members:
+            own = {
+                index for index, owner in zip(member.indices, member.owners.tolist(), strict=True) if owner == channel
+            }
+            planned.setdefault((id(member.layer), member.side), set()).update(own)
+        found: dict[tuple[int, str], set[int]] = {}
+        for item in _raw_group(graph, group, [channel]).items:
+            if isinstance(item.dep.target.module, _CUT):  # no operation in between
+                own = {getattr(index, "idx", index) for index in item.idxs}
+                found.setdefault((id(item.dep.target.module), _side(item)), set()).update(own)
+        if found != planned:
+            return False
+    return True
+
+
+def _group(raw: Any, names: dict[int, str], trained: dict[str, bool], shared: Container[int]) -> Group | None:
+    """What torch-pruning found, if all in it is of a kind that can be cut, is trained, and has its use in a layer."""
+    members = []
+    for item in raw.items:
+        layer = item.dep.target.module
+        if isinstance(layer, nn.Parameter):
+            return None
+        if id(layer) not in names:  # an operation in between
+            continue
+        if not isinstance(layer, _CUT) or any(id(parameter) in shared for parameter in layer.parameters()):
+            return None
+        if _side(item) == "out" and not _is_plain(layer):
+            return None
+        if (
+            isinstance(layer, nn.Conv2d)
+            and layer.groups > 1
+            and {layer.in_channels, layer.out_channels} != {layer.groups}
+        ):
+            return None  # each map for itself, and for one map only
+        frozen = not trained.get(f"{names[id(layer)]}.weight", True) and not isinstance(layer, _CUT[2:])
+        if frozen:
+            return None
+        indices = [getattr(index, "idx", index) for index in item.idxs]
+        members.append(Member(layer, _side(item), indices, torch.tensor(item.root_idxs)))
+    if not any(member.side == "in" for member in members):
+        return None  # these are the logits
+    root = raw[0].dep.target.module
+    return Group(names[id(root)], root, len(raw[0].idxs), members)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether its parameters are those of its kind: others, as a gain of each channel, would not be cut."""
+    own = {name for name, _ in layer.named_parameters()}
+    return own <= {"weight", "bias"}
+
+
+def _side(item: Any) -> Literal["in", "out"]:
+    import torch_pruning
+
+    inputs = (torch_pruning.prune_conv_in_channels, torch_pruning.prune_linear_in_channels)
+    return "in" if item.dep.handler in inputs else "out"
+
+
+def channels_of(layer: nn.Module, side: str) -> int:
+    """Channels on a ``side``, "in" or "out", of a layer that can be cut."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels if side == "in" else layer.out_channels
+    if isinstance(layer, nn.Linear):
+        return layer.in_features if side == "in" else layer.out_features
+    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+    return layer.num_features
+
+
+def remove(graph: Any, group: Group, channels: list[int]) -> None:
+    """Takes ``channels`` of a group away, in place, from all layers that have a part of them."""
+    _raw_group(graph, group, sorted(channels)).prune()
+
+
+def _raw_group(graph: Any, group: Group, channels: list[int]) -> Any:
+    """torch-pruning's view of ``channels`` of a group, with all that goes with them."""
+    handler = graph.get_pruner_of_module(group.root).prune_out_channels
+    return graph.get_pruning_group(group.root, handler, channels)

@@ -1,0 +1,87 @@
+"""How a network that was made smaller is trained on: as its own run was, by the same teacher."""
+
+import dataclasses
+from pathlib import Path
+
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.errors import UsageError
+from model_compression.core.files import user_path
+from model_compression.distillation.objective import create_method, label_weight_of
+from model_compression.engine.relative_paths import anchored
+from model_compression.engine.run_folder import RunFolder
+from model_compression.models.weights import find_weights
+
+_METHOD = MethodConfig(name="kd")
+
+
+def place_of(model: str) -> str:
+    """``model`` in the words of a configuration that is read from another folder: a path is whole."""
+    path = user_path(model)
+    return str(path.resolve()) if path.exists() else model
+
+
+def repair_config(model: str) -> TrainConfig:
+    """The configuration of the run ``model``, with a method that serves any student; else the usual one.
+
+    Its teacher is the run's. A network without one learns from what it was itself. Methods that compare features, or
+    end in the teacher's classifier, are replaced by kd: a smaller network has other layers to compare.
+
+    Raises UsageError and FileFormatError for what is no network with weights.
+    """
+    find_weights(model, takes_own_file=False)  # an error for what is none
+    own = ModelConfig(name=place_of(model))
+    folder = _run_folder(model)
+    if folder is None:
+        return TrainConfig(
+            student=own,
+            teacher=own,
+            method=_METHOD,
+            data=DataConfig(augmentation="flip_shift"),
+            optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
+            epochs=12,
+        )
+    config = anchored(RunFolder(folder).read_config(), folder)
+    method = config.method if config.method is not None and config.peers is None else _METHOD
+    if create_method(method).needs != {"logits"} or not create_method(method).needs_teacher:
+        method = _METHOD
+    teacher = config.teacher or own
+    return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None)
+
+
+def states_figures_of(model: str, data: DataConfig) -> bool:
+    """Whether the accuracy that ``model`` states is one on the images of ``data``."""
+    own, other = ((_place(one.name), one.image_size, one.validation) for one in (repair_config(model).data, data))
+    return own == other
+
+
+def _place(data: str) -> str:
+    """The name of a data set, with a folder's as a whole path, whichever folder it is seen from."""
+    path = user_path(data.partition(":")[2])
+    return str(path.resolve()) if ":" in data and path.exists() else data
+
+
+def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
+    """``config`` without the smoothing of labels that its method, other than the run's maybe, gives no weight."""
+    assert config.method is not None
+    return (
+        config
+        if label_weight_of(config.method, create_method(config.method))
+        else dataclasses.replace(config, label_smoothing=0.0)
+    )
+
+
+def checked_repair(config: TrainConfig) -> TrainConfig:
+    """``config``, if a method of it can repair. Raises UsageError for one that compares features."""
+    if config.method is None or config.teacher is None:
+        raise UsageError("what was made smaller is repaired by a teacher: give a method that has one, as kd")
+    if create_method(config.method).needs != {"logits"}:
+        raise UsageError(
+            f"method {config.method.name!r} compares features, and layers lose theirs here; give one that needs logits "
+            "only, as kd"
+        )
+    return config
+
+
+def _run_folder(model: str) -> Path | None:
+    path = user_path(model)
+    return next((folder for folder in (path, path / "final") if (folder / "config.json").is_file()), None)

@@ -1,0 +1,93 @@
+"""Public functions refuse arguments of a type that their signature does not have, by a UsageError with the name."""
+
+import collections.abc
+import functools
+import inspect
+import math
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
+
+from model_compression.core.errors import UsageError, shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_WORDS: dict[Any, str] = {
+    int: "an integer of 64 bits",
+    float: "a finite number",
+    str: "text",
+    bool: "True or False",
+    dict: "a dictionary",
+    type(None): "None",
+    collections.abc.Sequence: "a list or tuple",
+}
+
+
+def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: what a caller gives is compared with the type hints of ``function`` before anything is done."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs)
+        hints = _hints(function)
+        for name, value in given.arguments.items():
+            parameter = signature.parameters[name]
+            if name in hints and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                given.arguments[name] = _checked(hints[name], value, name)
+        return function(*given.args, **given.kwargs)
+
+    return call
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(function)
+
+
+def _checked(hint: Any, value: Any, name: str) -> Any:
+    arms = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    if not any(_fits(arm, value) for arm in arms):
+        wanted = dict.fromkeys(_called(arm) for arm in arms)
+        raise UsageError(f"{name} must be {' or '.join(wanted)}, got {shown(value)}")
+    is_numpys = isinstance(value, numbers.Integral) and not isinstance(value, int)
+    return int(value) if is_numpys and int in arms else value  # which torch does not take for a seed
+
+
+def _called(arm: Any) -> str:
+    kind = get_origin(arm) or arm
+    if kind is collections.abc.Callable:
+        return "a function"
+    if kind in _WORDS:
+        return _WORDS[kind] + (" of texts" if get_args(arm) == (str,) else "")
+    return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
+
+
+def _fits(arm: Any, value: Any) -> bool:
+    """Whether ``value`` is of one type of a hint; what is inside of a list or dictionary is not looked at."""
+    kind = get_origin(arm) or arm
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    if kind is int:
+        return isinstance(value, numbers.Integral) and -(2**63) <= int(value) < 2**63
+    if kind is float:
+        try:
+            return isinstance(value, numbers.Real) and math.isfinite(value)
+        except OverflowError:  # an integer, which has no largest
+            return False
+    if kind is collections.abc.Callable:
+        return callable(value)
+    if not isinstance(kind, type):
+        return True  # Any and the like
+    if getattr(kind, "_is_protocol", False) and kind.__module__.startswith("model_compression"):
+        names = [name for name in vars(kind) if not name.startswith("_")]
+        return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in names)
+    if kind is collections.abc.Sequence:
+        if not isinstance(value, collections.abc.Sequence) or isinstance(value, str | bytes):
+            return False
+        return get_args(arm) != (str,) or all(isinstance(entry, str) for entry in value)
+    return isinstance(value, os.PathLike if kind.__name__ == "Path" else kind)

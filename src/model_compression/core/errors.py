@@ -1,0 +1,97 @@
+"""The exceptions that users can catch. Each message says what was received, what was expected and the remedy."""
+
+from typing import Any
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
+"""Exit codes of every command line of this package."""
+
+_SHOWN = 80  # characters of a value that an error repeats
+
+
+class ModelCompressionError(Exception):
+    """Base of all errors that this package raises on purpose; the command line prints it as one line, exit code 1."""
+
+
+class UsageError(ModelCompressionError, ValueError):
+    """A value that the user gave is impossible: an unknown name, a number out of range. Exit code 2."""
+
+
+class UnknownNameError(UsageError):
+    """A name that no registry has; the message lists near matches."""
+
+
+class GivenAsObjectError(UsageError):
+    """Something asks by its name for data or a network that was given from Python as an object."""
+
+    def __init__(self, what: str, remedy: str):
+        super().__init__(
+            f"{what} was given from Python as an object, which no name brings back; {remedy}; a run that was stopped "
+            "goes on from Python: model_compression.distill with the same objects, run_dir and resume=True"
+        )
+
+
+class DataError(ModelCompressionError):
+    """A data set is missing, corrupt or something else than it was said to be."""
+
+
+class FileFormatError(ModelCompressionError):
+    """A file is corrupt, truncated, or holds something that is refused; the message names the file."""
+
+
+class UntrustedCodeError(ModelCompressionError):
+    """A file names code that its reader did not ask for; nothing was imported."""
+
+
+class WeightsMismatchError(FileFormatError):
+    """Weights do not fit the model: the message names every layer with what was found and what was expected."""
+
+
+class CacheMismatchError(ModelCompressionError):
+    """A cache holds answers of another teacher, or to other data; the message says what differs."""
+
+
+class RunFolderError(ModelCompressionError):
+    """A run folder is taken, incomplete, or belongs to another configuration."""
+
+
+class NotVerifiedError(ModelCompressionError):
+    """A file does not answer as the network that it was made of; it is not kept under its name."""
+
+
+class MissingExtraError(ModelCompressionError):
+    """An optional package is not installed; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed; "
+            f"install it with: pip install 'model-compression[{extra}]'"
+        )
+
+
+class NumericalError(ModelCompressionError):
+    """A loss became NaN or infinite, or exploded; the message names the step and the term."""
+
+
+class OutOfMemoryError(ModelCompressionError):
+    """Memory ran out; the message names a number of images that fits, or what else would help."""
+
+
+class NotThereError(UsageError, DataError, FileFormatError, RunFolderError):
+    """A path that the user gave leads to nothing. Exit code 2, whatever was expected there."""
+
+
+class Interrupted(ModelCompressionError):
+    """A run was stopped by a signal after its state had been saved; `resume` continues it."""
+
+    def __init__(self, message: str, exit_code: int = 130):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def shown(value: Any) -> str:
+    """``value`` for an error, shortened: `repr` without the middle of a long text."""
+    try:
+        text = repr(value)
+    except Exception:  # of an object of the user's, or an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 4 :]}"

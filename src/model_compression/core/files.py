@@ -1,0 +1,132 @@
+"""The one reader of paths that people write and of our JSON files, and the one writer: a file is whole or not there."""
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError, shown
+
+TEMPORARY = ".*.tmp"  # what a process that is killed while it writes leaves
+
+_LONGEST_NAME = 255  # bytes, on the file systems that there are
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """``path`` as a user writes it, with ``~`` as the home folder.
+
+    Raises UsageError for what no file system takes: an unknown user's home, NUL, a name that is too long.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"expected the path of a file or folder, got {shown(path)}")
+    try:
+        expanded = Path(path).expanduser()
+        parts = [os.fsencode(part) for part in expanded.parts]
+    except RuntimeError:
+        raise UsageError(
+            f"{shown(str(path))} begins with the home folder of a user who is not known here; write ./~ for a folder "
+            "whose name begins so"
+        ) from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is not valid text") from None
+    if b"\0" in b"".join(parts):
+        raise UsageError(f"{shown(str(path))} cannot be the name of a file: it holds a NUL character")
+    if max(map(len, parts), default=0) > _LONGEST_NAME or sum(len(part) + 1 for part in parts) > 4000:
+        raise UsageError(f"{shown(str(path))} cannot be the name of a file: it is too long")
+    try:
+        expanded.stat()
+    except OSError as error:  # what is not there, or not to be read, is left to who opens it
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{expanded} is a symbolic link that leads back to itself") from None
+    return expanded
+
+
+def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, *, keep: Path | None = None) -> None:
+    """Writes ``payload`` to ``path`` by a temporary file beside it, flushed, renamed, folder synced.
+
+    ``keep``, in the same folder, is the name that the old file gets, once the new one is whole. A reader sees the old
+    content or the new, never a part. Raises ModelCompressionError with the remedy when the disk is full or the folder
+    cannot be written; no temporary file is left.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes 0600; a weights file is as readable as any other
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes ``text`` as UTF-8; what UTF-8 cannot hold, as a byte of a file's name, is escaped."""
+    write_atomically(path, text.encode(errors="backslashreplace"))
+
+
+def plain_json(values: Any) -> bytes:
+    """Plain values as the text of a file, indented."""
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes plain values, indented."""
+    write_atomically(path, plain_json(values))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises FileFormatError, which names the file, for anything else."""
+    try:
+        values = json.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # of JSON, UTF-8, or an integer of thousands of digits
+        raise FileFormatError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{path} is damaged: expected an object with keys, got a {type(values).__name__}")
+    return values
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` survive a power cut (where the system lets folders be synced)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def writing_failed(path: Path, error: OSError) -> ModelCompressionError:
+    """The error to raise for a failed write: names the file, the cause and the remedy."""
+    remedies = {
+        errno.ENOSPC: "the disk is full; free some space or choose another folder",
+        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+        errno.EACCES: "the folder is not writable; choose another one or change its permissions",
+        errno.EPERM: "the folder is not writable; choose another one or change its permissions",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+        errno.EISDIR: "the path is a folder; give the name of a file",
+    }
+    remedy = remedies.get(error.errno or 0, error.strerror or str(error))
+    return ModelCompressionError(f"cannot write {path}: {remedy}")
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

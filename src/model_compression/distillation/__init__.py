@@ -1,0 +1,1 @@
+"""What a student learns from: methods, teachers, and the layers that are compared."""

@@ -1,0 +1,188 @@
+"""The loss of a step: the label term and the method's terms, weighted."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_compression.core.config import MethodConfig, TrainConfig
+from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.outputs import Outputs
+from model_compression.core.registry import unknown_name
+from model_compression.data.loader import Mixed
+from model_compression.distillation.methods import Context, Method, create
+from model_compression.distillation.methods.contract import LABEL, checked_terms
+
+_SUM_BOUND = 1e-4
+
+
+def create_method(config: MethodConfig) -> Method:
+    """The method that ``config`` names. Raises UsageError for a name, parameter or term that is not known."""
+    method = create(config.name, **config.params)
+    for term in config.weights:
+        if term not in method.default_weights:
+            raise unknown_name(f"term of method {config.name!r}:", term, list(method.default_weights))
+    return method
+
+
+def label_weight_of(config: MethodConfig, method: Method) -> float:
+    """The weight of the label loss beside ``method``, which ``config`` names: the run's own, or the method's."""
+    return method.default_label_weight if config.label_weight is None else config.label_weight
+
+
+class Objective:
+    """Σ weight · term. Only here are weights applied; methods return plain terms."""
+
+    def __init__(self, config: TrainConfig, num_samples: int, num_classes: int, shapes: dict[str, Any] | None = None):
+        """``shapes`` of what student and teacher answer, as `Method.setup` takes them; None: logits alone."""
+        self.method: Method | None = None
+        self.name = "" if config.method is None else config.method.name
+        self.weights: dict[str, float] = {}
+        self._warmups: Mapping[str, float] = {}
+        self.label_weight, self.label_smoothing = 1.0, config.label_smoothing
+        if config.method is None:
+            return
+        self.method = create_method(config.method)
+        logits = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
+        try:
+            self.method.setup(shapes or logits, num_samples, num_classes)
+        except ModelCompressionError:
+            raise
+        except Exception as error:  # of a method of someone's own
+            raise UsageError(
+                f"method {self.name!r} fails in setup(shapes, num_samples, num_classes): {type(error).__name__}: "
+                f"{_first_line(error)}; shapes is {dict(shapes or logits)}"
+            ) from error
+        defaults = self.method.default_weights
+        self.weights = {**defaults, **config.method.weights}
+        warmup = config.method.warmup
+        self._warmups = dict.fromkeys(defaults, warmup) if warmup is not None else self.method.default_warmups
+        self.label_weight = label_weight_of(config.method, self.method)
+        if self.label_smoothing and not self.label_weight:
+            raise UsageError(
+                f"label_smoothing {self.label_smoothing} has no effect: method {config.method.name!r} gives the label "
+                "loss the weight 0 here; leave it out, or give a label_weight above 0"
+            )
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the weight of a term rises in the course of the run."""
+        return any(self._warmups.values())
+
+    def __call__(
+        self,
+        student: Outputs,
+        teacher: Outputs | None,
+        targets: Tensor,
+        context: Context,
+        mixed: Mixed | None = None,
+        done: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and its unweighted terms by name; of ``mixed`` images both labels count, by their share.
+
+        ``done`` is the share of the steps that are done with this one, which a method's warm-up goes by.
+        """
+        terms: dict[str, Tensor] = {}
+        if self.label_weight:
+            terms[LABEL] = self._label_loss(student.logits, targets, mixed)
+        if self.method is not None:
+            assert teacher is not None or not self.method.needs_teacher
+            found = self.method(student, teacher, targets, context)
+            terms |= checked_terms(self.name, found, self.weights)
+        risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
+        weights = {LABEL: self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
+        loss = sum((weights[name] * term for name, term in terms.items()), start=student.logits.new_zeros(()))
+        return loss, terms
+
+    def check(self, student: Outputs, teacher: Outputs | None, targets: Tensor) -> None:
+        """Raises UsageError unless the method can compare such answers; nothing that it keeps is changed."""
+        if self.method is None:
+            return
+        try:
+            method = copy.deepcopy(self.method)
+        except Exception:  # of a method of someone's own, which holds what cannot be copied
+            return
+        context = Context(indices=torch.arange(len(targets), device=targets.device), epoch=0, step=0, seed=0)
+        try:
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                terms = method(_with_gradient(student), teacher, targets, context)
+        except ModelCompressionError:
+            raise
+        except Exception as error:  # of a method of someone's own, or of layers that do not go together
+            raise UsageError(
+                f"method {self.name!r} cannot compare what student and teacher answer: {type(error).__name__}: "
+                f"{_first_line(error)}; it got, {_shapes_of('student', student)}; {_shapes_of('teacher', teacher)}"
+            ) from error
+        for name, term in checked_terms(self.name, terms, self.weights).items():
+            if not term.requires_grad:
+                raise UsageError(
+                    f"method {self.name!r} returns the term {name!r} without a gradient: nothing would learn from it; "
+                    "compute it from the student's answers, without detach"
+                )
+        if not terms:
+            raise UsageError(f"method {self.name!r} returns no terms; its default_weights has {list(self.weights)}")
+        self._refuse_sums(method, student, teacher, targets)
+
+    def _refuse_sums(self, method: Method, student: Outputs, teacher: Outputs | None, targets: Tensor) -> None:
+        """Raises UsageError for a term that is a sum over the batch: what two images give is what each gives alone.
+
+        Relations between the images of a batch are no such sum, whatever they are divided by.
+        """
+        found = []
+        try:
+            for rows in (slice(0, 2), slice(0, 1), slice(1, 2)):
+                context = Context(indices=torch.arange(len(targets))[rows].to(targets.device), epoch=0, step=0, seed=0)
+                own, taught = (None if side is None else side.rows(rows) for side in (student, teacher))
+                assert own is not None
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    terms = method(own, taught, targets[rows], context)
+                found.append({name: float(term) for name, term in terms.items()})
+        except Exception:  # of a method that takes no single image
+            return
+        for name, both in found[0].items():
+            one, other = (values.get(name, 0.0) for values in found[1:])
+            if min(abs(one), abs(other)) > _SUM_BOUND and math.isclose(both, one + other, rel_tol=_SUM_BOUND):
+                raise UsageError(
+                    f"method {self.name!r} returns the term {name!r} as a sum over the batch: two images give "
+                    f"{both:.4g}, each alone {one:.4g} and {other:.4g}; return the mean over the batch, as by .mean() "
+                    "or a division by len(student.logits)"
+                )
+
+    def _label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None) -> Tensor:
+        if mixed is None:
+            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        own, other = (
+            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+            for labels in (targets, mixed.targets)
+        )
+        return (mixed.share * own + (1 - mixed.share) * other).mean()
+
+
+def _with_gradient(outputs: Outputs) -> Outputs:
+    """The same answers, as if a network had just given them."""
+
+    def leaf(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+
+    return Outputs(
+        logits=leaf(outputs.logits),
+        embedding=None if outputs.embedding is None else leaf(outputs.embedding),
+        features={name: leaf(tensor) for name, tensor in outputs.features.items()},
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or "no reason given"
+
+
+def _shapes_of(side: str, outputs: Outputs | None) -> str:
+    """What one side answered, as "student: logits (2, 10), stage3 (2, 64, 8, 8)"."""
+    if outputs is None:
+        return f"{side}: nothing"
+    parts = {"logits": outputs.logits, "embedding": outputs.embedding, **outputs.features}
+    said = [f"{name} {tuple(tensor.shape)}" for name, tensor in parts.items() if tensor is not None]
+    return f"{side}: {', '.join(said)}"

@@ -1,0 +1,158 @@
+"""Shows a run on stderr: a bar on a terminal, a line an epoch anywhere."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from model_compression.core.console import console
+from model_compression.engine.roles import Progress as Training
+from model_compression.engine.trainer import Trainer
+from model_compression.reports.words import count, duration
+
+_REFRESH_S = 0.5
+_FIRST_EPOCHS = 0.1  # before, too little is known of how long one takes
+_FEW_STEPS, _SMALL_BATCH = 4, 16
+
+
+class ConsoleObserver:
+    """A bar on a terminal, lines elsewhere; all on stderr, so that stdout holds results only."""
+
+    def __init__(self, note: str = "", epochs: int = 0) -> None:
+        """``note`` is a line that is shown when training begins, and not before: what is wrong comes first.
+
+        ``epochs`` are those of all runs to come, about: how long they will take is shown as well.
+        """
+        self._note = note
+        self._all_epochs, self._done_epochs, self._begun = epochs, 0.0, time.monotonic()
+        self.console = console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._teacher_counter: Callable[[int], None] | None = None
+        self._messages: set[str] = set()
+        self._batch_size = self._epochs = self._num_images = self._steps_per_epoch = 0
+        self._last_time, self._last_step = 0.0, 0
+        self._epoch_time, self._epoch_step = 0.0, 0
+        self._eval_name = "test"
+
+    def __enter__(self) -> "ConsoleObserver":
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.console.is_terminal:  # elsewhere it was not started, and would end with an empty line
+            self.progress.stop()
+
+    def message(self, text: str) -> None:
+        """Prints a line once: every run repeats the data warnings."""
+        if text not in self._messages:
+            self._messages.add(text)
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def started(self, trainer: Trainer, eval_set: str) -> None:
+        """Says what is computed how, and opens the bar."""
+        if self._note:
+            self.message(self._note)
+        config = trainer.config
+        precision = str(trainer.precision).removeprefix("torch.")
+        beside = f" beside {config.peers.name}" if config.peers else ""
+        self._line(
+            f"{config.student.name}{beside}: {len(trainer.loader):,} images, {count(config.epochs, 'epoch')} of "
+            f"{count(trainer.steps_per_epoch, 'step')}, {precision} on {trainer.device.type}"
+            + (", compiled" if trainer.compiled else "")
+        )
+        if trainer.steps_per_epoch < _FEW_STEPS and config.batch_size > _SMALL_BATCH:
+            self.message(
+                f"few steps an epoch: from as few images a network learns faster in smaller batches, as --batch-size "
+                f"{_SMALL_BATCH}"
+            )
+        self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
+        self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch
+        if self._task is not None:  # of the run before, in a scheme
+            self.progress.remove_task(self._task)
+        self._task = self.progress.add_task("", total=trainer.total_steps, completed=trainer.step, note="")
+        self._last_time, self._last_step = time.monotonic(), trainer.step
+        self._epoch_time, self._epoch_step = self._last_time, trainer.step
+
+    def stepped(self, progress: Training) -> None:
+        """Refreshes the bar twice a second: reading the loss waits for the device."""
+        now = time.monotonic()
+        if self._task is None or now - self._last_time < _REFRESH_S:
+            return
+        rate = (self._images(progress.step) - self._images(self._last_step)) / (now - self._last_time)
+        self._last_time, self._last_step = now, progress.step
+        if self.console.is_terminal:
+            note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {rate:,.0f} img/s"
+            note += self._left_in_all(progress.step)
+            self.progress.update(
+                self._task,
+                completed=progress.step,
+                description=f"{progress.epoch + 1}/{self._epochs}",
+                note=note,
+            )
+
+    def epoch_done(self, event: dict[str, Any]) -> None:
+        """A line for the epoch, with its mean rate."""
+        now = time.monotonic()
+        rate = (self._images(event["step"]) - self._images(self._epoch_step)) / (now - self._epoch_time)
+        self._epoch_time, self._epoch_step = now, event["step"]
+        line = f"epoch {event['epoch']:>3}/{self._epochs}  loss {event['train_loss']:.4f}  "
+        if "train_agreement" in event:  # the images have no labels
+            line += f"agrees with the teacher {event['train_agreement']:.2%}"
+        else:
+            line += f"train {event['train_accuracy']:.2%}"
+        if f"{self._eval_name}_accuracy" in event:
+            line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
+        self._line(f"{line}  {rate:,.0f} img/s")
+        self._done_epochs += 1
+        if event["epoch"] == self._epochs and self._task is not None:  # what comes next is no training
+            self.progress.remove_task(self._task)
+            self._task = None
+
+    def _left_in_all(self, step: int) -> str:
+        """As ", 12 min in all", where the number of epochs of all runs is known."""
+        done = self._done_epochs + step / self._steps_per_epoch % 1
+        if not self._all_epochs or done < _FIRST_EPOCHS:
+            return ""
+        left = (time.monotonic() - self._begun) / done * max(0.0, self._all_epochs - done)
+        return f", {duration(left)} in all"
+
+    def _images(self, step: int) -> int:
+        """How many images were shown by ``step``: the last batch of an epoch may have fewer than the others."""
+        epochs, steps = divmod(step, self._steps_per_epoch)
+        return epochs * self._num_images + min(steps * self._batch_size, self._num_images)
+
+    def teacher_answered(self, done: int, total: int) -> None:
+        """Shows how far the teacher's answers are."""
+        if not done:  # another run stores them
+            return
+        if self._teacher_counter is None:
+            self.message("storing the teacher's answers; later runs read them")
+            self._teacher_counter = self.counter("teacher", total)
+        self._teacher_counter(done)
+        if done == total:
+            self._teacher_counter = None
+
+    def counter(self, name: str, total: int, unit: str = "images") -> Callable[[int], None]:
+        """A bar of its own for what is no training; it is told how many are done, and goes when all are."""
+        task = self.progress.add_task(name, total=total, note="")
+
+        def count(done: int) -> None:
+            self.progress.update(task, completed=done, note=f"{done:,} of {total:,} {unit}")
+            if done == total:
+                self.progress.remove_task(task)
+
+        return count

@@ -1,0 +1,75 @@
+"""What is done before the first step, so that no run fails at its end for what could be seen at its beginning."""
+
+import copy
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.errors import ModelCompressionError
+from model_compression.data.dataset import Dataset
+from model_compression.data.opaque import OpaqueImages
+from model_compression.data.streaming import loader_for
+from model_compression.engine.observer import Observer
+from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.setup import Prepared
+
+_FEW = 4  # images that stand for the evaluation set
+_BATCH = 500
+
+# Evaluates what is prepared and writes the results into the folder of a run, which took some seconds.
+Finish = Callable[[TrainConfig, Prepared, RunFolder, float, Observer], Any]
+
+
+def rehearse(config: TrainConfig, prepared: Prepared, observer: Observer, finish: Finish) -> None:
+    """Reads the images that are evaluated, and writes all results once.
+
+    The results are those of the untrained student on a few images, and go into a temporary folder. Nothing that a run
+    is made of changes. Raises what ``finish`` does; an error without a line for the user becomes one.
+    """
+    _read_all(prepared.eval_set)
+    rehearsed = copy.copy(prepared)
+    rehearsed.eval_set = _few(prepared.eval_set)
+    try:
+        with tempfile.TemporaryDirectory(prefix="model-compression-") as folder, torch.random.fork_rng(devices=[]):
+            run = RunFolder(Path(folder) / "rehearsal")
+            run.create(config)
+            try:
+                finish(config, rehearsed, run, 0.0, observer)
+            finally:
+                run.unlock()
+    except Exception as error:
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+            observer.message(f"writing the results was not tried beforehand: {error}")  # no room beside the run
+        elif isinstance(error, ModelCompressionError):
+            raise
+        else:
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelCompressionError(
+                f"the results of this run could not be written at its end: {type(error).__name__}: {reason}; nothing "
+                "is trained"
+            ) from error
+
+
+def _read_all(dataset: Dataset) -> None:
+    """Raises DataError for an image that cannot be decoded, and what a DataLoader's batches are refused for."""
+    if not isinstance(dataset.images, np.ndarray):
+        loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
+        for _ in loader.in_order(view=0, batch_size=_BATCH):
+            pass
+
+
+def _few(dataset: Dataset) -> Dataset:
+    """Some images of ``dataset``, of the same kind."""
+    images = dataset.images
+    if not isinstance(images, OpaqueImages):
+        return dataset.subset(np.arange(min(_FEW, len(dataset))))
+    first, labels = images.first[:_FEW], dataset.labels[: min(_FEW, len(images.first))]
+    batch = (torch.from_numpy(first), torch.from_numpy(labels))
+    few = OpaqueImages(loader=[batch], first=first, count=len(labels))
+    return dataclasses.replace(dataset, images=few, labels=labels, digest="")

@@ -1,0 +1,300 @@
+"""A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save
+
+from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.config import UNDECIDED, TrainConfig, flat, located, to_dict
+from model_compression.core.errors import Interrupted, RunFolderError, UsageError
+from model_compression.core.files import write_atomically, write_text
+from model_compression.core.trust import all_files
+from model_compression.data.dataset import Dataset
+from model_compression.distillation.teachers.cache import CachedTeacher
+from model_compression.engine.checkpoint import State, load_state
+from model_compression.engine.events import read_events
+from model_compression.engine.observer import Observer, Silent, left_out
+from model_compression.engine.recovery import ways_on
+from model_compression.engine.rehearsal import rehearse
+from model_compression.engine.reused_classifier import num_parameters
+from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.run_loop import RunLoop
+from model_compression.engine.setup import Parts, Prepared
+from model_compression.engine.stop_requests import stop_requests
+from model_compression.engine.teachers import num_views
+from model_compression.engine.trackers import open_trackers
+from model_compression.engine.trainer import Trainer
+from model_compression.models.base import Network
+from model_compression.models.prediction import predict
+from model_compression.models.weights import save_weights
+from model_compression.reports.answers import mistaken_rows
+from model_compression.reports.model_card import model_card
+from model_compression.reports.run_files import read_run
+from model_compression.tasks.classification_metrics import agreement, figures
+
+_FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
+
+
+@checked_arguments
+def start_run(
+    config: TrainConfig,
+    folder: str | Path,
+    observer: Observer | None = None,
+    *,
+    parts: Parts | None = None,
+    strict: bool = False,
+    finished: Callable[[Network], None] = lambda network: None,
+) -> dict[str, Any]:
+    """Trains as ``config`` says, into a new ``folder``; returns the run's metrics.
+
+    ``parts`` take the place of what ``config`` names; ``finished`` is given the trained network. ``strict`` makes an
+    error of what is otherwise a line: all that is wrong and cheap to see in data and teacher.
+
+    Raises RunFolderError when the folder is taken, Interrupted after a signal (the state is saved), and what the data,
+    the models and the method raise.
+    """
+    run = RunFolder(folder)
+    run.check_free()
+    observer = observer or Silent()
+    # before the folder: a usage error leaves nothing behind
+    prepared = Prepared(config, observer, parts or Parts(), run.path, decide=True, strict=strict)
+    config = prepared.config
+    rehearse(config, prepared, observer, _finish)
+    run.create(config)
+    try:
+        metrics = _train(config, prepared, run, observer, None)
+        finished(prepared.trainer.network.deployed())
+        return metrics
+    finally:
+        run.unlock()
+
+
+@checked_arguments
+def resume_run(
+    folder: str | Path,
+    observer: Observer | None = None,
+    *,
+    parts: Parts | None = None,
+    lr: float | None = None,
+    strict: bool = False,
+    finished: Callable[[Network], None] = lambda network: None,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Continues an interrupted run to the weights that it would have reached; returns its metrics.
+
+    ``parts`` are those that it was started with; ``finished`` is given the trained network. ``lr``, after a loss that
+    exploded, is the schedule's largest rate from here on; the metrics then hold it, as the configuration alone no
+    longer says how the weights came to be. ``trust``: whether code that the configuration names is imported where the
+    run is not one that you made on this machine.
+
+    Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's,
+    and UsageError for a rate that cannot be.
+    """
+    run = RunFolder(folder)
+    observer, config = observer or Silent(), run.read_config()
+    run.lock()
+    try:
+        run.mend(observer.message)
+        if run.is_finished():  # seen under the lock: another process may just have finished it
+            raise RunFolderError(
+                f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}; to train its "
+                f"network for more epochs: {run.trained_on}"
+            )
+        state = load_state(run.state, observer.message)
+        if state is None:
+            _check_beginning(run, config, observer)
+        if lr is not None:
+            _check_lr(run, config, state, lr)
+        with all_files(trust):
+            prepared = Prepared(config, observer, parts or Parts(), run.path, strict=strict)
+        if state is not None:
+            _check_unchanged(run, prepared.identity, state)
+            _say_changed_code(run, prepared.code, state, observer)
+        rehearse(config, prepared, observer, _finish)
+        run.begin()
+        metrics = _train(config, prepared, run, observer, state, lr)
+        finished(prepared.trainer.network.deployed())
+        return metrics
+    finally:
+        run.unlock()
+
+
+def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
+    """Raises what `start_run` would before it makes its folder, but for `rehearse`; returns what would train."""
+    return Prepared(config, Silent(), parts or Parts()).trainer
+
+
+def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
+    """Stores all answers that a run of ``config`` reads, and returns what serves them.
+
+    Raises UsageError when ``config`` stores none, and what `start_run` raises before it makes its folder.
+    """
+    if config.teacher is None or config.teacher_cache == "off":
+        raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
+    teacher = Prepared(config, observer, Parts()).trainer.teacher
+    if not isinstance(teacher, CachedTeacher):
+        raise UsageError(
+            "there is nothing to store: the teacher answers live; give a method that compares no features, or for "
+            "very many answers name a folder with --teacher-cache"
+        )
+    for view in range(num_views(config)):
+        teacher.view(view)
+    return teacher
+
+
+def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
+    """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for; one of several.
+
+    A signal that comes when the run is all but finished raises Interrupted behind it, before the next one begins.
+    Raises RunFolderError when the folder holds a run of another configuration.
+    """
+    run = RunFolder(folder)
+    if run.config.exists():
+        check_same(folder, config)
+    if run.config.exists() and run.is_finished():
+        return run.read_metrics()
+    with stop_requests() as stopped:
+        metrics = resume_run(folder, observer) if run.config.exists() else start_run(config, folder, observer)
+    if stopped:  # by a signal that came too late for this run, whose result is written
+        raise Interrupted(
+            f"stopped behind {run.path}, which is finished; continue with: model-compression resume {run.path}",
+            exit_code=128 + stopped[0],
+        )
+    return metrics
+
+
+def check_same(folder: str | Path, config: TrainConfig) -> None:
+    """Raises RunFolderError unless ``folder`` holds a run of ``config``; a precision left open is the run's own."""
+    run = RunFolder(folder)
+    recorded = run.read_config()
+    if config.precision in UNDECIDED:
+        taken = {"precision": recorded.precision, "teacher_precision": recorded.teacher_precision}
+        config = dataclasses.replace(config, **taken)  # type: ignore[arg-type]
+    own, wanted = (flat(to_dict(located(one, run.path))) for one in (recorded, config))
+    differing = [
+        f"{key} {own.get(key, 'none')} there, {wanted.get(key, 'none')} here"
+        for key in sorted(own.keys() | wanted.keys())
+        if own.get(key) != wanted.get(key)
+    ]
+    if differing:
+        raise RunFolderError(
+            f"{folder} holds a run of another configuration ({'; '.join(differing)}); choose another folder, or "
+            "delete it"
+        )
+
+
+def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) -> None:
+    """Says that a run begins anew, as it stopped before its first save. Raises RunFolderError when it had saved."""
+    count = len(read_events(run.events))
+    if count > config.checkpoint_every:
+        raise RunFolderError(
+            f"{run.path} has done {count} epochs, and its {run.state.name} is gone: it cannot go on; put the file "
+            "back, or start a new run"
+        )
+    if count:
+        observer.message(f"{run.path} stopped before its first save: it begins anew")
+
+
+def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
+    for key, digest in identity.items():
+        if state.progress.get(key, digest) != digest:
+            what = key.removesuffix("_sha256").replace("_", " ")
+            raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
+
+
+def _say_changed_code(run: RunFolder, code: dict[str, str], state: State, observer: Observer) -> None:
+    """A fault that is mended in a long run's method must not cost the run; but it is another run from there on."""
+    before: dict[str, str] = state.progress.get("code", {})
+    changed = [name for name, digest in code.items() if before.get(name, digest) != digest]
+    if changed:
+        observer.message(
+            f"{' and '.join(changed)} changed since the state of {run.path} was saved: what follows is trained by the "
+            "new code, and the whole cannot be repeated; for a clean result start a new run"
+        )
+
+
+def _check_lr(run: RunFolder, config: TrainConfig, state: State | None, lr: float) -> None:
+    """Raises UsageError unless the run can go on with another rate."""
+    dataclasses.replace(config.optim, lr=lr)  # checks the value
+    if config.peers is not None:
+        raise UsageError("a run with peers goes on with its own rate: leave --lr out, or start a new run")
+    if state is None:
+        raise UsageError(f"{run.path} has no saved state to go on from with another rate: start a new run with --lr")
+
+
+def _train(
+    config: TrainConfig,
+    prepared: Prepared,
+    run: RunFolder,
+    observer: Observer,
+    state: State | None,
+    lr: float | None = None,
+) -> dict[str, Any]:
+    with ways_on(run), stop_requests() as stopped:
+        loop = RunLoop(config, prepared, run, observer, state, stopped)
+        if lr is not None:
+            loop.change_lr(lr)
+        with open_trackers(config, run.path, loop.next_epoch, observer.message) as trackers:
+            loop.train(trackers)
+            metrics = _finish(config, prepared, run, loop.seconds, observer)  # a signal changes nothing now
+            for tracker in trackers:
+                tracker.close(metrics)
+            return metrics
+
+
+def _rows_to_show(logits: torch.Tensor, answers: torch.Tensor | None, eval_set: Dataset) -> npt.NDArray[np.int64]:
+    """The first images, by which a report tells whether two runs answered the same, and the surest mistakes."""
+    wrong = mistaken_rows(logits.numpy(), None if answers is None else answers.numpy(), eval_set.labels)
+    viewable = eval_set.num_viewable
+    return np.union1d(np.arange(min(_FIRST_SHOWN, viewable)), wrong[wrong < viewable][:_MISTAKES_SHOWN])
+
+
+def _finish(
+    config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float, observer: Observer
+) -> dict[str, Any]:
+    """Evaluates the last epoch's network, as it is saved, and writes weights, predictions and metrics."""
+    network = prepared.trainer.network.deployed().to(prepared.device)
+    targets = torch.from_numpy(prepared.eval_set.labels)
+    logits = predict(network, prepared.eval_set, prepared.device, prepared.precision)
+    name = prepared.eval_name
+    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures(logits, targets).items()}
+    tensors = {"student_logits": logits, "targets": targets}
+    answers: torch.Tensor | None = None
+    if prepared.live is not None:
+        answers = prepared.teacher_answers()
+        tensors["teacher_logits"] = answers
+        metrics[f"teacher_{name}_accuracy"] = figures(answers, targets)["accuracy"]
+        metrics["teacher_agreement"] = agreement(logits, answers)
+    rows = _rows_to_show(logits, answers, prepared.eval_set)
+    thumbnails = prepared.eval_set.thumbnails(rows)
+    tensors |= {"thumbnail_rows": torch.from_numpy(rows), "thumbnails": torch.from_numpy(thumbnails).contiguous()}
+    metrics |= {
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "precision": str(prepared.precision).removeprefix("torch."),
+        "device": prepared.device.type,
+        "compiled": prepared.trainer.compiled,
+        "parameters": num_parameters(network),
+    }
+    if prepared.trainer.lr != config.optim.lr:
+        metrics["lr_changed_to"] = prepared.trainer.lr
+    for number, peer in enumerate(prepared.peers.networks if prepared.peers else (), start=1):
+        of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
+        metrics[f"peer_{number}_{name}_accuracy"] = figures(of_peer, targets)["accuracy"]
+        save_weights(run.path / f"peer-{number}.safetensors", peer)
+    names = {"class_names": json.dumps(prepared.eval_set.class_names)}
+    write_atomically(run.predictions, save(tensors, metadata=names))
+    own = {"class_names": list(prepared.eval_set.class_names), "image_shape": list(prepared.eval_set.image_shape)}
+    save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
+    metrics["seconds"] = round(seconds, 1)
+    with left_out(f"the model card {run.card}", observer.message):
+        write_text(run.card, model_card(read_run(run.path, metrics)))
+    run.finish(metrics)
+    return metrics

@@ -1,0 +1,317 @@
+"""The trainer: one loop for labels and for every distillation method, resumable to the bit from any step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model_compression.checks.data_needs import check_data_needs
+from model_compression.core.config import TrainConfig
+from model_compression.core.counter_random import derived_seed
+from model_compression.core.device import autocast, choose_compile, seed_device
+from model_compression.core.errors import NumericalError, UsageError
+from model_compression.core.outputs import Outputs
+from model_compression.data.dataset import Dataset
+from model_compression.data.loader import Batch
+from model_compression.data.streaming import loader_for
+from model_compression.distillation.methods import Context
+from model_compression.distillation.methods.contract import LABEL
+from model_compression.distillation.objective import Objective
+from model_compression.distillation.taps import NO_TAPS, Taps
+from model_compression.distillation.teachers.cache import CachedTeacher
+from model_compression.engine.checkpoint import State, optimizer_tensors, restore_optimizer
+from model_compression.engine.guard import ANSWERS, IMAGES, Guard
+from model_compression.engine.micro_batches import Learned, MicroBatches, batch_obstacle, merged
+from model_compression.engine.optim import build_optimizer, rate_at, set_rate
+from model_compression.engine.roles import LearningTeacher, Progress, Teacher
+from model_compression.models.base import Network
+from model_compression.models.copies import placed
+from model_compression.models.features import Tapped
+from model_compression.models.prediction import evaluating, predict
+from model_compression.models.weights import load_tensors, not_finite
+from model_compression.tasks.classification_metrics import accuracy
+
+_CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
+_STEP_STREAM, _METHOD_STREAM = 1, 2  # keep the numbers of steps and of methods apart from those of orders
+_FIRST_STAGE_LR = 1e-3
+
+
+class Trainer:
+    """Trains ``student`` as ``config`` says; `state` and `restore` carry everything that the next step depends on."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        student: Network,
+        teacher: Teacher | None,
+        train_set: Dataset,
+        device: torch.device,
+        precision: torch.dtype,
+        taps: Taps = NO_TAPS,
+    ):
+        self.config, self.device, self.precision = config, device, precision
+        self.loader = loader_for(train_set, config.data, device)
+        self.teacher = teacher
+        self.peers = teacher if isinstance(teacher, LearningTeacher) else None
+        self.student = placed(student, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        self.average: AveragedModel | None = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)
+            self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
+        self._taps = taps
+        self._tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding) if taps else None
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
+            self.objective = Objective(config, len(self.loader), train_set.num_classes, self._shapes())
+        check_data_needs(self.objective, train_set, config.data)
+        self._labelled = train_set.labelled
+        self.modules = torch.nn.ModuleList([self.student])
+        if self.objective.method is not None:
+            self.modules.append(self.objective.method.to(device))
+        self.optimizer = build_optimizer(self.modules, config.optim)
+        self.steps_per_epoch = self.loader.steps(config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.step, self.lr = 0, config.optim.lr
+        self.compiled = choose_compile(config.compile, device, self.total_steps) and self._tapped is None
+        if config.compile == "on" and self._tapped is not None:
+            raise UsageError("--compile on serves methods that need logits only; use --compile off with this one")
+        # Two shapes at most, the last batch of an epoch being smaller: each is compiled for itself.
+        self._forward = torch.compile(self.student, dynamic=False) if self.compiled else self.student
+        self._sums = self._no_sums()
+        self._terms: dict[str, Tensor] = {}
+        weights = {LABEL: self.objective.label_weight, **self.objective.weights}
+        self.guard = Guard(weights, config.optim.lr, device)
+        self.micro_batches = MicroBatches(self._batch_obstacle)
+        self.report: Callable[[str], None] = lambda message: None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def network(self) -> Network:
+        """What is evaluated and saved: the student, or the average of its weights."""
+        if self.average is None:
+            return self.student
+        assert isinstance(self.average.module, Network)
+        return self.average.module
+
+    def run_epoch(self, watch: Callable[[Progress], None]) -> dict[str, Any]:
+        """Trains to the end of the current epoch; returns its event. ``watch`` is called after each step."""
+        epoch, first = self.epoch, self.step % self.steps_per_epoch
+        self.student.train()
+        batches = self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            for batch in batches:
+                self._train_step(batch, epoch)
+                watch(self._progress(epoch))
+        event = self._epoch_event(epoch)
+        self._sums, self._terms = self._no_sums(), {}
+        return event
+
+    def _shapes(self) -> dict[str, Any] | None:
+        """What student and teacher answer to one image, where a method needs more than logits."""
+        if self._tapped is None:
+            return None
+        _, student, teacher = self._sample()
+        assert teacher is not None
+        taught = teacher.shapes()
+        if self._taps.norms:
+            named = zip(taught["features"], self._taps.norms, strict=True)
+            taught["batch_norm"] = {name: norm for name, norm in named if norm is not None}
+        return {"student": student.shapes(), "teacher": taught, "parts": self._taps.parts}
+
+    def _sample(self) -> tuple[Batch, Outputs, Outputs | None]:
+        """Two images, and what student and teacher answer to them; nothing is stored, and nothing compiled."""
+        batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
+        images = self.student.preprocessing(batch.images)
+        with evaluating(self.student), torch.no_grad():
+            student = Outputs(logits=self.student(images)) if self._tapped is None else self._tapped(images)
+        teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher
+        return batch, student, None if teacher is None else teacher.answer(batch)
+
+    def check_terms(self) -> None:
+        """Raises UsageError unless the method can compare what student and teacher answer."""
+        if self.objective.method is not None and self.peers is None:
+            batch, student, teacher = self._sample()
+            self.objective.check(student, teacher, batch.targets)
+
+    def run_first_stage(self, watch: Callable[[], None]) -> None:
+        """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
+        method, teacher = self.objective.method, self.teacher
+        if self.step or method is None or not method.has_first_stage or teacher is None or self.peers is not None:
+            return
+        assert self.config.method is not None
+        optimizer = torch.optim.Adam(method.parameters(), lr=_FIRST_STAGE_LR)
+        for epoch in range(self.config.method.first_stage_epochs):
+            for batch in self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size):
+                loss = method.first_stage(teacher.answer(batch))
+                self._fail_unless_finite(not_finite({"the loss of the first stage": loss}))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                watch()
+
+    def _train_step(self, batch: Batch, epoch: int) -> None:
+        def begin() -> None:
+            seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # dropout; forked above
+            self.optimizer.zero_grad(set_to_none=True)
+
+        def gradients(part: Batch, share: float) -> Learned:
+            teacher = self.teacher.answer(part) if self.teacher is not None else None
+            return self._gradients(part, epoch, self.answer(part), teacher, share)
+
+        learned = merged(self.micro_batches.run(batch, begin, gradients, self.report))
+        self._update(learned)
+        if self.peers is not None:
+            self.peers.learn(batch, epoch, Outputs(logits=learned.logits))
+
+    def answer(self, batch: Batch) -> Outputs:
+        """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
+        images = self.student.preprocessing(batch.images)
+        with autocast(self.device, self.precision):
+            answer = Outputs(logits=self._forward(images)) if self._tapped is None else self._tapped(images)
+        return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
+
+    def learn(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None) -> None:
+        """A step on what `answer` gave for the batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update(self._gradients(batch, epoch, student, teacher, share=1.0))
+
+    def _gradients(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None, share: float) -> Learned:
+        """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
+        context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
+        done = (self.step + 1) / self.total_steps
+        loss, terms = self.objective(student, teacher, batch.targets, context, batch.mixed, done)
+        self.scaler.scale(loss if share == 1.0 else loss * share).backward()
+        # Without labels, what counts as correct is what the teacher says.
+        targets = batch.main_targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
+        logits = student.logits.detach()
+        inputs = {IMAGES: batch.images.sum()} if batch.images.is_floating_point() else {}
+        if teacher is not None and self.config.teacher is not None:
+            inputs[ANSWERS] = teacher.logits.sum()
+        return Learned(
+            count=len(targets),
+            loss=loss.detach(),
+            terms={name: term.detach() for name, term in terms.items()},
+            correct=(logits.argmax(dim=1) == targets).sum(),
+            inputs=inputs,
+            logits=logits,
+        )
+
+    def _update(self, learned: Learned) -> None:
+        """A step of the optimiser on the gradients that are there."""
+        set_rate(self.optimizer, self._rate(self.step))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.student)
+        self.step += 1
+        self._record(learned)
+        self.guard.watch(self.step, learned.loss, learned.terms, learned.inputs)
+        if self.device.type == "cpu" or self.step % _CHECK_EVERY == 0:
+            self.guard.check()
+
+    def _record(self, learned: Learned) -> None:
+        """Adds to the sums on the device, without waiting for it."""
+        count, kind = learned.count, self._sums.dtype
+        sums = [learned.loss.to(kind) * count, learned.correct.to(kind), self._sums.new_tensor(count)]
+        self._sums += torch.stack(sums)
+        for name, term in learned.terms.items():
+            self._terms[name] = self._terms.get(name, self._sums.new_zeros(())) + term.to(kind) * count
+
+    def _epoch_event(self, epoch: int) -> dict[str, Any]:
+        self.guard.check()
+        progress = self._progress(epoch)
+        count = float(self._sums[2])
+        return {
+            "epoch": epoch + 1,
+            "step": self.step,
+            "rate": self._rate(epoch * self.steps_per_epoch),
+            "train_loss": progress.loss,
+            "train_accuracy" if self._labelled else "train_agreement": progress.accuracy,
+            "terms": {name: float(self._terms[name]) / count for name in sorted(self._terms)},  # as after a restore
+        } | ({"micro_batch": self.micro_batches.size} if self.micro_batches.size else {})
+
+    def _batch_obstacle(self) -> str | None:
+        """What forbids to split a batch."""
+        objective, others = self.objective, {"peers answer it as well": self.peers is not None}
+        return batch_obstacle(self.modules, objective.method, objective.name, others)
+
+    def _fail_unless_finite(self, wrong: str | None) -> None:
+        if wrong is not None:
+            raise NumericalError(
+                f"{wrong} became NaN or infinite by step {self.step}; lower the learning rate "
+                f"({self.lr} now) or use --precision fp32"
+            )
+
+    def evaluate(self, dataset: Dataset) -> float:
+        """Accuracy of `network` on ``dataset``, 0 to 1."""
+        logits = predict(self.network, dataset, self.device, self.precision)
+        return accuracy(logits, torch.from_numpy(dataset.labels))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes as training goes on. Raises NumericalError when a weight is not finite."""
+        weights = self.modules.state_dict()
+        self._fail_unless_finite(not_finite(weights))  # a step after the last loss that was looked at
+        tensors = {f"modules.{name}": tensor for name, tensor in weights.items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        tensors |= {f"terms.{name}": tensor for name, tensor in self._terms.items()}
+        if self.scaler.is_enabled():
+            scale = self.scaler.state_dict()
+            tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
+        if self.peers is not None:
+            tensors |= {f"peers.{name}": tensor for name, tensor in self.peers.state().items()}
+        if self.lr != self.config.optim.lr:
+            tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
+        if self.micro_batches.size:
+            tensors["micro_batch"] = torch.tensor(self.micro_batches.size)
+        return tensors | {"sums": self._sums, "guard": self.guard.state()}
+
+    def restore(self, state: State) -> None:
+        """Continues from a saved state. Raises WeightsMismatchError when it is of another network."""
+        parts: dict[str, dict[str, Tensor]] = {"modules": {}, "optimizer": {}, "average": {}, "terms": {}, "peers": {}}
+        for name, tensor in state.tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = tensor
+        load_tensors(self.modules, parts["modules"], "the saved state")
+        restore_optimizer(self.optimizer, parts["optimizer"])
+        if self.average is not None:
+            load_tensors(self.average, parts["average"], "the saved state")
+        if self.peers is not None:
+            self.peers.restore(State(tensors=parts["peers"], progress=state.progress))
+        self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
+        self._sums = state.tensors["sums"].to(self.device)
+        if "guard" in state.tensors:  # not in states of before
+            self.guard.restore(state.tensors["guard"])
+        if "lr" in state.tensors:
+            self.change_lr(float(state.tensors["lr"]))
+        self.micro_batches.size = int(state.tensors.get("micro_batch", torch.tensor(0))) or None
+        if self.scaler.is_enabled():
+            scale, tracker = state.tensors["scaler"].tolist()
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
+        self.step = int(state.progress["step"])
+
+    def change_lr(self, lr: float) -> None:
+        """Goes on with another largest rate than the configuration's; part of the state."""
+        self.lr = self.guard.lr = lr
+
+    def _rate(self, step: int) -> float:
+        config = self.config
+        optim = config.optim if self.lr == config.optim.lr else dataclasses.replace(config.optim, lr=self.lr)
+        return rate_at(optim, step=step, steps_per_epoch=self.steps_per_epoch, epochs=config.epochs)
+
+    def _progress(self, epoch: int) -> Progress:
+        return Progress(epoch=epoch, step=self.step, steps_per_epoch=self.steps_per_epoch, sums=self._sums)
+
+    def _no_sums(self) -> Tensor:
+        kind = torch.float32 if self.device.type == "mps" else torch.float64  # that device has no float64
+        return torch.zeros(3, dtype=kind, device=self.device)

@@ -1,0 +1,288 @@
+"""Writes a network for other runtimes. A file gets its name only once it is verified."""
+
+import dataclasses
+import logging
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_compression.core import trust
+from model_compression.core.errors import MissingExtraError, ModelCompressionError, NotVerifiedError, UsageError
+from model_compression.core.files import user_path, writing_failed
+from model_compression.core.registry import Registry
+from model_compression.data.dataset import Dataset
+from model_compression.distillation.teachers.fingerprint import digest_of
+from model_compression.exporting.metadata import KEY, Metadata
+from model_compression.exporting.programs import check_programs, write_program
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.short_names import with_short_names
+from model_compression.exporting.verify import Verification, pixels_of, verify
+from model_compression.models.base import Network
+from model_compression.models.copies import copy_of
+
+Exporter = Callable[[nn.Module, Tensor, Path, Metadata], None]
+EXPORTERS: Registry[Exporter] = Registry("export format")
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+
+
+class Deployed(nn.Module):
+    """A network as one call: uint8 RGB images (B, C, H, W) to logits (B, K), with its own preprocessing inside."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+        self.preprocessing = network.preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) uint8."""
+        logits: Tensor = self.network(self.preprocessing(images))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """Fewer bits for an ONNX file: ``encode`` rewrites the model in place, for ``precision``.
+
+    It passes with at most ``max_drop`` points of accuracy below ``expected``, logits (N, K) of the network of
+    ``reference_sha256``, or the network's own.
+    """
+
+    precision: str
+    encode: Callable[[Any], Any]
+    max_drop: float
+    expected: Tensor | None = None
+    reference_sha256: str = ""
+
+
+def export(
+    network: Network,
+    path: str | Path,
+    dataset: Dataset,
+    *,
+    to: str = "onnx",
+    preprocessing: bool = True,
+    encoding: Encoding | None = None,
+) -> Verification:
+    """Writes ``network`` to ``path`` for the runtime ``to``, and proves on all of ``dataset`` that it answers alike.
+
+    The batch is dynamic. With ``preprocessing`` the file takes uint8 RGB pixels (B, C, H, W), without it what the
+    network itself takes. The file is written under another name, loaded by its own runtime and compared; it gets
+    ``path`` as its name when it has passed. ``encoding`` writes an ONNX file in fewer bits, which then states its own
+    accuracy.
+
+    Raises UsageError for an unknown format or ending, MissingExtraError, and NotVerifiedError, leaving nothing,
+    when the file does not answer as the network does.
+    """
+    path, writer = user_path(path), EXPORTERS.get(to)
+    if to == "torch-export":
+        check_programs()
+    if path.suffix != SUFFIXES[to]:
+        raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
+    network = frozen(network)
+    expected = logits_on(network, dataset)
+    metadata = _metadata(network, dataset, expected, preprocessing)
+    if encoding is not None:
+        assert to == "onnx"
+        metadata = dataclasses.replace(
+            metadata, precision=encoding.precision, reference_sha256=encoding.reference_sha256
+        )
+        expected = expected if encoding.expected is None else encoding.expected
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(network, part, metadata, writer)
+        if encoding is not None:
+            rewrite(part, lambda model: with_short_names(encoding.encode(model)))
+        found = verify(part, network, dataset, expected=expected)
+        fault = found.fault() if encoding is None else found.drop_fault(encoding.max_drop)
+        if fault:
+            raise NotVerifiedError(f"{path} is not written, as it does not answer as the network does: {fault}")
+        if encoding is not None:
+            own = dataclasses.replace(metadata, accuracy=found.accuracy)
+            rewrite(part, lambda model: _with_metadata(model, own))
+        trust.seal_content(part.read_bytes())
+        os.replace(part, path)
+    except OSError as error:
+        raise writing_failed(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return found
+
+
+def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]], images: Any) -> dict[str, Any]:
+    """Logits (N, K), in an array, to uint8 ``images`` (N, C, H, W), of a file as each of ``encodes`` rewrites it."""
+    import onnx
+
+    answers = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain, tried = Path(folder) / "plain.onnx", Path(folder) / "tried.onnx"
+        write_unverified(network, plain, tuple(images.shape[1:]), preprocessing=True)
+        for name, encode in encodes.items():
+            _write_onnx(tried, encode(onnx.load(plain)))
+            answers[name] = open_file(tried).run(images)
+    return answers
+
+
+def write_unverified(
+    network: Network,
+    path: Path,
+    image_shape: tuple[int, int, int],
+    *,
+    preprocessing: bool = False,
+) -> None:
+    """An ONNX file that is tried and thrown away: of normalised images, or of pixels. Raises MissingExtraError."""
+    network = frozen(network)
+    with torch.no_grad():
+        classes = network(torch.zeros(2, *image_shape)).shape[1]
+    how = network.preprocessing
+    metadata = Metadata(
+        model=network.name,
+        class_names=tuple(map(str, range(classes))),
+        image_shape=image_shape,
+        preprocessing_inside=preprocessing,
+        mean=how.mean,
+        std=how.std,
+        channel_order=how.channel_order,
+        data="",
+        accuracy=None,
+        weights_sha256=digest_of([network]),
+    )
+    _write(network, path, metadata, EXPORTERS.get("onnx"))
+
+
+def frozen(network: Network) -> Network:
+    """A copy of what ships, in float32 on the CPU, that will not be trained."""
+    network = copy_of(network.deployed()).cpu().float().eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
+
+
+def _write(network: Network, path: Path, metadata: Metadata, writer: Exporter) -> None:
+    images = torch.zeros(2, *metadata.image_shape, dtype=torch.uint8)
+    if metadata.preprocessing_inside:
+        module: nn.Module = Deployed(network).eval()
+        example = images
+    else:
+        module, example = network, images.float()
+    with _quiet():
+        writer(module, example, path, metadata)
+
+
+@EXPORTERS.register("onnx")
+def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (what torch.onnx writes with)
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export", "writing ONNX files") from None
+    try:
+        program: Any = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = re.sub(r"<class '[\w.]+'>: ", "", str(error).rpartition("## Exception summary")[2].strip())
+        raise ModelCompressionError(
+            f"torch {torch.__version__} cannot write this network as ONNX: {reason.partition(chr(10))[0]:.200}; use a "
+            "newer torch, or --to torch-export"
+        ) from error
+    model = _with_metadata(_without_traces(program.model_proto), metadata)
+    onnx.checker.check_model(model)
+    _write_onnx(path, model)
+
+
+def _write_onnx(path: Path, model: Any) -> None:
+    content = model.SerializeToString()
+    path.write_bytes(content)
+    trust.seal_content(content, lasting=False)  # it is run here: to prove it, or to measure
+
+
+def _without_traces(model: Any) -> Any:
+    """``model`` without the exporter's notes on which line of which file of this machine each node came from."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]
+    return model
+
+
+def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
+    """``change`` takes the ONNX model of a file and returns what the file holds then."""
+    import onnx
+
+    model = change(onnx.load(path))
+    onnx.checker.check_model(model)
+    _write_onnx(path, model)
+
+
+def _with_metadata(model: Any, metadata: Metadata) -> Any:
+    import onnx
+
+    del model.metadata_props[:]
+    model.metadata_props.append(onnx.StringStringEntryProto(key=KEY, value=metadata.to_json()))
+    return model
+
+
+@EXPORTERS.register("torch-export")
+def _to_torch_export(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    write_program(program, path, metadata.to_json())
+
+
+@torch.no_grad()
+def logits_on(network: Network, dataset: Dataset) -> Tensor:
+    """Logits (N, K) of all images, in float32; the network is on the CPU."""
+    return torch.cat([network(network.preprocessing(images)) for images in pixels_of(dataset)])
+
+
+def _metadata(network: Network, dataset: Dataset, logits: Tensor, preprocessing: bool) -> Metadata:
+    how = network.preprocessing
+    if how.mean_image is not None and not preprocessing:
+        raise UsageError(
+            "this network subtracts a mean image, which the file's description cannot hold; "
+            "export it with the preprocessing inside"
+        )
+    return Metadata(
+        model=network.name,
+        class_names=dataset.class_names,
+        image_shape=dataset.image_shape,
+        preprocessing_inside=preprocessing,
+        mean=how.mean,
+        std=how.std,
+        channel_order=how.channel_order,
+        data=dataset.name,
+        accuracy=float((logits.argmax(dim=1) == torch.from_numpy(dataset.labels)).double().mean()),
+        weights_sha256=digest_of([network]),
+    )
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Without what torch's exporters say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

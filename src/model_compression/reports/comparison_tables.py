@@ -1,0 +1,159 @@
+"""A comparison of methods as a person reads it: tables for a terminal and as markdown, and the same as plain values."""
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from model_compression.core.files import write_atomically
+from model_compression.reports.comparison_notes import notes, recipe_line
+from model_compression.reports.comparison_plot import plot_comparison
+from model_compression.reports.method_comparison import BASELINES, LABELS, Comparison, Gain, Row, compare
+from model_compression.reports.records import read_records
+from model_compression.reports.words import plain
+
+_WIDTH = 80
+_NAMES = {LABELS: "label-only"}
+
+Cells = list[list[str]]
+
+
+def write_comparison(folder: Path, title: str) -> tuple[str, dict[str, Any]]:
+    """Writes table.md, comparison.json and comparison.png from the records in ``folder``.
+
+    Returns the tables for a terminal of 80 columns, and what comparison.json holds.
+    """
+    records = read_records(folder)
+    comparison = compare(records)
+    recipe = next((recipe_line(record) for record in records if record["arm"] == LABELS and "metrics" in record), "")
+    content = {"title": title, "recipe": recipe, **to_values(comparison), "notes": notes(comparison)}
+    write_atomically(folder / "comparison.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(folder / "table.md", markdown(comparison, title, recipe).encode())
+    if comparison.rows:
+        plot_comparison(folder / "comparison.png", comparison, title, _NAMES)
+    return text(comparison, title, recipe), content
+
+
+def to_values(comparison: Comparison) -> dict[str, Any]:
+    """Plain values of all that was found."""
+    return dataclasses.asdict(comparison)
+
+
+def text(comparison: Comparison, title: str, recipe: str) -> str:
+    """Tables and notes within 80 columns, but for names that are longer."""
+    parts = [title, textwrap.fill(recipe, _WIDTH)]
+    parts += ["\n".join(_aligned(cells)) for cells in _tables(comparison)]
+    parts += ["\n".join(_wrapped(line, "  ") for line in _without_result(comparison))]
+    parts += ["\n".join(_wrapped(note, "  ") for note in notes(comparison))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def markdown(comparison: Comparison, title: str, recipe: str) -> str:
+    """The same as a page, with the plot."""
+    parts = [f"# {plain(title)}", plain(recipe)]
+    for cells in _tables(comparison):
+        cells = [[plain(cell) for cell in row] for row in cells]
+        rules = ["---", *["---:"] * (len(cells[0]) - 1)]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in [cells[0], rules, *cells[1:]]))
+    for lines in (_without_result(comparison), notes(comparison)):
+        parts.append("\n".join(f"- {plain(line)}" for line in lines))
+    if comparison.rows:
+        parts.append("![accuracy and cost of each method](comparison.png)")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tables(comparison: Comparison) -> list[Cells]:
+    if not comparison.rows:
+        return []
+    return [_figures(comparison), *([_gains(comparison)] if comparison.gains else [])]
+
+
+def _figures(comparison: Comparison) -> Cells:
+    on_gpu = any(row.peak_gpu_memory_bytes is not None for row in comparison.rows)
+    head = ["method", "n", "accuracy, %", "agrees", "ECE", "NLL", "s/epoch", "MiB", *(["GPU MiB"] if on_gpu else [])]
+    rows = [_figures_row(row)[: len(head)] for row in comparison.rows]
+    if comparison.teacher_accuracy is not None:
+        cells = ["teacher", "", f"{100 * comparison.teacher_accuracy:.2f}"]
+        rows.append(cells + [""] * (len(head) - len(cells)))
+    return [head, *rows]
+
+
+def _figures_row(row: Row) -> list[str]:
+    return [
+        _name(row.arm),
+        str(row.accuracy.n),
+        f"{100 * row.accuracy.mean:.2f}{row.accuracy.spread}",
+        "" if row.agreement is None else f"{row.agreement:.2%}",
+        f"{row.ece:.3f}",
+        f"{row.nll:.3f}",
+        "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
+        _mebibytes(row.peak_memory_bytes),
+        _mebibytes(row.peak_gpu_memory_bytes),
+    ]
+
+
+def _gains(comparison: Comparison) -> Cells:
+    """Points of accuracy over each baseline that was run, with the corrected p where there is one."""
+    baselines = [base for base in BASELINES if any(gain.baseline == base for gain in comparison.gains)]
+    tested = comparison.num_tests > 0
+    head = ["points gained"]
+    for baseline in baselines:
+        head += [f"over {_name(baseline)}", *(["p"] if tested else [])]
+    rows = []
+    for row in comparison.rows:
+        found = [comparison.gain(row.arm, baseline) for baseline in baselines]
+        if any(found):
+            rows.append([_name(row.arm), *(cell for gain in found for cell in _gain_cells(gain)[: 1 + tested])])
+    return [head, *rows]
+
+
+def _gain_cells(gain: Gain | None) -> list[str]:
+    if gain is None:
+        return ["", ""]
+    spread = "" if gain.gain.half_width is None else f" ± {100 * gain.gain.half_width:.2f}"
+    p = gain.corrected_p
+    shown = "" if p is None else f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+    return [f"{100 * gain.gain.mean:+.2f}{spread}", shown + ("*" if gain.significant else "")]
+
+
+def _without_result(comparison: Comparison) -> list[str]:
+    failures: Sequence[tuple[str, Mapping[str, str]]] = (
+        ("not run", comparison.not_run),
+        ("failed", comparison.failed),
+    )
+    return [f"{_name(name)}: {what}: {reason}" for what, found in failures for name, reason in found.items()]
+
+
+def _name(arm: str) -> str:
+    return _NAMES.get(arm, arm)
+
+
+def _mebibytes(size_bytes: float | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / 2**20:,.0f}"
+
+
+def _aligned(cells: Cells) -> list[str]:
+    columns = [_padded(column) for column in zip(*cells, strict=True)]
+    cells = [list(row) for row in zip(*columns, strict=True)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = []
+    for row in cells:
+        first, *rest = row
+        aligned = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:<{widths[0]}}", *aligned]).rstrip())
+    return [lines[0], "─" * max(map(len, lines)), *lines[1:]]
+
+
+def _padded(column: Sequence[str]) -> Sequence[str]:
+    """Numbers stand under numbers where some of the column have a ± behind them."""
+    head, *cells = column
+    width = max(len(cell.partition(" ± ")[2]) for cell in cells)
+    if not width:
+        return column
+    return [head, *(cell if " ± " in cell else f"{cell}{' ' * (width + 3)}" for cell in cells)]
+
+
+def _wrapped(line: str, indent: str) -> str:
+    return textwrap.fill(line, _WIDTH, subsequent_indent=indent)

@@ -1,0 +1,54 @@
+"""Whether one network is better than another on the same images, or by the luck of these images."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from model_compression.reports.run_files import RunFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnImages:
+    """Two networks on the same ``count`` images: how many only the first, and only the second, is right on."""
+
+    count: int
+    only_first: int
+    only_second: int
+
+    @property
+    def difference(self) -> float:
+        """Of the accuracies, the first's minus the second's."""
+        return (self.only_first - self.only_second) / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, for other images of the same kind: Agresti & Min 2005, Statistics in Medicine 24, 729-740.
+
+        Wald's interval for paired shares, after half an image was added to each of the four cells.
+        """
+        count, first, second = self.count + 2, self.only_first + 0.5, self.only_second + 0.5
+        middle = (first - second) / count
+        half = NormalDist().inv_cdf(0.975) * math.sqrt(first + second - (first - second) ** 2 / count) / count
+        return middle - half, middle + half
+
+    @property
+    def p_value(self) -> float:
+        """Exact, two-sided, of McNemar's test (1947, Psychometrika 12, 153-157); 1 where none is right alone."""
+        from scipy.stats import binomtest
+
+        alone = self.only_first + self.only_second
+        return float(binomtest(self.only_first, alone).pvalue) if alone else 1.0
+
+
+def on_images(first: RunFiles, second: RunFiles) -> OnImages | None:
+    """Of two finished runs; None where they answered other images, or left no answers."""
+    ours, theirs = first.predictions, second.predictions
+    if ours is None or theirs is None or not np.array_equal(ours.targets, theirs.targets):
+        return None
+    common = np.intersect1d(ours.thumbnail_rows, theirs.thumbnail_rows)
+    if not all(np.array_equal(ours.thumbnail(row), theirs.thumbnail(row)) for row in common):
+        return None
+    a, b = (found.student.argmax(axis=1) == found.targets for found in (ours, theirs))
+    return OnImages(count=len(a), only_first=int((a & ~b).sum()), only_second=int((~a & b).sum()))

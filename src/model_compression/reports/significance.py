@@ -1,0 +1,72 @@
+"""Whether a gain is more than chance: paired differences, and Holm's correction for the number of comparisons."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_compression.reports.statistics import summarise
+
+LEVEL = 0.05
+_NO_SPREAD = 1e-9  # of the values: differences that are equal but for rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedGain:
+    """Mean of ``n`` paired differences, half-width of its 95 % t interval, and two-sided p of the paired t test.
+
+    For n = 1 there is neither interval nor p. Differences that are all equal have no p either, as their spread, which
+    the test holds the mean against, is not known; it is 1 where they are all zero.
+    """
+
+    n: int
+    mean: float
+    half_width: float | None
+    p_value: float | None
+
+
+def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> PairedGain:
+    """What ``values`` gain over the ``baseline`` of the same seeds (or images), in the same order and number.
+
+    Raises ValueError for none, or for other numbers of them.
+    """
+    differences = [value - base for value, base in zip(values, baseline, strict=True)]
+    summary = summarise(differences)
+    if summary.sd is None:
+        return PairedGain(n=1, mean=summary.mean, half_width=None, p_value=None)
+    largest = max(abs(value) for value in (*values, *baseline))
+    if summary.sd <= _NO_SPREAD * largest:
+        p_value = 1.0 if abs(summary.mean) <= _NO_SPREAD * largest else None
+    else:
+        from scipy.stats import t
+
+        statistic = abs(summary.mean) * math.sqrt(summary.n) / summary.sd
+        p_value = 2 * float(t.sf(statistic, summary.n - 1))
+    return PairedGain(n=summary.n, mean=summary.mean, half_width=summary.half_width, p_value=p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of m tests, corrected so that all m hold together (Holm 1979, Scand. J. Statist. 6, 65-70).
+
+    The i-th smallest is multiplied by m − i + 1; none becomes smaller than one before it, or larger than 1.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def needed_statistic(n: int, comparisons: int) -> float:
+    """How many standard errors the largest of ``comparisons`` mean gains must have from zero to be significant.
+
+    ``n`` >= 2 pairs; by Holm's correction at `LEVEL`, two-sided.
+    """
+    from scipy.stats import t
+
+    return float(t.isf(LEVEL / (2 * comparisons), n - 1))
+
+
+def sign_test_floor(n: int) -> float:
+    """The smallest p, two-sided, that ``n`` pairs can give by their signs alone, whatever their distribution."""
+    return min(1.0, 2.0 ** (1 - n))

@@ -1,0 +1,72 @@
+"""What was run, in words."""
+
+import pytest
+from written_runs import config_of
+
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig, to_dict
+from model_compression.reports.groups import recipe_of
+from model_compression.reports.words import duration, environment_in_words, recipe_in_words, size
+
+
+def words(config):
+    return dict(recipe_in_words(recipe_of(to_dict(config))))
+
+
+def test_words_leave_out_what_is_off():
+    found = words(config_of(None))
+    assert "teacher" not in found
+    assert "besides" not in found
+    assert found["learns by"] == "labels alone"
+    assert found["augmentation"] == "none"
+    assert found["training"] == "4 epochs in batches of 256"
+    assert found["optimiser"] == "Adam, rate 0.001"
+
+
+def test_words_say_what_is_on():
+    config = TrainConfig(
+        student=ModelConfig(name="timm:resnet18", options={"width": 2}),
+        teacher=ModelConfig(name="somewhere/teacher"),
+        method=MethodConfig(name="kd", params={"temperature": 2.0}, weights={"kd": 0.7}, label_weight=0.3),
+        data=DataConfig(augmentation="flip_shift", shift=2, views=1, validation=5000, cutout=8),
+        optim=OptimConfig(optimizer="sgd", lr=0.1, weight_decay=5e-4, schedule="one_cycle", warmup=0.2),
+        epochs=1,
+        label_smoothing=0.1,
+        ema=0.99,
+        precision="bf16",
+        teacher_tta="flip",
+        teacher_view="plain",
+    )
+    found = words(config)
+    assert found["student"] == "timm:resnet18 (width 2)"
+    assert found["teacher"] == (
+        "teacher, mean of its answers to an image and its mirror image, which answers each image as it is, once"
+    )
+    assert found["learns by"] == "kd (temperature 2.0; weights: kd 0.7; label weight 0.3)"
+    assert found["data"] == "cifar10, 5,000 training images held out: accuracies are of them"
+    assert found["augmentation"].startswith(
+        "mirrored and shifted by up to 2 pixels at random, a hole of 8 pixels, 1 view in turn"
+    )
+    assert found["training"] == "1 epoch in batches of 256"
+    assert found["optimiser"] == "SGD, rate 0.1, momentum 0.9, weight decay 0.0005"
+    assert found["schedule"] == "one cycle: the rate rises for 20% of the steps, then falls to zero"
+    assert found["besides"] == "label smoothing 0.1, averaged weights, decay 0.99, precision bf16"
+
+
+def test_environment_names_what_is_known():
+    assert environment_in_words({}) == [("versions", "model-compression ?")]
+    known = {"gpu": "Card", "processor": "Chip", "threads": 1, "system": "Linux", "torch": "2.13.0"}
+    assert environment_in_words(known)[0] == ("hardware", "Card · Chip, 1 thread")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (468.7, "7 min 49 s"), (7260, "2 h 1 min")]
+)
+def test_duration_in_two_units(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(999, "999 bytes"), (1500, "1.5 kB"), (13_991_808, "14 MB"), (2.5e9, "2.5 GB")]
+)
+def test_size_in_powers_of_ten(number, text):
+    assert size(number) == text
