@@ -1,4 +1,4 @@
-"""The primary metric: the one figure that networks are compared by, with its unit, its direction and how it is written."""
+"""The primary metric: the one figure that networks are compared by, with its unit, direction and texts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -76,7 +76,7 @@ class Metric:
         return f"{self.factor * value:{sign},.{self.digits if digits is None else digits}f}"
 
     def text(self, value: float, digits: int | None = None, space: str = "") -> str:
-        """The value as "75.87%" or "1.25 mm"; ``space`` stands before the unit, by default none before a percent sign."""
+        """The value as "75.87%" or "1.25 mm"; ``space`` is put before the unit, by default none before "%"."""
         return self._with_unit(self.number(value, digits), space)
 
     def spread(self, half_width: float | None) -> str:
