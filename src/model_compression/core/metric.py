@@ -128,6 +128,6 @@ def _metric_of(recorded: Any) -> Metric:
     if not isinstance(recorded, Mapping) or not {"name", "label", "plural"} <= {*recorded} <= {*known}:
         raise ValueError(f"{RECORDED} is {recorded!r}; expected name, label, plural and other fields of a metric")
     for name, value in recorded.items():
-        if not isinstance(value, kinds[known[name]]):  # type: ignore[index,arg-type]
+        if not isinstance(value, kinds[known[name]]):  # type: ignore[index]
             raise ValueError(f"{name} of {RECORDED} is {value!r}")
     return Metric(**recorded)
