@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NoReturn
 
 from model_compression._version import __version__
@@ -139,21 +140,25 @@ def _main(arguments: list[str]) -> int:
     return run_command(name, rest)
 
 
+def parser_of(name: str) -> tuple[ModuleType, Parser]:
+    """The module of a subcommand, and what parses its arguments."""
+    module = importlib.import_module(f"model_compression.cli.{COMMANDS[name][0]}")
+    parser = Parser(
+        prog=f"model-compression {name}", description=_wrapped(module.__doc__ or ""), epilog=module.EXAMPLES
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if name not in _TRUST_NOTHING:
+        parser.add_argument("--trust", action="store_true", help="import code that files name; run ONNX without limits")
+    module.configure(parser)
+    parser.shorten_usage()
+    return module, parser
+
+
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Imports the subcommand, parses its arguments and runs it, with the package's errors as one line on stderr."""
     debug = "--debug" in arguments
     try:
-        module = importlib.import_module(f"model_compression.cli.{COMMANDS[name][0]}")
-        parser = Parser(
-            prog=f"model-compression {name}", description=_wrapped(module.__doc__ or ""), epilog=module.EXAMPLES
-        )
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if name not in _TRUST_NOTHING:
-            parser.add_argument(
-                "--trust", action="store_true", help="import code that files name; run ONNX without limits"
-            )
-        module.configure(parser)
-        parser.shorten_usage()
+        module, parser = parser_of(name)
         args = parser.parse_args(arguments)
         with (
             trust.command(arguments, trusts_all=getattr(args, "trust", False)),
