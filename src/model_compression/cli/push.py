@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     folder = user_path(args.run)
     if (folder / "final" / "config.json").is_file():  # of a network that was pruned
         folder = folder / "final"
+        hub.refuse_links([folder])
     if not folder.exists():
         raise NotThereError(f"{folder} is not there; expected the folder of a run, as runs/distilled")
     if not (folder / "config.json").is_file():

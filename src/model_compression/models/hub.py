@@ -3,11 +3,19 @@
 What is there was uploaded by `push`. Networks of the library transformers, on the same hub, are named hf:NAME.
 """
 
+import glob
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.errors import FileFormatError, MissingExtraError, ModelCompressionError, UsageError
+from model_compression.core.errors import (
+    FileFormatError,
+    MissingExtraError,
+    ModelCompressionError,
+    RunFolderError,
+    UsageError,
+)
 from model_compression.core.hub_connection import is_reached
 
 PREFIX = "hub:"
@@ -56,8 +64,20 @@ def check_repository(repo: str) -> None:
 
 
 def uploaded_files(folder: Path) -> list[Path]:
-    """What of a run folder `upload` takes."""
-    return sorted(path for pattern in _UPLOADED for path in folder.glob(pattern) if path.is_file())
+    """The files of a run folder that `upload` takes.
+
+    Raises RunFolderError for a symbolic link among them: in a stranger's run folder it may lead to any file.
+    """
+    found = sorted(path for pattern in _UPLOADED for path in folder.glob(pattern))
+    refuse_links(found)
+    return [path for path in found if path.is_file()]
+
+
+def refuse_links(paths: Iterable[Path]) -> None:
+    """Raises RunFolderError that names the first symbolic link in ``paths``."""
+    for path in paths:
+        if path.is_symlink():
+            raise RunFolderError(f"{path} is a symbolic link, which push does not follow; put what it means in its place")
 
 
 def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
@@ -68,7 +88,7 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
     hub = _client()
     if not is_reached():
         raise ModelCompressionError(f"{hub.constants.ENDPOINT} is not reached; look at the connection, then push again")
-    names = [path.name for path in uploaded_files(folder)]
+    names = [glob.escape(path.name) for path in uploaded_files(folder)]  # a file may be called "*.onnx"
     try:
         api = hub.HfApi(endpoint=hub.constants.ENDPOINT, library_name="model-compression")
         address = api.create_repo(repo, private=private, exist_ok=True)

@@ -120,6 +120,28 @@ def test_push_of_what_cannot_be_pushed_is_refused(hub, run, tmp_path, capsys):
     assert b"library_name" in hub.files("me/tiny")["README.md"]
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_push_follows_no_symbolic_link(hub, run, tmp_path, capsys, options):
+    (tmp_path / "secret").write_text("of nobody's business")
+    (run / "other.onnx").symlink_to(tmp_path / "secret")
+    assert main(["push", str(run), "me/tiny", *options]) == 1
+    assert f"{run / 'other.onnx'} is a symbolic link, which push does not follow" in capsys.readouterr().err
+    (run / "other.onnx").unlink()
+    (tmp_path / "pruned").mkdir()
+    (tmp_path / "pruned" / "final").symlink_to(run)
+    assert main(["push", str(tmp_path / "pruned"), "me/tiny", *options]) == 1
+    assert f"{tmp_path / 'pruned' / 'final'} is a symbolic link" in capsys.readouterr().err
+    assert hub.repositories == {}
+
+
+def test_push_takes_the_files_it_lists_and_no_others_by_pattern(hub, run):
+    (run / "*.onnx").write_bytes(b"a name that is a pattern")
+    (run / "folder").mkdir()
+    (run / "folder" / "deeper.onnx").write_bytes(b"stays here")
+    assert main(["push", str(run), "me/tiny"]) == 0
+    assert {name for name in hub.files("me/tiny") if name.endswith("onnx")} == {"*.onnx", "student.onnx"}
+
+
 @pytest.mark.parametrize("name", ["hub:", "hub:me/tiny@", "hub:../../etc"])
 def test_names_of_another_form_are_refused(hub, name):
     with pytest.raises(UsageError, match="expected hub:USER/REPO or hub:USER/REPO@REVISION"):
