@@ -29,6 +29,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _MODES = {1: "L", 3: "RGB"}  # by the number of channels
+MAX_PIXELS = 2**26  # Pillow holds 4 bytes for each, once or twice, in each thread that decodes
 _NAMED = 3  # files that a note names
 
 
@@ -145,14 +146,18 @@ def decode_image(source: str | Path | IO[bytes], what: str, channels: int = 3) -
     """The image in ``source``, turned as its EXIF data say: RGB of 3 ``channels``, grey of 1, of 8 bits each.
 
     Of the metadata the orientation alone counts, and damaged ones do not stop an image. What lies behind transparent
-    pixels is shown; 16 bits of grey become the upper 8.
+    pixels is shown; 16 bits of grey become the upper 8. A JPEG file of more than `MAX_PIXELS` is decoded at half its
+    width and height, if it is stored line by line.
 
-    Raises DataError that calls it ``what``.
+    Raises DataError that calls it ``what``, also for other images of more than `MAX_PIXELS`.
     """
     if channels not in _MODES:
         raise DataError(f"{what} cannot be an image of {channels} channels; give a file {ARRAYS} of (C, H, W)")
     try:
         with open_image(source) as file:
+            if _is_too_large(file) and not file.info.get("progressive"):  # which is held whole, whatever its scale
+                file.draft(None, (file.width // 2, file.height // 2))
+            _refuse_too_large(file)
             file.load()
             turn = _TURNS.get(_orientation(file))
             image = file if turn is None else file.transpose(turn)
@@ -168,6 +173,7 @@ def size_of(path: Path) -> tuple[int, int]:
             shape = _mapped(path).shape
             return shape[-2], shape[-1]
         with open_image(path) as file:
+            _refuse_too_large(file)
             turned = _orientation(file) >= 5  # by 90 degrees, one way or the other
             if turned and file.format == "TIFF":  # Pillow turns these itself, when it loads them
                 file.load()
@@ -178,6 +184,17 @@ def size_of(path: Path) -> tuple[int, int]:
     except Exception as error:
         raise _unreadable(str(path), error) from None
     return (width, height) if turned else (height, width)
+
+
+def _is_too_large(file: Image.Image) -> bool:
+    return file.width * file.height > MAX_PIXELS
+
+
+def _refuse_too_large(file: Image.Image) -> None:
+    if _is_too_large(file):
+        raise ValueError(
+            f"it has {file.width:,} × {file.height:,} pixels, expected at most {MAX_PIXELS:,}; scale it down"
+        )
 
 
 def array_image(path: Path) -> Images:
@@ -201,6 +218,8 @@ def _mapped(path: Path) -> Images:
         raise DataError(f"{path} holds {found}; expected an image of uint8 (C, H, W) or (H, W), pixels of 0 to 255")
     if array.shape[2] in (1, 2, 3, 4) and len(array) > 4:
         raise DataError(f"{path} is {array.shape}, channels last; expected (C, H, W): save image.transpose(2, 0, 1)")
+    if array.nbytes > 4 * MAX_PIXELS:
+        raise DataError(f"{path} holds {array.nbytes:,} bytes; expected at most {4 * MAX_PIXELS:,} for one image")
     return array  # type: ignore[no-any-return]
 
 

@@ -77,7 +77,9 @@ def refuse_links(paths: Iterable[Path]) -> None:
     """Raises RunFolderError that names the first symbolic link in ``paths``."""
     for path in paths:
         if path.is_symlink():
-            raise RunFolderError(f"{path} is a symbolic link, which push does not follow; put what it means in its place")
+            raise RunFolderError(
+                f"{path} is a symbolic link, which push does not follow; put what it means in its place"
+            )
 
 
 def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:

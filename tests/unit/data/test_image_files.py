@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, features
 
 from model_compression.core.errors import DataError
+from model_compression.data import image_files
 from model_compression.data.folder import FolderImages, load_folder
 from model_compression.data.image_files import decode_image, find_images, image_suffixes, size_of
 
@@ -203,3 +205,42 @@ def test_arrays_that_are_no_images_are_refused_by_name(tmp_path):
     save(tmp_path / "a" / "3.png")
     with pytest.raises(DataError, match=r"npy is an array and .*3\.png an image file; expected one kind"):
         load_folder(tmp_path)
+
+
+def png_of_one_bit(path, side):
+    """A black square, 1 bit a pixel, written by hand: a few kB, whatever its size."""
+
+    def chunk(name, payload):
+        return struct.pack(">I", len(payload)) + name + payload + struct.pack(">I", zlib.crc32(name + payload))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(bytes(side * (1 + -(-side // 8)))))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + rows + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_small_file_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+    assert decode_image(png_of_one_bit(tmp_path / "small.png", 30), "small").size == (30, 30)
+    path = png_of_one_bit(tmp_path / "large.png", 13_300)
+    assert path.stat().st_size < 100_000
+    for read in (size_of, lambda path: decode_image(path, str(path))):
+        with pytest.raises(DataError, match=r"large.png .*13,300 × 13,300 pixels, expected at most 67,108,864; scale"):
+            read(path)
+    np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.uint8, (3, 2**14, 2**15))  # a file without content
+    with pytest.raises(DataError, match=r"large.npy holds 1,610,612,736 bytes; expected at most 268,435,456"):
+        image_files.array_image(tmp_path / "large.npy")
+
+
+def test_large_jpeg_is_decoded_at_half_its_size(tmp_path, monkeypatch):
+    smooth = np.add.outer(np.arange(80), np.arange(120)).astype(np.uint8)[..., None].repeat(3, axis=2)
+    path = save(tmp_path / "large.jpg", smooth, quality=95)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 80 * 120 - 1)
+    found = np.asarray(decode_image(path, "large")).astype(float)
+    np.testing.assert_allclose(found, smooth.reshape(40, 2, 60, 2, 3).mean(axis=(1, 3)), atol=4)
+    with pytest.raises(DataError, match="120 × 80 pixels, expected at most 9,599"):
+        size_of(path)  # where images are taken as they are
+    with pytest.raises(DataError, match="120 × 80 pixels"):
+        decode_image(save(tmp_path / "progressive.jpg", smooth, progressive=True), "progressive")
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 80 * 120)
+    assert decode_image(path, "large").size == (120, 80)
