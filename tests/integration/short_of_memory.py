@@ -15,8 +15,8 @@ from model_compression.core.config import DataConfig, MethodConfig, ModelConfig,
 from model_compression.core.errors import ModelCompressionError
 from model_compression.data.synthetic import load_synthetic
 from model_compression.engine.observer import Silent
+from model_compression.engine.parts import Parts
 from model_compression.engine.runs import start_run
-from model_compression.engine.setup import Parts
 from model_compression.models import create_model
 from model_compression.models.weights import save_weights
 

@@ -14,8 +14,9 @@ from model_compression.distillation.methods.base import Method, embedding_pair, 
 from model_compression.distillation.methods.feature.ofd import gaussian_margin
 from model_compression.engine.events import read_events
 from model_compression.engine.observer import Silent
+from model_compression.engine.parts import Parts
 from model_compression.engine.runs import resume_run, start_run
-from model_compression.engine.setup import Parts, Prepared
+from model_compression.engine.setup import Prepared
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
 

@@ -20,8 +20,8 @@ from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Logged, Observer, Silent
+from model_compression.engine.parts import Parts
 from model_compression.engine.runs import check_same, resume_run, start_run
-from model_compression.engine.setup import Parts
 from model_compression.models.base import Network
 from model_compression.models.copies import copy_of
 from model_compression.models.external import External, build_external, is_external

@@ -43,8 +43,8 @@ from model_compression.core.manifest import begin_again, check_manifest, write_m
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, Silent, left_out
+from model_compression.engine.parts import Parts
 from model_compression.engine.runs import check_run, finish_run
-from model_compression.engine.setup import Parts
 from model_compression.engine.teachers import check_cache_place, load_data
 from model_compression.exporting.verify import Verification, answers_of, verify
 from model_compression.exporting.write import export

@@ -24,9 +24,9 @@ from model_compression.core.errors import FileFormatError, RunFolderError, Usage
 from model_compression.core.files import user_path
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, Silent
+from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run, finish_run
-from model_compression.engine.setup import Parts
 from model_compression.engine.teachers import check_cache_place, load_data
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored

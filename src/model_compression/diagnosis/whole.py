@@ -19,7 +19,8 @@ from model_compression.diagnosis.terms import examine_repetition, examine_terms
 from model_compression.distillation.methods import create
 from model_compression.engine.networks import check_student, check_teachers, load_teachers
 from model_compression.engine.observer import Silent
-from model_compression.engine.setup import Parts, Prepared
+from model_compression.engine.parts import Parts
+from model_compression.engine.setup import Prepared
 from model_compression.engine.teachers import load_data
 from model_compression.models.copies import placed
 

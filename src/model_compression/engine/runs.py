@@ -21,12 +21,13 @@ from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, load_state
 from model_compression.engine.events import read_events
 from model_compression.engine.observer import Observer, Silent, left_out
+from model_compression.engine.parts import Parts
 from model_compression.engine.recovery import ways_on
 from model_compression.engine.rehearsal import rehearse
 from model_compression.engine.reused_classifier import num_parameters
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.run_loop import RunLoop
-from model_compression.engine.setup import Parts, Prepared
+from model_compression.engine.setup import Prepared
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.engine.teachers import num_views
 from model_compression.engine.trackers import open_trackers
@@ -131,14 +132,14 @@ def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
     return Prepared(config, Silent(), parts or Parts()).trainer
 
 
-def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
+def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = None) -> CachedTeacher:
     """Stores all answers that a run of ``config`` reads, and returns what serves them.
 
     Raises UsageError when ``config`` stores none, and what `start_run` raises before it makes its folder.
     """
     if config.teacher is None or config.teacher_cache == "off":
         raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
-    teacher = Prepared(config, observer, Parts()).trainer.teacher
+    teacher = Prepared(config, observer, parts or Parts()).trainer.teacher
     if not isinstance(teacher, CachedTeacher):
         raise UsageError(
             "there is nothing to store: the teacher answers live; give a method that compares no features, or for "
@@ -149,10 +150,13 @@ def fill_cache(config: TrainConfig, observer: Observer) -> CachedTeacher:
     return teacher
 
 
-def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> dict[str, Any]:
+def finish_run(
+    config: TrainConfig, folder: str | Path, observer: Observer, parts: Parts | None = None
+) -> dict[str, Any]:
     """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for; one of several.
 
-    A signal that comes when the run is all but finished raises Interrupted behind it, before the next one begins.
+    ``parts`` are what these runs share. A signal that comes when the run is all but finished raises Interrupted behind
+    it, before the next one begins.
     Raises RunFolderError when the folder holds a run of another configuration.
     """
     run = RunFolder(folder)
@@ -161,7 +165,10 @@ def finish_run(config: TrainConfig, folder: str | Path, observer: Observer) -> d
     if run.config.exists() and run.is_finished():
         return run.read_metrics()
     with stop_requests() as stopped:
-        metrics = resume_run(folder, observer) if run.config.exists() else start_run(config, folder, observer)
+        if run.config.exists():
+            metrics = resume_run(folder, observer, parts=parts)
+        else:
+            metrics = start_run(config, folder, observer, parts=parts)
     if stopped:  # by a signal that came too late for this run, whose result is written
         raise Interrupted(
             f"stopped behind {run.path}, which is finished; continue with: model-compression resume {run.path}",

@@ -5,23 +5,22 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_compression.checks.answer_kinds import check_answer_kind
-from model_compression.checks.before_run import examine_run, is_strict, say_findings
+from model_compression.checks.before_run import is_strict, say_findings
 from model_compression.checks.kernel_faults import kernel_fault
-from model_compression.checks.networks import ENOUGH, check_classes, check_teachers_answers, check_training_mode
+from model_compression.checks.networks import ENOUGH, check_classes, check_training_mode
 from model_compression.core.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, given_values
 from model_compression.core.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from model_compression.core.errors import UsageError
 from model_compression.core.user_code import digests_of_own_code
-from model_compression.data.dataset import Dataset, check_pair, hold_out
+from model_compression.data.dataset import check_pair
 from model_compression.data.opaque import OpaqueImages
 from model_compression.data.streaming import loader_for
 from model_compression.distillation.objective import create_method
@@ -30,13 +29,14 @@ from model_compression.distillation.teachers.fingerprint import digest_of
 from model_compression.distillation.teachers.live import LiveTeacher, PlainTeacher
 from model_compression.engine.measured_precision import FEWEST_STEPS, fastest_precision
 from model_compression.engine.mutual import Peers, peer_configs
-from model_compression.engine.networks import check_student, check_teachers, given_network, load_student, load_teachers
+from model_compression.engine.networks import check_student, check_teachers, given_network, load_student
 from model_compression.engine.observer import Observer
 from model_compression.engine.optim import check_optimizer
+from model_compression.engine.parts import Parts
 from model_compression.engine.relative_paths import anchored
 from model_compression.engine.reused_classifier import with_teachers_classifier
 from model_compression.engine.roles import Teacher
-from model_compression.engine.teachers import answered_data, cached_teacher, load_data
+from model_compression.engine.teachers import answered_data, cached_teacher
 from model_compression.engine.trackers import check_trackers
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
@@ -45,15 +45,6 @@ from model_compression.models.preprocessing import Preprocessing
 
 def _teacher_precision(config: TrainConfig) -> str:
     return config.precision if config.teacher_precision == "auto" else config.teacher_precision
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What is given as objects in the place of what a configuration names."""
-
-    student: nn.Module | None = None
-    teacher: nn.Module | None = None
-    data: tuple[Dataset, Dataset] | None = None
 
 
 class Prepared:
@@ -86,20 +77,16 @@ class Prepared:
             check_student(config.student)
         if config.teacher and parts.teacher is None:
             check_teachers(config.teacher)
-        full_train, test = parts.data or load_data(config.data, observer.message)
+        full_train, test = parts.load_data(config.data, observer.message)
         check_pair(full_train, test)
         self.train_set, self.eval_set, self.eval_name = full_train, test, "test"
         if config.data.validation and not full_train.labelled:
             raise UsageError(f"{full_train.name} has no labels: leave --validation out, images held out need them")
         if config.data.validation:
-            self.train_set, self.eval_set = hold_out(full_train, config.data.validation, seed=0)
+            self.train_set, self.eval_set = parts.hold_out(full_train, config.data.validation)
             self.eval_name = "validation"
         normalised = Preprocessing(mean=full_train.mean, std=full_train.std)
-        teachers: list[Network] = []
-        if parts.teacher is not None:
-            teachers = [given_network(parts.teacher, full_train, 0, config.teacher)]
-        elif config.teacher is not None:
-            teachers = load_teachers(config.teacher, self.train_set)
+        teachers = parts.load_teachers(config.teacher, self.train_set)
         if parts.student is not None:
             student: Network = given_network(parts.student, full_train, config.seed)
         else:
@@ -132,18 +119,11 @@ class Prepared:
             check_teacher(config.method, given=bool(teachers) or config.peers is not None)
         if teachers:
             student, taps = self._taps(config, student, teachers[0], observer)
-            self.live = LiveTeacher(
-                teachers,
-                self.device,
-                choose_precision(_teacher_precision(config), self.device),
-                config.teacher_tta,
-                features=taps.teacher,
-                embedding=taps.embedding,
-                answers=config.teacher_answers,
+            precision = choose_precision(_teacher_precision(config), self.device)
+            self.live = parts.live_teacher(
+                teachers, config, taps, self.device, precision, self.train_set, observer.message
             )
-            self.live.choose_precision(torch.from_numpy(self.train_set.images[:2]), observer.message)
-            check_teachers_answers(config, self.live, self.train_set, observer.message)
-        self._findings = list(examine_run(self.train_set, self.eval_set, teachers, self.device))
+        self._findings = parts.examine(self.train_set, self.eval_set, teachers, self.device)
         say_findings(self._findings, observer.message, strict=strict or is_strict())
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.peers = Peers(self._peers(config, observer)) if config.peers is not None else None

@@ -126,7 +126,7 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
             embedding=bool(store.views("embedding")),
             answers=stored.get("answers", "logits"),
         )
-        live.choose_precision(torch.from_numpy(train_set.images[:2]), report)
+        live.choose_precision(live.precision, torch.from_numpy(train_set.images[:2]), report)
     except (KeyError, TypeError) as error:
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
     store.claim(fingerprint(live, train_set, data, stored["dtype"]), origin)

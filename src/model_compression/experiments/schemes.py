@@ -23,10 +23,10 @@ from model_compression.core.files import plain_json, read_json, user_path, writi
 from model_compression.core.trust import all_files, read, write_sealed
 from model_compression.engine.mutual import SEED_STRIDE
 from model_compression.engine.observer import Observer, Silent
+from model_compression.engine.parts import Parts
 from model_compression.engine.relative_paths import record_origin
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run, finish_run
-from model_compression.engine.setup import Parts
 from model_compression.engine.teachers import check_cache_place, load_data, with_own_cache
 from model_compression.models.base import Network
 

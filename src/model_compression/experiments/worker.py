@@ -21,11 +21,10 @@ from model_compression.core.trust import command
 from model_compression.distillation.objective import create_method
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.events import read_events
+from model_compression.engine.parts import Parts
 from model_compression.engine.roles import Progress
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run, fill_cache, finish_run
-from model_compression.engine.setup import Parts
-from model_compression.engine.teachers import load_data
 from model_compression.engine.trainer import Trainer
 
 Say = Callable[[dict[str, Any]], None]
@@ -86,7 +85,8 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     """
     configs = {arm: from_dict(TrainConfig, values) for arm, values in task["configs"].items()}
     reporter = Reporter(say)
-    parts = Parts(data=load_data(next(iter(configs.values())).data, reporter.message))
+    parts = Parts()
+    parts.load_data(next(iter(configs.values())).data, reporter.message)
     refused: dict[str, str] = {}
     stored: list[TrainConfig] = []
     plain: TrainConfig | None = None
@@ -106,7 +106,7 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
         except Exception:  # its own run will fail, and say why
             traceback.print_exc()
     if stored:
-        fill_cache(max(stored, key=_needs_embedding), reporter)
+        fill_cache(max(stored, key=_needs_embedding), reporter, parts)
     return {"refused": refused}
 
 

@@ -58,19 +58,26 @@ class Tapped(nn.Module):
         self._caught: dict[str, tuple[Tensor, int]] = {}
         self._embedding = embedding
         self._last_input: Tensor | None = None
+        self._handles: list[RemovableHandle] = []
         modules = dict(model.named_modules())
         for name in dict.fromkeys(self._names):
             layer = layer_of(name)
             if layer not in modules or not layer:
                 raise unknown_name("layer", layer, [known for known in modules if known])
             if name == layer:
-                modules[layer].register_forward_hook(self._catcher(name))
+                handle = modules[layer].register_forward_hook(self._catcher(name))
             else:
-                modules[layer].register_forward_pre_hook(self._input_catcher(name))
+                handle = modules[layer].register_forward_pre_hook(self._input_catcher(name))
+            self._handles.append(handle)
         if embedding:
             for module in modules.values():
                 if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-                    module.register_forward_pre_hook(self._remember_input)
+                    self._handles.append(module.register_forward_pre_hook(self._remember_input))
+
+    def remove(self) -> None:
+        """Taps the network no longer."""
+        for handle in self._handles:
+            handle.remove()
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits (B, K), embedding (B, D) and features, as far as they were asked for."""

@@ -17,7 +17,8 @@ from model_compression.diagnosis import machine
 from model_compression.diagnosis.machine import examine_machine, is_older
 from model_compression.diagnosis.terms import examine_repetition, examine_terms
 from model_compression.engine.observer import Silent
-from model_compression.engine.setup import Parts, Prepared
+from model_compression.engine.parts import Parts
+from model_compression.engine.setup import Prepared
 from model_compression.models import create_model
 from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing

@@ -48,9 +48,10 @@ class LiveTeacher:
             self._tapped = Tapped(self.models[0].body, features, embedding=embedding)
 
     @torch.no_grad()
-    def choose_precision(self, images: Tensor, report: Callable[[str], None]) -> None:
-        """Lets each network compute in float32 that fails at ``precision`` on ``images`` (B, C, H, W), and says so."""
-        if self.precision == torch.float32:
+    def choose_precision(self, precision: torch.dtype, images: Tensor, report: Callable[[str], None]) -> None:
+        """Computes in ``precision``; a network that fails at it on ``images`` (B, C, H, W) in float32, and says so."""
+        self.precision, self.precisions = precision, [precision] * len(self.models)
+        if precision == torch.float32:
             return
         for number, model in enumerate(self.models):
             try:
@@ -62,6 +63,11 @@ class LiveTeacher:
                 reason = str(error).strip().partition("\n")[0]
                 kind = str(self.precision).removeprefix("torch.")
                 report(f"the teacher {model.name} answers in float32, as it fails in {kind}: {reason}")
+
+    def release(self) -> None:
+        """Taps its networks no longer, so that others can."""
+        if self._tapped is not None:
+            self._tapped.remove()
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Outputs:

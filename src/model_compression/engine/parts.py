@@ -1,0 +1,127 @@
+"""What the runs of a process share: data, teacher and what was found out about them, each built once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from model_compression.checks.data import examine_data
+from model_compression.checks.finding import Finding
+from model_compression.checks.networks import check_teachers_answers
+from model_compression.checks.teacher import examine_before_run
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.lazy import LazyImages
+from model_compression.distillation.taps import Taps
+from model_compression.distillation.teachers.live import LiveTeacher
+from model_compression.engine.networks import given_network, load_teachers
+from model_compression.engine.teachers import load_data
+from model_compression.models.base import Network
+from model_compression.models.copies import placed
+
+T = TypeVar("T")
+Report = Callable[[str], None]
+
+_OF_TEACHERS = ("live", "tried", "teacher findings")  # what is built from the networks
+
+
+class Parts:
+    """Data and teacher of one or several runs; each is loaded when it is first asked for, and kept for the next run.
+
+    ``student``, ``teacher`` and ``data`` are objects that replace what a configuration names. Only the last data and
+    the last teacher are kept: runs in turn, each taught by the one before, need no more memory than one.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        data: tuple[Dataset, Dataset] | None = None,
+    ):
+        self.student, self.teacher, self.data = student, teacher, data
+        self._kept: dict[str, tuple[Any, Any]] = {}
+
+    def load_data(self, config: DataConfig, report: Report) -> tuple[Dataset, Dataset]:
+        """(training set, test set): those that were given, else those that ``config`` names."""
+        if self.data is not None:
+            return self.data
+        source = (config.name, config.data_dir, config.image_size, config.unlabelled, config.resident, config.workers)
+        return self._once("data", source, lambda: load_data(config, report))
+
+    def hold_out(self, train: Dataset, count: int) -> tuple[Dataset, Dataset]:
+        """(training set, validation set) of ``count`` images, the same for every run."""
+        return self._once("held out", (train, count), lambda: hold_out(train, count, seed=0))
+
+    def load_teachers(self, config: ModelConfig | None, train: Dataset) -> list[Network]:
+        """The networks that were given or that ``config`` names, on the CPU; none where neither does."""
+        if self.teacher is None and config is None:
+            return []
+
+        def build() -> list[Network]:
+            if self.teacher is not None:
+                return [given_network(self.teacher, train, 0, config)]
+            assert config is not None
+            return load_teachers(config, train)
+
+        networks = self._once("teachers", (self.teacher, config and to_dict(config), train), build, _OF_TEACHERS)
+        return [network.cpu() for network in networks]  # from where the run before had put them
+
+    def live_teacher(
+        self, networks: list[Network], config: TrainConfig, taps: Taps, device: torch.device, precision: torch.dtype,
+        train: Dataset, report: Report,
+    ) -> LiveTeacher:  # fmt: skip
+        """What answers with the networks of `load_teachers`, tried on images of ``train``.
+
+        Raises UsageError when it answers at random, unless ``config`` allows that.
+        """
+        options = (taps.teacher, taps.embedding, config.teacher_tta, config.teacher_answers, device)
+        before = self._kept.get("live")
+        if before is not None and before[0] != (*networks, *options):
+            before[1].release()
+
+        def build() -> LiveTeacher:
+            return LiveTeacher(
+                networks, device, precision, config.teacher_tta,
+                features=taps.teacher, embedding=taps.embedding, answers=config.teacher_answers,
+            )  # fmt: skip
+
+        live = self._once("live", (*networks, *options), build)
+        for network in networks:
+            placed(network, device)
+
+        def tried() -> list[str]:
+            lines: list[str] = []
+            live.choose_precision(precision, torch.from_numpy(train.images[:2]), lines.append)
+            check_teachers_answers(config, live, train, lines.append)
+            return lines
+
+        for line in self._once("tried", (live, precision, config.allow_weak_teacher, train), tried):
+            report(line)
+        return live
+
+    def examine(self, train: Dataset, test: Dataset, teachers: list[Network], device: torch.device) -> list[Finding]:
+        """What is cheap to see of data and teachers; images that are still to be decoded are not compared."""
+        reads_all = not isinstance(train.images, LazyImages)
+        of_data = self._once(
+            "data findings", (train, test), lambda: list(examine_data(train, test, reads_all=reads_all))
+        )
+
+        def of_each() -> list[Finding]:
+            return [finding for teacher in teachers for finding in examine_before_run(teacher, train, device)]
+
+        return of_data + self._once("teacher findings", (*teachers, train, device), of_each)
+
+    def _once(self, what: str, key: Any, build: Callable[[], T], outdated: Sequence[str] = ()) -> T:
+        """What ``build`` gave when ``what`` was last asked for with this ``key``, else what it gives now.
+
+        In that case what was built for the ``outdated`` is forgotten, before the new one takes memory as well.
+        """
+        found = self._kept.get(what)
+        if found is None or found[0] != key:
+            for name in (what, *outdated):
+                self._kept.pop(name, None)
+            found = self._kept[what] = key, build()
+        value: T = found[1]
+        return value
