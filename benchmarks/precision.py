@@ -33,6 +33,7 @@ from model_compression.core.device import (
 from model_compression.data.dataset import Dataset
 from model_compression.engine.measured_precision import candidates, fastest_precision
 from model_compression.engine.networks import load_student
+from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
 
 FOLDER = Path("results/precision")
@@ -105,7 +106,13 @@ def measured(case: Case, seconds: float, clock: str, device: torch.device) -> di
         taken = fastest_precision(student, first, case.batch, config.optim, device, lambda text: None)
         deciding = time.perf_counter() - begun
     trainers = {
-        name: Trainer(config, load_student(config.student, data, seed=0), None, data, device, PRECISIONS[name])
+        name: Trainer(
+            config,
+            load_student(config.student, data, seed=0),
+            None,
+            data,
+            Runtime(device=device, precision=PRECISIONS[name]),
+        )
         for name in candidates(device)
     }
     times: dict[str, list[float]] = {name: [] for name in trainers}

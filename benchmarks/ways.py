@@ -25,6 +25,7 @@ from model_compression.core.config import DataConfig, MethodConfig, ModelConfig,
 from model_compression.core.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.runtime import Runtime
 from model_compression.engine.teachers import cached_teacher
 from model_compression.engine.trainer import Trainer
 from model_compression.models.copies import placed
@@ -231,7 +232,9 @@ def _ours(job: Job, *, cached: bool) -> tuple[Run, dict[str, Any]]:
     if cached:
         teacher.view(0)
         facts |= {"fill_seconds": time.perf_counter() - begun, "cache_bytes": teacher.store.size_bytes()}
-    trainer = Trainer(config, create_model(job.student, seed=0), teacher, train, device, precision)
+    trainer = Trainer(
+        config, create_model(job.student, seed=0), teacher, train, Runtime(device=device, precision=precision)
+    )
     observer = ConsoleObserver()
     observer.started(trainer, "test")
 

@@ -10,6 +10,7 @@ from model_compression.core.errors import UsageError
 from model_compression.core.outputs import Outputs
 from model_compression.distillation.methods import METHODS, Context, Method, create
 from model_compression.distillation.objective import Objective
+from model_compression.tasks import TASKS
 
 NAMES = pytest.mark.parametrize("name", METHODS.names())
 NUM_CLASSES, NUM_SAMPLES = 10, 50
@@ -240,7 +241,8 @@ def test_a_missing_context_is_one_error_and_of_methods_that_use_it_alone(name):
 def test_no_method_is_taken_for_one_that_sums_over_the_batch(name, networks, seed):
     networks = with_classifier(networks) if create(name).reuses_classifier else networks
     config = TrainConfig(student=ModelConfig(name="lenet"), method=MethodConfig(name=name))
-    objective = Objective(config, NUM_SAMPLES, NUM_CLASSES, dict(zip(("student", "teacher"), networks, strict=True)))
+    shapes = dict(zip(("student", "teacher"), networks, strict=True))
+    objective = Objective(config, TASKS.create("image-classification"), NUM_SAMPLES, NUM_CLASSES, shapes)
     student, teacher = (outputs(shapes, 2, seed + 7 * side) for side, shapes in enumerate(networks))
     objective.check(student, teacher, torch.tensor([1, 8]))
 

@@ -13,7 +13,7 @@ from model_compression.core.errors import Interrupted, UsageError
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.models.prediction import predict
 from model_compression.models.weights import read_model, save_weights
-from model_compression.tasks.classification_metrics import figures
+from model_compression.tasks.image_classification.figures import figures
 
 
 def test_what_is_measured_is_what_is_saved_and_built_again(tiny, tmp_path, watcher):

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 import model_compression as mc
-from model_compression.checks.answer_kinds import answer_kind
 from model_compression.cli.main import main
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import as_logits
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.tasks.image_classification.answer_kinds import answer_kind
 
 OPTIONS = {"epochs": 1, "batch_size": 20, "device": "cpu", "precision": "fp32"}
 ENDS = {

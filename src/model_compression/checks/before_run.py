@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Iterable
 
-from model_compression.checks.finding import Finding
 from model_compression.core.errors import UsageError
+from model_compression.core.finding import Finding
 
 STRICT = "MODEL_COMPRESSION_STRICT"
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from model_compression.checks.finding import Finding, Level
+from model_compression.core.finding import Finding
 from model_compression.data.checks import num_shared_images
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
+from model_compression.tasks import task_of
 
 _FAINT = 0.02  # deviation of pixels, 1 = white, below which nobody could see what is in an image
-_UNEQUAL = 10  # images of the largest class for one of the smallest
 
 
 def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> Iterator[Finding]:
@@ -23,7 +23,7 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
     )
     for note in dict.fromkeys((*train.notes, *test.notes)):
         yield Finding(area="data", subject="left out", level="warn", text=note, remedy="convert, repair or remove them")
-    yield _labels(train, test)
+    yield from task_of(train).data_findings(train, test)
     if test.image_shape != train.image_shape:
         yield Finding(
             area="data",
@@ -32,8 +32,6 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
             text=f"training images are of {shape}, test images of {' × '.join(map(str, test.image_shape))}",
             remedy="scale one of them, unless another size is meant to be tested",
         )
-    if train.labelled and not isinstance(train.images, OpaqueImages):
-        yield _balance(train)
     # The mean and deviation of a DataLoader's batches are not measured: they only leave its values as they are.
     if max(train.std) < _FAINT and not isinstance(train.images, OpaqueImages):
         yield Finding(
@@ -50,50 +48,6 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
 
 def _short(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
-
-
-def _labels(train: Dataset, test: Dataset) -> Finding:
-    level: Level = "warn"
-    absent, untested = _absent(train), _absent(test)
-    if isinstance(train.images, OpaqueImages):
-        absent = []  # each batch brings its own labels
-    if not train.labelled:
-        text = "the training images have none: distil with --label-weight 0"
-        return Finding(area="data", subject="labels", level="ok", text=text)
-    if len(train.class_names) - len(absent) < 2:
-        text, remedy = "all training images are of one class", "there is nothing to learn: look at the class folders"
-        level = "fail"
-    elif absent:
-        text, remedy = f"no training images of {_some(absent)}", "bring some, or leave the class out"
-    elif untested:
-        text = f"no test images of {_some(untested)}"
-        remedy = "accuracy says nothing of them: bring some, or hold out more images"
-    else:
-        text, remedy = f"{train.num_classes} classes, all with training and test images", ""
-        level = "ok"
-    return Finding(area="data", subject="labels", level=level, text=text, remedy=remedy)
-
-
-def _absent(dataset: Dataset) -> list[str]:
-    return [name for name, count in zip(dataset.class_names, dataset.class_counts(), strict=True) if not count]
-
-
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-
-
-def _balance(train: Dataset) -> Finding:
-    counts = train.class_counts()
-    present = counts[counts > 0]
-    most, fewest = train.class_names[counts.argmax()], int(present.min())
-    rarest = train.class_names[int((counts == fewest).argmax())]
-    largest = int(counts.max())
-    text = f"{rarest} has {fewest:,} images, {most} {largest:,}"
-    if fewest == largest:
-        text = f"each class has {largest:,} images"
-    unequal = largest > _UNEQUAL * fewest
-    remedy = "accuracy hides the small classes: look at each by itself, or collect more" if unequal else ""
-    return Finding(area="data", subject="balance", level="warn" if unequal else "ok", text=text, remedy=remedy)
 
 
 def _shared(train: Dataset, test: Dataset) -> Finding:

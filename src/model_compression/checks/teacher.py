@@ -1,85 +1,43 @@
-"""The teacher: what it is worth on these data, and whether it answers as a teacher must."""
+"""The teacher: whether it answers alike each time, and what its task sees of its answers."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from model_compression.checks.answer_kinds import answer_fault
-from model_compression.checks.finding import Finding
-from model_compression.checks.networks import ENOUGH, better_order, other_classes, weakness
+from model_compression.checks.networks import ENOUGH
+from model_compression.core.finding import Finding
 from model_compression.data.dataset import Dataset
 from model_compression.data.opaque import OpaqueImages
 from model_compression.models.base import Network
-from model_compression.models.prediction import evaluating, predict
-from model_compression.models.preprocessing import Preprocessing
-from model_compression.reports.paired_images import OnImages
-from model_compression.reports.statistics import Proportion
+from model_compression.models.prediction import evaluating
+from model_compression.tasks import task_of
 
 _SAMPLE = 1000  # test images
 _FEW = 256  # training images, before a run
-_BETTER = 0.03  # of accuracy by another normalisation, which is worth a word
-_LUCK = 0.001  # p of McNemar's test, above which it may be luck
-_ALIKE = 1e-3  # of the range of the logits
-# What networks are often trained with, beside the data's own: channel means and deviations, 1 = white.
-_USUAL = {
-    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "−1 to 1": ((0.5,) * 3, (0.5,) * 3),
-    "0 to 1": ((0.0,) * 3, (1.0,) * 3),
-    "0 to 255": ((0.0,) * 3, (1 / 255,) * 3),
-}
+_ALIKE = 1e-3  # of the range of the answers
 
 
 def examine_before_run(model: Network, train: Dataset, device: torch.device) -> Iterator[Finding]:
     """What is cheap to see of a teacher in eval mode on ``device``, from a few training images.
 
-    Its accuracy and its order of classes are seen by `check_teachers_answers`, which refuses some.
+    Whether it is weak is seen by `check_teachers_answers`, which refuses some.
     """
     yield _constancy(model, train, device)
-    yield _class_names(model, train)
-    if isinstance(train.images, OpaqueImages) or not train.labelled or len(train) < ENOUGH:
-        return
-    sample = train.subset(np.random.Generator(np.random.PCG64(0)).permutation(len(train))[:_FEW])
-    answers = _answers(model, sample, device)
-    if (answers == sample.labels).mean() < 1 - _BETTER:  # else none can be far better
-        yield _normalisation(model, answers, sample, train, device)
+    known = not isinstance(train.images, OpaqueImages) and train.labelled and len(train) >= ENOUGH
+    yield from task_of(train).teacher_findings(model, train, _sample(train, _FEW) if known else None, device)
 
 
 def examine_teacher(model: Network, train: Dataset, test: Dataset, device: torch.device) -> Iterator[Finding]:
     """Findings on one teacher, in eval mode on ``device``, from a sample of the test images."""
-    yield _answer_kind(model, test, device)
+    task, known = task_of(test), not isinstance(test.images, OpaqueImages)
+    yield from task.answer_findings(model, torch.from_numpy(test.images[:8]).to(device))
     yield _constancy(model, test, device)
-    yield _class_names(model, test)
-    if isinstance(test.images, OpaqueImages):
-        return
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(test))[:_SAMPLE]
-    sample = test.subset(order)
-    answers = _answers(model, sample, device)
-    yield _accuracy(model, answers, sample)
-    yield _normalisation(model, answers, sample, train, device)
-    yield _order(answers, sample)
+    yield from task.teacher_findings(model, train, _sample(test, _SAMPLE) if known else None, device, thorough=True)
 
 
-def _answer_kind(model: Network, test: Dataset, device: torch.device) -> Finding:
-    """Whether it answers with logits, not with what a softmax or sigmoid at its end makes of them."""
-    fault = answer_fault("teacher", model, torch.from_numpy(test.images[:8]).to(device))
-    text, _, remedy = (fault or "logits").partition(": ")
-    return Finding(area="teacher", subject="answers", level="fail" if fault else "ok", text=text, remedy=remedy)
-
-
-def _class_names(model: Network, data: Dataset) -> Finding:
-    """Whether it learned classes of the data's names; in another order they are refused by `check_classes`."""
-    other = other_classes(model, data)
-    text = other[0] if other else "those of the data, or it does not say"
-    remedy = "look whether they are; put the data's class folders in its order" if other else ""
-    return Finding(area="teacher", subject="class names", level="warn" if other else "ok", text=text, remedy=remedy)
-
-
-def _answers(model: Network, sample: Dataset, device: torch.device) -> npt.NDArray[np.int64]:
-    answers: npt.NDArray[np.int64] = predict(model, sample, device, torch.float32).argmax(dim=1).numpy()
-    return answers
+def _sample(dataset: Dataset, count: int) -> Dataset:
+    return dataset.subset(np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))[:count])
 
 
 @torch.no_grad()
@@ -99,74 +57,3 @@ def _constancy(model: Network, test: Dataset, device: torch.device) -> Finding:
         text = "answers an image alone otherwise than in a batch, as BatchNorm without running statistics does"
         remedy = "give BatchNorm track_running_stats=True, and weights with running_mean and running_var"
     return Finding(area="teacher", subject="eval mode", level="fail" if remedy else "ok", text=text, remedy=remedy)
-
-
-def _accuracy(model: Network, answers: npt.NDArray[np.int64], sample: Dataset) -> Finding:
-    stated = model.facts.get("test_accuracy")
-    stated = stated if isinstance(stated, float) else None
-    text = f"{float((answers == sample.labels).mean()):.1%} of {len(sample):,} test images are right"
-    text += f"; its file states {stated:.1%}" if stated is not None else ""
-    chance = float(sample.class_counts().max()) / len(sample)  # of who always says the largest class
-    text += f"; by chance {chance:.1%}"
-    weak = weakness(answers, sample.labels, stated)
-    if weak:
-        remedy = "look at its normalisation, image size and order of classes, and what it was trained on"
-        return Finding(area="teacher", subject="accuracy", level="fail", text=text, remedy=remedy)
-    lowest, _ = Proportion(count=int((answers == sample.labels).sum()), total=len(sample)).interval
-    if lowest <= chance:
-        remedy = "with as few images that may be luck: give more, or look at its accuracy elsewhere"
-        return Finding(area="teacher", subject="accuracy", level="warn", text=text, remedy=remedy)
-    return Finding(area="teacher", subject="accuracy", level="ok", text=text)
-
-
-def _normalisation(
-    model: Network, answers: npt.NDArray[np.int64], sample: Dataset, train: Dataset, device: torch.device
-) -> Finding:
-    """Whether another usual normalisation gives more right answers."""
-    own, right = model.preprocessing, answers == sample.labels
-    found = {"its own": right}
-    others = {"the data's": (train.mean, train.std), **(_USUAL if train.image_shape[0] == 3 else {})}
-    try:
-        for name, (mean, std) in others.items():
-            model.preprocessing = dataclasses.replace(own, mean=mean, std=std, mean_image=None)
-            found[name] = _answers(model, sample, device) == sample.labels
-    finally:
-        model.preprocessing = own
-    best = max(found, key=lambda name: int(found[name].sum()))
-    alone = OnImages(
-        count=len(sample), only_first=int((found[best] & ~right).sum()), only_second=int((right & ~found[best]).sum())
-    )
-    if alone.difference < _BETTER or alone.p_value > _LUCK:
-        return Finding(
-            area="teacher", subject="normalisation", level="ok", text=f"no usual one is better than {_told(own)}"
-        )
-    mean_text, std_text = (",".join(f"{value:.3g}" for value in values) for values in others[best])
-    return Finding(
-        area="teacher",
-        subject="normalisation",
-        level="fail",
-        text=f"with {best} {found[best].mean():.1%} are right, with its own ({_told(own)}) {right.mean():.1%}",
-        remedy=f"--teacher-mean {mean_text} --teacher-std {std_text}",
-    )
-
-
-def _told(own: Preprocessing) -> str:
-    if own.mean_image is not None:
-        return "its own mean image"
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (own.mean, own.std))
-    return f"mean {mean}; std {std}"
-
-
-def _order(answers: npt.NDArray[np.int64], sample: Dataset) -> Finding:
-    order = better_order(answers, sample.labels, sample.num_classes)
-    if order is None:
-        return Finding(area="teacher", subject="class order", level="ok", text="that of the data")
-    moved = [f"{sample.class_names[n]} for {sample.class_names[c]}" for n, c in enumerate(order) if n != c][:3]
-    return Finding(
-        area="teacher",
-        subject="class order",
-        level="fail",
-        text=f"another than the data's: it says {', '.join(moved)}{' …' if len(moved) == 3 else ''}; so read, "
-        f"{float((order[answers] == sample.labels).mean()):.1%} are right",
-        remedy=f"put the rows of its last layer in the order {np.argsort(order).tolist()}, or the classes of the data",
-    )

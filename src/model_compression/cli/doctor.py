@@ -12,7 +12,7 @@ from model_compression.core.console import console, json_text
 from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.checks.finding import Finding
+    from model_compression.core.finding import Finding
 
 EXAMPLES = """examples:
   model-compression doctor

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and verifies; returns the exit code."""
-    from model_compression.checks.networks import check_classes, other_classes
+    from model_compression.checks.networks import check_classes
     from model_compression.cli.verify import print_verification
     from model_compression.core.config import ModelConfig
     from model_compression.core.errors import UsageError
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.engine.console_observer import ConsoleObserver
     from model_compression.engine.networks import check_teachers, load_trained
     from model_compression.exporting.write import EXPORTERS, SUFFIXES, export
+    from model_compression.tasks import task_of
 
     out = user_path(args.out)
     kinds = {suffix: name for name, suffix in SUFFIXES.items()}
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
         network = load_trained(config, test)
         check_classes("model", network, test)
-        for line in other_classes(network, test):
+        for line in task_of(test).differences(network, test):
             observer.message(line)
         observer.message(f"writing {out}, and comparing its answers to {len(test):,} images with the network's")
         found = export(network, out, test, to=to, preprocessing=not args.bare)

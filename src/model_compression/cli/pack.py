@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes and measures; returns the exit code."""
     import torch
 
-    from model_compression.checks.networks import check_classes, other_classes
+    from model_compression.checks.networks import check_classes
     from model_compression.core.config import to_dict
     from model_compression.core.device import choose_device
     from model_compression.core.errors import UsageError
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.models.copies import placed
     from model_compression.models.prediction import predict
     from model_compression.models.weights import read_model, save_weights
-    from model_compression.tasks.classification_metrics import figures
+    from model_compression.tasks import task_of
 
     out = user_path(args.out)
     if out.suffix != ".safetensors":
@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     observer = ConsoleObserver()
     _, test = load_data(data_of(args), observer.message)
     check_classes("model", network, test)
-    for line in other_classes(network, test):
+    for line in task_of(test).differences(network, test):
         observer.message(line)
     logits = predict(placed(network, device), test, device, torch.float32)  # the same on any machine
-    measured = figures(logits, torch.from_numpy(test.labels))
+    measured = task_of(test).figures(logits, torch.from_numpy(test.labels))
     facts = {
         **{f"test_{key}": value for key, value in measured.items()},
         "precision": "float32",

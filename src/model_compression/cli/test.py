@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from model_compression.checks.networks import check_classes, other_classes
+    from model_compression.checks.networks import check_classes
     from model_compression.core.config import ModelConfig
     from model_compression.core.device import choose_device, choose_precision
     from model_compression.engine.console_observer import ConsoleObserver
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.engine.teachers import load_data
     from model_compression.models.copies import placed
     from model_compression.models.prediction import predict
-    from model_compression.tasks.classification_metrics import figures
+    from model_compression.tasks import task_of
 
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
         dataset = test if args.split == "test" else train
         model = load_trained(config, dataset)
         check_classes("model", model, dataset)
-        for line in other_classes(model, dataset):
+        for line in task_of(dataset).differences(model, dataset):
             observer.message(line)
         begun = time.monotonic()
         logits = predict(placed(model, device), dataset, device, precision, observer.counter(args.split, len(dataset)))
         seconds = time.monotonic() - begun
-    result = figures(logits, torch.from_numpy(dataset.labels))
+    result = task_of(dataset).figures(logits, torch.from_numpy(dataset.labels))
     stated = model.facts.get("test_accuracy") if args.split == "test" else None
     if args.json:
         facts = {"model": args.model, "data": data.name, "split": args.split, "images": len(dataset)}

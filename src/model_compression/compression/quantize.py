@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.checks.networks import check_classes, other_classes
+from model_compression.checks.networks import check_classes
 from model_compression.compression.groups import copied
 from model_compression.compression.prune import shown_images
 from model_compression.compression.repair import checked_repair
@@ -46,6 +46,7 @@ from model_compression.exporting.write import Encoding, encoded_answers, export,
 from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
+from model_compression.tasks import task_of
 
 FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
 AUTO, _IMAGES = "auto", 512
@@ -141,7 +142,7 @@ def _check(config: QuantizeConfig, observer: Observer) -> None:
     network = read_model(find_weights(config.model))
     _, test = load_data(config.run.data, observer.message)
     check_classes("model", network, test, has_size_option=False)
-    for line in other_classes(network, test):
+    for line in task_of(test).differences(network, test):
         observer.message(line)
     check_weight_bits(network, CALIBRATED.get(config.to, 8))
 

@@ -1,6 +1,7 @@
 """Dataset: images and labels, with class names, normalisation and a digest of the content."""
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import DataError, UsageError
-from model_compression.data.lazy import Images, LazyImages
+from model_compression.data.lazy import Images, LazyImages, label_bytes
 from model_compression.data.opaque import OpaqueImages
 
 Labels = npt.NDArray[np.int64]
@@ -22,11 +23,12 @@ _MAX_CLASSES = 100_000  # a larger label is a number of something else
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A classification data set; checked when it is made.
+    """Images with targets of one task; checked when it is made.
 
     ``images``: (N, C, H, W) uint8 in memory, or `LazyImages`, which are indexed alike and decoded then, or
     `OpaqueImages`, of which only the first are known. ``labels``: (N,) int64 in 0…K−1; all 0, and never used, where the
-    images are not ``labelled``. ``class_names``: K names. ``mean``, ``std``: C
+    images are not ``labelled``; without classes (N, …), numbers that ``task`` knows the meaning of. ``class_names``: K
+    names, or none. ``mean``, ``std``: C
     values each, for pixels scaled to 0…1. ``digest``: SHA-256 of the content, see content_digest; computed when it is
     not given, not checked again when it is. ``source``: where the content was obtained; ``path``: the file or folder it
     was read from; ``notes``: what was left out, a line each; all for people only.
@@ -36,7 +38,7 @@ class Dataset:
 
     name: str
     images: Images | LazyImages | OpaqueImages
-    labels: Labels
+    labels: npt.NDArray[Any]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -45,13 +47,17 @@ class Dataset:
     path: Path | None = None
     labelled: bool = True
     notes: tuple[str, ...] = ()
+    task: str = "image-classification"
 
     def __post_init__(self) -> None:
         _check_images(self.name, self.images)
         if isinstance(self.images, np.ndarray):  # torch wants no array that is read-only, or has negative strides
             needed = "C" if isinstance(self.images, np.memmap) else "CW"  # a file larger than memory stays one
             object.__setattr__(self, "images", np.require(self.images, requirements=[*needed]))
-        _check_labels(self.name, self.labels, len(self.images), self.class_names)
+        if self.class_names or not _is_real(self.labels):
+            _check_labels(self.name, self.labels, len(self.images), self.class_names)
+        else:
+            _check_targets(self.name, self.labels, len(self.images))
         _check_normalisation(self.name, self.mean, self.std, self.images.shape[1])
         if not self.digest:
             images, labels = self.images, self.labels
@@ -69,6 +75,11 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def num_outputs(self) -> int:
+        """How many numbers a network answers with to one image: one a class, or one a number of its target."""
+        return self.num_classes or math.prod(self.labels.shape[1:])
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
         channels, height, width = self.images.shape[1:]
@@ -84,8 +95,13 @@ class Dataset:
         return self.images.thumbnails(rows) if isinstance(self.images, OpaqueImages) else self.images[rows]
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """How many images each class has, (K,)."""
-        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+        """How many images each class has, (K,); without classes all are of one."""
+        return np.bincount(self._strata, minlength=self.num_classes).astype(np.int64)
+
+    @property
+    def _strata(self) -> Labels:
+        """(N,) the class of each image; without classes all are of one."""
+        return self.labels if self.class_names else np.zeros(len(self), dtype=np.int64)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.integer], name: str | None = None) -> "Dataset":
         """The images at ``indices`` (M,), in that order, as a data set of its own with its own digest.
@@ -116,6 +132,7 @@ class Dataset:
             path=self.path,
             labelled=self.labelled,
             notes=self.notes,
+            task=self.task,
         )
 
 
@@ -175,14 +192,14 @@ def numbered_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> t
     return tuple(map(str, range(largest + 1)))
 
 
-def content_digest(images: Images, labels: Labels) -> str:
+def content_digest(images: Images, labels: npt.NDArray[Any]) -> str:
     """SHA-256 (hexadecimal) of shape, pixels and labels: two data sets with equal digests train alike.
 
-    ``images``: (N, C, H, W) uint8; ``labels``: (N,) integers, hashed as little-endian int64 so that machines agree.
+    ``images``: (N, C, H, W) uint8; ``labels``: (N,) integers or (N, …) numbers.
     """
     hasher = hashlib.sha256(f"uint8 {'x'.join(str(size) for size in images.shape)}\n".encode())
     hasher.update(np.ascontiguousarray(images).data)
-    hasher.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    hasher.update(label_bytes(labels))
     return hasher.hexdigest()
 
 
@@ -201,7 +218,7 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]
     generator = np.random.Generator(np.random.PCG64(seed))
     quotas = _shares(dataset.class_counts(), count)
     chosen = np.concatenate(
-        [generator.permutation(np.flatnonzero(dataset.labels == label))[:quota] for label, quota in enumerate(quotas)]
+        [generator.permutation(np.flatnonzero(dataset._strata == label))[:quota] for label, quota in enumerate(quotas)]
     )
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[chosen] = True
@@ -272,6 +289,21 @@ def _check_labels(name: str, labels: Labels, num_images: int, class_names: tuple
             f"{name}: {wrong.size} labels are out of range, the first is {labels[wrong[0]]} of image {wrong[0]}; "
             f"expected 0 to {len(class_names) - 1}"
         )
+
+
+def _is_real(labels: Any) -> bool:
+    """Whether they are numbers that are no classes."""
+    return isinstance(labels, np.ndarray) and labels.dtype.kind == "f"
+
+
+def _check_targets(name: str, targets: npt.NDArray[Any], num_images: int) -> None:
+    if targets.shape[:1] != (num_images,):
+        raise DataError(
+            f"{name}: targets without classes are {_described(targets)}; expected an array of {num_images} rows of "
+            "numbers, one an image, or class names"
+        )
+    if not np.isfinite(targets).all():
+        raise DataError(f"{name}: targets are NaN or infinite; expected finite numbers")
 
 
 def _check_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -95,14 +95,14 @@ class LazyImages:
         """Up to 1,000 of them, evenly spaced: always the same."""
         return self[evenly(len(self))]
 
-    def digest(self, labels: npt.NDArray[np.int64]) -> str:
+    def digest(self, labels: npt.NDArray[Any]) -> str:
         """SHA-256 (hexadecimal) of shape and labels of the images, what is known of each, and the content of a sample.
 
         A change is seen where it changes a name or a size in bytes, or meets one of the 1,000 images whose content is
         read. To read all of a large set would take minutes at each start.
         """
         hasher = hashlib.sha256(f"lazy {'x'.join(map(str, self.shape))}\n".encode())
-        hasher.update(np.ascontiguousarray(labels, dtype="<i8").data)
+        hasher.update(label_bytes(labels))
         for number in self.rows:
             identity = self.source.identity(int(number))
             hasher.update(len(identity).to_bytes(4, "little") + identity)
@@ -153,3 +153,8 @@ def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = tuple(round(float(channel.mean(dtype=np.float64)) / 255, 5) for channel in pixels)
     std = tuple(max(round(float(channel.std(dtype=np.float64)) / 255, 5), 1e-5) for channel in pixels)
     return mean, std
+
+
+def label_bytes(labels: npt.NDArray[Any]) -> bytes:
+    """The content of labels, the same on every machine: little-endian, integers of 64 bits or doubles."""
+    return np.ascontiguousarray(labels, dtype="<f8" if labels.dtype.kind == "f" else "<i8").tobytes()

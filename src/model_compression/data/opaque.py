@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import UsageError
-from model_compression.data.lazy import Images
+from model_compression.data.lazy import Images, label_bytes
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,10 +43,10 @@ class OpaqueImages:
             "images of a DataLoader cannot be held out; give the loader of validation images in the place of the test's"
         )
 
-    def digest(self, labels: npt.NDArray[np.int64]) -> str:
+    def digest(self, labels: npt.NDArray[Any]) -> str:
         """SHA-256 of number, size and labels: the images themselves may be other ones each time."""
         hasher = hashlib.sha256(f"opaque {'x'.join(map(str, self.shape))}\n".encode())
-        hasher.update(np.ascontiguousarray(labels, dtype="<i8").data)
+        hasher.update(label_bytes(labels))
         return hasher.hexdigest()
 
     def thumbnails(self, rows: npt.NDArray[np.integer]) -> Images:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from model_compression.checks.finding import Finding, Level
+from model_compression.core.finding import Finding, Level
 from model_compression.distillation.methods import Context
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import seeded
@@ -41,16 +41,16 @@ def examine_terms(trainer: Trainer) -> Iterator[Finding]:
 
 def examine_repetition(trainer: Trainer) -> Finding:
     """Whether the gradients of the first step are the same bits when it is computed again from the same state."""
-    state = {name: tensor.clone() for name, tensor in trainer.modules.state_dict().items()}
-    parameters = [parameter for parameter in trainer.modules.parameters() if parameter.requires_grad]
+    state = {name: tensor.clone() for name, tensor in trainer.training_step.parts.state_dict().items()}
+    parameters = [parameter for parameter in trainer.training_step.parts.parameters() if parameter.requires_grad]
     found = []
     for _ in range(2):
-        trainer.modules.load_state_dict(state)
+        trainer.training_step.parts.load_state_dict(state)
         terms = _first_terms(trainer)[0]
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
         found.append(torch.autograd.grad(total, parameters, allow_unused=True))
     differing = sum(a is not None and b is not None and not torch.equal(a, b) for a, b in zip(*found, strict=True))
-    kind = str(trainer.precision).removeprefix("torch.")
+    kind = str(trainer.training_step.precision).removeprefix("torch.")
     if not differing:
         text = f"a step from the same state gives the same bits again, in {kind}"
         return Finding(area="loss", subject="repetition", level="ok", text=text)
@@ -72,7 +72,7 @@ def _first_terms(trainer: Trainer) -> tuple[dict[str, Tensor], float]:
     with seeded(config.seed):  # for dropout
         student = trainer.answer(batch)
         teacher = trainer.teacher.answer(batch) if trainer.teacher is not None else None
-        return trainer.objective(student, teacher, batch.targets, context)[1], math.log(student.logits.shape[1])
+        return trainer.objective(student, teacher, batch, context)[1], math.log(student.logits.shape[1])
 
 
 def _heavier(name: str, pulls: dict[str, float], weights: dict[str, float], strongest: str) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from model_compression.checks.data import examine_data
-from model_compression.checks.finding import Finding
 from model_compression.checks.kernel_faults import kernel_fault
 from model_compression.checks.networks import check_classes
 from model_compression.checks.teacher import examine_teacher
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.finding import Finding
 from model_compression.data.dataset import Dataset
 from model_compression.diagnosis.machine import examine_machine
 from model_compression.diagnosis.terms import examine_repetition, examine_terms
@@ -93,7 +93,7 @@ def _loss(
         yield from examine_terms(trainer)
         images = torch.from_numpy(datasets[0].images[:2])
         if kernel_fault(trainer.device, trainer.student, images) is None:  # else a run computes in float32
-            trainer.precision = choose_precision("auto", trainer.device)
+            trainer.training_step.precision = choose_precision("auto", trainer.device)
         yield examine_repetition(trainer)
     except ModelCompressionError as error:
         yield Finding(area="loss", subject="student", level="fail", text=str(error))

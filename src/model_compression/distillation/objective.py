@@ -1,21 +1,22 @@
 """The loss of a step: the label term and the method's terms, weighted."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.outputs import Outputs
 from model_compression.core.registry import unknown_name
-from model_compression.data.loader import Mixed
+from model_compression.data.loader import Batch
 from model_compression.distillation.methods import Context, Method, create
 from model_compression.distillation.methods.contract import LABEL, checked_terms
+from model_compression.tasks import Task
 
 _SUM_BOUND = 1e-4
 
@@ -37,8 +38,16 @@ def label_weight_of(config: MethodConfig, method: Method) -> float:
 class Objective:
     """Σ weight · term. Only here are weights applied; methods return plain terms."""
 
-    def __init__(self, config: TrainConfig, num_samples: int, num_classes: int, shapes: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        num_samples: int,
+        num_outputs: int,
+        shapes: dict[str, Any] | None = None,
+    ):
         """``shapes`` of what student and teacher answer, as `Method.setup` takes them; None: logits alone."""
+        self.task = task
         self.method: Method | None = None
         self.name = "" if config.method is None else config.method.name
         self.weights: dict[str, float] = {}
@@ -47,9 +56,9 @@ class Objective:
         if config.method is None:
             return
         self.method = create_method(config.method)
-        logits = {side: {"logits": (1, num_classes)} for side in ("student", "teacher")}
+        logits = {side: {"logits": (1, num_outputs)} for side in ("student", "teacher")}
         try:
-            self.method.setup(shapes or logits, num_samples, num_classes)
+            self.method.setup(shapes or logits, num_samples, num_outputs)
         except ModelCompressionError:
             raise
         except Exception as error:  # of a method of someone's own
@@ -74,24 +83,20 @@ class Objective:
         return any(self._warmups.values())
 
     def __call__(
-        self,
-        student: Outputs,
-        teacher: Outputs | None,
-        targets: Tensor,
-        context: Context,
-        mixed: Mixed | None = None,
-        done: float = 1.0,
+        self, student: Outputs, teacher: Outputs | None, batch: Batch, context: Context, done: float = 1.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and its unweighted terms by name; of ``mixed`` images both labels count, by their share.
+        """The weighted sum, and its unweighted terms by name.
 
         ``done`` is the share of the steps that are done with this one, which a method's warm-up goes by.
         """
         terms: dict[str, Tensor] = {}
         if self.label_weight:
-            terms[LABEL] = self._label_loss(student.logits, targets, mixed)
+            terms[LABEL] = self.task.label_loss(student.logits, batch.targets, batch.mixed, self.label_smoothing)
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
-            found = self.method(student, teacher, targets, context)
+            rows = self.task.rows(student, teacher, batch)
+            context = dataclasses.replace(context, indices=rows.ids)
+            found = self.method(rows.student, rows.teacher, rows.targets, context)
             terms |= checked_terms(self.name, found, self.weights)
         risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
         weights = {LABEL: self.label_weight} | {name: w * risen.get(name, 1.0) for name, w in self.weights.items()}
@@ -151,15 +156,6 @@ class Objective:
                     f"{both:.4g}, each alone {one:.4g} and {other:.4g}; return the mean over the batch, as by .mean() "
                     "or a division by len(student.logits)"
                 )
-
-    def _label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None) -> Tensor:
-        if mixed is None:
-            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        own, other = (
-            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-            for labels in (targets, mixed.targets)
-        )
-        return (mixed.share * own + (1 - mixed.share) * other).mean()
 
 
 def _with_gradient(outputs: Outputs) -> Outputs:

@@ -67,7 +67,7 @@ class ConsoleObserver:
         if self._note:
             self.message(self._note)
         config = trainer.config
-        precision = str(trainer.precision).removeprefix("torch.")
+        precision = str(trainer.runtime.precision).removeprefix("torch.")
         beside = f" beside {config.peers.name}" if config.peers else ""
         self._line(
             f"{config.student.name}{beside}: {len(trainer.loader):,} images, {count(config.epochs, 'epoch')} of "
@@ -95,7 +95,7 @@ class ConsoleObserver:
         rate = (self._images(progress.step) - self._images(self._last_step)) / (now - self._last_time)
         self._last_time, self._last_step = now, progress.step
         if self.console.is_terminal:
-            note = f"loss {progress.loss:.3f} acc {progress.accuracy:.1%} {rate:,.0f} img/s"
+            note = f"loss {progress.loss:.3f} acc {progress.score:.1%} {rate:,.0f} img/s"
             note += self._left_in_all(progress.step)
             self.progress.update(
                 self._task,

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from model_compression.core.errors import NumericalError
+from model_compression.distillation.step import ANSWERS, IMAGES
 
 EXPLOSION = 100.0  # times the first loss
 PATIENCE = 10  # steps in a row above that
 GROWTH = 3.0  # times the first loss, with which a run may end if its network does better than guessing
 SETTLED = 10  # steps; in the first ones losses often rise and fall again, so a shorter run may end as high as EXPLOSION
-IMAGES, ANSWERS = "the images", "the teacher's answers"  # what comes from outside, and is watched beside the terms
 _REMEDIES = {
     IMAGES: "look at what makes them, as the transform of the DataLoader",
     ANSWERS: "give another teacher, or use --precision fp32",
@@ -63,22 +63,21 @@ class Guard:
         if int(self._streak) >= PATIENCE:
             self._explode(int(self._streak))
 
-    def check_end(self, steps: int, evaluate: Callable[[], float], guess: float) -> None:
+    def check_end(self, steps: int, fault: Callable[[], str | None]) -> None:
         """Raises NumericalError for a run of ``steps`` that ends worse than it began.
 
         That is one whose losses explode from the second step to the last, in fewer than `PATIENCE` steps too; and one
         whose loss is more than `GROWTH` times the first, or `EXPLOSION` times in fewer than `SETTLED` steps, and whose
-        accuracy, which ``evaluate`` finds where it matters, is no better than ``guess``, 0 to 1.
+        network is no better than guessing, which ``fault`` finds and says where it matters.
         """
         self.check()
         first, last, streak = float(self._first), float(self._values[-1]), int(self._streak)
         if 0 < steps - 1 <= streak:
             self._explode(streak)
-        if last > (GROWTH if steps >= SETTLED else EXPLOSION) * first and (accuracy := evaluate()) <= guess:
+        if last > (GROWTH if steps >= SETTLED else EXPLOSION) * first and (guessing := fault()) is not None:
             raise NumericalError(
                 f"the run diverged: its last loss is {last:.3g}, {last / first:.0f} times the {first:.3g} that it "
-                f"began with, and its accuracy of {accuracy:.1%} is no better than guessing; lower the learning rate "
-                f"({self.lr} now)"
+                f"began with, and {guessing}; lower the learning rate ({self.lr} now)"
             )
 
     def _explode(self, steps: int) -> None:

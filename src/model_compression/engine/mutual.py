@@ -10,12 +10,9 @@ alternates, and lets a network answer again once it has stepped; that costs anot
 the networks matter.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
@@ -64,13 +61,16 @@ class Peers:
     def answer(self, batch: Batch) -> Outputs:
         """Their common logits (B, K), without gradient, for images as the batch shows them."""
         self._answers = [trainer.answer(batch) for trainer in self.trainers]
-        return common_answer(self._answers)
+        return self._common(self._answers)
 
     def learn(self, batch: Batch, epoch: int, student: Outputs) -> None:
         """A step of each on what it has answered to ``batch``, from what the student and the other peers have."""
         for number, trainer in enumerate(self.trainers):
             others = [student, *self._answers[:number], *self._answers[number + 1 :]]
-            trainer.learn(batch, epoch, self._answers[number], common_answer(others))
+            trainer.learn(batch, epoch, self._answers[number], self._common(others))
+
+    def _common(self, answers: Sequence[Outputs]) -> Outputs:
+        return Outputs(logits=self.trainers[0].task.mean_of([answer.logits for answer in answers]))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes as training goes on, NUMBER.NAME."""
@@ -86,12 +86,3 @@ class Peers:
             prefix = f"{number}."
             own = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
             trainer.restore(State(tensors=own, progress=state.progress))
-
-
-def common_answer(answers: Sequence[Outputs]) -> Outputs:
-    """Logits (B, K), without gradient, whose softmax is the mean of the softmaxes; of one network its own logits."""
-    logits = [answer.logits.detach() for answer in answers]
-    if len(logits) == 1:
-        return Outputs(logits=logits[0])
-    log_p = torch.stack([F.log_softmax(one, dim=1) for one in logits])
-    return Outputs(logits=log_p.logsumexp(dim=0) - math.log(len(logits)))

@@ -53,7 +53,7 @@ def check_teachers(config: ModelConfig) -> None:
 
 def load_student(config: ModelConfig, data: Dataset, seed: int) -> Network:
     """The student: fresh, for the number of classes of ``data``, or going on from weights that it comes with."""
-    options = _fitted(config.name, config.options, data.num_classes)
+    options = _fitted(config.name, config.options, data.num_outputs)
     if library_of(config.name):
         options = {"pretrained": False, **options}
     options = _with_shape(config, options, data)
@@ -81,7 +81,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
     """One network with weights: those that it comes with, or those of a file of someone's own."""
     options = config.options
     if config.weights is not None:
-        options = _fitted(config.name, options, data.num_classes)
+        options = _fitted(config.name, options, data.num_outputs)
     options = _with_shape(config, options, data)
     model = build_model(config.name, options, seed=0, weights=config.weights)
     if library_of(config.name) and not (config.weights or model.declares_preprocessing or config.mean):

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from model_compression.checks.data import examine_data
-from model_compression.checks.finding import Finding
 from model_compression.checks.networks import check_teachers_answers
 from model_compression.checks.teacher import examine_before_run
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.core.finding import Finding
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.lazy import LazyImages
 from model_compression.distillation.taps import Taps

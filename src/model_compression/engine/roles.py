@@ -33,7 +33,7 @@ class LearningTeacher(Teacher, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is, for whoever watches; reading loss or accuracy waits for the device."""
+    """Where a run is, for whoever watches; reading loss or score waits for the device."""
 
     epoch: int
     step: int
@@ -46,9 +46,9 @@ class Progress:
         return float(self.sums[0] / self.sums[2].clamp(min=1))
 
     @property
-    def accuracy(self) -> float:
-        """On this epoch's augmented training images so far, while they were trained on; 0 to 1.
+    def score(self) -> float:
+        """The primary metric on this epoch's augmented training images so far, while they were trained on.
 
-        Without labels the agreement with the teacher.
+        Without labels against what the teacher answers.
         """
         return float(self.sums[1] / self.sums[2].clamp(min=1))

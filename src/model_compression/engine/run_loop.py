@@ -1,11 +1,8 @@
 """The epochs of a run: each is recorded and saved, and a signal stops them with the state kept."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
-
-import numpy as np
 
 from model_compression.core.config import TrainConfig
 from model_compression.core.errors import Interrupted
@@ -55,6 +52,11 @@ class RunLoop:
         """The number of the first epoch that is not done, from 1."""
         return self._trainer.epoch + 1
 
+    @property
+    def _is_stopped(self) -> bool:
+        """Whether a signal has come, to any process."""
+        return self._trainer.runtime.agree(bool(self._stopped))
+
     def change_lr(self, lr: float) -> None:
         """Goes on with ``lr`` as the schedule's largest rate, also when the run is interrupted again."""
         self._trainer.change_lr(lr)
@@ -73,7 +75,7 @@ class RunLoop:
             if config.keep_every and event["epoch"] % config.keep_every == 0:
                 save_weights(self._run.path / f"student-{event['epoch']}.safetensors", trainer.network)
             self._observer.epoch_done(event)
-            if self._stopped:
+            if self._is_stopped:
                 self._stop()
             if trainer.step == trainer.total_steps:
                 self._check_end()
@@ -86,9 +88,9 @@ class RunLoop:
         trainer, eval_set = self._trainer, self._prepared.eval_set
         if trainer.objective.warms_up:
             return  # its loss grows with the weights of its terms
-        share = float(np.bincount(eval_set.labels).max() / len(eval_set))
-        guess = share + 2 * math.sqrt(share * (1 - share) / len(eval_set))
-        trainer.guard.check_end(trainer.total_steps, lambda: trainer.evaluate(eval_set), guess)
+        trainer.guard.check_end(
+            trainer.total_steps, lambda: trainer.task.guessing_fault(trainer.evaluate(eval_set), eval_set)
+        )
 
     def _epoch(self) -> dict[str, Any]:
         """Trains and records one epoch; returns its event."""
@@ -97,7 +99,8 @@ class RunLoop:
         seconds = time.monotonic() - begun
         every, last = self._config.evaluate_every, event["epoch"] == self._config.epochs
         if every and (event["epoch"] % every == 0 or last):
-            event[f"{self._prepared.eval_name}_accuracy"] = self._trainer.evaluate(self._prepared.eval_set)
+            name = f"{self._prepared.eval_name}_{self._trainer.task.metric.name}"
+            event[name] = self._trainer.evaluate(self._prepared.eval_set)
         self._events.append(event)
         self._timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
         return event
@@ -116,7 +119,7 @@ class RunLoop:
 
     def _watch(self, progress: Progress) -> None:
         self._observer.stepped(progress)
-        if self._stopped and self._trainer.step % self._trainer.steps_per_epoch:
+        if self._is_stopped and self._trainer.step % self._trainer.steps_per_epoch:
             self._stop()  # after its last step an epoch is recorded first
 
     def _watch_answers(self) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
@@ -15,6 +13,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import UNDECIDED, TrainConfig, flat, located, to_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.files import write_atomically, write_text
+from model_compression.core.metric import ACCURACY, RECORDED
 from model_compression.core.trust import all_files
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.cache import CachedTeacher
@@ -35,10 +34,9 @@ from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
 from model_compression.models.prediction import predict
 from model_compression.models.weights import save_weights
-from model_compression.reports.answers import mistaken_rows
 from model_compression.reports.model_card import model_card
 from model_compression.reports.run_files import read_run
-from model_compression.tasks.classification_metrics import agreement, figures
+from model_compression.tasks import Task
 
 _FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
 
@@ -256,11 +254,13 @@ def _train(
             return metrics
 
 
-def _rows_to_show(logits: torch.Tensor, answers: torch.Tensor | None, eval_set: Dataset) -> npt.NDArray[np.int64]:
+def _rows_to_show(task: Task, logits: torch.Tensor, answers: torch.Tensor | None, eval_set: Dataset) -> torch.Tensor:
     """The first images, by which a report tells whether two runs answered the same, and the surest mistakes."""
-    wrong = mistaken_rows(logits.numpy(), None if answers is None else answers.numpy(), eval_set.labels)
     viewable = eval_set.num_viewable
-    return np.union1d(np.arange(min(_FIRST_SHOWN, viewable)), wrong[wrong < viewable][:_MISTAKES_SHOWN])
+    wrong = task.surest_mistakes(logits, answers, torch.from_numpy(eval_set.labels))
+    first = torch.arange(min(_FIRST_SHOWN, viewable))
+    rows: torch.Tensor = torch.cat([first, wrong[wrong < viewable][:_MISTAKES_SHOWN]]).unique()
+    return rows
 
 
 def _finish(
@@ -270,18 +270,18 @@ def _finish(
     network = prepared.trainer.network.deployed().to(prepared.device)
     targets = torch.from_numpy(prepared.eval_set.labels)
     logits = predict(network, prepared.eval_set, prepared.device, prepared.precision)
-    name = prepared.eval_name
-    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures(logits, targets).items()}
+    name, task = prepared.eval_name, prepared.task
+    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in task.figures(logits, targets).items()}
     tensors = {"student_logits": logits, "targets": targets}
     answers: torch.Tensor | None = None
     if prepared.live is not None:
         answers = prepared.teacher_answers()
         tensors["teacher_logits"] = answers
-        metrics[f"teacher_{name}_accuracy"] = figures(answers, targets)["accuracy"]
-        metrics["teacher_agreement"] = agreement(logits, answers)
-    rows = _rows_to_show(logits, answers, prepared.eval_set)
-    thumbnails = prepared.eval_set.thumbnails(rows)
-    tensors |= {"thumbnail_rows": torch.from_numpy(rows), "thumbnails": torch.from_numpy(thumbnails).contiguous()}
+        metrics[f"teacher_{name}_{task.metric.name}"] = task.value(answers, targets)
+        metrics["teacher_agreement"] = task.agreement(logits, answers)
+    rows = _rows_to_show(task, logits, answers, prepared.eval_set)
+    thumbnails = prepared.eval_set.thumbnails(rows.numpy())
+    tensors |= {"thumbnail_rows": rows, "thumbnails": torch.from_numpy(thumbnails).contiguous()}
     metrics |= {
         "epochs": config.epochs,
         "seed": config.seed,
@@ -290,15 +290,17 @@ def _finish(
         "compiled": prepared.trainer.compiled,
         "parameters": num_parameters(network),
     }
+    if task.metric != ACCURACY:
+        metrics[RECORDED] = dataclasses.asdict(task.metric)
     if prepared.trainer.lr != config.optim.lr:
         metrics["lr_changed_to"] = prepared.trainer.lr
     for number, peer in enumerate(prepared.peers.networks if prepared.peers else (), start=1):
         of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
-        metrics[f"peer_{number}_{name}_accuracy"] = figures(of_peer, targets)["accuracy"]
+        metrics[f"peer_{number}_{name}_{task.metric.name}"] = task.value(of_peer, targets)
         save_weights(run.path / f"peer-{number}.safetensors", peer)
-    names = {"class_names": json.dumps(prepared.eval_set.class_names)}
-    write_atomically(run.predictions, save(tensors, metadata=names))
-    own = {"class_names": list(prepared.eval_set.class_names), "image_shape": list(prepared.eval_set.image_shape)}
+    facts = task.facts(prepared.eval_set)
+    write_atomically(run.predictions, save(tensors, metadata={key: json.dumps(value) for key, value in facts.items()}))
+    own = facts | {"image_shape": list(prepared.eval_set.image_shape)}
     save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     with left_out(f"the model card {run.card}", observer.message):

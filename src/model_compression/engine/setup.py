@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_compression.checks.answer_kinds import check_answer_kind
 from model_compression.checks.before_run import is_strict, say_findings
 from model_compression.checks.kernel_faults import kernel_fault
-from model_compression.checks.networks import ENOUGH, check_classes, check_training_mode
+from model_compression.checks.networks import ENOUGH, check_answer_kind, check_classes, check_training_mode
 from model_compression.core.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, given_values
 from model_compression.core.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from model_compression.core.errors import UsageError
@@ -36,11 +35,13 @@ from model_compression.engine.parts import Parts
 from model_compression.engine.relative_paths import anchored
 from model_compression.engine.reused_classifier import with_teachers_classifier
 from model_compression.engine.roles import Teacher
+from model_compression.engine.runtime import Runtime
 from model_compression.engine.teachers import answered_data, cached_teacher
 from model_compression.engine.trackers import check_trackers
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.tasks import task_of
 
 
 def _teacher_precision(config: TrainConfig) -> str:
@@ -98,12 +99,12 @@ class Prepared:
         if self.eval_set.image_shape != self.train_set.image_shape:
             for role, network in (("student", student), *(("teacher", teacher) for teacher in teachers)):
                 check_classes(role, network, self.eval_set)
-        check_answer_kind("student", student, torch.from_numpy(self.train_set.images[:8]))
+        self.task = task_of(self.train_set)
+        check_answer_kind("student", student, self.train_set)
         check_training_mode("student", student, self.train_set, config.batch_size)
         for teacher in teachers:
             check_classes("teacher", teacher, self.train_set)
-            images = torch.from_numpy(self.train_set.images[:8])
-            check_answer_kind("teacher", teacher, images, config.teacher_answers)
+            check_answer_kind("teacher", teacher, self.train_set, config.teacher_answers)
         if parts.student is None:
             self._prepare(student, config.student)
         if decide:
@@ -128,7 +129,8 @@ class Prepared:
         self.between_answers: Callable[[], None] = lambda: None  # while they are stored, which can take minutes
         self.peers = Peers(self._peers(config, observer)) if config.peers is not None else None
         answers = self.peers or self._teacher(config, taps, observer)
-        self.trainer = Trainer(config, student, answers, self.train_set, self.device, self.precision, taps)
+        runtime = Runtime(device=self.device, precision=self.precision)
+        self.trainer = Trainer(config, student, answers, self.train_set, runtime, taps)
         self.trainer.check_terms()
         parts_in_code = [student, *teachers, self.trainer.objective.method]
         self.code = digests_of_own_code(part for one in parts_in_code if one is not None for part in one.modules())
@@ -195,7 +197,7 @@ class Prepared:
             self._prepare(network, own.student)
             if self._right_precision(config, network) != self.precision:
                 raise UsageError(f"peer {own.student.name} needs --precision fp32 for these images")
-            yield Trainer(own, network, None, self.train_set, self.device, self.precision)
+            yield Trainer(own, network, None, self.train_set, Runtime(device=self.device, precision=self.precision))
 
     def _teacher(self, config: TrainConfig, taps: Taps, observer: Observer) -> Teacher | None:
         if self.live is None:

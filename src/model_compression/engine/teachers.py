@@ -81,7 +81,7 @@ def cached_teacher(
     loader = loader_for(train_set, data, live.device)
     if config.teacher_cache == "auto":
         views = num_views(config)
-        numbers = _embedding_size(live, loader) + train_set.num_classes
+        numbers = _embedding_size(live, loader) + train_set.num_outputs
         size = size_estimate(images=len(train_set), numbers=numbers, views=views, dtype=dtype)
         if size > _AUTO_BYTES:
             report(

@@ -1,7 +1,7 @@
 """The trainer: one loop for labels and for every distillation method, resumable to the bit from any step."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from model_compression.checks.data_needs import check_data_needs
 from model_compression.core.config import TrainConfig
 from model_compression.core.counter_random import derived_seed
-from model_compression.core.device import autocast, choose_compile, seed_device
+from model_compression.core.device import choose_compile, seed_device
 from model_compression.core.errors import NumericalError, UsageError
+from model_compression.core.memory import is_out_of_memory
 from model_compression.core.outputs import Outputs
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Batch
@@ -20,19 +21,21 @@ from model_compression.data.streaming import loader_for
 from model_compression.distillation.methods import Context
 from model_compression.distillation.methods.contract import LABEL
 from model_compression.distillation.objective import Objective
+from model_compression.distillation.step import Learned, Step, merged
 from model_compression.distillation.taps import NO_TAPS, Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, optimizer_tensors, restore_optimizer
-from model_compression.engine.guard import ANSWERS, IMAGES, Guard
-from model_compression.engine.micro_batches import Learned, MicroBatches, batch_obstacle, merged
+from model_compression.engine.guard import Guard
+from model_compression.engine.micro_batches import batch_obstacle, learn_in_less_memory, split
 from model_compression.engine.optim import build_optimizer, rate_at, set_rate
 from model_compression.engine.roles import LearningTeacher, Progress, Teacher
+from model_compression.engine.runtime import Runtime
 from model_compression.models.base import Network
 from model_compression.models.copies import placed
 from model_compression.models.features import Tapped
 from model_compression.models.prediction import evaluating, predict
 from model_compression.models.weights import load_tensors, not_finite
-from model_compression.tasks.classification_metrics import accuracy
+from model_compression.tasks import task_of
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
 _STEP_STREAM, _METHOD_STREAM = 1, 2  # keep the numbers of steps and of methods apart from those of orders
@@ -48,45 +51,56 @@ class Trainer:
         student: Network,
         teacher: Teacher | None,
         train_set: Dataset,
-        device: torch.device,
-        precision: torch.dtype,
+        runtime: Runtime,
         taps: Taps = NO_TAPS,
     ):
-        self.config, self.device, self.precision = config, device, precision
-        self.loader = loader_for(train_set, config.data, device)
+        self.config, self.runtime, self.device = config, runtime, runtime.device
+        self.task = task_of(train_set)
+        self.loader = loader_for(train_set, config.data, self.device)
         self.teacher = teacher
         self.peers = teacher if isinstance(teacher, LearningTeacher) else None
-        self.student = placed(student, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        self.student = placed(student, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.precision == torch.float16)
         self.average: AveragedModel | None = None
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
-        self._taps = taps
-        self._tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding) if taps else None
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
-            self.objective = Objective(config, len(self.loader), train_set.num_classes, self._shapes())
-        check_data_needs(self.objective, train_set, config.data)
-        self._labelled = train_set.labelled
-        self.modules = torch.nn.ModuleList([self.student])
-        if self.objective.method is not None:
-            self.modules.append(self.objective.method.to(device))
-        self.optimizer = build_optimizer(self.modules, config.optim)
+        tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding) if taps else None
         self.steps_per_epoch = self.loader.steps(config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.step, self.lr = 0, config.optim.lr
-        self.compiled = choose_compile(config.compile, device, self.total_steps) and self._tapped is None
-        if config.compile == "on" and self._tapped is not None:
+        self.compiled = choose_compile(config.compile, self.device, self.total_steps) and tapped is None
+        if config.compile == "on" and tapped is not None:
             raise UsageError("--compile on serves methods that need logits only; use --compile off with this one")
-        # Two shapes at most, the last batch of an epoch being smaller: each is compiled for itself.
-        self._forward = torch.compile(self.student, dynamic=False) if self.compiled else self.student
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
+            shapes = None if tapped is None else self._shapes(tapped, taps)
+            objective = Objective(config, self.task, len(self.loader), train_set.num_outputs, shapes)
+        check_data_needs(objective, train_set, config.data)
+        self.training_step = Step(
+            self.student,
+            objective,
+            self.task,
+            self.device,
+            runtime.precision,
+            tapped=tapped,
+            compiled=self.compiled,
+            labelled=train_set.labelled,
+            watches_teacher=config.teacher is not None,
+        )
+        self.optimizer = build_optimizer(self.training_step.parts, config.optim)
+        self._run_step = runtime.wrap(self.training_step)
+        self.step, self.lr = 0, config.optim.lr
         self._sums = self._no_sums()
         self._terms: dict[str, Tensor] = {}
-        weights = {LABEL: self.objective.label_weight, **self.objective.weights}
-        self.guard = Guard(weights, config.optim.lr, device)
-        self.micro_batches = MicroBatches(self._batch_obstacle)
+        weights = {LABEL: objective.label_weight, **objective.weights}
+        self.guard = Guard(weights, config.optim.lr, self.device)
+        self.micro_batch: int | None = None  # samples that go through the networks at once; None: the whole batch
         self.report: Callable[[str], None] = lambda message: None
+
+    @property
+    def objective(self) -> Objective:
+        """The loss of a step."""
+        return self.training_step.objective
 
     @property
     def epoch(self) -> int:
@@ -114,31 +128,29 @@ class Trainer:
         self._sums, self._terms = self._no_sums(), {}
         return event
 
-    def _shapes(self) -> dict[str, Any] | None:
-        """What student and teacher answer to one image, where a method needs more than logits."""
-        if self._tapped is None:
-            return None
-        _, student, teacher = self._sample()
+    def _shapes(self, tapped: Tapped, taps: Taps) -> dict[str, Any]:
+        """What student and teacher answer to one image, for a method that needs more than logits."""
+        _, student, teacher = self._sample(tapped)
         assert teacher is not None
         taught = teacher.shapes()
-        if self._taps.norms:
-            named = zip(taught["features"], self._taps.norms, strict=True)
+        if taps.norms:
+            named = zip(taught["features"], taps.norms, strict=True)
             taught["batch_norm"] = {name: norm for name, norm in named if norm is not None}
-        return {"student": student.shapes(), "teacher": taught, "parts": self._taps.parts}
+        return {"student": student.shapes(), "teacher": taught, "parts": taps.parts}
 
-    def _sample(self) -> tuple[Batch, Outputs, Outputs | None]:
+    def _sample(self, tapped: Tapped | None) -> tuple[Batch, Outputs, Outputs | None]:
         """Two images, and what student and teacher answer to them; nothing is stored, and nothing compiled."""
         batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
         images = self.student.preprocessing(batch.images)
         with evaluating(self.student), torch.no_grad():
-            student = Outputs(logits=self.student(images)) if self._tapped is None else self._tapped(images)
+            student = Outputs(logits=self.student(images)) if tapped is None else tapped(images)
         teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher
         return batch, student, None if teacher is None else teacher.answer(batch)
 
     def check_terms(self) -> None:
         """Raises UsageError unless the method can compare what student and teacher answer."""
         if self.objective.method is not None and self.peers is None:
-            batch, student, teacher = self._sample()
+            batch, student, teacher = self._sample(self.training_step.tapped)
             self.objective.check(student, teacher, batch.targets)
 
     def run_first_stage(self, watch: Callable[[], None]) -> None:
@@ -150,7 +162,7 @@ class Trainer:
         optimizer = torch.optim.Adam(method.parameters(), lr=_FIRST_STAGE_LR)
         for epoch in range(self.config.method.first_stage_epochs):
             for batch in self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size):
-                loss = method.first_stage(teacher.answer(batch))
+                loss = self.training_step.first_stage(teacher.answer(batch))
                 self._fail_unless_finite(not_finite({"the loss of the first stage": loss}))
                 optimizer.zero_grad()
                 loss.backward()
@@ -158,51 +170,54 @@ class Trainer:
                 watch()
 
     def _train_step(self, batch: Batch, epoch: int) -> None:
-        def begin() -> None:
-            seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # dropout; forked above
-            self.optimizer.zero_grad(set_to_none=True)
-
-        def gradients(part: Batch, share: float) -> Learned:
-            teacher = self.teacher.answer(part) if self.teacher is not None else None
-            return self._gradients(part, epoch, self.answer(part), teacher, share)
-
-        learned = merged(self.micro_batches.run(batch, begin, gradients, self.report))
+        try:
+            learned: Learned | None = self._learn_from(split(batch, self.micro_batch), epoch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            learned = None
+        if learned is None:  # out here, where the error no longer holds what was computed
+            learned, self.micro_batch = learn_in_less_memory(
+                lambda parts: self._learn_from(parts, epoch),
+                batch,
+                self.micro_batch,
+                self._batch_obstacle(),
+                self.report,
+            )
         self._update(learned)
         if self.peers is not None:
             self.peers.learn(batch, epoch, Outputs(logits=learned.logits))
 
+    def _learn_from(self, parts: Sequence[Batch], epoch: int) -> Learned:
+        """The gradients of a batch in ``parts``, one after the other."""
+        seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # dropout; forked above
+        self.optimizer.zero_grad(set_to_none=True)
+        count = sum(len(part.targets) for part in parts)
+        learned = []
+        for part in parts:
+            teacher = self.teacher.answer(part) if self.teacher is not None else None
+            learned.append(self._backward(part, epoch, teacher, len(part.targets) / count))
+        return merged(learned)
+
+    def _backward(
+        self, batch: Batch, epoch: int, teacher: Outputs | None, share: float, student: Outputs | None = None
+    ) -> Learned:
+        """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
+        context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
+        done = (self.step + 1) / self.total_steps
+        learned: Learned
+        loss, learned = self._run_step(batch, teacher, context, done, student)
+        self.scaler.scale(loss if share == 1.0 else loss * share).backward()
+        return learned
+
     def answer(self, batch: Batch) -> Outputs:
         """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
-        images = self.student.preprocessing(batch.images)
-        with autocast(self.device, self.precision):
-            answer = Outputs(logits=self._forward(images)) if self._tapped is None else self._tapped(images)
-        return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
+        return self.training_step.answer(batch)
 
     def learn(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None) -> None:
         """A step on what `answer` gave for the batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._update(self._gradients(batch, epoch, student, teacher, share=1.0))
-
-    def _gradients(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None, share: float) -> Learned:
-        """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
-        context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
-        done = (self.step + 1) / self.total_steps
-        loss, terms = self.objective(student, teacher, batch.targets, context, batch.mixed, done)
-        self.scaler.scale(loss if share == 1.0 else loss * share).backward()
-        # Without labels, what counts as correct is what the teacher says.
-        targets = batch.main_targets if self._labelled or teacher is None else teacher.logits.argmax(dim=1)
-        logits = student.logits.detach()
-        inputs = {IMAGES: batch.images.sum()} if batch.images.is_floating_point() else {}
-        if teacher is not None and self.config.teacher is not None:
-            inputs[ANSWERS] = teacher.logits.sum()
-        return Learned(
-            count=len(targets),
-            loss=loss.detach(),
-            terms={name: term.detach() for name, term in terms.items()},
-            correct=(logits.argmax(dim=1) == targets).sum(),
-            inputs=inputs,
-            logits=logits,
-        )
+        self._update(self._backward(batch, epoch, teacher, 1.0, student))
 
     def _update(self, learned: Learned) -> None:
         """A step of the optimiser on the gradients that are there."""
@@ -220,28 +235,29 @@ class Trainer:
     def _record(self, learned: Learned) -> None:
         """Adds to the sums on the device, without waiting for it."""
         count, kind = learned.count, self._sums.dtype
-        sums = [learned.loss.to(kind) * count, learned.correct.to(kind), self._sums.new_tensor(count)]
+        sums = [learned.loss.to(kind) * count, learned.score.to(kind), self._sums.new_tensor(count)]
         self._sums += torch.stack(sums)
         for name, term in learned.terms.items():
             self._terms[name] = self._terms.get(name, self._sums.new_zeros(())) + term.to(kind) * count
 
     def _epoch_event(self, epoch: int) -> dict[str, Any]:
         self.guard.check()
-        progress = self._progress(epoch)
-        count = float(self._sums[2])
+        sums = self.runtime.reduce(self._sums)
+        progress = dataclasses.replace(self._progress(epoch), sums=sums)
+        count = float(sums[2])
         return {
             "epoch": epoch + 1,
             "step": self.step,
             "rate": self._rate(epoch * self.steps_per_epoch),
             "train_loss": progress.loss,
-            "train_accuracy" if self._labelled else "train_agreement": progress.accuracy,
+            f"train_{self.task.metric.name}" if self.training_step.labelled else "train_agreement": progress.score,
             "terms": {name: float(self._terms[name]) / count for name in sorted(self._terms)},  # as after a restore
-        } | ({"micro_batch": self.micro_batches.size} if self.micro_batches.size else {})
+        } | ({"micro_batch": self.micro_batch} if self.micro_batch else {})
 
     def _batch_obstacle(self) -> str | None:
         """What forbids to split a batch."""
         objective, others = self.objective, {"peers answer it as well": self.peers is not None}
-        return batch_obstacle(self.modules, objective.method, objective.name, others)
+        return batch_obstacle(self.training_step.parts, objective.method, objective.name, others)
 
     def _fail_unless_finite(self, wrong: str | None) -> None:
         if wrong is not None:
@@ -251,13 +267,13 @@ class Trainer:
             )
 
     def evaluate(self, dataset: Dataset) -> float:
-        """Accuracy of `network` on ``dataset``, 0 to 1."""
-        logits = predict(self.network, dataset, self.device, self.precision)
-        return accuracy(logits, torch.from_numpy(dataset.labels))
+        """The primary metric of `network` on ``dataset``."""
+        logits = predict(self.network, dataset, self.device, self.runtime.precision)
+        return self.task.value(logits, torch.from_numpy(dataset.labels))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes as training goes on. Raises NumericalError when a weight is not finite."""
-        weights = self.modules.state_dict()
+        weights = self.training_step.parts.state_dict()
         self._fail_unless_finite(not_finite(weights))  # a step after the last loss that was looked at
         tensors = {f"modules.{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
@@ -271,8 +287,8 @@ class Trainer:
             tensors |= {f"peers.{name}": tensor for name, tensor in self.peers.state().items()}
         if self.lr != self.config.optim.lr:
             tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
-        if self.micro_batches.size:
-            tensors["micro_batch"] = torch.tensor(self.micro_batches.size)
+        if self.micro_batch:
+            tensors["micro_batch"] = torch.tensor(self.micro_batch)
         return tensors | {"sums": self._sums, "guard": self.guard.state()}
 
     def restore(self, state: State) -> None:
@@ -282,7 +298,7 @@ class Trainer:
             part, _, rest = name.partition(".")
             if part in parts:
                 parts[part][rest] = tensor
-        load_tensors(self.modules, parts["modules"], "the saved state")
+        load_tensors(self.training_step.parts, parts["modules"], "the saved state")
         restore_optimizer(self.optimizer, parts["optimizer"])
         if self.average is not None:
             load_tensors(self.average, parts["average"], "the saved state")
@@ -294,7 +310,7 @@ class Trainer:
             self.guard.restore(state.tensors["guard"])
         if "lr" in state.tensors:
             self.change_lr(float(state.tensors["lr"]))
-        self.micro_batches.size = int(state.tensors.get("micro_batch", torch.tensor(0))) or None
+        self.micro_batch = int(state.tensors.get("micro_batch", torch.tensor(0))) or None
         if self.scaler.is_enabled():
             scale, tracker = state.tensors["scaler"].tolist()
             self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})

@@ -8,19 +8,15 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from model_compression.checks.networks import (
-    better_order,
-    check_classes,
-    check_teachers_answers,
-    other_classes,
-    weakness,
-)
+from model_compression.checks.networks import check_classes, check_teachers_answers
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.tasks.image_classification.class_names import other_classes
+from model_compression.tasks.image_classification.teacher_faults import better_order, weakness
 
 NAMES = ("apple", "fig", "kiwi", "lemon", "pear")
 CONFIG = TrainConfig(

@@ -12,12 +12,14 @@ from model_compression.core.errors import Interrupted, OutOfMemoryError
 from model_compression.core.memory import in_parts, is_out_of_memory, named_out_of_memory
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
 from model_compression.models.base import Network
 from model_compression.models.weights import read_model
 
 CPU = torch.device("cpu")
+RUNTIME = Runtime(device=CPU, precision=torch.float32)
 SAID = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
 )
@@ -55,7 +57,7 @@ def narrow(name, room, where="forward", **options):
 def trainer_of(tiny, student, method="kd", **options):
     config = tiny.config(method, **options)
     teacher = LiveTeacher([read_model(tiny.teacher)], CPU, torch.float32)
-    trainer = Trainer(config, student, teacher, tiny.data()[0], CPU, torch.float32)
+    trainer = Trainer(config, student, teacher, tiny.data()[0], RUNTIME)
     said = []
     trainer.report = said.append
     return trainer, said
@@ -69,7 +71,7 @@ def test_parts_of_a_batch_are_the_step_of_the_whole(tiny, where, room, size, met
     whole, _ = trainer_of(tiny, narrow("tiny-teacher", 99), method, **options)
     parts, said = trainer_of(tiny, narrow("tiny-teacher", room, where), method, **options)
     events = [[trainer.run_epoch(lambda progress: None) for _ in range(3)] for trainer in (whole, parts)]
-    assert parts.micro_batches.size == size
+    assert parts.micro_batch == size
     assert said[0].startswith("out of memory with 5 images at once: from here on ")
     assert len(said) == 1
     state = parts.state()
@@ -87,7 +89,7 @@ def test_parts_of_a_batch_are_the_step_of_the_whole(tiny, where, room, size, met
 def test_smaller_last_batch_is_its_own_measure(tiny):
     trainer, said = trainer_of(tiny, narrow("tiny-teacher", 8), batch_size=15)  # 15 and 7 of 22 images
     trainer.run_epoch(lambda progress: None)
-    assert trainer.micro_batches.size == 8
+    assert trainer.micro_batch == 8
     assert len(said) == 1
 
 
@@ -145,7 +147,7 @@ def test_size_of_the_parts_is_resumed_to_the_bit(tiny, tmp_path, watcher, monkey
     monkeypatch.setitem(MODELS._entries, "narrow", built(99))
     seen = watcher()
     resume_run(tmp_path / "run", seen)
-    assert seen.trainer.micro_batches.size == 2
+    assert seen.trainer.micro_batch == 2
     for name in ("student.safetensors", "events.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

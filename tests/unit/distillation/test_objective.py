@@ -9,9 +9,10 @@ import torch
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UnknownNameError
 from model_compression.core.outputs import Outputs
-from model_compression.data.loader import Mixed
+from model_compression.data.loader import Batch, Mixed
 from model_compression.distillation.methods import Context, create
 from model_compression.distillation.objective import Objective
+from model_compression.tasks import TASKS
 
 LABELS = TrainConfig(student=ModelConfig(name="lenet"))
 CONTEXT = Context(indices=torch.arange(6), epoch=0, step=0, seed=0)
@@ -21,13 +22,21 @@ def distilled(name, **options):
     return dataclasses.replace(LABELS, teacher=ModelConfig(name="nin"), method=MethodConfig(name=name, **options))
 
 
+def batch_of(targets, mixed=None):
+    return Batch(images=torch.zeros(6, 1, 2, 2), targets=targets, indices=torch.arange(6), view=0, mixed=mixed)
+
+
+def objective_of(config):
+    return Objective(config, TASKS.create("image-classification"), 100, 4)
+
+
 def answered(config):
     """(loss, terms, student's logits, teacher's, targets) of random logits."""
     rng = np.random.default_rng(0)
     student, teacher = (torch.tensor(logits, requires_grad=True) for logits in rng.normal(size=(2, 6, 4)))
     targets = torch.tensor([0, 3, 1, 2, 2, 0])
     outputs = None if config.method is None else Outputs(logits=teacher)
-    loss, terms = Objective(config, 100, 4)(Outputs(logits=student), outputs, targets, CONTEXT)
+    loss, terms = objective_of(config)(Outputs(logits=student), outputs, batch_of(targets), CONTEXT)
     return loss, {name: term.item() for name, term in terms.items()}, student, teacher, targets
 
 
@@ -51,7 +60,9 @@ def test_objective_on_mixed_images_counts_both_labels_by_their_shares(smoothing)
     student, share = torch.tensor(rng.normal(size=(6, 4)), requires_grad=True), torch.tensor(rng.uniform(size=6))
     own, other = torch.tensor([0, 3, 1, 2, 2, 0]), torch.tensor([1, 3, 0, 0, 2, 3])
     config = dataclasses.replace(LABELS, label_smoothing=smoothing)
-    loss, _ = Objective(config, 100, 4)(Outputs(logits=student), None, own, CONTEXT, Mixed(targets=other, share=share))
+    loss, _ = objective_of(config)(
+        Outputs(logits=student), None, batch_of(own, Mixed(targets=other, share=share)), CONTEXT
+    )
     soft = share[:, None] * torch.eye(4)[own] + (1 - share[:, None]) * torch.eye(4)[other]
     assert loss.item() == pytest.approx(cross_entropy(student, soft.argmax(1), soft=soft.numpy(), smoothing=smoothing))
     (gradient,) = torch.autograd.grad(loss, student)
@@ -97,12 +108,12 @@ def test_objective_raises_a_methods_weights_as_the_run_goes_on():
     rng = np.random.default_rng(0)
     student, teacher = (Outputs(logits=torch.tensor(logits)) for logits in rng.normal(size=(2, 6, 4)))
     targets = torch.tensor([0, 3, 1, 2, 2, 0])
-    objective = Objective(distilled("kd,logits", warmup=0.25), 100, 4)
+    objective = objective_of(distilled("kd,logits", warmup=0.25))
     for done, factor in ((0.05, 0.2), (0.125, 0.5), (0.25, 1.0), (1.0, 1.0)):
-        loss, terms = objective(student, teacher, targets, CONTEXT, done=done)
+        loss, terms = objective(student, teacher, batch_of(targets), CONTEXT, done=done)
         expected = 0.1 * terms["label"] + factor * (0.9 * terms["kd"] + terms["logits"])
         assert loss.item() == pytest.approx(expected.item())
-    unchanged, _ = Objective(distilled("kd,logits"), 100, 4)(student, teacher, targets, CONTEXT, done=0.01)
+    unchanged, _ = objective_of(distilled("kd,logits"))(student, teacher, batch_of(targets), CONTEXT, done=0.01)
     assert unchanged.item() == pytest.approx(loss.item())
 
 
@@ -113,4 +124,4 @@ def test_methods_bring_their_own_warmup():
 
 def test_objective_refuses_weights_of_terms_that_the_method_lacks():
     with pytest.raises(UnknownNameError, match="unknown term of method 'kd': 'kl'; known: kd"):
-        Objective(distilled("kd", weights={"kl": 1.0}), 100, 4)
+        objective_of(distilled("kd", weights={"kl": 1.0}))

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from model_compression.core.config import ModelConfig
-from model_compression.core.outputs import Outputs
 from model_compression.data.loader import ResidentLoader
-from model_compression.engine.mutual import METHOD, Peers, common_answer, peer_configs
+from model_compression.engine.mutual import METHOD, Peers, peer_configs
+from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
+from model_compression.tasks import TASKS
 
 CPU = torch.device("cpu")
+RUNTIME = Runtime(device=CPU, precision=torch.float32)
 SGD = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0}
 
 
@@ -27,8 +29,8 @@ def mutual(tiny, networks):
     config = config_of(tiny, ",".join(["tiny"] * (len(networks) - 1)), data={"augmentation": "flip_shift"})
     student, *others = networks
     owns = zip(peer_configs(config), others, strict=True)
-    peers = Peers([Trainer(own, network, None, tiny.data()[0], CPU, torch.float32) for own, network in owns])
-    return Trainer(config, student, peers, tiny.data()[0], CPU, torch.float32)
+    peers = Peers([Trainer(own, network, None, tiny.data()[0], RUNTIME) for own, network in owns])
+    return Trainer(config, student, peers, tiny.data()[0], RUNTIME)
 
 
 def networks(count):
@@ -82,13 +84,17 @@ def test_terms_of_two_networks_are_the_papers(tiny):
     )
 
 
+def mean_of(logits):
+    return TASKS.create("image-classification").mean_of(logits)
+
+
 def test_common_answer_is_the_mean_of_probabilities_and_of_one_network_its_own():
     logits = [torch.randn(4, 3, generator=torch.Generator().manual_seed(seed)) * 5 for seed in range(3)]
-    common = common_answer([Outputs(logits=one.requires_grad_()) for one in logits]).logits
+    common = mean_of([one.requires_grad_() for one in logits])
     torch.testing.assert_close(common.softmax(dim=1), sum(one.softmax(dim=1) for one in logits).detach() / 3)
     assert not common.requires_grad
-    assert torch.equal(common_answer([Outputs(logits=logits[0])]).logits, logits[0].detach())
-    extreme = common_answer([Outputs(logits=torch.tensor([[size, 0.0, -size]])) for size in (1e4, -1e4)]).logits
+    assert torch.equal(mean_of([logits[0]]), logits[0].detach())
+    extreme = mean_of([torch.tensor([[size, 0.0, -size]]) for size in (1e4, -1e4)])
     assert extreme.isfinite().all()
 
 

@@ -20,7 +20,7 @@ def failing(error):
     return fail
 
 
-@pytest.mark.parametrize("part", ["figures", "save_weights", "_rows_to_show"])
+@pytest.mark.parametrize("part", ["predict", "save_weights", "_rows_to_show"])
 def test_what_cannot_be_written_is_said_before_the_first_step(tiny, watcher, tmp_path, monkeypatch, part):
     monkeypatch.setattr(runs, part, failing(ValueError("no such luck\nand more")))
     seen = watcher()

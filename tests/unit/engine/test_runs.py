@@ -18,7 +18,7 @@ from model_compression.engine.runs import finish_run, start_run
 from model_compression.models import create_model
 from model_compression.models.prediction import predict
 from model_compression.models.weights import read_header, read_model, save_weights
-from model_compression.tasks.classification_metrics import figures
+from model_compression.tasks.image_classification.figures import figures
 
 CPU = torch.device("cpu")
 

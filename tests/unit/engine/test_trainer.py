@@ -9,6 +9,7 @@ from model_compression.data.loader import ResidentLoader
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.checkpoint import State
 from model_compression.engine.optim import rate_at
+from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
 from model_compression.models.weights import read_model
@@ -21,7 +22,7 @@ def built(tiny):
     def build(config, student=None, precision=torch.float32):
         teacher = LiveTeacher([read_model(tiny.teacher)], CPU, torch.float32) if config.teacher else None
         student = student or create_model("tiny", seed=config.seed)
-        return Trainer(config, student, teacher, tiny.data()[0], CPU, precision)
+        return Trainer(config, student, teacher, tiny.data()[0], Runtime(device=CPU, precision=precision))
 
     return build
 
@@ -181,7 +182,7 @@ def test_trainer_refuses_the_state_of_another_network_by_name(tiny, built):
 def test_trainer_computes_losses_in_float32_under_mixed_precision(tiny):
     kinds = []
     for precision in (torch.float32, torch.bfloat16):
-        trainer = Trainer(tiny.config(), no_dropout(), None, tiny.data()[0], CPU, precision)
+        trainer = Trainer(tiny.config(), no_dropout(), None, tiny.data()[0], Runtime(device=CPU, precision=precision))
         (event,) = trained(trainer, 1)
         kinds.append(event["train_loss"])
         assert all(parameter.dtype == torch.float32 for parameter in trainer.student.parameters())

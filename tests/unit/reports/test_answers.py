@@ -20,7 +20,7 @@ from model_compression.reports.answers import (
 )
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.statistics import Proportion
-from model_compression.tasks.classification_metrics import calibration_error
+from model_compression.tasks.image_classification.figures import calibration_error
 
 
 @pytest.fixture(scope="module")

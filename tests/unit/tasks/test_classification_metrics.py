@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.tasks.classification_metrics import agreement, calibration_error, figures
+from model_compression.tasks.image_classification.figures import agreement, calibration_error, figures
 
 
 @pytest.fixture(params=[(1, 2), (50, 3), (2000, 10)], ids=str)

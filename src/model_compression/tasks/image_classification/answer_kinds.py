@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from model_compression.core.config import TeacherAnswers
-from model_compression.core.errors import UsageError
 from model_compression.models.base import Network
 from model_compression.models.prediction import evaluating
 
@@ -53,10 +52,3 @@ def answer_fault(role: str, model: Network, images: Tensor, expected: TeacherAns
         f"the teacher {model.name} answers with {said}: leave its {layer} out, or give --teacher-answers {found}, "
         "which makes logits of them"
     )
-
-
-def check_answer_kind(role: str, model: Network, images: Tensor, expected: TeacherAnswers = "logits") -> None:
-    """Raises UsageError with the `answer_fault` where there is one."""
-    fault = answer_fault(role, model, images, expected)
-    if fault is not None:
-        raise UsageError(fault)

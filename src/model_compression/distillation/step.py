@@ -1,0 +1,137 @@
+"""One training step up to its loss: what is compiled, wrapped for several processes, and split when memory is short."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model_compression.core.device import autocast
+from model_compression.core.outputs import Outputs
+from model_compression.data.loader import Batch
+from model_compression.distillation.methods import Context
+from model_compression.distillation.objective import Objective
+from model_compression.models.base import Network
+from model_compression.models.features import Tapped
+from model_compression.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What a batch, or a part of one, gave beside its gradients: sums and batch means, scalars on the device."""
+
+    count: int
+    loss: Tensor
+    terms: dict[str, Tensor]
+    score: Tensor
+    """The primary metric, summed over the samples."""
+    inputs: dict[str, Tensor]
+    """Sums of what came from outside, by `IMAGES` and `ANSWERS`: NaN in them shows."""
+    logits: Tensor
+    """(B, …), without gradient."""
+
+
+IMAGES, ANSWERS = "the images", "the teacher's answers"
+
+
+class Step(nn.Module):
+    """Student and method, with the layers that the method compares; nothing trains outside of it.
+
+    ``parts`` holds what has parameters: the student, and the method where there is one. ``tapped`` is the student where
+    the method needs more than logits. The student is compiled where ``compiled`` says so, which serves methods that
+    need logits only. Without labels (``labelled``) the teacher's answers are what counts as right.
+    """
+
+    def __init__(
+        self,
+        student: Network,
+        objective: Objective,
+        task: Task,
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        tapped: Tapped | None = None,
+        compiled: bool = False,
+        labelled: bool = True,
+        watches_teacher: bool = True,
+    ):
+        super().__init__()
+        self.objective, self.task, self.labelled, self.watches_teacher = objective, task, labelled, watches_teacher
+        self.device, self.precision = device, precision
+        self.parts = nn.ModuleList([student])
+        if objective.method is not None:
+            self.parts.append(objective.method.to(device))
+        # Lists, so that what is already in ``parts`` is not registered twice.
+        self._tapped = [] if tapped is None else [tapped]
+        # Two shapes at most, the last batch of an epoch being smaller: each is compiled for itself.
+        self._forward = [torch.compile(student, dynamic=False) if compiled else student]
+
+    @property
+    def tapped(self) -> Tapped | None:
+        """The student with its layers tapped, where the method compares them."""
+        return self._tapped[0] if self._tapped else None
+
+    @property
+    def student(self) -> Network:
+        """The network that learns."""
+        student = self.parts[0]
+        assert isinstance(student, Network)
+        return student
+
+    def answer(self, batch: Batch) -> Outputs:
+        """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
+        images = self.student.preprocessing(batch.images)
+        with autocast(self.device, self.precision):
+            answer = self._tapped[0](images) if self._tapped else Outputs(logits=self._forward[0](images))
+        return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
+
+    def forward(
+        self, batch: Batch, teacher: Outputs | None, context: Context, done: float, student: Outputs | None = None
+    ) -> tuple[Tensor, Learned]:
+        """The loss, with gradient, and what is known of the batch.
+
+        ``student`` is what `answer` gave, where that is known already; ``done`` the share of the steps that are done
+        with this one.
+        """
+        student = self.answer(batch) if student is None else student
+        loss, terms = self.objective(student, teacher, batch, context, done)
+        taught = None if self.labelled or teacher is None else self.task.as_targets(teacher.logits)
+        logits = student.logits.detach()
+        inputs = {IMAGES: batch.images.sum()} if batch.images.is_floating_point() else {}
+        if teacher is not None and self.watches_teacher:
+            inputs[ANSWERS] = teacher.logits.sum()
+        return loss, Learned(
+            count=len(batch.targets),
+            loss=loss.detach(),
+            terms={name: term.detach() for name, term in terms.items()},
+            score=self.task.score(logits, batch.main_targets if taught is None else taught),
+            inputs=inputs,
+            logits=logits,
+        )
+
+    def first_stage(self, teacher: Outputs) -> Tensor:
+        """The loss of the stage before training, of the method's own parameters on the teacher's answers."""
+        assert self.objective.method is not None
+        return self.objective.method.first_stage(teacher)
+
+
+def merged(parts: Sequence[Learned]) -> Learned:
+    """The parts of a batch as one: means by their numbers of samples, the rest by addition."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    count = sum(part.count for part in parts)
+
+    def mean(values: Sequence[Tensor]) -> Tensor:
+        shares = [value * (part.count / count) for value, part in zip(values, parts, strict=True)]
+        return torch.stack(shares).sum()
+
+    return Learned(
+        count=count,
+        loss=mean([part.loss for part in parts]),
+        terms={name: mean([part.terms[name] for part in parts]) for name in first.terms},
+        score=torch.stack([part.score for part in parts]).sum(),
+        inputs={name: torch.stack([part.inputs[name] for part in parts]).sum() for name in first.inputs},
+        logits=torch.cat([part.logits for part in parts]),
+    )

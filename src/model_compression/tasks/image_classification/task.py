@@ -1,0 +1,125 @@
+"""The task of images with one class each: K logits, of which the largest is the answer."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_compression.core.config import TeacherAnswers
+from model_compression.core.finding import Finding
+from model_compression.core.metric import ACCURACY
+from model_compression.data.dataset import Dataset
+from model_compression.data.loader import Mixed
+from model_compression.models.base import Network
+from model_compression.reports.answers import mistaken_rows
+from model_compression.tasks.base import TASKS, Task
+from model_compression.tasks.image_classification import class_names
+from model_compression.tasks.image_classification.answer_kinds import answer_fault
+from model_compression.tasks.image_classification.data_findings import examine_labels
+from model_compression.tasks.image_classification.figures import agreement, figures
+from model_compression.tasks.image_classification.teacher_faults import find_fault
+from model_compression.tasks.image_classification.teacher_findings import examine_teacher
+
+
+@TASKS.register("image-classification")
+class ImageClassification(Task):
+    """One class of K for each image; labels (N,) are class numbers."""
+
+    name = "image-classification"
+    answer = "categorical"
+    metric = ACCURACY
+
+    def label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None, label_smoothing: float) -> Tensor:
+        """Cross-entropy, in nats."""
+        if mixed is None:
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        own, other = (
+            F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+            for labels in (targets, mixed.targets)
+        )
+        return (mixed.share * own + (1 - mixed.share) * other).mean()
+
+    def score(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """How many images (B,) get their class."""
+        return (logits.argmax(dim=1) == targets).sum()
+
+    def as_targets(self, logits: Tensor) -> Tensor:
+        """(B,) the classes of the largest logits."""
+        return logits.argmax(dim=1)
+
+    def mean_of(self, answers: Sequence[Tensor]) -> Tensor:
+        """Logits (B, K) whose softmax is the mean of the softmaxes; of one network its own."""
+        logits = [answer.detach() for answer in answers]
+        if len(logits) == 1:
+            return logits[0]
+        log_p = torch.stack([F.log_softmax(one, dim=1) for one in logits])
+        return log_p.logsumexp(dim=0) - math.log(len(logits))
+
+    def figures(self, logits: Tensor, targets: Tensor) -> dict[str, float]:
+        """Accuracy, 0 to 1; negative log-likelihood, in nats; expected calibration error, 0 to 1."""
+        return figures(logits, targets)
+
+    def agreement(self, logits: Tensor, others: Tensor) -> float:
+        """Share of the images for which both choose the same class."""
+        return agreement(logits, others)
+
+    def guessing_fault(self, value: float, dataset: Dataset) -> str | None:
+        """An accuracy within two standard errors of the largest class's share says nothing."""
+        share = float(np.bincount(dataset.labels).max() / len(dataset))
+        guess = share + 2 * math.sqrt(share * (1 - share) / len(dataset))
+        return f"its accuracy of {value:.1%} is no better than guessing" if value <= guess else None
+
+    def surest_mistakes(self, logits: Tensor, others: Tensor | None, targets: Tensor) -> Tensor:
+        """The images that get a wrong class, and where there are ``others`` a right one from those."""
+        rows = mistaken_rows(logits.numpy(), None if others is None else others.numpy(), targets.numpy())
+        return torch.from_numpy(rows)
+
+    def check_answer(self, role: str, model: Network, dataset: Dataset, answer: Tensor) -> None:
+        """Raises UsageError unless there is a logit for each class, and the classes are in the dataset's order."""
+        class_names.check_classes(role, model, dataset, answer)
+
+    def answer_fault(
+        self, role: str, model: Network, images: Tensor, expected: TeacherAnswers = "logits"
+    ) -> str | None:
+        """A softmax or a sigmoid at the end of the network, unless that is ``expected``."""
+        return answer_fault(role, model, images, expected)
+
+    def differences(self, model: Network, dataset: Dataset) -> list[str]:
+        """A line where network and dataset name their classes differently."""
+        return class_names.other_classes(model, dataset)
+
+    def teacher_fault(
+        self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
+    ) -> str | None:
+        """Weak answers, one class for all images, or classes in another order; see `teacher_faults`."""
+        stated = model.facts.get("test_accuracy")
+        return find_fault(
+            lambda sample: predict(sample).argmax(dim=1).numpy(),
+            dataset,
+            stated if isinstance(stated, float) else None,
+            advice,
+        )
+
+    def data_findings(self, train: Dataset, test: Dataset) -> Iterator[Finding]:
+        """Classes without images, and unequal ones."""
+        return examine_labels(train, test)
+
+    def answer_findings(self, model: Network, images: Tensor) -> Iterator[Finding]:
+        """Whether the teacher answers with logits."""
+        fault = self.answer_fault("teacher", model, images)
+        text, _, remedy = (fault or "logits").partition(": ")
+        yield Finding(area="teacher", subject="answers", level="fail" if fault else "ok", text=text, remedy=remedy)
+
+    def teacher_findings(
+        self, model: Network, train: Dataset, sample: Dataset | None, device: torch.device, *, thorough: bool = False
+    ) -> Iterator[Finding]:
+        """Class names, accuracy, normalisation and the order of the classes."""
+        return examine_teacher(model, train, sample, device, thorough=thorough)
+
+    def facts(self, dataset: Dataset) -> dict[str, Any]:
+        """The names of the classes."""
+        return {"class_names": list(dataset.class_names)}
