@@ -22,7 +22,8 @@ from model_compression.classic.npy import read_npy, read_plain_npy, write_npy
 from model_compression.core.checksummed import seal, unseal
 from model_compression.core.config import ModelConfig, TrainConfig, from_json, to_json
 from model_compression.core.errors import ModelCompressionError
-from model_compression.data.cifar10_own import batch_from_pickle
+from model_compression.data.cifar_content import CIFAR10
+from model_compression.data.cifar_files import records_from_pickle
 from model_compression.data.tar_members import read_members
 from model_compression.distillation.teachers.store import AnswerStore
 from model_compression.models import create_model
@@ -111,7 +112,9 @@ def _read_answers(path: Path) -> None:
 
 
 TARGETS = {
-    "batch": Target(read=lambda path: batch_from_pickle(path.read_bytes(), "batch"), seeds=lambda: [_batch()]),
+    "batch": Target(
+        read=lambda path: records_from_pickle(CIFAR10, 2, path.read_bytes(), "batch"), seeds=lambda: [_batch()]
+    ),
     "blob": Target(read=read_blob, seeds=lambda: [_caffe("blob")]),
     "caffemodel": Target(read=read_caffemodel, seeds=lambda: [_caffe("net")]),
     "config": Target(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
     from model_compression.core.errors import Interrupted, ModelCompressionError
     from model_compression.core.outputs import Outputs
-    from model_compression.data.cifar10 import load_cifar10
+    from model_compression.data.cifar import load_cifar10
     from model_compression.distillation.methods import create as create_method
     from model_compression.engine.runs import resume_run, start_run
     from model_compression.experiments.schemes import SchemeConfig, resume_scheme, run_scheme
@@ -36,7 +36,7 @@ _HOMES = {
     "create_method": "distillation.methods:create",
     "create_model": "models",
     "distill": "api.distill",
-    "load_cifar10": "data.cifar10",
+    "load_cifar10": "data.cifar",
     "load_model": "models.weights",
     "resume_run": "engine.runs",
     "resume_scheme": "experiments.schemes",

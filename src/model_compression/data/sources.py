@@ -21,22 +21,20 @@ DATASETS: Registry[Loader] = Registry("data set", "model_compression.datasets")
 def cifar10(
     data_dir: PathLike | None = None, report: Callable[[str], None] | None = None, allow_download: bool = True
 ) -> tuple[Dataset, Dataset]:
-    """CIFAR-10, see data.cifar10.load_cifar10."""
-    from model_compression.data.cifar10 import load_cifar10
-    from model_compression.data.published import tell
+    """CIFAR-10, see data.cifar.load_cifar10."""
+    from model_compression.data.cifar import load_cifar10, print_to_stderr
 
-    return load_cifar10(data_dir, report or tell, allow_download)
+    return load_cifar10(data_dir, report or print_to_stderr, allow_download)
 
 
 @DATASETS.register("cifar100")
 def cifar100(
     data_dir: PathLike | None = None, report: Callable[[str], None] | None = None, allow_download: bool = True
 ) -> tuple[Dataset, Dataset]:
-    """CIFAR-100 with fine labels, see data.cifar100.load_cifar100."""
-    from model_compression.data.cifar100 import load_cifar100
-    from model_compression.data.published import tell
+    """CIFAR-100 with fine labels, see data.cifar.load_cifar100."""
+    from model_compression.data.cifar import load_cifar100, print_to_stderr
 
-    return load_cifar100(data_dir, report or tell, allow_download)
+    return load_cifar100(data_dir, report or print_to_stderr, allow_download)
 
 
 @DATASETS.register("synthetic")

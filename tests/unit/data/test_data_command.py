@@ -6,15 +6,16 @@ import pytest
 
 from model_compression.cli.main import main
 from model_compression.core.errors import DataError
-from model_compression.data import cifar10
+from model_compression.data import cifar_sources
+from model_compression.data.cifar_files import read_archive
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    def fail(workspace):
+    def fail(cifar, workspace):
         raise DataError("no route")
 
-    monkeypatch.setattr(cifar10, "sources", lambda: {"first": fail, "second": fail})
+    monkeypatch.setattr(cifar_sources, "sources", lambda cifar: {"first": fail, "second": fail})
 
 
 def test_data_prints_what_was_done(tiny, tmp_path, capsys):
@@ -35,7 +36,8 @@ def test_data_takes_cifar10_without_a_name(tiny, tmp_path, capsys):
 
 def test_data_json_prints_one_object_with_messages_on_stderr(tiny, tmp_path, capsys, monkeypatch):
     archive = tiny.archive(tmp_path / "x.tgz", "bin")
-    monkeypatch.setattr(cifar10, "sources", lambda: {"mirror": lambda workspace: cifar10.read_own(archive)[0]})
+    found = {"mirror": lambda cifar, workspace: read_archive(cifar, archive)}
+    monkeypatch.setattr(cifar_sources, "sources", lambda cifar: found)
     assert main(["data", "cifar10", "--data-dir", str(tmp_path / "store"), "--json"]) == 0
     printed = capsys.readouterr()
     facts = json.loads(printed.out)

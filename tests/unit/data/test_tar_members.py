@@ -75,10 +75,17 @@ def test_read_members_refuses_a_claim_of_a_terabyte(tmp_path):
         list(read_members(path, LIMITS))
 
 
-def test_read_members_refuses_to_skip_over_a_terabyte(tmp_path):
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_read_members_does_not_believe_a_terabyte_that_it_would_skip_over(tmp_path, kind):
     path = tmp_path / "x.tar"
-    path.write_bytes(header("other", size=1 << 40).tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with pytest.raises(FileFormatError, match="more bytes than an official archive holds"):
+    path.write_bytes(header("other", kind, size=1 << 40).tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        list(read_members(path, LIMITS))
+
+
+def test_read_members_refuses_an_archive_of_more_bytes_than_its_limits_allow(tmp_path, tar_writer):
+    path = tar_writer(tmp_path / "x.tar.gz", {"data/a": b"a", "other": bytes(2 << 20)})
+    with pytest.raises(FileFormatError, match="holds more bytes than an official archive"):
         list(read_members(path, LIMITS))
 
 

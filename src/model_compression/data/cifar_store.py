@@ -1,7 +1,7 @@
-"""The store: a published data set in one uncompressed file, written in one atomic step, read in a moment."""
+"""The store: CIFAR-10 or CIFAR-100 in one uncompressed file, written in one atomic step, read in a moment."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from model_compression.core.errors import DataError, FileFormatError
 from model_compression.core.files import write_atomically, writing_failed
-from model_compression.data.cifar10_content import Arrays, Bytes
+from model_compression.data.cifar_content import Arrays, Cifar, shapes, verify
 
 TAG_NAME = "CACHEDIR.TAG"
 # What backup programs look for; it also tells that a folder is a store of ours, and not somebody's data.
@@ -20,29 +20,25 @@ TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache, m
 MAX_HEADER_BYTES = 65_536
 
 
-def read_store(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], verify: Callable[[Arrays, str], None]
-) -> tuple[Arrays, str]:
-    """Reads the file of arrays with these ``shapes`` and returns (arrays, name of the source it was filled from).
+def read_store(cifar: Cifar, path: Path) -> tuple[Arrays, str]:
+    """Reads and verifies the file; returns (arrays, name of the source it was filled from).
 
     Raises FileNotFoundError when there is none, FileFormatError when it is not, to the byte, what was stored.
     """
-    if not path.exists():
-        raise FileNotFoundError(path)
-    if path.stat().st_size > sum(map(math.prod, shapes.values())) + MAX_HEADER_BYTES:
+    expected = shapes(cifar)
+    if path.stat().st_size > sum(map(math.prod, expected.values())) + MAX_HEADER_BYTES:
         raise FileFormatError(f"{path} is larger than the data set is")
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = Arrays(**{name: file.get_tensor(name) for name in shapes})
+            arrays: Arrays = {name: file.get_tensor(name) for name in expected}
             source = (file.metadata() or {}).get("source", "")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise FileFormatError(f"{path} cannot be read: {error}") from error
-    for name, shape in shapes.items():
-        array = getattr(arrays, name)
-        if array.dtype != np.uint8 or array.shape != shape:
-            raise FileFormatError(f"{path}: {name} is {array.dtype} of shape {array.shape}; expected uint8, {shape}")
+    for name, shape in expected.items():
+        if arrays[name].dtype != np.uint8 or arrays[name].shape != shape:
+            raise FileFormatError(f"{path}: {name} has another type or shape than uint8, {shape}")
     try:
-        verify(arrays, str(path))
+        verify(cifar, arrays, str(path))
     except DataError as error:
         raise FileFormatError(str(error)) from None
     return arrays, "".join(letter for letter in source if letter.isprintable())
@@ -73,6 +69,5 @@ def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
 
 def write_store(path: Path, arrays: Arrays, source: str) -> None:
     """Writes the file in one atomic step. Raises ModelCompressionError when the disk is full."""
-    tensors: dict[str, Bytes] = {name: np.ascontiguousarray(array) for name, array in vars(arrays).items()}
     # One entry of metadata only: safetensors writes several in random order, and files would differ from run to run.
-    write_atomically(path, save(tensors, metadata={"source": source}))
+    write_atomically(path, save(arrays, metadata={"source": source}))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model_compression.checks.data import examine_data
-from model_compression.data.cifar10 import load_cifar10
+from model_compression.data.cifar import load_cifar10
 from model_compression.data.dataset import content_digest, hold_out
 
 pytestmark = pytest.mark.cifar10
