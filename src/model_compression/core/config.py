@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from model_compression.core import trust
-from model_compression.core.config_values import Config, PathText
+from model_compression.core.config_values import Config, PathText, options_of
 from model_compression.core.config_values import from_dict as from_dict  # which other modules import from here
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.core.options import Option, has_effect, option, option_of, setting
 from model_compression.core.registry import unknown_name
 
 C = TypeVar("C")
@@ -41,53 +42,71 @@ TeacherView = Literal["same", "plain"]
 Resident = Literal["auto", "on", "off"]
 
 _MAX_SIDE = 16_384  # pixels
+_LARGEST_SEED = 2**63 - 1
+_DRAWN: dict[str, tuple[str, ...]] = {"augmentation": (), "mixup": (), "cutmix": ()}  # where views differ
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
-    """What is trained on: ``validation`` training images are held out for tuning; 0 trains on all of them."""
+    """What is trained on."""
 
-    name: str = "cifar10"
-    """A registered data set, folder:PATH, a folder of class folders, or hf:NAME, of the Hugging Face hub."""
-    data_dir: PathText | None = None
-    image_size: int = 0
-    """Of folder:PATH and hf:NAME: the side to which images are scaled and cropped; 0 takes them as they are."""
-    unlabelled: str = ""
-    """folder:PATH of images without classes that are trained on in the place of the data set's training images."""
-    resident: Resident = "auto"
-    """Whether decoded images are held in memory; "auto" where they take a quarter of what is free at most."""
-    workers: int | None = None
-    """Processes that decode images which are not held in memory; None: one fewer than processors, 8 at most."""
-    augmentation: Augmentation = "none"
-    shift: int = 4
-    """Largest shift in pixels, each way, of ``flip_shift``."""
-    cutout: int = 0
-    """Side in pixels of a hole in each augmented image; 0: none."""
-    mixup: float = 0.0
-    """Each image is blended with another, with a share from Beta(mixup, mixup); 0: none."""
-    cutmix: float = 0.0
-    """A box of another image is pasted into each, what is left with a share from Beta(cutmix, cutmix); 0: none."""
-    views: int = 0
-    """Epoch e shows view e mod ``views``; 0 shows a fresh view each epoch."""
-    view_seed: int = 0
-    validation: int = 0
+    name: str = option(
+        "cifar10",
+        help="cifar10, cifar100, folder:PATH, hf:NAME, or synthetic for a quick trial",
+        answers=False,
+        flag="data",
+    )
+    data_dir: PathText | None = option(
+        None, help="folder of the dataset, which is stored there if it is missing", affects="place", metavar="DIR"
+    )
+    image_size: int = option(
+        0, help="side to scale images of folder:PATH and hf:NAME to; 0: none", minimum=0, answers=False
+    )
+    unlabelled: str = option("", help="folder:PATH of images without labels to train on instead", answers=False)
+    resident: Resident = option(
+        "auto", help="hold decoded images in memory: auto (if they fit), on or off", affects="speed"
+    )
+    workers: int | None = option(
+        None,
+        help="processes that decode images not held in memory (default: one fewer than processors)",
+        affects="speed",
+        minimum=0,
+        maximum=1024,
+        needs={"resident": ("auto", "off")},
+    )
+    augmentation: Augmentation = option("none", help="none, flip or flip_shift")
+    shift: int = option(
+        4, help="largest shift of flip_shift, in pixels", minimum=0, needs={"augmentation": ("flip_shift",)}
+    )
+    cutout: int = option(
+        0,
+        help="side of a hole in each augmented image, in pixels; 0: none",
+        minimum=0,
+        needs={"augmentation": ("flip", "flip_shift")},
+    )
+    mixup: float = option(
+        0.0, help="blend each image with another, share from Beta(X, X), as 0.2; 0: none", minimum=0, maximum=100
+    )
+    cutmix: float = option(
+        0.0, help="paste a box of another image, share from Beta(X, X), as 1; 0: none", minimum=0, maximum=100
+    )
+    views: int = option(
+        0, help="augmented views shown in turn; 0: a fresh one each epoch", minimum=0, needs=_DRAWN, answers=False
+    )
+    view_seed: int = option(0, help="seed of the augmentation", minimum=0, maximum=_LARGEST_SEED, needs=_DRAWN)
+    validation: int = option(
+        0,
+        help="training images held out for tuning, as 5000; the test set is not touched",
+        minimum=0,
+        answers=False,
+    )
 
     def check(self) -> None:
-        """Checks the values."""
+        """Checks what goes together."""
         if self.data_dir is not None:
             user_path(self.data_dir)
-        _at_least("image_size", self.image_size, 0)
-        if self.workers is not None:
-            _between("workers", self.workers, 0, 1024)
-        _at_least("shift", self.shift, 0)
-        _at_least("cutout", self.cutout, 0)
         if self.cutout and self.augmentation == "none":
             raise UsageError(f"cutout {self.cutout} needs augmentation flip or flip_shift, got none")
-        for name in ("mixup", "cutmix"):
-            _between(name, getattr(self, name), 0, 100)
-        _at_least("views", self.views, 0)
-        _between("view_seed", self.view_seed, 0, 2**63 - 1)
-        _at_least("validation", self.validation, 0)
 
     @property
     def mixes(self) -> bool:
@@ -99,24 +118,31 @@ class DataConfig(Config):
         """Whether one view shows an image otherwise than another."""
         return self.augmentation != "none" or self.mixes
 
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """All that a view of a given image depends on: a new option is in it where it is not at its default."""
+        drawn: dict[str, Any] = {"augmentation": self.augmentation}
+        for entry in dataclasses.fields(self):
+            said, value = option_of(entry), getattr(self, entry.name)
+            if said.affects == "result" and said.answers:
+                matters = value != entry.default if said.needs is None else has_effect(self, said)
+                drawn |= {entry.name: value} if matters else {}
+        return drawn
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """A network: a registered name, a library's or a builder's, a shipped one or a weights file; and its options."""
 
     name: PathText
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of its builder."""
-    weights: PathText | None = None
-    """A file with weights for a network that is built anew."""
-    mean: list[float] | None = None
-    """Per channel, 1 = white, in the place of what the network declares, or of the data set's; as ``std``."""
-    std: list[float] | None = None
-    size: list[int] | None = None
-    """(height, width) to which images are scaled for it."""
+    options: dict[str, Any] = option(default_factory=dict, help="of {whose} builder, as pretrained=true")
+    weights: PathText | None = option(None, help="{whose} weights, .pt or .safetensors; FILE#KEY: those under a key")
+    mean: list[float] | None = option(None, help="mean of {whose} pixels, 1 = white (default: its own, or the data's)")
+    std: list[float] | None = option(None, help="std of {whose} pixels, 1 = white (default: its own, or the data's)")
+    size: list[int] | None = option(None, help="height and width to scale {whose} images to (default: its own)")
 
     def check(self) -> None:
-        """Checks the values."""
+        """Checks what goes together."""
         if self.size is not None and (len(self.size) != 2 or not all(1 <= side <= _MAX_SIDE for side in self.size)):
             raise UsageError(
                 f"size of {self.name} must be (height, width), each from 1 to {_MAX_SIDE} pixels, got {self.size}"
@@ -129,59 +155,66 @@ class ModelConfig(Config):
 class MethodConfig(Config):
     """How the student learns from the teacher. ``weights`` override the method's default weight of a term."""
 
-    name: str
-    params: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    pairs: dict[str, str] = field(default_factory=dict)
-    """Layers that are compared, student's → teacher's, for methods that need features; empty: chosen by stage."""
-    first_stage_epochs: int = 1
-    """Epochs of the stage before training, in which a method that has one trains its own part on the teacher alone."""
-    label_weight: float | None = None
-    """Weight of the cross-entropy with the labels; None takes the method's default."""
-    warmup: float | None = None
-    """Share of the steps in which the weights of the method's terms rise from 0, linearly; None: the method's own."""
+    name: str = option(help="the distillation method; a+b adds two")
+    params: dict[str, Any] = option(default_factory=dict, help="of the method, as temperature=2")
+    weights: dict[str, float] = option(default_factory=dict, help="weight of a term of the method")
+    pairs: dict[str, str] = option(
+        default_factory=dict, help="layers to compare, student's = teacher's (default: by stage)"
+    )
+    first_stage_epochs: int = option(
+        1, help="epochs before training, in which ft trains on the teacher's features", minimum=1
+    )
+    label_weight: float | None = option(
+        None, help="weight of the label loss (default: the method's)", minimum=0, metavar="W"
+    )
+    warmup: float | None = option(
+        None,
+        help="share of the steps in which the method's weights rise (default: the method's)",
+        minimum=0,
+        maximum=1,
+        flag="method-warmup",
+    )
 
     def check(self) -> None:
-        """Checks the values."""
+        """Checks the weights of terms."""
         object.__setattr__(self, "name", self.name.replace("+", ","))  # of one thing, one spelling
         for term, weight in self.weights.items():
-            _at_least(f"weights.{term}", weight, 0)
-        _at_least("first_stage_epochs", self.first_stage_epochs, 1)
-        if self.label_weight is not None:
-            _at_least("label_weight", self.label_weight, 0)
-        if self.warmup is not None:
-            _between("warmup of the method", self.warmup, 0, 1)
+            Option(minimum=0).check(f"weights.{term}", weight)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Config):
     """The optimiser and its schedule, which is a function of the share of training that is done."""
 
-    optimizer: Optimizer = "adam"
-    lr: float = 1e-3
-    """The schedule's largest rate."""
-    weight_decay: float = 0.0
-    """Decoupled for adamw and muon; on weights of two or more dimensions only, never on biases and norms."""
-    momentum: float = 0.9
-    """Of sgd and muon, with Nesterov's correction."""
-    bias_lr_scale: float = 1.0
-    """Multiplies the rate of biases of normalisation layers."""
-    schedule: Schedule = "constant"
-    step_at: float = 0.8
-    """``step``: the share of the epochs after which the rate falls, at int(step_at · epochs)."""
-    step_factor: float = 0.1
-    warmup: float = 0.25
-    """``one_cycle``: the share of the steps in which the rate rises, linearly; then it falls linearly to zero."""
-
-    def check(self) -> None:
-        """Checks the values."""
-        _above("lr", self.lr, 0)
-        _at_least("weight_decay", self.weight_decay, 0)
-        _between("momentum", self.momentum, 0, 1)
-        _above("bias_lr_scale", self.bias_lr_scale, 0)
-        _between("step_at", self.step_at, 0, 1)
-        _above("step_factor", self.step_factor, 0)
-        _between("warmup", self.warmup, 0, 1)
+    optimizer: Optimizer = option("adam", help="sgd, adam, adamw or muon")
+    lr: float = option(1e-3, help="largest learning rate of the schedule", above=0)
+    weight_decay: float = option(
+        0.0, help="on weights, never on biases and norms; decoupled for adamw and muon", minimum=0
+    )
+    momentum: float = option(
+        0.9,
+        help="of sgd and muon, with Nesterov's correction",
+        minimum=0,
+        maximum=1,
+        needs={"optimizer": ("sgd", "muon")},
+    )
+    bias_lr_scale: float = option(1.0, help="factor of the rate for biases of normalisation layers", above=0)
+    schedule: Schedule = option("constant", help="of the learning rate: constant, step or one_cycle")
+    step_at: float = option(
+        0.8,
+        help="step: share of the epochs after which the rate falls",
+        minimum=0,
+        maximum=1,
+        needs={"schedule": ("step",)},
+    )
+    step_factor: float = option(0.1, help="step: factor of the rate", above=0, needs={"schedule": ("step",)})
+    warmup: float = option(
+        0.25,
+        help="one_cycle: share of the steps in which the rate rises",
+        minimum=0,
+        maximum=1,
+        needs={"schedule": ("one_cycle",)},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,71 +222,91 @@ class TrainConfig(Config):
     """One run, whole: the same config gives the same weights on the same machine."""
 
     student: ModelConfig
-    teacher: ModelConfig | None = None
-    method: MethodConfig | None = None
+    teacher: ModelConfig | None = option(None, of="teacher", answers=False)
+    method: MethodConfig | None = option(None, of="method")
     peers: ModelConfig | None = None
     """Networks that learn beside the student, each from the others, with commas between several names."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    epochs: int = 30
-    batch_size: int = 256
-    seed: int = 0
-    label_smoothing: float = 0.0
-    ema: float = 0.0
-    """Decay per step of the average of the weights that is evaluated and saved; 0 keeps the weights themselves."""
-    precision: Precision = "auto"
-    """``auto``: the one in which a few steps of this network are fastest here. ``native``: bf16 where the processor
-    computes in it, else fp32. A run's config.json has the one that was taken."""
-    teacher_precision: TeacherPrecision = "auto"
-    """Of the teacher's answers. ``auto``: ``precision`` where that is named, else the native one, so that stored
-    answers serve every student."""
-    compile: Compile = "auto"
-    """Whether the student's training step is compiled; "auto" where that has been seen to pay."""
-    device: str = "auto"
-    evaluate_every: int = 0
-    """Epochs between records of the accuracy for the curve; 0 evaluates the last epoch only."""
-    checkpoint_every: int = 1
-    """Epochs between saves of the resumable state."""
-    keep_every: int = 0
-    """Epochs between weights files that are kept, student-N.safetensors; 0 keeps the last only."""
-    teacher_cache: PathText = "auto"
-    """Where a teacher's answers are stored, each computed once: "auto" in the user's cache, "off" nowhere, a folder."""
-    teacher_cache_dtype: CacheDtype = "fp16"
-    allow_weak_teacher: bool = False
-    """Whether to go on with a teacher that is seen to answer at random, in another order of classes, or far worse than
-    its file states."""
-    teacher_answers: TeacherAnswers = "logits"
-    """What the teacher answers with: logits; ``probabilities`` of a softmax, of which the logarithm is taken; or
-    ``sigmoid``, numbers between 0 and 1, of which the inverse of the sigmoid is taken."""
-    teacher_tta: TeacherTta = "none"
-    """``flip``: the teacher's answer is the mean of those to the image and to its mirror image."""
-    teacher_view: TeacherView = "same"
-    """``same``: the teacher answers the view that the student is shown. ``plain``: the image as it is, once for all
-    views; a short run pays for one view and shows many."""
-    tensorboard: bool = False
-    wandb: str = ""
-    """A project on Weights & Biases, where the curves go as well; empty: none."""
+    epochs: int = option(30, help="passes over the training images", minimum=1)
+    batch_size: int = option(256, help="images a step", minimum=1)
+    seed: int = option(0, help="of the initial weights and the order of images", minimum=0, maximum=_LARGEST_SEED)
+    label_smoothing: float = option(
+        0.0, help="of the label loss, 0 to 1; harmful in a teacher", minimum=0, maximum=1, of="method"
+    )
+    ema: float = option(
+        0.0,
+        help="decay per step of the averaged weights that are saved; 0: none",
+        minimum=0,
+        below=1,
+        remedy="0.999 averages about 1,000 steps, 0 none",
+    )
+    precision: Precision = option("auto", help="auto (measured), native, fp32, bf16 or fp16")
+    teacher_precision: TeacherPrecision = option(
+        "auto",
+        help="of the teacher's answers: auto (the named one, or native), fp32, bf16 or fp16",
+        of="teacher",
+        answers=False,
+    )
+    compile: Compile = option("auto", help="compile the student's step: auto (if it pays), on or off", affects="speed")
+    device: str = option("auto", help="auto, cpu, cuda or mps", affects="speed")
+    evaluate_every: int = option(
+        0, help="epochs between points of the accuracy curve; 0: last only", affects="place", minimum=0
+    )
+    checkpoint_every: int = option(1, help="epochs between saves of the state to resume", affects="place", minimum=1)
+    keep_every: int = option(
+        0, help="epochs between weights files that are kept; 0: last only", affects="place", minimum=0
+    )
+    teacher_cache: PathText = option(
+        "auto",
+        help="store the answers: auto (user's cache), off, or a folder",
+        affects="place",
+        of="teacher",
+        metavar="WHERE",
+    )
+    teacher_cache_dtype: CacheDtype = option(
+        "fp16", help="of stored answers: fp16 or fp32", of="teacher", answers=False
+    )
+    allow_weak_teacher: bool = option(
+        False, help="accept a teacher that seems to answer at random", affects="consent", of="teacher"
+    )
+    teacher_answers: TeacherAnswers = option(
+        "logits", help="what the teacher answers with: logits, probabilities or sigmoid", of="teacher", answers=False
+    )
+    teacher_tta: TeacherTta = option(
+        "none", help="none, or flip: average the answers to image and mirror image", of="teacher", answers=False
+    )
+    teacher_view: TeacherView = option(
+        "same",
+        help="same: the teacher sees the student's view; plain: the unaugmented image",
+        of="teacher",
+        answers=False,
+    )
+    tensorboard: bool = option(False, help="write TensorBoard logs (extra: tensorboard)", affects="place")
+    wandb: str = option("", help="project on Weights & Biases for the curves (extra: wandb)", affects="place")
 
     def check(self) -> None:
-        """Checks the values."""
+        """Checks what goes together."""
         user_path(self.teacher_cache)
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 1)
-        _between("seed", self.seed, 0, 2**63 - 1)
-        _between("label_smoothing", self.label_smoothing, 0, 1)
-        _at_least("ema", self.ema, 0)
-        if self.ema >= 1:
-            raise UsageError(f"ema must be below 1, got {self.ema}; 0.999 averages about 1,000 steps, 0 none")
         if self.teacher_view == "plain" and (self.data.mixes or not self.data.has_views):
             reason = "a mixed image has no answer to the plain one" if self.data.mixes else "all images are plain"
-            raise UsageError(f"teacher_view plain needs --augmentation without mixup and cutmix: {reason}")
-        _at_least("evaluate_every", self.evaluate_every, 0)
-        _at_least("checkpoint_every", self.checkpoint_every, 1)
-        _at_least("keep_every", self.keep_every, 0)
+            raise UsageError(f"teacher_view plain needs {setting('augmentation')} without mixup and cutmix: {reason}")
         if self.teacher is not None and self.method is None:
             raise UsageError("a teacher needs a method: give both, or neither to train on labels")
         if self.peers is not None and (self.method is None or self.teacher is not None):
             raise UsageError("peers teach each other: they need a method, and no teacher beside them")
+
+
+OPTIONS = options_of(TrainConfig)
+"""What is said of each option of a run, by its place, as "optim.lr"."""
+
+
+def replaced(config: C, place: str, value: Any) -> C:
+    """``config`` with ``value`` at ``place``, as "optim.lr"."""
+    first, _, rest = place.partition(".")
+    if rest:
+        value = replaced(getattr(config, first), rest, value)
+    return dataclasses.replace(config, **{first: value})  # type: ignore[type-var]
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
@@ -262,20 +315,15 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     Names are those of the fields of `TrainConfig`, `DataConfig` and `OptimConfig` that are no configurations
     themselves. Raises UsageError for others, with near matches.
     """
-    places = {field.name: "" for field in dataclasses.fields(TrainConfig)} | {
-        field.name: part for part in ("data", "optim") for field in dataclasses.fields(type(getattr(config, part)))
+    places = {
+        place.rpartition(".")[2]: place
+        for place in OPTIONS
+        if "." not in place or (place.startswith(("data.", "optim.")) and place != "data.name")
     }
-    for name in ("student", "teacher", "method", "peers", "data", "optim", "name"):
-        del places[name]
     for name, value in settings.items():
         if name not in places:
             raise unknown_name("setting", name, list(places))
-        part = places[name]
-        config = (
-            dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{name: value})})
-            if part
-            else dataclasses.replace(config, **{name: value})
-        )
+        config = replaced(config, places[name], value)
     return config
 
 
@@ -345,19 +393,4 @@ def from_json(kind: type[C], text: str, source: str = "config") -> C:
 
 def check_side(name: str, side: int) -> None:
     """Raises UsageError unless ``side`` is that of an image, in pixels."""
-    _between(name, side, 1, _MAX_SIDE)
-
-
-def _at_least(name: str, value: float, bound: float) -> None:
-    if not bound <= value:
-        raise UsageError(f"{name} must be a finite number of at least {bound}, got {value}")
-
-
-def _above(name: str, value: float, bound: float) -> None:
-    if not bound < value:
-        raise UsageError(f"{name} must be a finite number above {bound}, got {value}")
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{name} must lie between {low} and {high}, got {value}")
+    Option(minimum=1, maximum=_MAX_SIDE).check(name, side)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from model_compression.core.errors import UsageError, shown
+from model_compression.core.options import Option, default_of, option_of
 from model_compression.core.registry import unknown_name
 
 C = TypeVar("C")
@@ -29,19 +30,26 @@ _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or fals
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every configuration does when it is constructed: it checks the types of its values, then the values.
+    """What every configuration does when it is constructed: it checks the types of its values, then their bounds.
 
     Values are stored as JSON gives them back: an np.int64 as an int, a tuple as a list, a path as text. So a
     configuration that can be constructed can be written, and read again as an equal one.
     """
 
     def __post_init__(self) -> None:
-        for name, hint in types_of_fields(type(self)).items():  # type: ignore[arg-type]  # mypy: not hashable
-            object.__setattr__(self, name, checked(hint, getattr(self, name), name))
+        hints = types_of_fields(type(self))  # type: ignore[arg-type]  # mypy: not hashable
+        for entry in dataclasses.fields(self):
+            try:
+                value = checked(hints[entry.name], getattr(self, entry.name), entry.name)
+                option_of(entry).check(entry.name, value)
+            except UsageError as error:
+                error.field = entry.name
+                raise
+            object.__setattr__(self, entry.name, value)
         self.check()
 
     def check(self) -> None:
-        """Raises UsageError for values that are impossible, alone or together. Their types are right by then."""
+        """Raises UsageError for values that cannot go together. Each alone has the right type and is within bounds."""
 
 
 def from_dict(kind: type[C], values: Any, source: str = "config") -> C:
@@ -63,6 +71,34 @@ def types_of_fields(kind: Any) -> dict[str, Any]:
     """The type hint of each field of a dataclass."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+@functools.cache
+def options_of(kind: Any, prefix: str = "") -> dict[str, Option]:
+    """What is said of each option of a configuration and of those in it, by its place, as "optim.lr"."""
+    found: dict[str, Option] = {}
+    for entry in dataclasses.fields(kind):
+        part = _configuration(types_of_fields(kind)[entry.name])
+        place = f"{prefix}{entry.name}"
+        found |= {place: option_of(entry)} if part is None else options_of(part, f"{place}.")
+    return found
+
+
+def affecting_result(config: C, rest: C | None = None) -> C:
+    """``config`` with what no result depends on as in ``rest``, or at its default: equal for runs that are the same."""
+    changed = {}
+    for entry in dataclasses.fields(config):  # type: ignore[arg-type]
+        own, other = getattr(config, entry.name), default_of(entry) if rest is None else getattr(rest, entry.name)
+        if dataclasses.is_dataclass(own):
+            changed[entry.name] = affecting_result(own, None if rest is None else other)
+        elif option_of(entry).affects != "result":
+            changed[entry.name] = other
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def _configuration(hint: Any) -> Any:
+    """The configuration that a hint is of, or that or None; None for other hints."""
+    return next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), None)
 
 
 def checked(hint: Any, value: Any, name: str) -> Any:

@@ -13,7 +13,12 @@ class ModelCompressionError(Exception):
 
 
 class UsageError(ModelCompressionError, ValueError):
-    """A value that the user gave is impossible: an unknown name, a number out of range. Exit code 2."""
+    """A value that the user gave is impossible: an unknown name, a number out of range. Exit code 2.
+
+    ``field`` names the field of the configuration that it was given for, where it is one.
+    """
+
+    field: str | None = None
 
 
 class UnknownNameError(UsageError):
