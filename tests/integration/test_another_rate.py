@@ -68,7 +68,7 @@ def test_rate_that_was_given_is_part_of_the_state(exploded, tmp_path, watcher):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-@pytest.mark.parametrize(("lr", "match"), [(0.0, "lr must be a finite number above 0"), (-1.0, "lr must be")])
+@pytest.mark.parametrize(("lr", "match"), [(0.0, "lr must be above 0"), (-1.0, "lr must be")])
 def test_impossible_rate_changes_nothing(exploded, lr, match):
     folder, _ = exploded
     before = (folder / "state.safetensors").read_bytes()

@@ -1,6 +1,7 @@
 """A run that was interrupted, anywhere, once or more often, ends as if it had not been: to the bit."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -9,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from model_compression.core.config import MethodConfig, ModelConfig
+from model_compression.core.config import MethodConfig, ModelConfig, given_values
 from model_compression.core.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.distillation.teachers import cache
 from model_compression.engine.checkpoint import State, load_state, previous, save_state
-from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.runs import finish_run, resume_run, start_run
 
 FLIP = {"augmentation": "flip_shift"}
 SGD = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-3, "bias_lr_scale": 4.0, "schedule": "one_cycle"}
@@ -263,6 +264,32 @@ def test_run_is_not_resumed_with_another_config_data_or_teacher(tmp_path, tiny, 
     ):
         resume_run(tmp_path / "run", watcher())
     assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
+
+
+def test_state_of_before_whose_digest_has_the_device_as_well_is_resumed(tmp_path, tiny, watcher):
+    """Data and cache aside, it was over all of the configuration: device, evaluations and logs too."""
+    config, folder = tiny.config("kd", evaluate_every=1), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start_run(config, folder, watcher([7]))
+    state, values = load_state(folder / "state.safetensors"), given_values(config)
+    own = {"data": values.pop("data"), **values, "device": "cpu", "evaluate_every": 1}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    assert state.progress["config_sha256"] != digest
+    progress = state.progress | {"config_sha256": digest}
+    save_state(folder / "state.safetensors", State(tensors=state.tensors, progress=progress))
+    assert resume_run(folder, watcher())["epochs"] == 3
+
+
+def test_run_goes_on_on_another_device_and_with_other_data_dir_if_it_is_asked_for_again(tmp_path, tiny, watcher):
+    config, folder = tiny.config("kd"), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start_run(config, folder, watcher([7]))
+    other = dataclasses.replace(config, device="auto", evaluate_every=1, checkpoint_every=2)
+    seen = watcher()
+    assert finish_run(other, folder, seen)["epochs"] == 3
+    assert seen.steps[0] == 8
+    with pytest.raises(RunFolderError, match=r"holds a run of another configuration .batch_size 5 there, 6 here"):
+        finish_run(dataclasses.replace(other, batch_size=6), folder, watcher())
 
 
 def test_run_is_not_resumed_from_damaged_states(tmp_path, tiny, watcher):

@@ -20,7 +20,6 @@ They lie where MODEL_COMPRESSION_CACHE says, else in the user's cache.
 """
 
 _LEGEND = "found there: of the views that runs and builds asked for; `cache info STORE` shows more of one"
-_DRAWN = ("shift", "cutout", "mixup", "cutmix", "view_seed")  # of a fingerprint: how views are drawn
 _SHORT = 8  # letters of a store's name that do to tell it from others
 _VERDICTS = {True: "good", False: "BAD ", None: "-   "}
 _CHECKED = 500  # answers of each view that `check` computes again
@@ -180,7 +179,7 @@ def _facts(store: Any) -> dict[str, Any]:
             "tta": print_["tta"],
             "data": origin["data"]["name"],
             "augmentation": print_["augmentation"],
-            **{name: print_[name] for name in _DRAWN if name in print_},
+            **{name: print_[name] for name in _drawn() if name in print_},
             "precision": print_["precision"],
             "dtype": print_["dtype"],
         }
@@ -193,6 +192,14 @@ def _facts(store: Any) -> dict[str, Any]:
         "filled": usage.filled,
         "hit_rate": usage.hit_rate,
     }
+
+
+def _drawn() -> list[str]:
+    """Options of the data, as a fingerprint may have them, that say how views are drawn."""
+    from model_compression.core.config import DataConfig
+    from model_compression.core.config_values import types_of_fields
+
+    return [name for name in types_of_fields(DataConfig) if name != "augmentation"]
 
 
 def _table(found: list[dict[str, Any]], folder: Path) -> str:
@@ -238,7 +245,7 @@ def _text(facts: dict[str, Any]) -> str:
     embedded = facts["views_with_embeddings"]
     stored += f", {embedded} with embeddings," if embedded else ""
     tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
-    drawn = "".join(f", {name.replace('_', ' ')} {facts[name]:g}" for name in _DRAWN if facts.get(name))
+    drawn = "".join(f", {name.replace('_', ' ')} {facts[name]}" for name in _drawn() if facts.get(name))
     asked = facts["found"] + facts["filled"]
     lines = [
         facts["folder"],

@@ -1,6 +1,7 @@
 """Configurations: frozen, keyword-only dataclasses with an exact JSON round trip. Knows nothing of torch."""
 
 import dataclasses
+import hashlib
 import json
 import typing
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from model_compression.core.config_values import Config, PathText, options_of
 from model_compression.core.config_values import from_dict as from_dict  # which other modules import from here
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
-from model_compression.core.options import Option, has_effect, option, option_of, setting
+from model_compression.core.options import Option, answer_settings, option, option_of, setting
 from model_compression.core.registry import unknown_name
 
 C = TypeVar("C")
@@ -120,14 +121,8 @@ class DataConfig(Config):
 
     @property
     def drawing(self) -> dict[str, Any]:
-        """All that a view of a given image depends on: a new option is in it where it is not at its default."""
-        drawn: dict[str, Any] = {"augmentation": self.augmentation}
-        for entry in dataclasses.fields(self):
-            said, value = option_of(entry), getattr(self, entry.name)
-            if said.affects == "result" and said.answers:
-                matters = value != entry.default if said.needs is None else has_effect(self, said)
-                drawn |= {entry.name: value} if matters else {}
-        return drawn
+        """All that a view of a given image depends on."""
+        return {"augmentation": self.augmentation} | answer_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +296,21 @@ OPTIONS = options_of(TrainConfig)
 """What is said of each option of a run, by its place, as "optim.lr"."""
 
 
+def result_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a result depends on, by place, of plain values, with the defaults of what they do not have."""
+    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
+    for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
+        if values.get(part):
+            defaults[part] = to_dict(kind(name=""))
+    found = {**flat(defaults), **flat(values)}
+    return {place: value for place, value in found.items() if OPTIONS.get(place, Option()).affects == "result"}
+
+
+def options_for(*parts: str) -> set[str]:
+    """The fields of a run that are of ``parts``, "teacher" or "method", themselves included."""
+    return {entry.name for entry in dataclasses.fields(TrainConfig) if option_of(entry).of in parts}
+
+
 def replaced(config: C, place: str, value: Any) -> C:
     """``config`` with ``value`` at ``place``, as "optim.lr"."""
     first, _, rest = place.partition(".")
@@ -357,6 +367,11 @@ def given_values(config: Any) -> dict[str, Any]:
         if value != default:
             values[entry.name] = given_values(value) if dataclasses.is_dataclass(value) else value
     return values
+
+
+def config_digest(config: Any) -> str:
+    """SHA-256 of its `given_values`."""
+    return hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest()
 
 
 def located(value: V, folder: Path) -> V:

@@ -84,6 +84,20 @@ def has_effect(config: Any, said: Option) -> bool:
     )
 
 
+def answer_settings(config: Any, of: str = "") -> dict[str, Any]:
+    """The options in ``config``, those of ``of``, that say how a teacher answers an image.
+
+    A new one is in it where it is not at its default; one that ``needs`` others where they are set.
+    """
+    found = {}
+    for entry in fields(config):
+        said, value = option_of(entry), getattr(config, entry.name)
+        matters = value != default_of(entry) if said.needs is None else has_effect(config, said)
+        if said.of == of and said.affects == "result" and said.answers and matters:
+            found[entry.name] = value
+    return found
+
+
 def setting(name: str, value: Any = None, *, flag: str = "") -> str:
     """An option in a message, with a value if one is advised: ``batch_size=64``, or --batch-size 64 for who types that.
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save
 
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import UNDECIDED, TrainConfig, flat, located, to_dict
+from model_compression.core.config import UNDECIDED, TrainConfig, config_digest, located, result_values, to_dict
+from model_compression.core.config_values import affecting_result
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.files import write_atomically, write_text
 from model_compression.core.metric import ACCURACY, RECORDED
@@ -82,6 +83,7 @@ def resume_run(
     *,
     parts: Parts | None = None,
     lr: float | None = None,
+    rest: TrainConfig | None = None,
     strict: bool = False,
     finished: Callable[[Network], None] = lambda network: None,
     trust: bool = False,
@@ -90,7 +92,8 @@ def resume_run(
 
     ``parts`` are those that it was started with; ``finished`` is given the trained network. ``lr``, after a loss that
     exploded, is the schedule's largest rate from here on; the metrics then hold it, as the configuration alone no
-    longer says how the weights came to be. ``trust``: whether code that the configuration names is imported where the
+    longer says how the weights came to be. ``rest`` says anew what the result does not depend on, as the device and
+    where the data is. ``trust``: whether code that the configuration names is imported where the
     run is not one that you made on this machine.
 
     Raises RunFolderError when there is nothing to continue, or when config, data or teacher are no longer the run's,
@@ -98,6 +101,7 @@ def resume_run(
     """
     run = RunFolder(folder)
     observer, config = observer or Silent(), run.read_config()
+    config = config if rest is None else affecting_result(config, rest)
     run.lock()
     try:
         run.mend(observer.message)
@@ -114,7 +118,7 @@ def resume_run(
         with all_files(trust):
             prepared = Prepared(config, observer, parts or Parts(), run.path, strict=strict)
         if state is not None:
-            _check_unchanged(run, prepared.identity, state)
+            _check_unchanged(run, prepared, state)
             _say_changed_code(run, prepared.code, state, observer)
         rehearse(config, prepared, observer, _finish)
         run.begin()
@@ -164,7 +168,7 @@ def finish_run(
         return run.read_metrics()
     with stop_requests() as stopped:
         if run.config.exists():
-            metrics = resume_run(folder, observer, parts=parts)
+            metrics = resume_run(folder, observer, parts=parts, rest=config)
         else:
             metrics = start_run(config, folder, observer, parts=parts)
     if stopped:  # by a signal that came too late for this run, whose result is written
@@ -182,7 +186,7 @@ def check_same(folder: str | Path, config: TrainConfig) -> None:
     if config.precision in UNDECIDED:
         taken = {"precision": recorded.precision, "teacher_precision": recorded.teacher_precision}
         config = dataclasses.replace(config, **taken)  # type: ignore[arg-type]
-    own, wanted = (flat(to_dict(located(one, run.path))) for one in (recorded, config))
+    own, wanted = (result_values(to_dict(located(one, run.path))) for one in (recorded, config))
     differing = [
         f"{key} {own.get(key, 'none')} there, {wanted.get(key, 'none')} here"
         for key in sorted(own.keys() | wanted.keys())
@@ -207,9 +211,12 @@ def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) ->
         observer.message(f"{run.path} stopped before its first save: it begins anew")
 
 
-def _check_unchanged(run: RunFolder, identity: dict[str, str], state: State) -> None:
-    for key, digest in identity.items():
-        if state.progress.get(key, digest) != digest:
+def _check_unchanged(run: RunFolder, prepared: Prepared, state: State) -> None:
+    config = prepared.config
+    data = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
+    before = config_digest(dataclasses.replace(config, data=data, teacher_cache="auto"))  # as states of before have it
+    for key, digest in prepared.identity.items():
+        if state.progress.get(key, digest) not in (digest, before):
             what = key.removesuffix("_sha256").replace("_", " ")
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
 

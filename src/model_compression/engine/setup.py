@@ -1,8 +1,6 @@
 """What a run needs before its first step: data, networks, teacher and trainer, all checked."""
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -15,7 +13,8 @@ from torch import Tensor
 from model_compression.checks.before_run import is_strict, say_findings
 from model_compression.checks.kernel_faults import kernel_fault
 from model_compression.checks.networks import ENOUGH, check_answer_kind, check_classes, check_training_mode
-from model_compression.core.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, given_values
+from model_compression.core.config import UNDECIDED, DataConfig, ModelConfig, TrainConfig, config_digest
+from model_compression.core.config_values import affecting_result
 from model_compression.core.device import choose_device, choose_precision, keep_freed_memory, precision_name
 from model_compression.core.errors import UsageError
 from model_compression.core.user_code import digests_of_own_code
@@ -227,12 +226,9 @@ class Prepared:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """Digests of what a run must find unchanged to be continued; where the data lies may change."""
-        config = self.config
-        data = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
-        config = dataclasses.replace(config, data=data, teacher_cache="auto")
+        """Digests of what a run must find unchanged to be continued."""
         digests = {
-            "config_sha256": hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest(),
+            "config_sha256": config_digest(affecting_result(self.config)),
             "data_sha256": self.train_set.digest,
             "test_data_sha256": self.eval_set.digest,
         }

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, from_dict, given_values
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, from_dict, given_values, options_for
 from model_compression.core.device import choose_device
 from model_compression.core.errors import ModelCompressionError
 from model_compression.core.files import user_path
+from model_compression.core.options import answer_settings
 from model_compression.data.dataset import Dataset, hold_out
 from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
@@ -77,7 +78,7 @@ def cached_teacher(
     assert config.teacher is not None
     dtype = config.teacher_cache_dtype
     data = answered_data(config)
-    identity = fingerprint(live, train_set, data, dtype)
+    identity = fingerprint(live, train_set, data, dtype, **answer_settings(config, "teacher"))
     loader = loader_for(train_set, data, live.device)
     if config.teacher_cache == "auto":
         views = num_views(config)
@@ -129,7 +130,8 @@ def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> 
         live.choose_precision(live.precision, torch.from_numpy(train_set.images[:2]), report)
     except (KeyError, TypeError) as error:
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
-    store.claim(fingerprint(live, train_set, data, stored["dtype"]), origin)
+    settings = {name: value for name, value in stored.items() if name in options_for("teacher")}
+    store.claim(fingerprint(live, train_set, data, stored["dtype"], **settings), origin)
     return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
 
 

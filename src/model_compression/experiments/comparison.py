@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.config import MethodConfig, TrainConfig, from_dict, to_dict
+from model_compression.core.config import MethodConfig, TrainConfig, from_dict, options_for, to_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
@@ -19,18 +19,6 @@ from model_compression.reports.comparison_tables import write_comparison
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.records import read_records, record_path, save_record
 from model_compression.reports.run_files import read_results
-
-# In what the runs may differ: all of them, those with a method, those without a teacher.
-_OF_ALL, _OF_METHODS = ("seed", "method"), ("label_smoothing",)
-_WITHOUT_TEACHER = (
-    "teacher",
-    "teacher_answers",
-    "teacher_tta",
-    "teacher_view",
-    "teacher_cache_dtype",
-    "teacher_precision",
-    "allow_weak_teacher",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +64,8 @@ def make_runs(plan: Plan) -> tuple[str, dict[str, Any]]:
 def _check_recipe(plan: Plan) -> None:
     """Raises RunFolderError when the folder holds a run that is not to be compared with those of ``plan``."""
     for record in read_records(plan.out):
-        own = _OF_ALL + _OF_METHODS * bool(record["config"]["method"])
-        own += _WITHOUT_TEACHER * (not record["config"]["teacher"])
+        own = {"seed", "method"} | (options_for("method") if record["config"]["method"] else set())
+        own |= set() if record["config"]["teacher"] else options_for("teacher")
         found = differences(record["config"], to_dict(plan.base))
         found = [name for name in found if name.partition(".")[0] not in own]
         if found:

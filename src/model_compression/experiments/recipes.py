@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig, options_for
 from model_compression.core.registry import Registry
 from model_compression.distillation.objective import create_method, label_weight_of
 
@@ -187,19 +187,8 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
     out, and so are pairs of layers where it compares none. Raises UsageError for a method that is not known.
     """
     defaults = TrainConfig(student=base.student)
-    labels = dataclasses.replace(
-        base,
-        teacher=None,
-        method=None,
-        seed=seed,
-        teacher_cache=defaults.teacher_cache,
-        teacher_cache_dtype=defaults.teacher_cache_dtype,
-        teacher_answers=defaults.teacher_answers,
-        teacher_tta=defaults.teacher_tta,
-        teacher_view=defaults.teacher_view,
-        teacher_precision=defaults.teacher_precision,
-        allow_weak_teacher=defaults.allow_weak_teacher,
-    )
+    without = {name: getattr(defaults, name) for name in options_for("teacher")}
+    labels = dataclasses.replace(base, **without, method=None, seed=seed)
     arms = {"labels": labels}
     for method in methods:
         module = create_method(method)

@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.config import UNDECIDED, ModelConfig, TrainConfig, to_dict
+from model_compression.core.config import UNDECIDED, TrainConfig, result_values, to_dict
 from model_compression.core.errors import RunFolderError
 from model_compression.core.files import read_json
 from model_compression.reports.records import FAILURES, read_record, save_record
-
-_PLACES = ("teacher_cache", "data_dir", "resident", "workers", "tensorboard", "wandb", "allow_weak_teacher")
 
 
 def is_recorded(path: Path, config: TrainConfig) -> bool:
@@ -28,37 +26,17 @@ def is_recorded(path: Path, config: TrainConfig) -> bool:
 
 
 def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What differs between two configurations as plain values, as "optim.lr".
+    """What differs between two configurations as plain values, as "optim.lr"; of what one of them lacks, the part.
 
-    An option that there was not when the record was made had its default then; where things lie is of no matter.
+    An option that there was not when the record was made had its default then; what no result depends on is left out.
     """
-    found = []
-    recorded = _with_defaults(recorded)
-    for key in wanted:
-        if key not in recorded or key in _PLACES or recorded[key] == wanted[key]:
-            continue
-        if key == "precision" and {recorded[key], wanted[key]} <= {*UNDECIDED}:  # records of before have no "native"
-            continue
-        if isinstance(recorded[key], dict) and isinstance(wanted[key], dict):
-            values = wanted[key]
-            options = [option for option in values if option in recorded[key] and option not in _PLACES]
-            found += [f"{key}.{option}" for option in options if recorded[key][option] != values[option]]
-        else:
-            found.append(key)
-    return found
-
-
-def _with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
-    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
-    return {
-        **defaults,
-        **{
-            key: {**defaults[key], **value}
-            if isinstance(value, dict) and isinstance(defaults.get(key), dict)
-            else value
-            for key, value in recorded.items()
-        },
-    }
+    own, other = result_values(recorded), result_values(wanted)
+    found = [place for place in other | own if own.get(place) != other.get(place)]
+    if {recorded.get("precision"), wanted["precision"]} <= {*UNDECIDED, None}:  # records of before have no "native"
+        found = [place for place in found if place != "precision"]
+    lacking = {part for part in wanted if not recorded.get(part) or not wanted[part]}
+    parts = (place.partition(".")[0] for place in found)
+    return [*dict.fromkeys(part if part in lacking else place for place, part in zip(found, parts, strict=True))]
 
 
 def write_record(path: Path, arm: str, config: TrainConfig, content: dict[str, Any]) -> None:

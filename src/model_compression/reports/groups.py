@@ -6,38 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, flat, to_dict
+from model_compression.core.config import GIVEN, options_for, result_values
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles
 from model_compression.reports.significance import PairedGain, holm, paired_gain
 from model_compression.reports.statistics import Summary, summarise
 
-_NOT_THE_RECIPE = {
-    "seed",
-    "device",
-    "tensorboard",
-    "wandb",
-    "teacher_cache",
-    "allow_weak_teacher",
-    "evaluate_every",
-    "checkpoint_every",
-    "keep_every",
-    "data.data_dir",
-    "data.resident",
-    "data.workers",
-}
-_OF_METHODS = {
-    "method",
-    "teacher",
-    "teacher_answers",
-    "teacher_tta",
-    "teacher_view",
-    "teacher_cache_dtype",
-    "teacher_precision",
-    "label_smoothing",
-    "compile",
-}
-"""Parts of a recipe that label-only training does not have, or not of need."""
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins with
 
@@ -83,12 +57,7 @@ class Gain:
 
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """All that a run's result depends on but its seed, flat, with the defaults of what the config does not have."""
-    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
-    for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
-        if config.get(part):
-            defaults[part] = to_dict(kind(name=""))
-    values = {**flat(defaults), **flat(config)}
-    return {key: value for key, value in values.items() if key not in _NOT_THE_RECIPE}
+    return {place: value for place, value in result_values(config).items() if place != "seed"}
 
 
 def run_recipe(run: RunFiles) -> dict[str, Any]:
@@ -163,7 +132,8 @@ def gains(groups: Sequence[Group]) -> list[Gain]:
 def _is_baseline(baseline: Group, group: Group) -> bool:
     """Whether ``baseline`` is the same student on labels alone."""
     alone = "method.name" not in baseline.recipe and baseline is not group
-    return alone and all(key.split(".")[0] in _OF_METHODS for key in differing([baseline.recipe, group.recipe]))
+    own = options_for("teacher", "method")  # which training on labels does not have, or not of need
+    return alone and all(place.split(".")[0] in own for place in differing([baseline.recipe, group.recipe]))
 
 
 def _paired(group: Group, baseline: Group) -> list[tuple[RunFiles, RunFiles]]:

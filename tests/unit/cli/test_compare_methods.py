@@ -160,7 +160,7 @@ def test_runs_of_another_recipe_are_not_mixed_in(command):
         assert "results/r holds runs with another " in err
     code, _, err = command(*COMPARE, "--methods", "kd", "--method-param", "kd.temperature=2")
     assert code == 1
-    assert "kd-seed0.json was made with another method.params; choose another --out" in err
+    assert "kd-seed0.json was made with another method.params.temperature; choose another --out" in err
     assert command.made == []
 
 

@@ -181,7 +181,7 @@ def test_config_is_checked_again_when_a_part_is_replaced():
     config = TrainConfig(student=ModelConfig(name="lenet"))
     assert dataclasses.replace(config, epochs=3).epochs == 3
     assert config.epochs == 30
-    with pytest.raises(UsageError, match="epochs must be a finite number of at least 1, got 0"):
+    with pytest.raises(UsageError, match="epochs must be at least 1, got 0"):
         dataclasses.replace(config, epochs=0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.epochs = 5

@@ -75,7 +75,10 @@ def test_available_memory_is_that_of_the_container_where_it_has_less(tmp_path, m
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"resident": "yes"}, "unknown resident 'yes'"), ({"workers": -1}, "workers must lie between 0 and 1024, got -1")],
+    [
+        ({"resident": "yes"}, "unknown resident 'yes'"),
+        ({"workers": -1}, "workers must be at least 0 and at most 1024, got -1"),
+    ],
 )
 def test_data_config_refuses_what_is_no_way_to_hold_images(options, message):
     with pytest.raises(UsageError, match=message):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_compression.core.config import CacheDtype, DataConfig, to_dict
+from model_compression.core.config import CacheDtype, DataConfig
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models.base import Network
@@ -17,17 +17,13 @@ FORMAT = "model_compression.teacher_cache/3"
 _PROBED = 4  # images
 
 
-def fingerprint(live: LiveTeacher, data: Dataset, config: DataConfig, dtype: CacheDtype) -> dict[str, Any]:
-    """Everything that the stored answers to ``data`` depend on, as plain values."""
-    keys = ("augmentation", "shift", "cutout", "view_seed")
-    view = {key: value for key, value in to_dict(config).items() if key in keys}
-    if config.augmentation == "none":
-        view = {"augmentation": "none"}
-    elif config.augmentation == "flip":
-        del view["shift"]
-    view |= {key: value for key in ("mixup", "cutmix") if (value := getattr(config, key))}
-    if config.mixes:
-        view["view_seed"] = config.view_seed
+def fingerprint(
+    live: LiveTeacher, data: Dataset, config: DataConfig, dtype: CacheDtype, **settings: Any
+) -> dict[str, Any]:
+    """Everything that the stored answers to ``data`` depend on, as plain values.
+
+    ``settings`` are options of the teacher beyond what ``live`` and ``dtype`` came to, see `answer_settings`.
+    """
     networks = [
         {
             "model": model.name,
@@ -45,7 +41,8 @@ def fingerprint(live: LiveTeacher, data: Dataset, config: DataConfig, dtype: Cac
         "data_sha256": data.digest,
         "precision": str(live.precision).removeprefix("torch."),
         "dtype": dtype,
-        **view,
+        **config.drawing,
+        **settings,
     }
 
 
