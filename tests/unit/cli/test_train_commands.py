@@ -8,8 +8,7 @@ import pytest
 
 from model_compression.cli.main import main
 from model_compression.core.config import TrainConfig, from_json
-from model_compression.engine import runs, teachers
-from model_compression.engine import setup as prepared
+from model_compression.engine import parts, runs
 from model_compression.experiments.recipes import RECIPES
 
 FAST = ["--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
@@ -229,9 +228,8 @@ def test_names_are_checked_before_data_and_teacher_are_loaded(usage, monkeypatch
     def load(*_):
         raise AssertionError("loaded too early")
 
-    for module in (prepared, teachers):
-        for function in ("load_data", "load_teachers"):
-            monkeypatch.setattr(module, function, load)
+    for function in ("load_data", "load_teachers"):
+        monkeypatch.setattr(parts, function, load)
     assert "unknown" in usage(*name.split(), *TAUGHT[1:], *arguments)
 
 
