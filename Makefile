@@ -19,7 +19,7 @@ OLDEST := torch==2.8.0 torchvision==0.23.0
 .PHONY: help demo test test-slow test-oldest test-newest browser bench fuzz lint format wheel data clean
 
 help:
-	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that learns from labels alone'
+	@echo 'make demo       a LeNet learns CIFAR-10 from a network in network, beside one that is trained on labels only'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make test-oldest, test-newest'

@@ -231,7 +231,7 @@ def test_command_says_what_was_left(trained, tmp_path, capsys):
     base = ["prune", str(trained), "--params", "0.5", "--steps", "2", "--step-epochs", "1", "--epochs", "1"]
     assert main([*base, "--out", str(tmp_path / "p")]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in out[1:4]] == [
+    assert [line.split()[:2] for line in out[2:5]] == [
         ["before", "100.0%"],
         ["step-1", "70.7%"],
         ["final", "50.0%"],

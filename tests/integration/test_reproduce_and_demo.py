@@ -59,7 +59,7 @@ def test_demo_shows_both_students_and_again_without_training(
     command = ["demo", "--data", "synthetic", "--teacher", teacher, "--epochs", "1", "--out", str(tmp_path / "demo")]
     assert main(command) == 0
     first = capsys.readouterr()
-    assert "LeNet on labels alone" in first.out
+    assert "LeNet, trained on labels only" in first.out
     assert "LeNet, distilled" in first.out
     assert (tmp_path / "demo" / "curves.png").read_bytes().startswith(b"\x89PNG")
     weights = (tmp_path / "demo" / "distilled" / "student.safetensors").read_bytes()

@@ -258,6 +258,6 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    from model_compression.reports.words import size
+    from model_compression.core.text import size
 
     return size(size_bytes)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from model_compression.core.console import json_text, one_line
+from model_compression.core.console import json_text, one_line, table
 
 if TYPE_CHECKING:
     from model_compression.reports.difference import Difference
@@ -75,22 +75,23 @@ def _print(found: "Difference", args: argparse.Namespace) -> None:
     from model_compression.reports.statistics import OF_TWO
     from model_compression.reports.words import sentence
 
+    rows = []
     for letter, path, group in (("A", args.first, found.first), ("B", args.second, found.second)):
         assert group.accuracy is not None
         half = "" if group.accuracy.half_width is None else f" ± {group.accuracy.half_width:.2%}"
-        print(
-            f"{letter}  {one_line(path)}   {group.accuracy.mean:.2%}{half}   ({group.eval_set}, n = {group.accuracy.n})"
-        )
-        print(f"   {sentence(group.recipe)}")
+        run = f"{one_line(path)}\n{sentence(group.recipe)}"
+        rows.append((letter, run, f"{group.accuracy.mean:.2%}{half}", str(group.accuracy.n)))
+    print(table(rows, ("", "run", f"{found.first.eval_set} accuracy", "seeds"), left=2))
     if any(group.accuracy and group.accuracy.n == 2 for group in (found.first, found.second)):
         print(OF_TWO)
     print()
     for line in [*_seeds(found), *_images(found)]:
         print(line)
-    print("\nA and B differ in" if found.options else "\nA and B have the same recipe")
-    width = max((len(place) for place, _, _ in found.options), default=0)
-    for place, first, second in found.options:
-        print(f"  {place:<{width}}  {_value(first)} → {_value(second)}")
+    if not found.options:
+        print("\nA and B have the same recipe")
+        return
+    options = [(place, _value(first), _value(second)) for place, first, second in found.options]
+    print("\n" + table(options, ("A and B differ in", "A", "B"), left=3))
 
 
 def _seeds(found: "Difference") -> list[str]:

@@ -56,9 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes the runs that have no record, and prints the tables; returns the exit code."""
 
+    from model_compression.core.text import count
     from model_compression.experiments.comparison import Plan, make_runs
     from model_compression.experiments.recipes import methods_protocol
-    from model_compression.reports.words import count
 
     check_seeds(args.seeds)
     base = _base(args)

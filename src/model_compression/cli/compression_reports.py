@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_compression.core.console import json_text
+from model_compression.core.console import json_text, table
 from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
@@ -35,19 +35,24 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
     if as_json:
         print(json_text({"out": str(folder / "student.onnx"), **result}))
         return 0
+    from model_compression.core.text import count
     from model_compression.reports.compression_stages import DISTURBED, NOTE
-    from model_compression.reports.words import count
 
     if result["teacher_accuracy"] is not None:
         threads = count(result["threads"], "thread")
         print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {threads}")
-    print(f"{'':<24} {'bytes':>10} {'parameters':>11} {'accuracy':>9} {'median':>10} {'95 %':>10}")
-    for stage in result["stages"]:
-        print(
-            f"{stage['name'] + ', ' + stage['runtime']:<24} {stage['size_bytes']:>10,} {stage['parameters']:>11,} "
-            f"{stage['accuracy']:>9.2%} {stage['median_ms']:>7.3f} ms {stage['p95_ms']:>7.3f} ms"
-            f"{DISTURBED if stage['disturbed'] else ''}"
+    rows = [
+        (
+            f"{stage['name']}, {stage['runtime']}{DISTURBED if stage['disturbed'] else ''}",
+            f"{stage['size_bytes']:,}",
+            f"{stage['parameters']:,}",
+            f"{stage['accuracy']:.2%}",
+            f"{stage['median_ms']:.3f} ms",
+            f"{stage['p95_ms']:.3f} ms",
         )
+        for stage in result["stages"]
+    ]
+    print(table(rows, ("stage", "bytes", "parameters", "accuracy", "median", "95 %")))
     if any(stage["disturbed"] for stage in result["stages"]):
         print(NOTE)
     print("\n".join(str(folder / name) for name in ("student.onnx", "table.md", "stages.png")))
@@ -91,10 +96,17 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
     if as_json:
         print(json_text({"run": str(folder / "final"), **last, "stages": stages}))
         return 0
-    print(f"{'':<10} {'left':>7} {'parameters':>12} {'not zero':>9} {key.replace('_', ' '):>19}")
-    for stage, found in stages.items():
-        accuracy = f"{found[key]:.2%}" if key in found else "not stated"
-        print(f"{stage:<10} {found['share']:>7.1%} {found['parameters']:>12,} {found['density']:>9.1%} {accuracy:>19}")
+    rows = [
+        (
+            stage,
+            f"{found['share']:.1%}",
+            f"{found['parameters']:,}",
+            f"{found['density']:.1%}",
+            f"{found[key]:.2%}" if key in found else "not stated",
+        )
+        for stage, found in stages.items()
+    ]
+    print(table(rows, ("step", "left", "parameters", "not zero", key.replace("_", " "))))
     if last["density"] < 1:
         print(zeros_bring(folder / "final" / "student.safetensors"))
     print(f"run folder {folder / 'final'}")

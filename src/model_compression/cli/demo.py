@@ -1,11 +1,13 @@
-"""The main job in a few minutes: a LeNet learns CIFAR-10 from a network in network, beside one on labels alone.
+"""Distil in a few minutes: a LeNet learns CIFAR-10 from a network in network, another is trained on labels only.
 
-Fetches the data if need be. An interrupted demo goes on where it stopped; a finished one shows its result again.
+Downloads the data if necessary. The same command resumes an interrupted demo, and shows the result of a finished one.
 """
 
 import argparse
 
+from model_compression.core.console import table
 from model_compression.core.files import user_path
+from model_compression.core.text import count
 
 EXAMPLES = """examples:
   model-compression demo
@@ -42,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     metrics, events = {}, {}
     for number, (arm, config) in enumerate(pair.items(), start=1):
         with ConsoleObserver() as observer:
-            what = "labels alone" if config.teacher is None else f"the answers of {args.teacher}"
-            observer.message(f"\n{number} of {len(pair)}: a LeNet learns from {what}")
+            what = "labels only" if config.teacher is None else f"the answers of {args.teacher}"
+            observer.message(f"\n{number} of {len(pair)}: a LeNet is trained on {what}")
             try:
                 metrics[arm] = finish_run(config, out / arm, observer)
             except Interrupted as stop:  # one run alone is no demo
@@ -57,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
     with left_out(f"the plot {plot}", ConsoleObserver().message):
         plot_curves(plot, events, title="A LeNet learns CIFAR-10", levels={args.teacher: teacher})
     gain = 100 * (distilled["test_accuracy"] - labels["test_accuracy"])
-    print(
-        f"\ntest accuracy after {args.epochs} epochs, one seed\n"
-        f"  teacher {args.teacher:<16} {teacher:.2%}\n"
-        f"  LeNet on labels alone    {labels['test_accuracy']:.2%}\n"
-        f"  LeNet, distilled         {distilled['test_accuracy']:.2%}   ({gain:+.2f} points)\n"
-        f"\nrun folders  {out / 'labels'}\n             {out / 'distilled'}\nplot         {plot}"
-    )
+    rows = [
+        (f"teacher {args.teacher}", f"{teacher:.2%}", ""),
+        ("LeNet, trained on labels only", f"{labels['test_accuracy']:.2%}", ""),
+        ("LeNet, distilled", f"{distilled['test_accuracy']:.2%}", f"{gain:+.2f} points"),
+    ]
+    epochs = count(args.epochs, "epoch")
+    print("\n" + table(rows, ("network", "test accuracy", "gain")))
+    print(f"\n{epochs}, one seed\nrun folders: {out / 'labels'}, {out / 'distilled'}\nplot: {plot}")
     return 0

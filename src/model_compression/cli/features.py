@@ -2,13 +2,18 @@
 
 import argparse
 
-from model_compression.core.console import json_text
+from model_compression.core.console import json_text, table
 
 EXAMPLES = """examples:
   model-compression features lenet
   model-compression features nin-cifar10 --json
   model-compression features timm:resnet18 --size 224
 """
+
+_NOTES = """
+* Compared unless --pairs names others. Some methods take the values before the last
+activation: NAME:input is the input of a layer. Maps are channels × height × width,
+tokens are length × width."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +58,10 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(json_text({"model": args.model, "layers": entries}))
         return 0
-    width = max((len(layer.name) for layer in found), default=0)
-    for layer in found:
-        given = " × ".join(map(str, layer.shape[1:]))
-        print(f"{'*' if layer.name in chosen else ' '} {layer.name:<{width}}  {given:<16}  {layer.kind}")
-    print("\n* compared unless --pairs names others (some methods take what stands before the last")
-    print("activation: NAME:input is the input of a layer); maps are channels × height × width,")
-    print("tokens are length × width")
+    rows = [
+        ("*" if layer.name in chosen else "", layer.name, " × ".join(map(str, layer.shape[1:])), layer.kind)
+        for layer in found
+    ]
+    print(table(rows, ("", "layer", "output", "kind"), left=4))
+    print(_NOTES)
     return 0

@@ -7,7 +7,7 @@ Every layer must fit the model; what does not is listed. The saved model takes R
 import argparse
 from pathlib import Path
 
-from model_compression.core.console import json_text
+from model_compression.core.console import json_text, table
 from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         done |= {"out": str(args.out), "model": model.name, "options": model.options}
         print(json_text(done | {"num_parameters": num_parameters, "shapes": shapes}))
         return 0
-    for name, shape in shapes.items():
-        print(f"{name:<14}{' × '.join(str(size) for size in shape)}")
+    print(table([(name, " × ".join(map(str, shape))) for name, shape in shapes.items()], left=2))
     subtracted = f"minus {args.mean.name}" if args.mean else "no mean subtracted (--mean gives one)"
     print(f"pixels 0 to 255, {subtracted}, times {args.scale:g}; channels {args.channel_order} in the file, rgb now")
     print(f"{args.out}: {args.model}, {num_parameters:,} parameters")

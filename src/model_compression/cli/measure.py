@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_compression.core.console import json_text
+from model_compression.core.console import json_text, table
 from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
@@ -191,25 +191,33 @@ def _plain(name: str, size: "Size | None", file_bytes: int | None, times: "list[
 
 
 def _print(size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> None:
+    from model_compression.core.text import count
     from model_compression.reports.compression_stages import DISTURBED, NOTE
-    from model_compression.reports.words import count
 
+    figures = []
     if size is not None:
-        print(f"parameters    {size.parameters:>12,}")
-        print(f"MACs          {size.macs:>12,}   an image of {' × '.join(map(str, size.image_shape))}")
-        print(f"float32       {size.float32_bytes:>12,}   bytes of weights")
-        print(f"float16       {size.float16_bytes:>12,}")
-        print(f"int8          {size.int8_bytes:>12,}")
-        print(f"activations   {size.activation_bytes:>12,}   bytes at most at once, float32, one image")
+        image = " × ".join(map(str, size.image_shape))
+        figures = [
+            ("parameters", size.parameters),
+            (f"MACs for an image of {image}", size.macs),
+            ("bytes of weights in float32", size.float32_bytes),
+            ("bytes of weights in float16", size.float16_bytes),
+            ("bytes of weights in int8", size.int8_bytes),
+            ("bytes of activations at most, one image", size.activation_bytes),
+        ]
     if file_bytes is not None:
-        print(f"the file      {file_bytes:>12,}   bytes")
-    title = f"latency, {count(times[0].threads, 'thread')}"
-    print(f"\n{title:<22} {'median':>11} {'95th %':>11} {'images/s':>10}")
-    for entry in times:
-        label = f"{entry.runtime}, batch {entry.batch}"
-        print(
-            f"{label:<22} {entry.median_ms:>8.2f} ms {entry.p95_ms:>8.2f} ms {entry.images_per_second:>10,.0f}"
-            f"{DISTURBED if entry.disturbed else ''}"
+        figures.append(("bytes of the file", file_bytes))
+    if figures:
+        print(table([(name, f"{number:,}") for name, number in figures]) + "\n")
+    rows = [
+        (
+            f"{entry.runtime}, batch {entry.batch}{DISTURBED if entry.disturbed else ''}",
+            f"{entry.median_ms:.2f} ms",
+            f"{entry.p95_ms:.2f} ms",
+            f"{entry.images_per_second:,.0f}",
         )
+        for entry in times
+    ]
+    print(table(rows, (f"latency, {count(times[0].threads, 'thread')}", "median", "95th %", "images/s")))
     if any(entry.disturbed for entry in times):
         print(NOTE)

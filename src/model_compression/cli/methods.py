@@ -5,10 +5,10 @@ import inspect
 import re
 import sys
 import textwrap
-from itertools import zip_longest
 from typing import Any
 
-from model_compression.core.console import json_text
+from model_compression.core.console import json_text, table
+from model_compression.core.text import markdown_table
 
 EXAMPLES = """examples:
   model-compression methods
@@ -81,17 +81,12 @@ def _own_doc(what: object, base: object) -> str:
 
 def _list(facts: list[dict[str, Any]]) -> str:
     """The methods by family: each with what it does and its paper."""
-    width = max(len(fact["name"]) for fact in facts) + 4
-    lines: list[str] = []
+    parts = []
     for family, title in _FAMILIES.items():
         own = sorted((fact for fact in facts if fact["family"] == family), key=lambda fact: fact["name"])
-        lines += ["", *textwrap.wrap(title, _WIDTH)] if own else []
-        for fact in own:
-            text = textwrap.wrap(_what(fact), _WIDTH - width) + textwrap.wrap(_short(fact["paper"]), _WIDTH - width)
-            lines += [
-                f"{first:<{width}}{line}" for first, line in zip_longest([f"  {fact['name']}"], text, fillvalue="")
-            ]
-    return "\n".join(lines[1:])
+        rows = [(f"  {fact['name']}", f"{_what(fact)}\n{_short(fact['paper'])}") for fact in own]
+        parts += [f"{textwrap.fill(title, _WIDTH)}\n{table(rows, left=2)}"] if own else []
+    return "\n\n".join(parts)
 
 
 def _what(fact: dict[str, Any]) -> str:
@@ -100,7 +95,7 @@ def _what(fact: dict[str, Any]) -> str:
 
 
 def _markdown(facts: list[dict[str, Any]]) -> str:
-    lines = ["| method | what it does | paper | needs | weights; labels |", "|---|---|---|---|---|"]
+    rows = []
     for fact in sorted(facts, key=lambda fact: ([*_FAMILIES].index(fact["family"]), fact["name"])):
         authors = re.match(r"[^(]*\(([^)]*?\b\d{4})", fact["paper"])
         number = re.search(r"arXiv (\d+\.\d+)", fact["paper"])
@@ -108,8 +103,8 @@ def _markdown(facts: list[dict[str, Any]]) -> str:
         if number:
             paper = f"[{paper}](https://arxiv.org/abs/{number.group(1)})"
         weights = f"{_weights(fact)}; {fact['label_weight']:g}"
-        lines.append(f"| `{fact['name']}` | {_what(fact)} | {paper} | {_needs(fact)} | {weights} |")
-    return "\n".join(lines)
+        rows.append((f"`{fact['name']}`", _what(fact), paper, _needs(fact), weights))
+    return markdown_table(("method", "what it does", "paper", "needs", "weights; labels"), rows, left=5)
 
 
 def _needs(fact: dict[str, Any]) -> str:
@@ -140,9 +135,8 @@ def _text(fact: dict[str, Any]) -> str:
         fact["description"] or "Its class has no docstring.",
     )
     lines = [*_wrapped(f"{fact['name']}: {paper}", indent=2), "", *_reflowed(description), ""]
-    for name, text in rows.items():
-        lines += _wrapped(f"{name:<12}{' '.join(text.split())}", indent=12)
-    return "\n".join(lines)
+    described = table([(name, " ".join(text.split())) for name, text in rows.items()], left=2)
+    return "\n".join([*lines, described])
 
 
 def _reflowed(docstring: str) -> list[str]:

@@ -5,7 +5,7 @@ There `hub:USER/REPO` names the network wherever this package takes one, also as
 
 import argparse
 
-from model_compression.core.console import json_text
+from model_compression.core.console import json_text, table
 from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json_text({"repo": args.repo, "address": address, "files": sizes}))
         return 0
-    for file, size in sizes.items():
-        print(f"{file:<24} {size:>12,} bytes")
+    print(table([(file, f"{size:,} bytes") for file, size in sizes.items()]))
     print(
         f"nothing was uploaded to {args.repo}" if args.dry_run else f"uploaded to {address}; load it as hub:{args.repo}"
     )

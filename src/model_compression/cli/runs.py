@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_compression.core.console import json_text, one_line
+from model_compression.core.console import json_text, one_line, table
 from model_compression.core.files import user_path
+from model_compression.core.text import shell_word
 
 if TYPE_CHECKING:
     from model_compression.reports.run_states import RunState
@@ -17,8 +18,7 @@ EXAMPLES = """examples:
   model-compression runs runs/compare-cifar10-lenet-10-epochs --json
 """
 
-
-_WIDEST = 44  # a longer name has a line of its own
+_WIDTH = 44  # of what describes a run, in columns
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,20 +44,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_list(found: "list[RunState]", folder: Path) -> None:
-    names = [one_line(one.path.relative_to(folder) if one.path != folder else one.path) for one in found]
-    width = max(40, *(len(name) for name in names if len(name) <= _WIDEST))
-    for name, one in zip(names, found, strict=True):
+    rows = []
+    for one in found:
+        name = one_line(one.path.relative_to(folder) if one.path != folder else one.path)
+        what = textwrap.fill(_what(one), _WIDTH, initial_indent="  ", subsequent_indent="  ")
         accuracy = "" if one.accuracy is None else f"{one.accuracy:.2%}"
-        if len(name) > _WIDEST:
-            print(name)
-            name = ""
-        print(f"{name:<{width}}  {_state(one):<15} {accuracy:>7} {_age(one.age_s):>7} ago")
-        print(textwrap.fill(_what(one), 78, initial_indent="  ", subsequent_indent="  "))
-    from model_compression.reports.words import quoted
-
+        rows.append((f"{name}\n{what}", _state(one), accuracy, f"{_age(one.age_s)} ago"))
+    print(table(rows, ("run", "state", "accuracy", "written"), left=2))
     stopped = [one for one in found if one.resumable]
     if stopped:
-        print(f"\ngo on with a stopped one: model-compression resume {quoted(str(stopped[0].path))}")
+        print(f"\nResume a stopped run: model-compression resume {shell_word(str(stopped[0].path))}")
 
 
 def _what(one: "RunState") -> str:

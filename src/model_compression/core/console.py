@@ -6,13 +6,15 @@
 import codecs
 import contextlib
 import errno
+import io
 import json
 import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CURSOR_UP = re.compile(r"(\x1b\[A)+")
 _PLAIN = {"→": "->", "×": "x", "±": "+-", "…": "...", "–": "-", "—": "-", "−": "-", "·": "-", "≥": ">=", "≤": "<="}
+_PLAIN["─"] = "-"  # of a table's rule
 
+_WIDTH, _GAP, _NARROW = 80, 2, 12  # of a table, between its columns, and of a column of text at least
 _LONGEST_ERROR = 1500  # characters
 
 
@@ -178,3 +182,41 @@ def console(stderr: bool = False) -> "Console":
     inner = stream.stream if isinstance(stream, SafeStream) else stream
     file = None if inner is None else cast(TextIO, SafeStream(inner, lasting=stderr, clean=str))
     return SafeConsole(file=file, stderr=stderr, force_jupyter=False, highlight=False, markup=False, emoji=False)
+
+
+def _cell_width(cell: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, cell.split("\n")))
+
+
+def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), left: int = 1) -> str:
+    """A table as text, the same in a terminal, a pipe and a file: 80 columns wide at most, unless numbers need more.
+
+    Args:
+        rows: cells, of one line or several, taken as they are: no markup, no colours.
+        head: the titles of the columns; a rule follows. Without them there is neither.
+        left: how many columns hold text, which is justified to the left and wrapped where space is short. The others
+            hold numbers, which are justified to the right and neither wrapped nor cut.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    cells = [[*map(harmless, row)] for row in ([head, *rows] if head else rows)]
+    longest = [max(map(_cell_width, column)) for column in zip_longest(*cells, fillvalue="")]
+    least = [min(width, _NARROW) if column < left else width for column, width in enumerate(longest)]
+    box, gap = (SIMPLE_HEAD, _GAP - 1) if head else (None, _GAP)  # a box has a space of its own between columns
+    grid = Table(box=box, show_header=bool(head), show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
+    for column, width in enumerate(least):
+        title, is_text = cells[0][column] if head else "", column < left
+        grid.add_column(
+            title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text, min_width=width
+        )
+    for row in cells[bool(head) :]:
+        grid.add_row(*row)
+    width = max(_WIDTH, sum(least) + _GAP * (len(least) - 1))
+    page = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
+    with page.capture() as capture:
+        page.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))

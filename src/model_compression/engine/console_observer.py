@@ -7,9 +7,9 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.core.console import console
+from model_compression.core.text import count, duration
 from model_compression.engine.roles import Progress as Training
 from model_compression.engine.trainer import Trainer
-from model_compression.reports.words import count, duration
 
 _REFRESH_S = 0.5
 _FIRST_EPOCHS = 0.1  # before, too little is known of how long one takes

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from model_compression.core.text import count
 from model_compression.reports.method_comparison import LABELS, Comparison
 from model_compression.reports.significance import LEVEL, needed_statistic, sign_test_floor
 from model_compression.reports.statistics import OF_TWO
-from model_compression.reports.words import count
 
 _FAR, _LITTLE = 0.02, 0.5  # of accuracy below label-only, and of the loss
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from model_compression.core.console import table
 from model_compression.core.files import write_atomically
+from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.comparison_notes import notes, recipe_line
 from model_compression.reports.comparison_plot import plot_comparison
 from model_compression.reports.method_comparison import BASELINES, LABELS, Comparison, Gain, Row, compare
 from model_compression.reports.records import read_records
-from model_compression.reports.words import plain
 
 _WIDTH = 80
 _NAMES = {LABELS: "label-only"}
@@ -44,7 +45,7 @@ def to_values(comparison: Comparison) -> dict[str, Any]:
 def text(comparison: Comparison, title: str, recipe: str) -> str:
     """Tables and notes within 80 columns, but for names that are longer."""
     parts = [title, textwrap.fill(recipe, _WIDTH)]
-    parts += ["\n".join(_aligned(cells)) for cells in _tables(comparison)]
+    parts += [_terminal_table(cells) for cells in _tables(comparison)]
     parts += ["\n".join(_wrapped(line, "  ") for line in _without_result(comparison))]
     parts += ["\n".join(_wrapped(note, "  ") for note in notes(comparison))]
     return "\n\n".join(part for part in parts if part)
@@ -52,13 +53,12 @@ def text(comparison: Comparison, title: str, recipe: str) -> str:
 
 def markdown(comparison: Comparison, title: str, recipe: str) -> str:
     """The same as a page, with the plot."""
-    parts = [f"# {plain(title)}", plain(recipe)]
+    parts = [f"# {escape_markdown(title)}", escape_markdown(recipe)]
     for cells in _tables(comparison):
-        cells = [[plain(cell) for cell in row] for row in cells]
-        rules = ["---", *["---:"] * (len(cells[0]) - 1)]
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in [cells[0], rules, *cells[1:]]))
+        cells = [[escape_markdown(cell) for cell in row] for row in cells]
+        parts.append(markdown_table(cells[0], cells[1:]))
     for lines in (_without_result(comparison), notes(comparison)):
-        parts.append("\n".join(f"- {plain(line)}" for line in lines))
+        parts.append("\n".join(f"- {escape_markdown(line)}" for line in lines))
     if comparison.rows:
         parts.append("![accuracy and cost of each method](comparison.png)")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -134,25 +134,16 @@ def _mebibytes(size_bytes: float | None) -> str:
     return "" if size_bytes is None else f"{size_bytes / 2**20:,.0f}"
 
 
-def _aligned(cells: Cells) -> list[str]:
-    columns = [_padded(column) for column in zip(*cells, strict=True)]
-    cells = [list(row) for row in zip(*columns, strict=True)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = []
-    for row in cells:
-        first, *rest = row
-        aligned = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *aligned]).rstrip())
-    return [lines[0], "─" * max(map(len, lines)), *lines[1:]]
-
-
-def _padded(column: Sequence[str]) -> Sequence[str]:
-    """Numbers stand under numbers where some of the column have a ± behind them."""
-    head, *cells = column
-    width = max(len(cell.partition(" ± ")[2]) for cell in cells)
-    if not width:
-        return column
-    return [head, *(cell if " ± " in cell else f"{cell}{' ' * (width + 3)}" for cell in cells)]
+def _terminal_table(cells: Cells) -> str:
+    """The table for a terminal, in which what follows ± has a column of its own: numbers stand under numbers."""
+    columns: list[Sequence[str]] = []
+    for title, *values in zip(*cells, strict=True):
+        parts = [value.partition(" ± ") for value in values]
+        columns.append([title, *(number for number, _, _ in parts)])
+        if any(sign for _, sign, _ in parts):
+            columns.append(["", *(f"± {half}" if sign else "" for _, sign, half in parts)])
+    head, *rows = zip(*columns, strict=True)
+    return table(rows, head)
 
 
 def _wrapped(line: str, indent: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from model_compression.core.errors import FileFormatError
 from model_compression.core.files import read_json, write_atomically
 from model_compression.core.manifest import check_manifest
-from model_compression.reports.words import count, plain
+from model_compression.core.text import count, escape_markdown, markdown_table
 
 FILE = "stages.json"
 DISTURBED = " (disturbed)"
@@ -100,21 +100,17 @@ def to_plain(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 
 def markdown(stages: Sequence[Stage], threads: int) -> str:
     """The table; a star is on the Pareto front of accuracy and that cost."""
-    lines = [
-        "| stage | runtime | bytes | parameters | MACs | test accuracy | 95 % interval "
-        f"| ms, batch 1, {count(threads, 'thread')} | 95th percentile |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = ["stage", "runtime", "bytes", "parameters", "MACs", "test accuracy", "95 % interval"]
+    head += [f"ms, batch 1, {count(threads, 'thread')}", "95th percentile"]
+    rows = []
     for stage, values in zip(stages, to_plain(stages), strict=True):
         low, high = stage.interval
         size, latency = (" *" if values[key] else "" for key in ("on_size_front", "on_latency_front"))
-        lines.append(
-            f"| {plain(stage.name)} | {plain(stage.runtime)} | {stage.size_bytes:,}{size} | {stage.parameters:,} "
-            f"| {stage.macs:,} | {stage.accuracy:.2%} | {low:.2%} to {high:.2%} "
-            f"| {stage.median_ms:.3f}{latency}{stage.mark} | {stage.p95_ms:.3f} |"
-        )
+        row = [escape_markdown(stage.name), escape_markdown(stage.runtime), f"{stage.size_bytes:,}{size}"]
+        row += [f"{stage.parameters:,}", f"{stage.macs:,}", f"{stage.accuracy:.2%}", f"{low:.2%} to {high:.2%}"]
+        rows.append([*row, f"{stage.median_ms:.3f}{latency}{stage.mark}", f"{stage.p95_ms:.3f}"])
     note = f"\n{NOTE}\n" if any(stage.disturbed for stage in stages) else ""
-    return "\n".join(lines) + "\n" + note
+    return markdown_table(head, rows, left=2) + "\n" + note
 
 
 def plot(path: Path, stages: Sequence[Stage], title: str) -> None:

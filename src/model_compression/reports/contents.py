@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from model_compression.core.errors import FileFormatError
 from model_compression.core.manifest import FILE as MANIFEST
+from model_compression.core.text import count
 from model_compression.reports.answers import (
     Agreement,
     Calibration,
@@ -28,7 +29,7 @@ from model_compression.reports.groups import Gain, Group, gains, group_runs, sho
 from model_compression.reports.predictions import Predictions, read_predictions
 from model_compression.reports.run_files import RunFiles, find_runs, run_places
 from model_compression.reports.statistics import Proportion, Summary
-from model_compression.reports.words import command, count, environment_in_words, recipe_in_words, sentence
+from model_compression.reports.words import command, environment_in_words, recipe_in_words, sentence
 
 SHOWN_MISTAKES = 24
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.core.errors import FileFormatError
+from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.curves import plot_curves
 from model_compression.reports.records import read_records, record_path
 from model_compression.reports.statistics import Summary, summarise
-from model_compression.reports.words import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,7 @@ def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> st
     year = [layout.year] if layout.published else []
     head = [layout.heading, *year, "now, mean ± 95 %" if year else "mean ± 95 %", "sd", "n"]
     head += [f"gain over {layout.baseline}", "agrees with teacher", "each seed"]
-    rules = ["---", *["---:"] * (len(head) - 2), "---"]
-    rows = [head, rules]
+    rows = []
     baseline = _by_seed(records, layout.baseline)
     for arm in layout.arms:
         found = _by_seed(records, arm)
@@ -96,9 +95,8 @@ def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> st
     if answered:
         metrics, name = answered[0]["metrics"], answered[0]["config"]["teacher"]["name"]
         published = [f"{layout.published['teacher']:.1%}"] if layout.published else []
-        cells = [f"*teacher: {plain(name)}*", *published, f"{metrics['teacher_test_accuracy']:.2%}"]
-        rows.append(cells + [""] * (len(head) - len(cells)))
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+        rows.append([f"*teacher: {escape_markdown(name)}*", *published, f"{metrics['teacher_test_accuracy']:.2%}"])
+    return markdown_table(head, rows) + "\n"
 
 
 def write_report(folder: Path, title: str, layout: Layout) -> str:

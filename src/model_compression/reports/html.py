@@ -7,6 +7,7 @@ from typing import Any
 
 from model_compression._version import __version__
 from model_compression.core.console import harmless
+from model_compression.core.text import count, size
 from model_compression.reports.answers import Calibration
 from model_compression.reports.charts import SERIES, Chart, Line, line_chart, reliability_chart, scatter_chart
 from model_compression.reports.compression_stages import DISTURBED, Compression, Stage
@@ -23,7 +24,7 @@ from model_compression.reports.page_parts import (
     picture,
     tiles,
 )
-from model_compression.reports.words import command, count, environment_in_words, recipe_in_words, size
+from model_compression.reports.words import command, environment_in_words, recipe_in_words
 
 _MANY_CLASSES = 20
 _SHOWN_CONFUSIONS = 15

@@ -1,9 +1,10 @@
 """The report as Markdown: a table for a README, with its n and its intervals, and the commands."""
 
+from model_compression.core.text import duration, escape_markdown, markdown_table, size
 from model_compression.reports.compression_stages import markdown as stages_table
 from model_compression.reports.contents import Report, interval_of
 from model_compression.reports.page_parts import SPACE, gain_text, interval_text, p_text, percent
-from model_compression.reports.words import command, duration, plain, recipe_in_words, size
+from model_compression.reports.words import command, recipe_in_words
 
 _NOTES = (
     "Accuracy is that of the last epoch: its mean over seeds with the 95 % interval of the t distribution; with one "
@@ -18,13 +19,13 @@ _GAINS = (
 
 def to_markdown(report: Report) -> str:
     """The report's figures as a page of Markdown. Text from files cannot become markup."""
-    parts = [f"# {plain(report.title)}", _table(report), *_gains(report), *_unfinished(report), _NOTES]
+    parts = [f"# {escape_markdown(report.title)}", _table(report), *_gains(report), *_unfinished(report), _NOTES]
     return "\n\n".join([*parts, *_compressions(report), *_recipes(report)]).replace(SPACE, " ") + "\n"
 
 
 def _table(report: Report) -> str:
     head = ["", "accuracy", "95 % interval", "n", "teacher", "agrees", "ECE", "weights file", "training"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    rows = []
     costs = {cost.group: cost for cost in report.costs}
     for group in report.groups:
         summary, detail = group.accuracy, report.detail_of(group)
@@ -34,7 +35,7 @@ def _table(report: Report) -> str:
         seconds = [run.metrics["seconds"] for run in group.finished if run.metrics and "seconds" in run.metrics]
         rows.append(
             [
-                plain(group.name),
+                escape_markdown(group.name),
                 percent(summary.mean),
                 interval_text(interval_of(group, detail)) or "–",
                 f"{summary.n} seed{'' if summary.n == 1 else 's'}"
@@ -46,7 +47,7 @@ def _table(report: Report) -> str:
                 duration(sum(seconds) / len(seconds)) if seconds else "–",
             ]
         )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return markdown_table(head, rows)
 
 
 def _gains(report: Report) -> list[str]:
@@ -55,15 +56,17 @@ def _gains(report: Report) -> list[str]:
         n = f"n = {gain.gain.n} seed{'' if gain.gain.n == 1 else 's'}"
         p_value = p_text(gain)
         tested = "" if p_value == "–" else f", p {p_value}" if "<" in p_value else f", p = {p_value}"
-        lines.append(f"- {plain(gain.group)} over {plain(gain.baseline)}: {gain_text(gain)} ({n}{tested})")
+        lines.append(
+            f"- {escape_markdown(gain.group)} over {escape_markdown(gain.baseline)}: {gain_text(gain)} ({n}{tested})"
+        )
     return ["\n".join([_GAINS, "", *lines])] if lines else []
 
 
 def _unfinished(report: Report) -> list[str]:
-    lines = [f"Left out: {plain(said)}." for said in report.left_out]
-    lines += [plain(report.unsealed)] if report.unsealed else []
+    lines = [f"Left out: {escape_markdown(said)}." for said in report.left_out]
+    lines += [escape_markdown(report.unsealed)] if report.unsealed else []
     return lines + [
-        f"{plain(str(run.path))} is not finished: {run.events[-1]['epoch'] if run.events else 0} of "
+        f"{escape_markdown(str(run.path))} is not finished: {run.events[-1]['epoch'] if run.events else 0} of "
         f"{run.config['epochs']} epochs."
         for run in report.runs
         if run.metrics is None
@@ -73,15 +76,17 @@ def _unfinished(report: Report) -> list[str]:
 def _compressions(report: Report) -> list[str]:
     parts = []
     for found in report.compressions:
-        parts.append(f"From the student to the file that ships, {plain(str(found.path))}; * is on the Pareto front:")
+        parts.append(
+            f"From the student to the file that ships, {escape_markdown(str(found.path))}; * is on the Pareto front:"
+        )
         parts.append(stages_table(found.stages, found.threads).rstrip())
-        parts += [f"The budget is not kept: {plain(fault)}." for fault in found.broken]
+        parts += [f"The budget is not kept: {escape_markdown(fault)}." for fault in found.broken]
     return parts
 
 
 def _recipes(report: Report) -> list[str]:
     parts = []
     for group in report.groups:
-        words = "; ".join(f"{name}: {plain(text)}" for name, text in recipe_in_words(group.recipe))
-        parts.append(f"**{plain(group.name)}** – {words}\n\n```sh\n{command(group)}\n```")
+        words = "; ".join(f"{name}: {escape_markdown(text)}" for name, text in recipe_in_words(group.recipe))
+        parts.append(f"**{escape_markdown(group.name)}** – {words}\n\n```sh\n{command(group)}\n```")
     return parts

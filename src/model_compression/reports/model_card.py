@@ -7,13 +7,14 @@ import json
 from typing import Any
 
 from model_compression.core.config import GIVEN, LOADERS, is_given
+from model_compression.core.text import escape_markdown, markdown_table, size
 from model_compression.core.trust import names_of_code
 from model_compression.reports.answers import accuracy, by_class
 from model_compression.reports.groups import is_path, method_name, run_recipe, short
 from model_compression.reports.page_parts import SPACE, interval_text, percent
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.run_files import RunFiles
-from model_compression.reports.words import environment_in_words, plain, recipe_in_words, sentence, size
+from model_compression.reports.words import environment_in_words, recipe_in_words, sentence
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 _NAMED_CLASSES = 100  # with more, their number is said alone
@@ -27,8 +28,8 @@ def model_card(run: RunFiles) -> str:
     title = f"{short(recipe['student.name'])} on {short(recipe['data.name'])}, {method_name(recipe)}"
     parts = [
         _front_matter(run, recipe, title),
-        f"# {plain(title)}",
-        f"{plain(sentence(recipe))}; seed {run.seed}, the weights of the last epoch.",
+        f"# {escape_markdown(title)}",
+        f"{escape_markdown(sentence(recipe))}; seed {run.seed}, the weights of the last epoch.",
         _use(recipe),
         f"## Accuracy\n\n{_figures(run)}",
         f"## How it was made\n\n{_recipe(run, recipe)}",
@@ -130,9 +131,9 @@ def _is_file(recipe: dict[str, Any], part: str) -> bool:
 def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:
     classes = found.student.shape[1]
     named = found.class_names if classes <= _NAMED_CLASSES else ()
-    names = f": {', '.join(map(plain, named))}" if named else ""
+    names = f": {', '.join(map(escape_markdown, named))}" if named else ""
     name = str(recipe["data.name"])
-    source = "that it was trained on" if name.startswith(GIVEN) else f"of {plain(short(name))}"
+    source = "that it was trained on" if name.startswith(GIVEN) else f"of {escape_markdown(short(name))}"
     return f"Images like those {source}, into {classes} classes{names}."
 
 
@@ -143,8 +144,8 @@ def _limits(found: Predictions, kind: str) -> str:
     best = max(classes, key=lambda one: one.student.share)
     if worst.student.share < best.student.share:
         lines.append(
-            f"Classes differ: {percent(worst.student.share)} of {plain(worst.name)} are found, "
-            f"{percent(best.student.share)} of {plain(best.name)} ({kind} images)."
+            f"Classes differ: {percent(worst.student.share)} of {escape_markdown(worst.name)} are found, "
+            f"{percent(best.student.share)} of {escape_markdown(best.name)} ({kind} images)."
         )
     if found.teacher is not None:
         lines.append("It learned from a teacher's answers, and so from its mistakes as well.")
@@ -153,4 +154,4 @@ def _limits(found: Predictions, kind: str) -> str:
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {plain(what)} | {plain(value)} |" for what, value in rows)])
+    return markdown_table(["", ""], [[*map(escape_markdown, row)] for row in rows], left=2)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.core.text import duration, size
 from model_compression.reports.contents import Detail, Report, interval_of
 from model_compression.reports.groups import Gain, Group
 from model_compression.reports.statistics import OF_TWO
-from model_compression.reports.words import duration, size
 
 _PICTURE_SIDE = 96  # pixels
 SPACE = "\u00a0"  # between a figure and its unit, where no line breaks

@@ -1,15 +1,12 @@
 """What a run did, in words that a reader who never saw its configuration follows."""
 
-import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from model_compression.core.config import is_given
-from model_compression.core.console import harmless
+from model_compression.core.text import count, shell_word
 from model_compression.reports.groups import Group, method_name, short
 
-_MARKUP = re.compile(r"([\\`*\[\]<>|#&~@]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.)")  # of links without brackets too
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
@@ -64,40 +61,8 @@ def command(group: Group) -> str:
         return "# trained from Python: call model_compression.distill with the same objects and this configuration"
     verb = "distill" if "method.name" in group.recipe else "train"
     folder = group.runs[0].path
-    places = [quoted(str(place)) for place in (folder / "config.json", f"{folder}-again")]
+    places = [shell_word(str(place)) for place in (folder / "config.json", f"{folder}-again")]
     return f"model-compression {verb} --config {places[0]} --out {places[1]}"
-
-
-def quoted(text: str) -> str:
-    """``text`` as one word of a shell's command line, and on one line whatever is in it."""
-    return shlex.quote(text) if text.isprintable() else "$" + repr(text + '"')[:-2] + "'"
-
-
-def plain(text: str) -> str:
-    """With nothing in it that Markdown, HTML or a terminal obeys."""
-    return _MARKUP.sub(r"\\\1", harmless(" ".join(text.split())))
-
-
-def duration(seconds: float) -> str:
-    """As "7 min 49 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def size(number: float) -> str:
-    """Bytes as "13.8 MB", in powers of ten."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number:.0f} bytes"
-
-
-def count(number: int, what: str) -> str:
-    """As "1 epoch" or "1,000 epochs"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _options(recipe: Mapping[str, Any], prefix: str) -> str:

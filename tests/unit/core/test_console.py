@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 from written_runs import write_run
 
 from model_compression.cli.main import main
-from model_compression.core.console import SafeStream, console, harmless, json_text, one_line, safe_streams
+from model_compression.core.console import SafeStream, console, harmless, json_text, one_line, safe_streams, table
 
 HOSTILE = "猫\x1b]0;owned\x07\x1b[2J\u202egnp.tac\x9b31m\ud83d\r</td>\n```\n|"
 ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -227,3 +228,22 @@ def test_prediction_that_is_no_number_is_a_failure_in_one_line(option, tmp_path,
     out, error = capsys.readouterr()
     assert (out, error.count("\n")) == ("", 1)
     assert "a.png: the file answers with NaN or infinity" in error
+
+
+def test_a_table_cuts_no_number_and_takes_no_markup(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    rows = [("[bold]a[/bold] :smile:", "1,234.5"), ("two\nlines\x1b[2J", "± 2")]
+    assert table(rows, ("name", "number")).splitlines() == [
+        "name                     number",
+        "───────────────────────────────",
+        "[bold]a[/bold] :smile:  1,234.5",
+        "two                         ± 2",
+        "lines\\x1b[2J",
+    ]
+    assert table([("a", "1", "b"), ("b", "10")]).splitlines() == ["a   1  b", "b  10"]
+    many = table([("word " * 40, *["123456789012"] * 7)]).splitlines()
+    assert many[0].split()[-7:] == ["123456789012"] * 7
+    assert "".join(many).count("word") == 40
+    wide = table([("猫" * 60, "1"), ("x" * 100, "2")]).splitlines()
+    assert [cell_len(line) <= 80 for line in wide] == [True] * 4

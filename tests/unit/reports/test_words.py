@@ -1,11 +1,10 @@
 """What was run, in words."""
 
-import pytest
 from written_runs import config_of
 
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig, to_dict
 from model_compression.reports.groups import recipe_of
-from model_compression.reports.words import duration, environment_in_words, recipe_in_words, size
+from model_compression.reports.words import environment_in_words, recipe_in_words
 
 
 def words(config):
@@ -56,17 +55,3 @@ def test_environment_names_what_is_known():
     assert environment_in_words({}) == [("versions", "model-compression ?")]
     known = {"gpu": "Card", "processor": "Chip", "threads": 1, "system": "Linux", "torch": "2.13.0"}
     assert environment_in_words(known)[0] == ("hardware", "Card · Chip, 1 thread")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (468.7, "7 min 49 s"), (7260, "2 h 1 min")]
-)
-def test_duration_in_two_units(seconds, text):
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(999, "999 bytes"), (1500, "1.5 kB"), (13_991_808, "14 MB"), (2.5e9, "2.5 GB")]
-)
-def test_size_in_powers_of_ten(number, text):
-    assert size(number) == text
