@@ -16,7 +16,7 @@ from model_compression.engine.events import read_events
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.runs import resume_run, start_run
-from model_compression.engine.setup import Prepared
+from model_compression.engine.setup import prepare
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
 
@@ -160,7 +160,7 @@ def test_ofd_takes_its_margins_from_the_teachers_batch_norms(tmp_path):
         data=DataConfig(name="synthetic"),
         allow_weak_teacher=True,
     )
-    method = Prepared(config, Silent(), Parts()).trainer.objective.method
+    method = prepare(config, Silent(), Parts()).trainer.objective.method
     for number in range(3):
         norm = teacher.body.get_submodule(f"stage{number + 1}.block1").bn2
         last = getattr(teacher.body.get_submodule(f"stage{number + 1}.block1"), "shortcut_bn", norm)

@@ -20,7 +20,7 @@ from model_compression.distillation.methods import create
 from model_compression.engine.networks import check_student, check_teachers, load_teachers
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
-from model_compression.engine.setup import Prepared
+from model_compression.engine.setup import prepare
 from model_compression.engine.teachers import load_data
 from model_compression.models.copies import placed
 
@@ -89,7 +89,7 @@ def _loss(
         allow_weak_teacher=True,  # which has been found above
     )
     try:
-        trainer = Prepared(config, Silent(), Parts(data=datasets)).trainer
+        trainer = prepare(config, Silent(), Parts(data=datasets)).trainer
         yield from examine_terms(trainer)
         images = torch.from_numpy(datasets[0].images[:2])
         if kernel_fault(trainer.device, trainer.student, images) is None:  # else a run computes in float32

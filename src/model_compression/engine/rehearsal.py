@@ -1,6 +1,5 @@
 """What is done before the first step, so that no run fails at its end for what could be seen at its beginning."""
 
-import copy
 import dataclasses
 import tempfile
 from collections.abc import Callable
@@ -32,9 +31,9 @@ def rehearse(config: TrainConfig, prepared: Prepared, observer: Observer, finish
     The results are those of the untrained student on a few images, and go into a temporary folder. Nothing that a run
     is made of changes. Raises what ``finish`` does; an error without a line for the user becomes one.
     """
-    _read_all(prepared.eval_set)
-    rehearsed = copy.copy(prepared)
-    rehearsed.eval_set = _few(prepared.eval_set)
+    _read_all(prepared.data.evaluation)
+    few = dataclasses.replace(prepared.data, evaluation=_few(prepared.data.evaluation))
+    rehearsed = dataclasses.replace(prepared, data=few)
     try:
         with tempfile.TemporaryDirectory(prefix="model-compression-") as folder, torch.random.fork_rng(devices=[]):
             run = RunFolder(Path(folder) / "rehearsal")

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from model_compression.core.config import TrainConfig
 from model_compression.core.errors import Interrupted
+from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, save_state
 from model_compression.engine.events import EventLog
 from model_compression.engine.observer import Observer
@@ -65,8 +66,9 @@ class RunLoop:
     def train(self, trackers: Sequence[Tracker]) -> None:
         """Trains to the last epoch; ``trackers`` are told of each. Raises Interrupted after a signal."""
         trainer, config = self._trainer, self._config
-        self._prepared.between_answers = self._watch_answers
-        self._observer.started(trainer, self._prepared.eval_name)
+        if isinstance(trainer.teacher, CachedTeacher):
+            trainer.teacher.between_blocks = self._watch_answers
+        self._observer.started(trainer, self._prepared.data.evaluation_name)
         trainer.run_first_stage(self._watch_first_stage)
         while trainer.step < trainer.total_steps:
             event = self._epoch()
@@ -85,7 +87,7 @@ class RunLoop:
 
     def _check_end(self) -> None:
         """Raises NumericalError when the run has diverged, before its last state replaces one from before that."""
-        trainer, eval_set = self._trainer, self._prepared.eval_set
+        trainer, eval_set = self._trainer, self._prepared.data.evaluation
         if trainer.objective.warms_up:
             return  # its loss grows with the weights of its terms
         trainer.guard.check_end(
@@ -99,8 +101,8 @@ class RunLoop:
         seconds = time.monotonic() - begun
         every, last = self._config.evaluate_every, event["epoch"] == self._config.epochs
         if every and (event["epoch"] % every == 0 or last):
-            name = f"{self._prepared.eval_name}_{self._trainer.task.metric.name}"
-            event[name] = self._trainer.evaluate(self._prepared.eval_set)
+            name = f"{self._prepared.data.evaluation_name}_{self._trainer.task.metric.name}"
+            event[name] = self._trainer.evaluate(self._prepared.data.evaluation)
         self._events.append(event)
         self._timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
         return event

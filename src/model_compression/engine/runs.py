@@ -27,7 +27,7 @@ from model_compression.engine.rehearsal import rehearse
 from model_compression.engine.reused_classifier import num_parameters
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.run_loop import RunLoop
-from model_compression.engine.setup import Prepared
+from model_compression.engine.setup import Prepared, prepare, teacher_answers
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.engine.teachers import num_views
 from model_compression.engine.trackers import open_trackers
@@ -64,7 +64,7 @@ def start_run(
     run.check_free()
     observer = observer or Silent()
     # before the folder: a usage error leaves nothing behind
-    prepared = Prepared(config, observer, parts or Parts(), run.path, decide=True, strict=strict)
+    prepared = prepare(config, observer, parts or Parts(), run.path, decide=True, strict=strict)
     config = prepared.config
     rehearse(config, prepared, observer, _finish)
     run.create(config)
@@ -116,7 +116,7 @@ def resume_run(
         if lr is not None:
             _check_lr(run, config, state, lr)
         with all_files(trust):
-            prepared = Prepared(config, observer, parts or Parts(), run.path, strict=strict)
+            prepared = prepare(config, observer, parts or Parts(), run.path, strict=strict)
         if state is not None:
             _check_unchanged(run, prepared, state)
             _say_changed_code(run, prepared.code, state, observer)
@@ -131,7 +131,7 @@ def resume_run(
 
 def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
     """Raises what `start_run` would before it makes its folder, but for `rehearse`; returns what would train."""
-    return Prepared(config, Silent(), parts or Parts()).trainer
+    return prepare(config, Silent(), parts or Parts()).trainer
 
 
 def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = None) -> CachedTeacher:
@@ -141,7 +141,7 @@ def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = No
     """
     if config.teacher is None or config.teacher_cache == "off":
         raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
-    teacher = Prepared(config, observer, parts or Parts()).trainer.teacher
+    teacher = prepare(config, observer, parts or Parts()).trainer.teacher
     if not isinstance(teacher, CachedTeacher):
         raise UsageError(
             "there is nothing to store: the teacher answers live; give a method that compares no features, or for "
@@ -274,40 +274,41 @@ def _finish(
     config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float, observer: Observer
 ) -> dict[str, Any]:
     """Evaluates the last epoch's network, as it is saved, and writes weights, predictions and metrics."""
-    network = prepared.trainer.network.deployed().to(prepared.device)
-    targets = torch.from_numpy(prepared.eval_set.labels)
-    logits = predict(network, prepared.eval_set, prepared.device, prepared.precision)
-    name, task = prepared.eval_name, prepared.task
+    trainer, eval_set, name = prepared.trainer, prepared.data.evaluation, prepared.data.evaluation_name
+    task, device, precision = trainer.task, trainer.runtime.device, trainer.runtime.precision
+    network = trainer.network.deployed().to(device)
+    targets = torch.from_numpy(eval_set.labels)
+    logits = predict(network, eval_set, device, precision)
     metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in task.figures(logits, targets).items()}
     tensors = {"student_logits": logits, "targets": targets}
     answers: torch.Tensor | None = None
-    if prepared.live is not None:
-        answers = prepared.teacher_answers()
+    if prepared.teacher.live is not None:
+        answers = teacher_answers(prepared.teacher.live, eval_set)
         tensors["teacher_logits"] = answers
         metrics[f"teacher_{name}_{task.metric.name}"] = task.value(answers, targets)
         metrics["teacher_agreement"] = task.agreement(logits, answers)
-    rows = _rows_to_show(task, logits, answers, prepared.eval_set)
-    thumbnails = prepared.eval_set.thumbnails(rows.numpy())
+    rows = _rows_to_show(task, logits, answers, eval_set)
+    thumbnails = eval_set.thumbnails(rows.numpy())
     tensors |= {"thumbnail_rows": rows, "thumbnails": torch.from_numpy(thumbnails).contiguous()}
     metrics |= {
         "epochs": config.epochs,
         "seed": config.seed,
-        "precision": str(prepared.precision).removeprefix("torch."),
-        "device": prepared.device.type,
-        "compiled": prepared.trainer.compiled,
+        "precision": str(precision).removeprefix("torch."),
+        "device": device.type,
+        "compiled": trainer.compiled,
         "parameters": num_parameters(network),
     }
     if task.metric != ACCURACY:
         metrics[RECORDED] = dataclasses.asdict(task.metric)
-    if prepared.trainer.lr != config.optim.lr:
-        metrics["lr_changed_to"] = prepared.trainer.lr
-    for number, peer in enumerate(prepared.peers.networks if prepared.peers else (), start=1):
-        of_peer = predict(peer.deployed().to(prepared.device), prepared.eval_set, prepared.device, prepared.precision)
+    if trainer.lr != config.optim.lr:
+        metrics["lr_changed_to"] = trainer.lr
+    for number, peer in enumerate(prepared.teacher.peers.networks if prepared.teacher.peers else (), start=1):
+        of_peer = predict(peer.deployed().to(device), eval_set, device, precision)
         metrics[f"peer_{number}_{name}_{task.metric.name}"] = task.value(of_peer, targets)
         save_weights(run.path / f"peer-{number}.safetensors", peer)
-    facts = task.facts(prepared.eval_set)
+    facts = task.facts(eval_set)
     write_atomically(run.predictions, save(tensors, metadata={key: json.dumps(value) for key, value in facts.items()}))
-    own = facts | {"image_shape": list(prepared.eval_set.image_shape)}
+    own = facts | {"image_shape": list(eval_set.image_shape)}
     save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     with left_out(f"the model card {run.card}", observer.message):

@@ -18,7 +18,7 @@ from model_compression.diagnosis.machine import examine_machine, is_older
 from model_compression.diagnosis.terms import examine_repetition, examine_terms
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
-from model_compression.engine.setup import Prepared
+from model_compression.engine.setup import prepare
 from model_compression.models import create_model
 from model_compression.models.base import Network
 from model_compression.models.preprocessing import Preprocessing
@@ -176,7 +176,7 @@ def test_stated_accuracy_is_compared():
 
 def findings_on_loss(tiny, **options):
     config = tiny.config(**options, teacher_cache="off", allow_weak_teacher=True)
-    return by_subject(examine_terms(Prepared(config, Silent(), Parts(data=tiny.data())).trainer))
+    return by_subject(examine_terms(prepare(config, Silent(), Parts(data=tiny.data())).trainer))
 
 
 def test_terms_at_the_first_step_are_those_of_the_float64_formula(tiny):
@@ -212,7 +212,7 @@ def test_student_that_begins_sure_and_wrong_is_found(tiny):
     student = Network(OrderedDict(flatten=nn.Flatten(), ip1=nn.Linear(192, 3)))
     nn.init.normal_(student.ip1.weight, std=30.0)
     config = tiny.config()
-    trainer = Prepared(config, Silent(), Parts(data=tiny.data(), student=student)).trainer
+    trainer = prepare(config, Silent(), Parts(data=tiny.data(), student=student)).trainer
     found = by_subject(examine_terms(trainer))["label"]
     assert (found.level, "the student begins sure and wrong" in found.remedy) == ("warn", True)
 
@@ -252,7 +252,7 @@ def test_chance_is_the_share_of_the_largest_class():
 
 @pytest.mark.parametrize("draws", [False, True])
 def test_step_that_does_not_repeat_is_found(tiny, monkeypatch, draws):
-    trainer = Prepared(tiny.config("kd", allow_weak_teacher=True, teacher_cache="off"), Silent(), Parts()).trainer
+    trainer = prepare(tiny.config("kd", allow_weak_teacher=True, teacher_cache="off"), Silent(), Parts()).trainer
     numbers = iter(range(1, 99))
     if draws:
         own = trainer.student.forward

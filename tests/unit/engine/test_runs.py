@@ -256,7 +256,7 @@ def test_wrong_method_leaves_nothing_behind(tiny, run, tmp_path):
 def test_run_into_a_taken_folder_is_refused_before_any_work(tiny, run, monkeypatch):
     folder, _, _ = run(tiny.config(epochs=1))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(runs, "Prepared", None)
+    monkeypatch.setattr(runs, "prepare", None)
     with pytest.raises(RunFolderError, match="that run is finished; choose another folder"):
         run(tiny.config(epochs=1))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

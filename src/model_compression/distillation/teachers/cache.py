@@ -44,6 +44,7 @@ class CachedTeacher:
         self._dtype = stored_dtype(store.fingerprint["dtype"])
         self._fields = ["logits", "embedding"] if live.embeds else ["logits"]
         self._has_waited = False
+        self.between_blocks: Callable[[], None] = lambda: None  # called while answers are stored, which takes minutes
         self._views: dict[int, Answers] = {}
         self._shown: tuple[int, Answers] | None = None  # the view that was asked for last, where the batches are
 
@@ -89,6 +90,7 @@ class CachedTeacher:
             self._report("another run stores these answers: waiting for it")
         self._has_waited = True
         self._progress(0, len(self._loader))
+        self.between_blocks()
 
     def _found(self, view: int) -> Answers:
         answers = self._checked(view)
@@ -126,6 +128,7 @@ class CachedTeacher:
             blocks.append(self._fields_of(self.live.answer(batch)))
             done += len(batch.targets)
             self._progress(done, len(self._loader))
+            self.between_blocks()
         for field in fields:
             self.store.write(view, torch.cat([block[field] for block in blocks]), self._dtype, field)
         self.store.count(filled=1)
