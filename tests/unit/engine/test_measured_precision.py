@@ -15,7 +15,7 @@ from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig,
 from model_compression.core.errors import Interrupted, RunFolderError
 from model_compression.distillation.teachers.store import cache_folder, stores
 from model_compression.engine import measured_precision
-from model_compression.engine import setup as prepared
+from model_compression.engine import precision as precision_rule
 from model_compression.engine.measured_precision import candidates, fastest, fastest_precision, step_times
 from model_compression.engine.runs import check_same, finish_run, resume_run, start_run
 from model_compression.experiments.records import differences
@@ -46,7 +46,7 @@ def measuring(monkeypatch):
 
     Measuring.done = []
     monkeypatch.setattr(measured_precision, "step_times", measured)
-    monkeypatch.setattr(prepared, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(precision_rule, "FEWEST_STEPS", 1)
     return Measuring
 
 
@@ -178,10 +178,10 @@ def test_run_takes_the_faster_precision_and_says_so_in_its_folder(tiny, measurin
 
 
 def test_short_run_takes_the_native_precision_unmeasured(tiny, measuring, monkeypatch, tmp_path):
-    monkeypatch.setattr(prepared, "FEWEST_STEPS", 16)  # one more than it has
+    monkeypatch.setattr(precision_rule, "FEWEST_STEPS", 16)  # one more than it has
     start_run(open_config(tiny), tmp_path / "short")
     assert (recorded(tmp_path / "short").precision, measuring.done) == ("bf16", [])
-    monkeypatch.setattr(prepared, "FEWEST_STEPS", 15)
+    monkeypatch.setattr(precision_rule, "FEWEST_STEPS", 15)
     start_run(open_config(tiny), tmp_path / "long")
     assert (recorded(tmp_path / "long").precision, len(measuring.done)) == ("fp32", 1)
 
