@@ -119,7 +119,7 @@ def test_plain_answers_are_those_to_the_images_as_they_are(tiny, run):
 @pytest.mark.parametrize(
     ("method", "data", "message"),
     [
-        ("kd", {}, "teacher_view plain needs --augmentation without mixup and cutmix: all images are plain"),
+        ("kd", {}, "teacher_view plain needs augmentation without mixup and cutmix: all images are plain"),
         ("kd", {"augmentation": "flip", "mixup": 0.2}, "a mixed image has no answer to the plain one"),
         ("fitnet", {"augmentation": "flip"}, "teacher_view plain is for methods that compare logits or embeddings"),
     ],
