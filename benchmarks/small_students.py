@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.record import line, surroundings
-from model_compression.compression.pipeline import Budget, CompressConfig, compress, resume_compress
+from model_compression.compression.pipeline import Budget, CompressConfig, Compression, compress
 from model_compression.core.config import ModelConfig, OptimConfig
 from model_compression.core.files import write_atomically, write_json
 from model_compression.engine.console_observer import ConsoleObserver
@@ -68,7 +68,7 @@ def _compressed(config: CompressConfig, folder: Path) -> dict[str, Any]:
             return result
         observer.message(str(folder))
         begun = (folder / "compress.json").exists()
-        return resume_compress(folder, observer) if begun else compress(config, folder, observer)
+        return Compression.at(folder, observer).resume() if begun else compress(config, folder, observer)
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from model_compression.cli.compression_reports import print_compressed
 from model_compression.cli.main import main
 from model_compression.compression import pipeline
-from model_compression.compression.pipeline import Budget, CompressConfig, broken, compress, resume_compress
+from model_compression.compression.pipeline import Budget, CompressConfig, Compression, broken, compress
 from model_compression.core.config import ModelConfig, to_json
 from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
 from model_compression.exporting.runtimes import open_file
@@ -120,12 +120,12 @@ def test_it_goes_on_at_the_stage_that_was_interrupted(whole, tiny, tmp_path, wat
         compress(settings(tiny), folder)
     folder = folder.rename(tmp_path / "moved")
     seen = watcher()
-    resume_compress(folder, seen)
+    Compression.at(folder, seen).resume()
     assert len(seen.steps) == 30 - stop  # 3 epochs of the student, then 1 and 2, of 5 steps
     for name in ("student.onnx", "pruned-float32.onnx", "quantized/report.json"):
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes(), name
     with pytest.raises(RunFolderError, match="is finished: there is nothing to resume"):
-        resume_compress(folder)
+        Compression.at(folder).resume()
 
 
 @pytest.mark.slow
@@ -142,11 +142,11 @@ def test_full_disk_at_the_very_end_leaves_no_part_of_the_file(whole, monkeypatch
 
     monkeypatch.setattr(pipeline, "plot", plot_and_fill_the_disk)
     with pytest.raises(ModelCompressionError, match=r"cannot write .*predictions\.safetensors: the disk is full"):
-        resume_compress(folder)
+        Compression.at(folder).resume()
     assert not (folder / "student.onnx").exists()
     monkeypatch.undo()
     monkeypatch.setitem(MODELS._entries, "wide", wide)
-    resume_compress(folder)
+    Compression.at(folder).resume()
     assert (folder / "student.onnx").read_bytes() == right
 
 
@@ -165,7 +165,10 @@ def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
 def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Verification, "drop_fault", lambda self, max_drop: "it loses too much")
     message = r"it loses too much, after .* --quantize-epochs of compress.*stages\.json says what the other stages"
-    for start in (lambda: compress(settings(tiny, share=1.0), tmp_path / "c"), lambda: resume_compress(tmp_path / "c")):
+    for start in (
+        lambda: compress(settings(tiny, share=1.0), tmp_path / "c"),
+        lambda: Compression.at(tmp_path / "c").resume(),
+    ):
         with pytest.raises(NotVerifiedError, match=message):
             start()
         result = json.loads((tmp_path / "c" / "stages.json").read_text())
@@ -182,16 +185,16 @@ def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp
 @pytest.mark.parametrize(
     ("where", "advice"),
     [
-        ("planned", "nothing was written yet: repeat the command"),
-        ("_finish", "continue with: model-compression resume"),
+        ("check", "nothing was written yet: repeat the command"),
+        ("run", "continue with: model-compression resume"),
     ],
 )
 def test_interruption_outside_a_training_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, where, advice):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "planned", lambda config, _: config)
-    monkeypatch.setattr(pipeline, where, interrupted)
+    monkeypatch.setattr(Compression, "check", lambda self: self.config)
+    monkeypatch.setattr(Compression, where, interrupted)
     (tmp_path / "config.json").write_text(to_json(tiny.config("kd")))
     assert main(["compress", "--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "c")]) == 130
     assert f"compress: interrupted; {advice}" in capsys.readouterr().err
@@ -257,7 +260,7 @@ def test_budget_says_what_is_broken():
 
 def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "fits_budget", lambda network, *_, **__: network.ip1.out_features <= 8)
-    config = pipeline.planned(settings(tiny, share=1.0, budget=Budget(max_bytes=1)), pipeline.Silent())
+    config = Compression(settings(tiny, share=1.0, budget=Budget(max_bytes=1)), tmp_path / "c").check()
     assert config.resource == "params"
     assert 0.1 < config.share < 0.9
 

@@ -12,7 +12,7 @@ from torch import nn
 from model_compression.cli.compression_reports import print_pruned
 from model_compression.cli.main import main
 from model_compression.cli.prune import add_repair_options, repaired
-from model_compression.compression.prune import PruneConfig, prune, resume_prune, shares
+from model_compression.compression.prune import PruneConfig, Pruning, prune, shares
 from model_compression.compression.repair import repair_config
 from model_compression.core.config import MethodConfig
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
@@ -150,7 +150,7 @@ def test_interrupted_pruning_ends_with_the_same_bytes(trained, tmp_path, watcher
     if damaged.exists() and stop in (2, 7):  # what a step began with is cut again
         damaged.write_bytes(damaged.read_bytes()[:-9])
     seen = watcher()
-    resume_prune(folder, seen)
+    Pruning.at(folder, seen).resume()
     assert len(seen.steps) == 20 - stop
     for name in (
         "step-1.safetensors",
@@ -159,8 +159,8 @@ def test_interrupted_pruning_ends_with_the_same_bytes(trained, tmp_path, watcher
         "final/predictions.safetensors",
     ):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / "p" / name).read_bytes(), name
-    with pytest.raises(RunFolderError, match="is finished: there is nothing to resume; its result is in"):
-        resume_prune(folder)
+    with pytest.raises(RunFolderError, match="is finished: there is nothing to resume; its result is "):
+        Pruning.at(folder).resume()
 
 
 def test_zeros_stay_through_every_repair(trained, tmp_path):
@@ -187,7 +187,7 @@ def test_data_of_other_classes_are_not_blamed_on_the_student(trained, tiny, tmp_
         dataclasses.replace(one, name="two", labels=one.labels % 2, class_names=("a", "b"), digest="")
         for one in tiny.data()
     ]
-    monkeypatch.setattr("model_compression.compression.prune.load_data", lambda *_: two)
+    monkeypatch.setattr("model_compression.engine.parts.load_data", lambda *_: two)
     with pytest.raises(
         UsageError, match=r"the model answers with 3 classes, but the data \(two\) have 2; choose another model or an"
     ):

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from model_compression.cli.main import main
-from model_compression.compression.quantize import QuantizeConfig, quantize, resume_quantize
+from model_compression.compression.quantize import Quantisation, QuantizeConfig, quantize
 from model_compression.compression.repair import repair_config
 from model_compression.core.config import ModelConfig
 from model_compression.core.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
@@ -123,12 +123,12 @@ def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watche
     with pytest.raises(RunFolderError, match="is begun already: continue it with"):
         quantize(settings(trained), tmp_path / "part")
     seen = watcher()
-    resume_quantize(tmp_path / "part", seen)
+    Quantisation.at(tmp_path / "part", seen).resume()
     assert len(seen.steps) == 15 - stop
     for name in ("student.onnx", "report.json", "trained/student.safetensors"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     with pytest.raises(RunFolderError, match="is finished"):
-        resume_quantize(tmp_path / "part")
+        Quantisation.at(tmp_path / "part").resume()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, 
 
 def test_data_of_classes_of_other_names_are_said(trained, tiny, tmp_path, monkeypatch, watcher):
     other = [dataclasses.replace(one, class_names=("a", "b", "x"), digest="") for one in tiny.data()]
-    monkeypatch.setattr("model_compression.compression.quantize.load_data", lambda *_: other)
+    monkeypatch.setattr("model_compression.engine.parts.load_data", lambda *_: other)
     seen = watcher()
     quantize(settings(trained, to="half"), tmp_path / "q", seen)
     assert [line for line in seen.messages if "its class 2 is 'c', the data's 'x'" in line]

@@ -15,7 +15,8 @@ from model_compression.engine import runs
 from model_compression.engine.mutual import METHOD
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.experiments import schemes
-from model_compression.experiments.schemes import SchemeConfig, is_scheme, resume_scheme, run_scheme, stages_of
+from model_compression.experiments.resume import stage_kind
+from model_compression.experiments.schemes import SchemeConfig, resume_scheme, run_scheme, stages_of
 from model_compression.models import create_model
 from model_compression.models.weights import read_model, save_weights
 from model_compression.reports.run_files import read_run
@@ -133,7 +134,7 @@ def test_scheme_goes_on_to_the_bit_from_within_and_between_its_stages(tiny, tmp_
         assert str(stopped.value) == (
             f"{where[0]}: stopped at step {where[1]} of 5, state saved; continue with: model-compression resume s"
         )
-    with pytest.raises(RunFolderError, match="s holds a scheme: continue it with: model-compression resume s, or"):
+    with pytest.raises(RunFolderError, match="s is begun already: continue it with: model-compression resume s, or"):
         run_scheme(born_again(tiny), "s")
     (tmp_path / "part" / "s").rename(tmp_path / "moved")  # and resumed from another folder
     seen = watcher()
@@ -141,7 +142,7 @@ def test_scheme_goes_on_to_the_bit_from_within_and_between_its_stages(tiny, tmp_
     assert list(metrics) == stages
     assert left(tmp_path / "moved", stages) == left(tmp_path / "whole" / "s", stages)
     assert len(seen.steps) == 15 - 5 * stages.index(where[0]) - where[1]  # what was finished is not trained again
-    with pytest.raises(RunFolderError, match=r"moved is finished: there is nothing to resume; its result is in .*/gen"):
+    with pytest.raises(RunFolderError, match=r"moved is finished: there is nothing to resume; its result is .*/gen"):
         resume_scheme(tmp_path / "moved")
 
 
@@ -194,7 +195,7 @@ def test_stage_that_could_not_begin_is_found_before_the_first(tiny, tmp_path):
     with pytest.raises(RunFolderError, match="taken exists and is not an empty folder"):
         run_scheme(born_again(tiny), tmp_path / "taken")
     assert not (tmp_path / "s").exists()
-    assert not is_scheme(tmp_path / "taken")
+    assert stage_kind(tmp_path / "taken") is None
 
 
 def mutual(tiny, peers="tiny,tiny-teacher", **options):

@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.cli.compression_reports import print_compressed
     from model_compression.cli.training_options import out_folder, short_name
     from model_compression.compression.pipeline import compress
-    from model_compression.core.errors import Interrupted
     from model_compression.engine.console_observer import ConsoleObserver
 
     config = _config(args)
@@ -74,12 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if config.budget.max_bytes or config.budget.max_latency_ms:
         epochs += (config.steps - 1) * config.step_epochs + (config.prune_epochs or config.run.epochs)
     with ConsoleObserver(note, epochs) as observer:
-        try:
-            result = compress(config, folder, observer)
-        except KeyboardInterrupt:  # outside a training, which saves its state and says so itself
-            resumed = f"continue with: model-compression resume {folder}"
-            said = resumed if folder.exists() else "nothing was written yet: repeat the command"
-            raise Interrupted(f"interrupted; {said}") from None
+        result = compress(config, folder, observer)
     return print_compressed(result, folder, args.json)
 
 

@@ -1,33 +1,10 @@
-"""What a person sees of networks that were made smaller, and how an interrupted compression goes on."""
+"""What is printed of networks that were made smaller."""
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model_compression.core.console import json_text, table
-from model_compression.core.files import user_path
-
-if TYPE_CHECKING:
-    from model_compression.engine.observer import Observer
-
-
-def is_compression(folder: Path) -> bool:
-    """Whether `prune`, `quantize` or `compress` writes into ``folder``."""
-    from model_compression.compression import pipeline, prune, quantize
-
-    return any((user_path(folder) / name).is_file() for name in (prune.FILE, quantize.FILE, pipeline.FILE))
-
-
-def resume_compression(folder: Path, observer: "Observer", as_json: bool) -> int:
-    """Continues what ``folder``, as `is_compression` finds it, holds and prints the result; returns the exit code."""
-    from model_compression.compression import pipeline, prune, quantize
-
-    folder = user_path(folder)
-    if (folder / prune.FILE).is_file():
-        return print_pruned(prune.resume_prune(folder, observer), folder, as_json)
-    if (folder / quantize.FILE).is_file():
-        return print_quantized(quantize.resume_quantize(folder, observer), folder, as_json)
-    return print_compressed(pipeline.resume_compress(folder, observer), folder, as_json)
 
 
 def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int:
@@ -115,15 +92,14 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
 
 def _before_pruning(folder: Path) -> dict[str, Any]:
     """What a pruning in ``folder`` began with, as its file states it; without figures of other data."""
-    from model_compression.compression.prune import FILE, PruneConfig
+    from model_compression.compression.prune import Pruning
     from model_compression.compression.repair import states_figures_of
-    from model_compression.compression.stages import read
     from model_compression.core.config import located
     from model_compression.engine.relative_paths import anchored
     from model_compression.models.sparse import density_of
     from model_compression.models.weights import find_weights, read_model
 
-    config = read(PruneConfig, folder / FILE)
+    config = Pruning.at(folder).config
     model = located(config.model, folder)
     network = read_model(find_weights(model))
     count = sum(parameter.numel() for parameter in network.parameters())

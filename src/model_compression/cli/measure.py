@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compression.measure import Latency, Size
-    from model_compression.exporting.runtimes import ExportedFile
-    from model_compression.models.base import Network
 
 EXAMPLES = """examples:
   model-compression measure lenet
@@ -21,8 +18,6 @@ EXAMPLES = """examples:
 """
 
 _MOST_THREADS = 1024
-
-Runs = list[tuple[str, Callable[[int], Callable[[], object]]]]  # runtime → batch → a call
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures; returns the exit code."""
+    from contextlib import suppress
+
     import torch
 
-    from model_compression.compression.measure import latency, size_of
+    from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file, size_of
     from model_compression.core.config import check_side
-    from model_compression.core.errors import UsageError
-    from model_compression.exporting.runtimes import open_file
+    from model_compression.core.errors import MissingExtraError, UsageError
     from model_compression.models.weights import build_model
 
     if args.size is not None:
@@ -65,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
     threads = torch.get_num_threads()
     path = user_path(args.model)
     if path.suffix in (".onnx", ".pt2"):
-        file = open_file(path, threads)
-        size, runs = None, [_of_file(file)]
-        if file.is_guest:
+        size, answering = None, [of_file(path, threads)]
+        if answering[0].is_guest:
             print(
                 f"{path} was not written here: it runs in a process of its own, which takes a little longer; --trust "
                 "runs it in this one",
@@ -80,18 +75,20 @@ def run(args: argparse.Namespace) -> int:
         network = loaded.deployed().eval()
         size = size_of(network, shape)
         _check_memory(args.batch_size, size)
-        runs = [("PyTorch", _of_network(network, shape)), *_of_onnx(network, shape, threads)]
+        answering = [in_pytorch(network, shape)]
+        with suppress(MissingExtraError):
+            answering.append(in_onnx_runtime(network, shape, threads))
     try:
         times = [
-            latency(call(batch), runtime=runtime, batch=batch, threads=threads, seconds=args.seconds)
+            one.latency(batch, threads, args.seconds)
             for batch in dict.fromkeys((1, args.batch_size))
-            for runtime, call in runs
+            for one in answering
         ]
     except (MemoryError, RuntimeError) as error:
         raise UsageError(
             f"{args.batch_size} images at once do not fit into memory ({str(error)[:80]}); give a smaller --batch-size"
         ) from None
-    if path.suffix not in (".onnx", ".pt2") and len(runs) == 1:
+    if path.suffix not in (".onnx", ".pt2") and len(answering) == 1:
         print("no ONNX Runtime beside PyTorch: pip install 'model-compression[export]'", file=sys.stderr)
     file_bytes = _file_bytes(args.model)
     if args.json:
@@ -112,65 +109,6 @@ def _check_memory(batch: int, size: "Size") -> None:
             f"{batch} images of {size.image_shape} at once need about {needed / 2**30:,.0f} GiB, and "
             f"{available / 2**30:,.0f} GiB are free; give a smaller --batch-size"
         )
-
-
-def _of_network(network: "Network", image_shape: tuple[int, int, int]) -> Callable[[int], Callable[[], object]]:
-    import torch
-
-    from model_compression.models.copies import placed
-
-    model = placed(network, torch.device("cpu"))
-
-    def call(batch: int) -> Callable[[], object]:
-        images = torch.zeros(batch, *image_shape).to(memory_format=torch.channels_last)
-
-        @torch.no_grad()
-        def answer() -> object:
-            return model(images)
-
-        return answer
-
-    return call
-
-
-def time_at_batch_1(network: "Network", image_shape: tuple[int, int, int]) -> float:
-    """Median time in ms for one image: in ONNX Runtime, or in PyTorch where that is not installed."""
-    import torch
-
-    from model_compression.compression.measure import latency
-
-    threads = torch.get_num_threads()
-    runtime, call = (_of_onnx(network, image_shape, threads) or [("PyTorch", _of_network(network, image_shape))])[0]
-    return latency(call(1), runtime=runtime, batch=1, threads=threads, seconds=1.0).median_ms
-
-
-def _of_file(file: "ExportedFile") -> tuple[str, Callable[[int], Callable[[], object]]]:
-    import numpy as np
-
-    known = file.metadata
-
-    def call(batch: int) -> Callable[[], object]:
-        images = np.zeros((batch, *known.image_shape), dtype=np.uint8 if known.preprocessing_inside else np.float32)
-        return lambda: file.run(images)
-
-    return file.runtime, call
-
-
-def _of_onnx(network: "Network", image_shape: tuple[int, int, int], threads: int) -> Runs:
-    """The network in ONNX Runtime, if that is installed."""
-    import tempfile
-
-    from model_compression.core.errors import MissingExtraError
-    from model_compression.exporting.runtimes import open_file
-    from model_compression.exporting.write import write_unverified
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = user_path(folder) / "measured.onnx"
-        try:
-            write_unverified(network, path, image_shape)
-            return [_of_file(open_file(path, threads))]
-        except MissingExtraError:
-            return []
 
 
 def _file_bytes(name: str) -> int | None:

@@ -6,7 +6,7 @@ A network that is no run, or had no teacher, learns from what it was before; --t
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_recipe_options, out_folder, with_recipe_options
@@ -16,7 +16,6 @@ from model_compression.core.files import user_path
 if TYPE_CHECKING:
     from model_compression.compression.prune import PruneConfig
     from model_compression.core.config import TrainConfig
-    from model_compression.engine.observer import Observer
 
 EXAMPLES = """examples:
   model-compression prune runs/distilled --macs 0.5
@@ -77,12 +76,11 @@ def run(args: argparse.Namespace) -> int:
 
     folder, note = out_folder(args, _folder(args))
     with ConsoleObserver(note) as observer:
-        config = _config(args, observer)
-        metrics = prune(config, folder, observer)
+        metrics = prune(_config(args), folder, observer)
     return print_pruned(metrics, folder, args.json)
 
 
-def _config(args: argparse.Namespace, observer: "Observer") -> "PruneConfig":
+def _config(args: argparse.Namespace) -> "PruneConfig":
     from model_compression.compression.prune import PruneConfig
     from model_compression.compression.repair import place_of
     from model_compression.core.errors import UsageError
@@ -90,47 +88,17 @@ def _config(args: argparse.Namespace, observer: "Observer") -> "PruneConfig":
     goal, share = _goal(args)
     if not 0 < share < 1:
         raise UsageError(f"--{goal} must lie between 0 and 1, got {share}; 0.5 is a half")
-    run = repaired(args.model, args)
-    settings = {
-        "model": place_of(args.model),
-        "run": run,
-        "steps": args.steps,
-        "step_epochs": args.step_epochs,
-        "low_rank": args.low_rank,
-        "round_to": args.round_to,
-    }
-    if goal == "sparsity":
-        return PruneConfig(resource="weights", share=1 - share, **settings)
-    if goal == "params":
-        return PruneConfig(resource="params", share=share, **settings)
-    config = PruneConfig(resource="macs", share=share, **settings)
-    return _for_latency(config, observer) if goal == "latency" else config
-
-
-def _for_latency(config: "PruneConfig", observer: "Observer") -> "PruneConfig":
-    """``config`` with the share of the MACs that leaves that share of the time, as measured here and now."""
-    import dataclasses
-
-    from model_compression.cli.measure import time_at_batch_1
-    from model_compression.compression.budget import share_that_fits
-    from model_compression.compression.prune import check_prune
-    from model_compression.engine.teachers import load_data
-    from model_compression.models.weights import find_weights, read_model
-
-    check_prune(config, observer)  # before it is measured for a while
-    network, (train, _) = read_model(find_weights(config.model)), load_data(config.run.data, observer.message)
-    observer.message(f"looking for the size that takes {config.share:.0%} of the time")
-    allowed = config.share * time_at_batch_1(network, train.image_shape)
-    share = share_that_fits(
-        network,
-        train,
-        "macs",
-        lambda one: time_at_batch_1(one, train.image_shape) <= allowed,
-        low_rank=config.low_rank,
-        round_to=config.round_to,
+    resource: Any = "weights" if goal == "sparsity" else goal
+    return PruneConfig(
+        model=place_of(args.model),
+        run=repaired(args.model, args),
+        resource=resource,
+        share=1 - share if goal == "sparsity" else share,
+        steps=args.steps,
+        step_epochs=args.step_epochs,
+        low_rank=args.low_rank,
+        round_to=args.round_to,
     )
-    observer.message(f"that is {share:.1%} of the MACs")
-    return dataclasses.replace(config, share=share)
 
 
 def _goal(args: argparse.Namespace) -> tuple[str, float]:

@@ -16,14 +16,14 @@ from model_compression.compression.channels import (
     cut_channels,
     least_channels,
     seen_shape,
+    shown_images,
 )
 from model_compression.compression.groups import copied, smallest
-from model_compression.compression.measure import Latency, latency
-from model_compression.compression.prune import shown_images
-from model_compression.core.errors import UsageError
+from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file
+from model_compression.core.errors import MissingExtraError, UsageError
 from model_compression.data.dataset import Dataset
+from model_compression.engine.observer import Observer, counter
 from model_compression.exporting.fewer_bits import to_int8
-from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.short_names import with_short_names
 from model_compression.exporting.write import rewrite, write_unverified
 from model_compression.models.base import Network
@@ -39,14 +39,14 @@ def share_that_fits(
     data: Dataset,
     resource: Resource,
     fits: Callable[[Network], bool],
-    report: Callable[[str], None] = lambda text: None,
+    observer: Observer,
     *,
     low_rank: bool = False,
     round_to: int = ROUND_TO,
 ) -> float:
     """The largest share of the ``resource`` that is left by a cut that ``fits``; 1.0: all of it.
 
-    By bisection of its logarithm, to within a few per cent. ``report`` is told of each try. With ``low_rank`` large
+    By bisection of its logarithm, to within a few per cent; ``observer`` sees each try. With ``low_rank`` large
     inner products lose rank as well; what is left of a layer's channels is a multiple of ``round_to``.
 
     Raises UsageError when the smallest network that can be made does not fit, and what `smallest` raises when the
@@ -56,20 +56,24 @@ def share_that_fits(
         return 1.0
     whole = cost_of(network, resource, data.image_shape)
     cuttable = as_factored(network) if low_rank else network
-    smallest_one, groups = smallest(cuttable, seen_shape(cuttable, data.image_shape), least_channels(round_to))
+    smallest_one, groups = smallest(
+        cuttable, seen_shape(cuttable, data.image_shape), least_channels(round_to), observer
+    )
     least = cost_of(smallest_one, resource, data.image_shape)
     low, high, found = least / whole, 1.0, None
     images = list(shown_images(data, 0, _SHOWN))
-    for _ in range(_TRIES):
+    count = counter(observer, "size", _TRIES, "tries")
+    for number in range(1, _TRIES + 1):
         middle = math.sqrt(low * high)
         target = max(least, round(middle * whole))
         cut = cut_channels(cuttable, images, resource=resource, target=target, round_to=round_to, cuttable=groups)
         good = fits(cut)
-        report(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
+        observer.message(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
         if good:
             found, low = middle, middle
         else:
             high = middle
+        count(number)
     if found is None:
         raise UsageError(
             f"however far {network.name} is pruned, it does not fit; it can be cut to {least:,} of its {whole:,} "
@@ -85,7 +89,7 @@ def fits_budget(
     with quantised_file(as_if_trained(network), data, weight_bits) as path:
         if max_bytes and path.stat().st_size > _ROOM * max_bytes:
             return False
-        return not max_latency_ms or file_latency(path).median_ms <= _ROOM * max_latency_ms
+        return not max_latency_ms or of_file(path).latency().median_ms <= _ROOM * max_latency_ms
 
 
 @contextmanager
@@ -111,20 +115,10 @@ def as_if_trained(network: Network) -> Network:
     return network
 
 
-def file_latency(path: Path) -> Latency:
-    """Of one image, in the file's own runtime, with as many threads as torch has."""
-    import numpy as np
-
-    threads = torch.get_num_threads()
-    file = open_file(path, threads)
-    kind = np.uint8 if file.metadata.preprocessing_inside else np.float32
-    image = np.zeros((1, *file.metadata.image_shape), dtype=kind)
-    return latency(lambda: file.run(image), runtime=file.runtime, batch=1, threads=threads, seconds=1.0)
-
-
-@torch.no_grad()
-def network_latency(network: Network, image_shape: tuple[int, int, int]) -> Latency:
-    """Of one normalised image, in PyTorch, float32."""
-    network, image = network.deployed().cpu().float().eval(), torch.zeros(1, *seen_shape(network, image_shape))
-    threads = torch.get_num_threads()
-    return latency(lambda: network(image), runtime="PyTorch", batch=1, threads=threads, seconds=1.0)
+def time_of_one_image(network: Network, image_shape: tuple[int, int, int]) -> float:
+    """Median in ms, in ONNX Runtime, or in PyTorch where that is not installed."""
+    shape = seen_shape(network, image_shape)
+    try:
+        return in_onnx_runtime(network, shape).latency().median_ms
+    except MissingExtraError:
+        return in_pytorch(network, shape).latency().median_ms

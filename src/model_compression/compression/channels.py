@@ -7,7 +7,7 @@ pruning", arXiv 1801.05787, equation 9). It needs neither labels nor a teacher, 
 own answers.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from model_compression.compression.groups import Group, channels_of, copied, find_groups, remove, smallest
 from model_compression.core.errors import UsageError
+from model_compression.data.dataset import Dataset
+from model_compression.engine.observer import Observer
 from model_compression.models.base import Network
 from model_compression.models.pruned import as_pruned
 from model_compression.models.summary import summarize
 
 Resource = Literal["macs", "params"]
 ROUND_TO = 4  # of what is left of a layer's channels, unless another is asked for
+_SHOWN, _BATCH = 1024, 64  # images that show what channels are worth
 SMALLEST = 4  # channels that every layer keeps
 _ROUND = 0.8  # of the cost at most goes in a round, after which what channels are worth is seen anew
 
@@ -36,6 +39,12 @@ def seen_shape(network: Network, image_shape: tuple[int, int, int]) -> tuple[int
     """(C, H, W) of what the layers see of an image of ``image_shape``, which may be scaled first."""
     height, width = network.preprocessing.size or image_shape[1:]
     return image_shape[0], height, width
+
+
+def shown_images(train: Dataset, seed: int, count: int = _SHOWN) -> Iterator[Tensor]:
+    """Batches (B, C, H, W) uint8 of ``count`` training images."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count]
+    return (torch.from_numpy(train.images[batch.sort().values.numpy()]) for batch in order.split(_BATCH))
 
 
 def cut_channels(
@@ -90,14 +99,15 @@ def cut_channels(
 
 
 def check_reachable(
-    network: Network, resource: Resource, target: int, image_shape: tuple[int, int, int], round_to: int = ROUND_TO
-) -> frozenset[str]:
+    network: Network, resource: Resource, target: int, image_shape: tuple[int, int, int], round_to: int = ROUND_TO,
+    observer: Observer | None = None,
+) -> frozenset[str]:  # fmt: skip
     """The names of the groups that can lose channels.
 
     Raises UsageError unless ``network`` can be cut to ``target``, and what `smallest` raises.
     """
     shape, left = seen_shape(network, image_shape), least_channels(round_to)
-    cut, cuttable = smallest(network, shape, left)
+    cut, cuttable = smallest(network, shape, left, observer)
     least, whole = cost_of(cut, resource, image_shape), cost_of(network, resource, image_shape)
     if least > target:
         remedy = "ask for more" if left == SMALLEST else "ask for more, or for a smaller multiple"

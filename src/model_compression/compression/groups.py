@@ -6,14 +6,16 @@ group, as by splitting and joining them, or where the network cannot be built ag
 """
 
 import warnings
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from model_compression.core.errors import MissingExtraError, UsageError
+from model_compression.core.errors import UsageError
+from model_compression.core.extras import check_extra
+from model_compression.engine.observer import Observer, Silent, counter
 from model_compression.models.base import Network
 from model_compression.models.copies import copy_of, tied
 from model_compression.models.pruned import as_pruned
@@ -51,12 +53,10 @@ def find_groups(network: Network, image_shape: tuple[int, int, int]) -> tuple[An
 
     Raises UsageError when there are none, or the channels cannot be followed, MissingExtraError without torch-pruning.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its imports
-            import torch_pruning
-    except ImportError:
-        raise MissingExtraError("torch-pruning", "prune", "pruning") from None
+    check_extra("prune", "pruning")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its imports
+        import torch_pruning
     trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     try:
         with warnings.catch_warnings():
@@ -80,7 +80,9 @@ def find_groups(network: Network, image_shape: tuple[int, int, int]) -> tuple[An
     return graph, groups
 
 
-def smallest(network: Network, image_shape: tuple[int, int, int], left: int) -> tuple[Network, frozenset[str]]:
+def smallest(
+    network: Network, image_shape: tuple[int, int, int], left: int, observer: Observer | None = None
+) -> tuple[Network, frozenset[str]]:
     """``network`` with ``left`` channels in every group that can be cut to that, and the names of these groups.
 
     Raises UsageError, with the first reason, when it can be built again without the channels of no group, and what
@@ -91,24 +93,31 @@ def smallest(network: Network, image_shape: tuple[int, int, int], left: int) -> 
     try:
         return _cut_to(network, image_shape, left, names), frozenset(names)
     except UsageError:
-        found = _which_go(network, image_shape, left, names)
+        count = counter(observer or Silent(), "layers that can be cut", len(names), "tried")
+        found = _which_go(network, image_shape, left, names, count)
         if not found:
             raise
     return _cut_to(network, image_shape, left, found), frozenset(found)
 
 
-def _which_go(network: Network, image_shape: tuple[int, int, int], left: int, names: Sequence[str]) -> list[str]:
-    """Those groups of ``names``, which do not go all at once, that do: halves of them are tried."""
+def _which_go(
+    network: Network, image_shape: tuple[int, int, int], left: int, names: Sequence[str], count: Callable[[int], None],
+    done: int = 0,
+) -> list[str]:  # fmt: skip
+    """Those groups of ``names``, which do not go all at once, that do: halves are tried; ``count`` sees each."""
     if len(names) < 2:
+        count(done + len(names))
         return []
-    going = []
-    for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+    going: list[str] = []
+    middle = len(names) // 2
+    for start, half in ((done, names[:middle]), (done + middle, names[middle:])):
         try:
             _cut_to(network, image_shape, left, half)
         except UsageError:
-            going += _which_go(network, image_shape, left, half)
+            going += _which_go(network, image_shape, left, half, count, start)
         else:
             going += half
+            count(start + len(half))
     return going
 
 

@@ -1,18 +1,24 @@
 """What a network costs: parameters, multiply-accumulates, bytes, memory of its activations, and time."""
 
 import statistics
+import tempfile
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.write import write_unverified
 from model_compression.models.base import Network
+from model_compression.models.copies import placed
 from model_compression.models.summary import summarize
 
 _TRIES, _PARTS = 3, 4  # measurements at most, and parts of one whose medians are compared
@@ -97,6 +103,58 @@ def latency(run: Callable[[], object], *, runtime: str, batch: int, threads: int
     while len(found) < _TRIES and (not found or found[-1].disturbed):
         found.append(_latency(_timed(run, seconds, 20), runtime, batch, threads))
     return min(found, key=lambda one: (one.disturbed, one.median_ms))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A network in a ``runtime``: ``call`` gives, for a batch size, what answers such a batch."""
+
+    runtime: str
+    call: Callable[[int], Callable[[], object]]
+    is_guest: bool = False
+    """Whether it runs in a process of its own, as a stranger's file, which takes a little longer."""
+
+    def latency(self, batch: int = 1, threads: int = 0, seconds: float = 1.0) -> Latency:
+        """See `latency`; ``threads`` 0: as many as torch has."""
+        threads = threads or torch.get_num_threads()
+        return latency(self.call(batch), runtime=self.runtime, batch=batch, threads=threads, seconds=seconds)
+
+
+def in_pytorch(network: Network, image_shape: tuple[int, int, int]) -> Answering:
+    """Of normalised images (C, H, W), in float32 on the CPU."""
+    model = placed(network.deployed().float().eval(), torch.device("cpu"))
+
+    def call(batch: int) -> Callable[[], object]:
+        images = torch.zeros(batch, *image_shape).to(memory_format=torch.channels_last)
+
+        @torch.no_grad()
+        def answer() -> object:
+            return model(images)
+
+        return answer
+
+    return Answering(runtime="PyTorch", call=call)
+
+
+def of_file(path: Path, threads: int = 0) -> Answering:
+    """An exported file in its own runtime; ``threads`` 0: as many as torch has."""
+    file = open_file(path, threads or torch.get_num_threads())
+    known = file.metadata
+    kind = np.uint8 if known.preprocessing_inside else np.float32
+
+    def call(batch: int) -> Callable[[], object]:
+        images = np.zeros((batch, *known.image_shape), dtype=kind)
+        return lambda: file.run(images)
+
+    return Answering(runtime=file.runtime, call=call, is_guest=file.is_guest)
+
+
+def in_onnx_runtime(network: Network, image_shape: tuple[int, int, int], threads: int = 0) -> Answering:
+    """Of normalised images. Raises MissingExtraError where ONNX files cannot be written or run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "measured.onnx"
+        write_unverified(network, path, image_shape)
+        return of_file(path, threads)
 
 
 def _latency(in_order: list[float], runtime: str, batch: int, threads: int) -> Latency:

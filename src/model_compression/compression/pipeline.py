@@ -6,7 +6,8 @@ the budget is kept.
 """
 
 import dataclasses
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,47 +16,37 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from model_compression.compression.budget import (
-    as_if_trained,
-    file_latency,
-    fits_budget,
-    network_latency,
-    quantised_file,
-    share_that_fits,
-)
+from model_compression.compression.budget import as_if_trained, fits_budget, quantised_file, share_that_fits
 from model_compression.compression.channels import ROUND_TO, check_reachable, cost_of
-from model_compression.compression.prune import MOST_STEPS, PruneConfig, finish_prune
-from model_compression.compression.quantize import CALIBRATED, ONNX, QuantizeConfig, finish_quantize
+from model_compression.compression.costs import float_rows, quantised_row
+from model_compression.compression.prune import MOST_STEPS, PruneConfig, Pruning
+from model_compression.compression.quantize import CALIBRATED, ONNX, Quantisation, QuantizeConfig
 from model_compression.compression.repair import checked_repair
-from model_compression.compression.stages import begin, check_new, read, stage
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import HERE, TrainConfig
 from model_compression.core.config_values import Config
 from model_compression.core.errors import (
-    FileFormatError,
     ModelCompressionError,
     NotVerifiedError,
-    RunFolderError,
     UsageError,
 )
-from model_compression.core.files import user_path, write_atomically, write_json, write_text
+from model_compression.core.extras import check_extra
+from model_compression.core.files import write_atomically, write_json, write_text
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
-from model_compression.engine.observer import Observer, Silent, left_out
-from model_compression.engine.parts import Parts
+from model_compression.engine.observer import Observer, left_out
 from model_compression.engine.runs import check_run, finish_run
-from model_compression.engine.teachers import check_cache_place, load_data
-from model_compression.exporting.verify import Verification, answers_of, verify
-from model_compression.exporting.write import export
-from model_compression.models.base import Network
+from model_compression.engine.stages import Stage
+from model_compression.engine.teachers import check_cache_place
+from model_compression.exporting.verify import answers_of
 from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import check_weight_bits
-from model_compression.models.weights import find_weights, read_model
 from model_compression.reports.compression_stages import FILE as RESULT
-from model_compression.reports.compression_stages import Stage, markdown, plot, read_compression, to_plain
+from model_compression.reports.compression_stages import Stage as Row
+from model_compression.reports.compression_stages import markdown, plot, read_compression, to_plain
 
-FILE, PREDICTIONS = "compress.json", "predictions.safetensors"
+PREDICTIONS = "predictions.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,37 +112,128 @@ class CompressConfig(Config):
             raise UsageError(f"prune_epochs and max_drop must be at least 0, got {self.prune_epochs}, {self.max_drop}")
 
 
-def planned(config: CompressConfig, observer: Observer) -> CompressConfig:
-    """``config`` with the pruning that its budget asks for, found on the untrained student.
+class Compression(Stage[CompressConfig, dict[str, Any]]):
+    """Distils, prunes, quantises, exports and measures in turn."""
 
-    Raises what the stages would raise at their beginnings, and UsageError when the budget cannot be kept.
-    """
-    check_cache_place(config.run)
-    data = load_data(config.run.data, observer.message)
-    looked_at = dataclasses.replace(config.run, teacher_cache="off")
-    student = check_run(looked_at, Parts(data=data)).network.deployed().cpu()
-    budget, bits = config.budget, CALIBRATED[config.to]
-    check_weight_bits(student, bits)
-    if not (budget.max_bytes or budget.max_latency_ms):
-        with quantised_file(as_if_trained(student), data[0], bits):  # what cannot be written is not trained for
-            return config
-    observer.message("looking for the size that keeps the budget; nothing is written yet")
-    resource: Literal["macs", "params"] = "params" if budget.max_bytes else "macs"
-    share = share_that_fits(
-        student,
-        data[0],
-        resource,
-        lambda one: fits_budget(one, data[0], budget.max_bytes, budget.max_latency_ms, weight_bits=bits),
-        observer.message,
-        low_rank=config.low_rank,
-        round_to=config.round_to,
-    )
-    if share < 1:
-        target = round(share * cost_of(student, resource, data[0].image_shape))
-        cuttable = as_factored(student) if config.low_rank else student
-        check_reachable(cuttable, resource, target, data[0].image_shape, config.round_to)
-        observer.message(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
-    return dataclasses.replace(config, resource=resource, share=share)
+    KIND, FILE, NOUN = CompressConfig, "compress.json", "compression"
+
+    @property
+    def result(self) -> Path:
+        """The file that ships."""
+        return self.folder / ONNX
+
+    def is_done(self) -> bool:
+        """Whether the file that ships is there, whole."""
+        quantized = self.folder / "quantized" / ONNX
+        if not self.result.is_file():
+            return False
+        return check_manifest(self.folder) or (  # or made before there were manifests, or killed before the last one
+            quantized.is_file()
+            and self.result.read_bytes() == quantized.read_bytes()
+            and read_compression(self.folder) is not None
+        )
+
+    def check(self) -> CompressConfig:
+        """The configuration with the pruning that its budget asks for, found on the untrained student.
+
+        Raises what the stages would raise at their beginnings, and UsageError when the budget cannot be kept.
+        """
+        config, report = self.config, self.observer.message
+        check_extra("quantize", "quantising")
+        if config.budget.max_bytes or config.budget.max_latency_ms:
+            check_extra("prune", "pruning")
+        check_cache_place(config.run)
+        train, _ = self.parts.load_data(config.run.data, report)
+        looked_at = dataclasses.replace(config.run, teacher_cache="off")
+        student = check_run(looked_at, self.parts).network.deployed().cpu()
+        budget, bits = config.budget, CALIBRATED[config.to]
+        check_weight_bits(student, bits)
+        if not (budget.max_bytes or budget.max_latency_ms):
+            with quantised_file(as_if_trained(student), train, bits):  # what cannot be written is not trained for
+                return config
+        report("looking for the size that keeps the budget; nothing is written yet")
+        resource: Literal["macs", "params"] = "params" if budget.max_bytes else "macs"
+        share = share_that_fits(
+            student,
+            train,
+            resource,
+            lambda one: fits_budget(one, train, budget.max_bytes, budget.max_latency_ms, weight_bits=bits),
+            self.observer,
+            low_rank=config.low_rank,
+            round_to=config.round_to,
+        )
+        if share < 1:
+            target = round(share * cost_of(student, resource, train.image_shape))
+            cuttable = as_factored(student) if config.low_rank else student
+            check_reachable(cuttable, resource, target, train.image_shape, config.round_to)
+            report(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
+        return dataclasses.replace(config, resource=resource, share=share)
+
+    def run(self) -> dict[str, Any]:
+        """What stages.json says.
+
+        Raises ModelCompressionError when the budget is not kept, NotVerifiedError when the fewer bits lose more than
+        ``max_drop``: then stages.json says what was reached, and there is no student.onnx.
+        """
+        config, distilled, pruned = self.config, self.folder / "distilled", self.folder / "pruned"
+        begin_again(self.folder)
+        with self._step("distilling"):
+            metrics = finish_run(config.run, distilled, self.observer, self.parts)
+        networks = {"distilled": distilled}
+        if config.share < 1:
+            with self._step("pruning"):
+                Pruning(_pruning(config, distilled), pruned, self.observer, self.parts).finish()
+            networks["pruned"] = pruned
+        quantizing = _quantising(config, [*networks.values()][-1])
+        quantisation = Quantisation(quantizing, self.folder / "quantized", self.observer, self.parts)
+        report, lost = None, None
+        with self._step("quantising"):
+            try:
+                report = quantisation.finish()
+            except NotVerifiedError as loss:  # the table says what the other stages reached
+                lost = loss
+        with self._step("exporting and measuring"):
+            _, test = self.parts.load_data(config.run.data, self.observer.message)
+            rows = [row for name, run in networks.items() for row in float_rows(name, run, self.folder, test)]
+            if report is not None:
+                rows.append(quantised_row(quantisation.result, report, rows[-1]))
+            faults = broken(config.budget, rows[-1]) if lost is None else [str(lost)]
+            result = self._write_result(rows, faults, metrics.get("teacher_test_accuracy"))
+            if lost is not None:
+                raise NotVerifiedError(f"{lost}; {self.folder / RESULT} says what the other stages reached") from lost
+            if faults:
+                raise ModelCompressionError(
+                    f"the budget is not kept: {'; '.join(faults)}; {self.folder / RESULT} says what was reached, and "
+                    f"{quantisation.result} is the file"
+                )
+            _write_predictions(quantisation.result, distilled, self.folder, test)
+            write_atomically(self.result, quantisation.result.read_bytes())
+            write_manifest(self.folder, (self.FILE, RESULT, PREDICTIONS, ONNX))  # last: it says that all is finished
+            return result
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        """Says that a step of the whole begins, and where it was if it is interrupted."""
+        steps = ["distilling", *(["pruning"] if self.config.share < 1 else []), "quantising", "exporting and measuring"]
+        self.observer.message(f"stage {steps.index(name) + 1} of {len(steps)}: {name}")
+        with self.part(name):
+            yield
+
+    def _write_result(self, rows: list[Row], faults: list[str], teacher_accuracy: float | None) -> dict[str, Any]:
+        """Writes what the stages came to, as values, table and plot; returns the values."""
+        run, threads = self.config.run, torch.get_num_threads()
+        result: dict[str, Any] = {
+            "threads": threads,
+            "stages": to_plain(rows),
+            "budget": dataclasses.asdict(self.config.budget),
+            "teacher_accuracy": teacher_accuracy,
+            "broken": faults,
+        }
+        write_json(self.folder / RESULT, result)
+        write_text(self.folder / "table.md", markdown(rows, threads))
+        with left_out(f"the plot {self.folder / 'stages.png'}", self.observer.message):
+            plot(self.folder / "stages.png", rows, f"{run.student.name} on {run.data.name}: accuracy and cost")
+        return result
 
 
 @checked_arguments
@@ -159,79 +241,9 @@ def compress(config: CompressConfig, folder: str | Path, observer: Observer | No
     """Makes the file that ships in a new ``folder``; returns what stages.json says.
 
     Raises RunFolderError when the folder is taken, UsageError before anything is written, Interrupted after a signal,
-    and ModelCompressionError when the budget is not kept, NotVerifiedError when the fewer bits lose more than
-    ``max_drop``: then stages.json says what was reached, and there is no student.onnx.
+    and what `Compression.run` raises.
     """
-    folder, observer = user_path(folder), observer or Silent()
-    check_new(folder)
-    config = planned(config, observer)
-    begin(folder, FILE, config)
-    return _finish(config, folder, observer)
-
-
-@checked_arguments
-def resume_compress(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
-    """Continues at the stage that was interrupted. Raises RunFolderError when nothing is left to do."""
-    folder = user_path(folder)
-    config = read(CompressConfig, folder / FILE)
-    if _is_finished(folder):
-        raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")
-    return _finish(config, folder, observer or Silent())
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether the file that ships is there, whole. Raises FileFormatError for what was changed since."""
-    shipped, quantized = folder / ONNX, folder / "quantized" / ONNX
-    if not shipped.is_file():
-        return False
-    return check_manifest(folder) or (  # or made before there were manifests, or killed before the last one
-        quantized.is_file() and shipped.read_bytes() == quantized.read_bytes() and read_compression(folder) is not None
-    )
-
-
-def _finish(config: CompressConfig, folder: Path, observer: Observer) -> dict[str, Any]:
-    distilled, pruned, quantized = folder / "distilled", folder / "pruned", folder / "quantized"
-    begin_again(folder)
-    steps = ["distilling", *(["pruning"] if config.share < 1 else []), "quantising", "exporting and measuring"]
-
-    def begin_step(name: str) -> None:
-        observer.message(f"stage {steps.index(name) + 1} of {len(steps)}: {name}")
-
-    begin_step("distilling")
-    with stage("distilling", folder):
-        metrics = finish_run(config.run, distilled, observer)
-    last = distilled
-    if config.share < 1:
-        begin_step("pruning")
-        with stage("pruning", folder):
-            finish_prune(_pruning(config, distilled), pruned, observer)
-        last = pruned
-    begin_step("quantising")
-    report, lost = None, None
-    with stage("quantising", folder):
-        try:
-            report = finish_quantize(_quantising(config, last), quantized, observer)
-        except NotVerifiedError as loss:  # the table says what the other stages reached
-            lost = loss
-    begin_step("exporting and measuring")
-    _, test = load_data(config.run.data, observer.message)
-    names = {"distilled": distilled} | ({"pruned": pruned} if last is pruned else {})
-    stages = [one for name, run in names.items() for one in _float_stages(name, run, folder, test)]
-    if report is not None:
-        stages.append(_quantised_stage(quantized, report, stages[-1]))
-    faults = broken(config.budget, stages[-1]) if lost is None else [str(lost)]
-    result = _write_result(config, folder, stages, faults, metrics.get("teacher_test_accuracy"), observer)
-    if lost is not None:
-        raise NotVerifiedError(f"{lost}; {folder / RESULT} says what the other stages reached") from lost
-    if faults:
-        raise ModelCompressionError(
-            f"the budget is not kept: {'; '.join(faults)}; {folder / RESULT} says what was reached, and "
-            f"{quantized / ONNX} is the file"
-        )
-    _write_predictions(quantized / ONNX, distilled, folder, test)
-    write_atomically(folder / ONNX, (quantized / ONNX).read_bytes())
-    write_manifest(folder, (FILE, RESULT, PREDICTIONS, ONNX))  # last: it says that all is finished
-    return result
+    return Compression(config, folder, observer).start()
 
 
 def _write_predictions(file: Path, distilled: Path, folder: Path, test: Dataset) -> None:
@@ -243,26 +255,7 @@ def _write_predictions(file: Path, distilled: Path, folder: Path, test: Dataset)
     write_atomically(folder / PREDICTIONS, save(tensors, metadata=metadata))
 
 
-def _write_result(
-    config: CompressConfig, folder: Path, stages: list[Stage], faults: list[str], teacher_accuracy: float | None,
-    observer: Observer,
-) -> dict[str, Any]:  # fmt: skip
-    """Writes what the stages came to, as values, table and plot; returns the values."""
-    result: dict[str, Any] = {
-        "threads": torch.get_num_threads(),
-        "stages": to_plain(stages),
-        "budget": dataclasses.asdict(config.budget),
-        "teacher_accuracy": teacher_accuracy,
-        "broken": faults,
-    }
-    write_json(folder / RESULT, result)
-    write_text(folder / "table.md", markdown(stages, result["threads"]))
-    with left_out(f"the plot {folder / 'stages.png'}", observer.message):
-        plot(folder / "stages.png", stages, f"{config.run.student.name} on {config.run.data.name}: accuracy and cost")
-    return result
-
-
-def broken(budget: Budget, shipped: Stage) -> list[str]:
+def broken(budget: Budget, shipped: Row) -> list[str]:
     """What of the budget the file that ships does not keep, in words."""
     faults = []
     if budget.max_bytes and shipped.size_bytes > budget.max_bytes:
@@ -293,48 +286,3 @@ def _quantising(config: CompressConfig, last: Path) -> QuantizeConfig:
     optim = dataclasses.replace(config.run.optim, lr=config.run.optim.lr / 10)
     run = dataclasses.replace(config.run, epochs=config.quantize_epochs, optim=optim)
     return QuantizeConfig(model=f"{HERE}../{last.name}", run=run, to=config.to, max_drop=config.max_drop)
-
-
-def _float_stages(name: str, run: Path, folder: Path, test: Dataset) -> list[Stage]:
-    """A network in PyTorch and, exported and verified, in ONNX Runtime."""
-    weights = find_weights(str(run))
-    network, path = read_model(weights), folder / f"{name}-float32.onnx"
-    found = _exported(network, path, test)
-    shape = test.image_shape
-    common: dict[str, Any] = {
-        "name": name,
-        "parameters": cost_of(network, "params", shape),
-        "macs": cost_of(network, "macs", shape),
-        "accuracy": found.accuracy,
-        "interval": found.interval(),
-    }
-    timed = [("PyTorch", weights, network_latency(network, shape)), ("ONNX Runtime", path, file_latency(path))]
-    return [
-        Stage(
-            runtime=runtime, size_bytes=file.stat().st_size, median_ms=time.median_ms, p95_ms=time.p95_ms,
-            disturbed=time.disturbed, **common,
-        )
-        for runtime, file, time in timed
-    ]  # fmt: skip
-
-
-def _exported(network: Network, path: Path, test: Dataset) -> Verification:
-    """What ``path`` answers; a file that is damaged, or of another network, is written again."""
-    if path.exists():
-        with suppress(FileFormatError, NotVerifiedError):
-            return verify(path, network, test)
-    return export(network, path, test)
-
-
-def _quantised_stage(folder: Path, report: dict[str, Any], before: Stage) -> Stage:
-    time = file_latency(folder / ONNX)
-    return dataclasses.replace(
-        before,
-        name=report["precision"],
-        size_bytes=report["bytes"],
-        accuracy=report["accuracy"],
-        interval=(report["interval"][0], report["interval"][1]),
-        median_ms=time.median_ms,
-        p95_ms=time.p95_ms,
-        disturbed=time.disturbed,
-    )

@@ -6,6 +6,7 @@ quantisation-aware run ``trained``. A file that loses more accuracy than it may 
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,41 +18,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.checks.networks import check_classes
+from model_compression.compression.channels import shown_images
 from model_compression.compression.groups import copied
-from model_compression.compression.prune import shown_images
 from model_compression.compression.repair import checked_repair
-from model_compression.compression.stages import begin, check_new, read, stage
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import HERE, ModelConfig, TrainConfig, located
 from model_compression.core.config_values import Config, PathText
 from model_compression.core.errors import (
     FileFormatError,
-    MissingExtraError,
     NotVerifiedError,
-    RunFolderError,
     UsageError,
 )
-from model_compression.core.files import read_json, user_path, write_json
+from model_compression.core.extras import check_extra
+from model_compression.core.files import read_json, write_json
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
-from model_compression.engine.observer import Observer, Silent
+from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import finish_run
-from model_compression.engine.teachers import check_cache_place, load_data, with_own_cache
+from model_compression.engine.runs import check_run, finish_run
+from model_compression.engine.stages import Stage
+from model_compression.engine.teachers import check_cache_place, with_own_cache
 from model_compression.exporting.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
-from model_compression.exporting.verify import Verification
 from model_compression.exporting.write import Encoding, encoded_answers, export, logits_on
 from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
 from model_compression.tasks import task_of
 
-FILE, ONNX, REPORT = "quantize.json", "student.onnx", "report.json"
+ONNX, REPORT = "student.onnx", "report.json"
 AUTO, _IMAGES = "auto", 512
 CALIBRATED = {"int8": 8, "int4": 4}  # precisions that compute in int8, and the bits of their weights
-PRECISIONS = (*CALIBRATED, "half", "int8-weights")
+_STORED_SMALL: dict[str, Callable[[Any], Any]] = {"half": to_half, "int8-weights": to_int8_weights}
+PRECISIONS = (*CALIBRATED, *_STORED_SMALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,127 @@ class QuantizeConfig(Config):
         checked_repair(self.run)
 
 
+class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
+    """Writes the file, and where rounding alone costs too much, trains with the roundings and writes it again."""
+
+    KIND, FILE, NOUN = QuantizeConfig, "quantize.json", "quantisation"
+
+    @property
+    def result(self) -> Path:
+        """The file that ships."""
+        return self.folder / ONNX
+
+    def is_done(self) -> bool:
+        """Whether file and report are there, whole."""
+        if self.result.is_file() and check_manifest(self.folder):
+            return True
+        try:  # made before there were manifests, or by a process that was killed before it wrote one
+            return bool(read_json(self.folder / REPORT)["bytes"] == self.result.stat().st_size)
+        except (FileFormatError, KeyError, OSError):
+            return False  # they are made again
+
+    def check(self) -> QuantizeConfig:
+        """Tries whether the network fits data and precision, and the training that may be needed."""
+        config = located(self.config, self.folder)
+        check_extra("quantize", "quantising")
+        check_cache_place(config.run)
+        weights = find_weights(config.model)
+        network = read_model(weights)
+        _, test = self.parts.load_data(config.run.data, self.observer.message)
+        check_classes("model", network, test, has_size_option=False)
+        for line in task_of(test).differences(network, test):
+            self.observer.message(line)
+        check_weight_bits(network, CALIBRATED.get(config.to, 8))
+        if config.to in CALIBRATED:
+            check_run(dataclasses.replace(self._training(str(weights.resolve())), teacher_cache="off"), self.parts)
+        return self.config
+
+    def run(self) -> dict[str, Any]:
+        """What report.json says."""
+        if self.is_done():
+            return read_json(self.folder / REPORT)
+        begin_again(self.folder)
+        config, observer = self.config, self.observer
+        train, test = self.parts.load_data(config.run.data, observer.message)
+        weights = find_weights(located(config.model, self.folder))
+        network = copied(read_model(weights))
+        expected = logits_on(network, test)
+        trained = RunFolder(self.folder / "trained")
+        if not trained.config.exists():
+            observer.message(f"{config.to}: writing {self.result}, and comparing it with the network on {test.name}")
+            try:
+                return self._written(network, expected, (train, test))
+            except NotVerifiedError as loss:
+                if config.to not in CALIBRATED:
+                    raise
+                observer.message(f"{loss}; training with its roundings")
+        body = str(weights.resolve())
+        if config.model.startswith(HERE):  # then they are moved with this folder
+            body = HERE + os.path.relpath(body, trained.path.resolve())
+        with self.part("quantisation-aware training"):
+            finish_run(self._training(body), trained.path, observer, self.parts)
+        try:
+            after = copied(read_model(trained.student))
+            return self._written(after, expected, (train, test), digest_of([network]))
+        except NotVerifiedError as loss:
+            raise NotVerifiedError(
+                f"{loss}, after quantisation-aware training; train longer (--epochs of quantize, --quantize-epochs of "
+                "compress), or accept more (--max-drop)"
+            ) from None
+
+    def _training(self, body: str) -> TrainConfig:
+        """The run with roundings, which begins with the weights ``body``."""
+        bits = {"weight_bits": 4} if self.config.to == "int4" else {}
+        return dataclasses.replace(
+            with_own_cache(self.config.run, "fp32"),
+            student=ModelConfig(name=NAME, options={"body": body, **bits}),
+            precision="fp32",
+            teacher_precision="auto",
+            compile="off",
+        )
+
+    def _written(
+        self, network: Network, expected: Tensor, data: tuple[Dataset, Dataset], reference_sha256: str = ""
+    ) -> dict[str, Any]:
+        """Writes and proves the file; returns the report. Raises NotVerifiedError, leaving nothing, if it fails."""
+        config, (train, test) = self.config, data
+        encode, calibration = _STORED_SMALL.get(config.to), None
+        if encode is None:
+            bits = CALIBRATED[config.to]
+            shown = torch.cat(list(shown_images(train, config.run.seed, 2 * config.images)))
+            seen, others = shown[::2], shown[1::2]
+            calibration = config.calibration
+            if calibration == AUTO:
+                others = others if len(others) else seen
+                calibration = best_calibration(network, seen, others, self.observer, bits)
+            encode = partial(to_int8, images=seen.numpy(), calibration=calibration, weight_bits=bits)
+        encoding = Encoding(
+            precision=config.to,
+            encode=encode,
+            max_drop=config.max_drop,
+            expected=expected,
+            reference_sha256=reference_sha256,
+        )
+        found = export(network, self.result, test, encoding=encoding)
+        report = {
+            "file": ONNX,
+            "bytes": self.result.stat().st_size,
+            "precision": config.to,
+            "calibration": calibration,
+            "trained": (self.folder / "trained").exists(),
+            "images": found.images,
+            "accuracy": found.accuracy,
+            "interval": list(found.interval()),
+            "network_accuracy": found.reference_correct / found.images,
+            "drop": found.drop,
+            "agreement": found.agreement,
+            "largest_difference": float(np.float32(found.largest_difference)),
+        }
+        write_json(self.folder / REPORT, report)
+        write_manifest(self.folder, (self.FILE, REPORT, ONNX))
+        return report
+
+
 @checked_arguments
 def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Quantises into a new ``folder``; returns what report.json says.
@@ -96,118 +217,7 @@ def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | No
     Raises RunFolderError when the folder is taken, UsageError before anything is written, MissingExtraError,
     Interrupted after a signal, and NotVerifiedError when the file loses too much even after training.
     """
-    folder, observer = user_path(folder), observer or Silent()
-    check_new(folder)
-    _check(located(config, folder), observer)
-    begin(folder, FILE, config)
-    return _finish(config, folder, observer)
-
-
-@checked_arguments
-def resume_quantize(folder: str | Path, observer: Observer | None = None) -> dict[str, Any]:
-    """Continues what was interrupted; returns what `quantize` does. Raises RunFolderError when nothing is left."""
-    folder = user_path(folder)
-    config = read(QuantizeConfig, folder / FILE)
-    if _is_finished(folder):
-        raise RunFolderError(f"{folder} is finished: there is nothing to resume; its result is {folder / ONNX}")
-    return _finish(config, folder, observer or Silent())
-
-
-def finish_quantize(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
-    """The report of what is finished, resumed or made anew, whichever ``folder`` asks for."""
-    if not (folder / FILE).exists():
-        return quantize(config, folder, observer)
-    if located(read(QuantizeConfig, folder / FILE), folder) != located(config, folder):
-        raise RunFolderError(f"{folder} holds another quantisation; choose another --out, or delete it")
-    return read_json(folder / REPORT) if _is_finished(folder) else _finish(config, folder, observer)
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether file and report are there, whole. Raises FileFormatError for those that were changed since."""
-    if (folder / ONNX).is_file() and check_manifest(folder):
-        return True
-    try:  # made before there were manifests, or by a process that was killed before it wrote one
-        return bool(read_json(folder / REPORT)["bytes"] == (folder / ONNX).stat().st_size)
-    except (FileFormatError, KeyError, OSError):
-        return False  # they are made again
-
-
-def _check(config: QuantizeConfig, observer: Observer) -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime.quantization  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
-    check_cache_place(config.run)
-    network = read_model(find_weights(config.model))
-    _, test = load_data(config.run.data, observer.message)
-    check_classes("model", network, test, has_size_option=False)
-    for line in task_of(test).differences(network, test):
-        observer.message(line)
-    check_weight_bits(network, CALIBRATED.get(config.to, 8))
-
-
-def _finish(config: QuantizeConfig, folder: Path, observer: Observer) -> dict[str, Any]:
-    begin_again(folder)
-    train, test = load_data(config.run.data, observer.message)
-    weights = find_weights(located(config.model, folder))
-    network = copied(read_model(weights))
-    expected = logits_on(network, test)
-    trained = RunFolder(folder / "trained")
-    if not trained.config.exists():
-        observer.message(f"{config.to}: writing {folder / ONNX}, and comparing it with the network on {test.name}")
-        try:
-            return _written(config, network, expected, (train, test), folder, observer)
-        except NotVerifiedError as loss:
-            if config.to not in CALIBRATED:
-                raise
-            observer.message(f"{loss}; training with its roundings")
-    is_beside = config.model.startswith(HERE)  # then it is moved with this folder
-    body = HERE + os.path.relpath(weights.resolve(), trained.path.resolve()) if is_beside else str(weights.resolve())
-    options: dict[str, Any] = {"body": body}
-    student = ModelConfig(name=NAME, options=options | ({"weight_bits": 4} if config.to == "int4" else {}))
-    run = dataclasses.replace(
-        with_own_cache(config.run, "fp32"), student=student, precision="fp32", teacher_precision="auto", compile="off"
-    )
-    with stage("quantisation-aware training", folder):
-        finish_run(run, trained.path, observer)
-    try:
-        after = copied(read_model(trained.student))
-        return _written(config, after, expected, (train, test), folder, observer, digest_of([network]))
-    except NotVerifiedError as loss:
-        raise NotVerifiedError(
-            f"{loss}, after quantisation-aware training; train longer (--epochs of quantize, --quantize-epochs of "
-            "compress), or accept more (--max-drop)"
-        ) from None
-
-
-def _written(
-    config: QuantizeConfig, network: Network, expected: Tensor, data: tuple[Dataset, Dataset], folder: Path,
-    observer: Observer, reference_sha256: str = "",
-) -> dict[str, Any]:  # fmt: skip
-    """Writes and proves the file; returns the report. Raises NotVerifiedError, leaving nothing, when it is not kept."""
-    train, test = data
-    encode, calibration = {"half": to_half, "int8-weights": to_int8_weights}.get(config.to), None
-    if encode is None:
-        bits = CALIBRATED[config.to]
-        shown = torch.cat(list(shown_images(train, config.run.seed, 2 * config.images)))
-        seen, others = shown[::2], shown[1::2]
-        calibration = config.calibration
-        if calibration == AUTO:
-            calibration = best_calibration(network, seen, others if len(others) else seen, observer, bits)
-        encode = partial(to_int8, images=seen.numpy(), calibration=calibration, weight_bits=bits)
-    encoding = Encoding(
-        precision=config.to,
-        encode=encode,
-        max_drop=config.max_drop,
-        expected=expected,
-        reference_sha256=reference_sha256,
-    )
-    found = export(network, folder / ONNX, test, encoding=encoding)
-    report = _report(config, found, folder, calibration, trained=(folder / "trained").exists())
-    write_json(folder / REPORT, report)
-    write_manifest(folder, (FILE, REPORT, ONNX))
-    return report
+    return Quantisation(config, folder, observer).start()
 
 
 def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: Observer, weight_bits: int = 8) -> str:
@@ -225,22 +235,3 @@ def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: O
     listed = ", ".join(f"{name} {distance:.2g}" for name, distance in distances.items())
     observer.message(f"ranges by {best}, which changes the answers least (KL divergence: {listed})")
     return best
-
-
-def _report(
-    config: QuantizeConfig, found: Verification, folder: Path, calibration: str | None, trained: bool
-) -> dict[str, Any]:
-    return {
-        "file": ONNX,
-        "bytes": (folder / ONNX).stat().st_size,
-        "precision": config.to,
-        "calibration": calibration,
-        "trained": trained,
-        "images": found.images,
-        "accuracy": found.accuracy,
-        "interval": list(found.interval()),
-        "network_accuracy": found.reference_correct / found.images,
-        "drop": found.drop,
-        "agreement": found.agreement,
-        "largest_difference": float(np.float32(found.largest_difference)),
-    }

@@ -55,6 +55,12 @@ class Logged(Silent):
         logging.getLogger("model_compression").warning(text)
 
 
+def counter(observer: Observer, name: str, total: int, unit: str) -> Callable[[int], None]:
+    """A bar for what is no training, where ``observer`` shows bars; it is told how many of ``total`` are done."""
+    show = getattr(observer, "counter", None)
+    return show(name, total, unit) if show is not None else lambda done: None
+
+
 @contextmanager
 def left_out(what: str, report: Callable[[str], None]) -> Iterator[None]:
     """Says why ``what``, which no result depends on, could not be made: no reason to end a run."""

@@ -11,26 +11,25 @@ Each stage is a run of its own in the scheme's folder. What is finished stays, w
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import HERE, ModelConfig, TrainConfig, from_dict, located, to_dict
+from model_compression.core.config import HERE, ModelConfig, TrainConfig, located
 from model_compression.core.config_values import Config
-from model_compression.core.errors import Interrupted, RunFolderError, UsageError
-from model_compression.core.files import plain_json, read_json, user_path, writing_failed
-from model_compression.core.trust import all_files, read, write_sealed
+from model_compression.core.errors import UsageError
+from model_compression.core.trust import all_files
 from model_compression.engine.mutual import SEED_STRIDE
-from model_compression.engine.observer import Observer, Silent
+from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts
-from model_compression.engine.relative_paths import record_origin
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import check_run, finish_run
-from model_compression.engine.teachers import check_cache_place, load_data, with_own_cache
+from model_compression.engine.runs import check_run
+from model_compression.engine.stages import Stage
+from model_compression.engine.teachers import check_cache_place, with_own_cache
 from model_compression.models.base import Network
 
-_FILE = "scheme.json"
 _MOST = 1000  # generations
 
 
@@ -83,6 +82,45 @@ def stages_of(config: SchemeConfig) -> dict[str, TrainConfig]:
     return stages
 
 
+class Scheme(Stage[SchemeConfig, dict[str, dict[str, Any]]]):
+    """Runs in turn; each teaches the next."""
+
+    KIND, FILE, NOUN = SchemeConfig, "scheme.json", "scheme"
+
+    @property
+    def result(self) -> Path:
+        """The last run."""
+        return self.folder / [*stages_of(self.config)][-1]
+
+    def is_done(self) -> bool:
+        """Whether all runs are finished."""
+        return all(RunFolder(self.folder / name).is_finished() for name in stages_of(self.config))
+
+    def check(self) -> SchemeConfig:
+        """Tries every run, with the untrained network of the one before as its teacher."""
+        stages = [*stages_of(self.config).values()]
+        check_cache_place(stages[0])
+        data = self.parts.load_data(stages[0].data, self.observer.message)
+        before: Network | None = None
+        for config in stages:
+            # The network before is not trained yet: its answers are not to be stored, nor to be judged.
+            weak = config.allow_weak_teacher or before is not None
+            looked_at = dataclasses.replace(config, teacher_cache="off", allow_weak_teacher=weak)
+            parts = self.parts if before is None else Parts(data=data, teacher=before)
+            before = check_run(looked_at, parts).network.deployed()
+        return self.config
+
+    def run(self) -> dict[str, dict[str, Any]]:
+        """The metrics of each run by name, in order; the last one's are the result."""
+        return self.finish_runs(self._runs())
+
+    def _runs(self) -> Iterator[tuple[str, TrainConfig, str]]:
+        stages = stages_of(self.config)
+        for number, (name, config) in enumerate(stages.items(), start=1):
+            source = located(config.teacher.name, self.folder / name) if config.teacher else "labels"
+            yield name, config, f"{name}, stage {number} of {len(stages)}: {config.student.name} from {source}"
+
+
 @checked_arguments
 def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
     """Trains the stages of a scheme into runs in a new ``folder``; returns the metrics of each, by name, in order.
@@ -91,26 +129,7 @@ def run_scheme(config: SchemeConfig, folder: str | Path, observer: Observer | No
 
     Raises RunFolderError when the folder is taken, and what `start_run` raises.
     """
-    folder, observer = user_path(folder), observer or Silent()
-    if folder.is_dir() and (folder / _FILE).exists():
-        remedy = f"continue it with: model-compression resume {folder}"
-        raise RunFolderError(f"{folder} holds a scheme: {remedy}, or choose another folder with --out")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise RunFolderError(f"{folder} exists and is not an empty folder; choose another with --out")
-    stages = stages_of(config)
-    _check(list(stages.values()), observer)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise writing_failed(folder, error) from error
-    record_origin(folder)
-    write_sealed(folder / _FILE, to_dict(config), plain_json(to_dict(config)))
-    return _finish(stages, folder, observer)
-
-
-def is_scheme(folder: str | Path) -> bool:
-    """Whether ``folder`` is that of a scheme, and not of a run."""
-    return (user_path(folder) / _FILE).is_file()
+    return Scheme(config, folder, observer).start()
 
 
 @checked_arguments
@@ -123,43 +142,6 @@ def resume_scheme(
 
     Raises RunFolderError when there is nothing to continue, and what `resume_run` raises.
     """
-    folder = user_path(folder)
-    values = read_json(folder / _FILE)
-    read(values, folder / _FILE, folder / _FILE)
-    stages = stages_of(from_dict(SchemeConfig, values, str(folder / _FILE)))
-    if all(RunFolder(folder / name).is_finished() for name in stages):
-        raise RunFolderError(
-            f"{folder} is finished: there is nothing to resume; its result is in {folder / [*stages][-1]}"
-        )
+    scheme = Scheme.at(folder, observer)
     with all_files(trust):
-        return _finish(stages, folder, observer or Silent())
-
-
-def _check(stages: list[TrainConfig], observer: Observer) -> None:
-    """Raises what a stage would raise at its beginning, with the untrained network of the one before as its teacher."""
-    check_cache_place(stages[0])
-    data = load_data(stages[0].data, observer.message)
-    before: Network | None = None
-    for config in stages:
-        # The network before is not trained yet: its answers are not to be stored, nor to be judged.
-        weak = config.allow_weak_teacher or before is not None
-        looked_at = dataclasses.replace(config, teacher_cache="off", allow_weak_teacher=weak)
-        before = check_run(looked_at, Parts(data=data, teacher=before)).network.deployed()
-
-
-def _finish(stages: dict[str, TrainConfig], folder: Path, observer: Observer) -> dict[str, dict[str, Any]]:
-    metrics = {}
-    for number, (name, config) in enumerate(stages.items(), start=1):
-        source = located(config.teacher.name, folder / name) if config.teacher else "labels"
-        observer.message(f"{name}, stage {number} of {len(stages)}: {config.student.name} from {source}")
-        stage = RunFolder(folder / name)
-        if stage.is_finished():  # whatever the folder was called when it was made
-            metrics[name] = stage.read_metrics()
-            continue
-        try:
-            metrics[name] = finish_run(config, stage.path, observer)
-        except Interrupted as stop:
-            reason = str(stop).partition("; continue with")[0]
-            message = f"{name}: {reason}; continue with: model-compression resume {folder}"
-            raise Interrupted(message, stop.exit_code) from None
-    return metrics
+        return scheme.resume()

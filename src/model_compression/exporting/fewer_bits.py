@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import MissingExtraError, ModelCompressionError, UsageError
+from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.extras import check_extra
 from model_compression.core.registry import unknown_name
 
 Array = npt.NDArray[Any]
@@ -51,10 +52,9 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
     Raises UsageError for an unknown calibration, for a model without a convolution or inner product and, with 4 bits,
     for one of two at most; and MissingExtraError.
     """
-    try:
-        from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnxruntime", "quantize", "quantising") from None
+    check_extra("quantize", "quantising")
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     if calibration not in methods:
         raise unknown_name("calibration", calibration, list(methods))

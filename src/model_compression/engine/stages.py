@@ -1,0 +1,157 @@
+"""Stages: each fills a folder of its own, is found done there, and resumes where it was interrupted.
+
+A training run is the smallest one, see `finish_run`. The others hold several of them, or turn a network into a file.
+All stages of a process share data and teacher, see `Parts`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from model_compression.core import trust
+from model_compression.core.config import TrainConfig, from_dict, located, to_dict
+from model_compression.core.config_values import Config
+from model_compression.core.errors import Interrupted, RunFolderError
+from model_compression.core.files import plain_json, read_json, user_path, writing_failed
+from model_compression.engine.observer import Observer, Silent
+from model_compression.engine.parts import Parts
+from model_compression.engine.relative_paths import record_origin
+from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.runs import finish_run
+
+C = TypeVar("C", bound=Config)
+R = TypeVar("R")
+_FILES = ("prune.json", "quantize.json", "compress.json", "scheme.json")  # what `FILE` is of those that there are
+
+
+class Stage(ABC, Generic[C, R]):
+    """What ``config`` asks for, in ``folder``. `start`, `resume` and `finish` return the result, see `run`."""
+
+    KIND: ClassVar[type[Config]]
+    FILE: ClassVar[str]
+    """Holds the configuration, in the folder."""
+    NOUN: ClassVar[str]
+    """What a folder is called that holds one."""
+
+    def __init__(
+        self, config: C, folder: str | Path, observer: Observer | None = None, parts: Parts | None = None
+    ):  # fmt: skip
+        self.config, self.folder = config, user_path(folder)
+        self.observer, self.parts = observer or Silent(), parts or Parts()
+
+    @classmethod
+    def at(cls, folder: str | Path, observer: Observer | None = None) -> Self:
+        """The stage that was begun in ``folder``. Raises FileFormatError when its configuration cannot be read."""
+        path = user_path(folder) / cls.FILE
+        values = read_json(path)
+        trust.read(values, path, path)
+        return cls(from_dict(cls.KIND, values, str(path)), folder, observer)  # type: ignore[arg-type]
+
+    @abstractmethod
+    def check(self) -> C:
+        """The configuration that is recorded. Raises what can be seen beforehand of all that `run` would raise."""
+
+    @abstractmethod
+    def run(self) -> R:
+        """Does what is not done yet; returns the result."""
+
+    @property
+    @abstractmethod
+    def result(self) -> Path:
+        """Where the result is when the stage is done."""
+
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether the result is there, whole. Raises FileFormatError for one that was changed or damaged."""
+
+    def start(self) -> R:
+        """Runs in a new folder.
+
+        Raises RunFolderError when the folder is taken, UsageError before anything is written, and Interrupted after a
+        signal, with all kept that is done.
+        """
+        self._check_new()
+        with self._interruptible():
+            self.config = self.check()
+            self._begin()
+            return self.run()
+
+    def resume(self) -> R:
+        """Does what is left. Raises RunFolderError when there is nothing, and what `start` raises."""
+        if self.is_done():
+            raise RunFolderError(f"{self.folder} is finished: there is nothing to resume; its result is {self.result}")
+        with self._interruptible():
+            return self.run()
+
+    def finish(self) -> R:
+        """Starts, resumes, or finds done, whichever the folder asks for.
+
+        Raises RunFolderError when it holds something else, and what `start` raises.
+        """
+        if not (self.folder / self.FILE).exists():
+            return self.start()
+        if located(self.at(self.folder).config, self.folder) != located(self.config, self.folder):
+            raise RunFolderError(f"{self.folder} holds another {self.NOUN}; choose another folder, or delete it")
+        return self.run()
+
+    def finish_runs(self, runs: Iterable[tuple[str, TrainConfig, str]]) -> dict[str, dict[str, Any]]:
+        """The metrics, by name, of training runs in the folder: each a name, its configuration, and a line about it.
+
+        A run is asked for when those before it are finished.
+        """
+        metrics = {}
+        for name, config, line in runs:
+            run = RunFolder(self.folder / name)
+            if run.is_finished():  # whatever the folder was called when it was made
+                metrics[name] = run.read_metrics()
+                continue
+            self.observer.message(line)
+            with self.part(name):
+                metrics[name] = finish_run(config, run.path, self.observer, self.parts)
+        return metrics
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """An interruption inside says that it was in ``name``, and that this folder is what is to be resumed."""
+        try:
+            yield
+        except Interrupted as stop:
+            reason = str(stop).partition("; ")[0]
+            raise Interrupted(f"{name}: {reason}; {self._way_on}", stop.exit_code) from None
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C outside a training run, which saves its state and says so itself, ends with a line as well."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            begun = (self.folder / self.FILE).exists()
+            said = self._way_on if begun else "nothing was written yet: repeat the command"
+            raise Interrupted(f"interrupted; {said}") from None
+
+    @property
+    def _way_on(self) -> str:
+        return f"continue with: model-compression resume {self.folder}"
+
+    def _check_new(self) -> None:
+        """Raises RunFolderError, with the remedy, unless the folder is none yet, or empty."""
+        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+            return
+        if self.folder.is_dir() and any((self.folder / name).exists() for name in _FILES):
+            raise RunFolderError(
+                f"{self.folder} is begun already: continue it with: model-compression resume {self.folder}, or choose "
+                "another folder"
+            )
+        raise RunFolderError(f"{self.folder} exists and is not an empty folder; choose another one")
+
+    def _begin(self) -> None:
+        """Makes the folder and writes the configuration into it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise writing_failed(self.folder, error) from error
+        record_origin(self.folder)
+        values = to_dict(self.config)
+        trust.write_sealed(self.folder / self.FILE, values, plain_json(values))
