@@ -3,7 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -134,15 +137,37 @@ class Loader(ABC):
 
 
 class ResidentLoader(Loader):
-    """A data set's images on ``device``."""
+    """A data set's images on ``device``, which all loaders of the data set share."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
         super().__init__(dataset, config, device)
-        self.images = torch.from_numpy(dataset.images[:]).to(device)
+        self.images = images_on(device, dataset)
 
     def pixels(self, indices: Tensor) -> Tensor:
         """The images (B, C, H, W) at ``indices`` (B,), as they are."""
         return self.images[indices]
+
+
+_COPIES: WeakKeyDictionary[Dataset, dict[torch.device, Tensor]] = WeakKeyDictionary()
+
+
+def images_on(device: torch.device, dataset: Dataset) -> Tensor:
+    """The images (N, C, H, W) on ``device``: one copy in a process for all data sets of one digest.
+
+    It is kept as long as one of the data sets that it was asked for.
+    """
+    for other, copies in list(_COPIES.items()):
+        if other.digest == dataset.digest and device in copies:
+            found = copies[device]
+            break
+    else:
+        found = upload(dataset.images[:], device)
+    return _COPIES.setdefault(dataset, {}).setdefault(device, found)
+
+
+def upload(images: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """``images`` as a tensor on ``device``; on the CPU it shares their memory."""
+    return torch.from_numpy(images).to(device)
 
 
 def check_sizes(config: DataConfig, image_shape: tuple[int, int, int]) -> None:

@@ -1,11 +1,16 @@
 """The resident loader: orders, views and batches are functions of what they should be, and no image is left out."""
 
+import dataclasses
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import UsageError
+from model_compression.data import loader as module
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import ResidentLoader, epoch_order
@@ -134,3 +139,40 @@ def test_loader_refuses_a_shift_that_no_border_can_reflect(loader):
     assert loader(augmentation="flip", shift=50)  # has no effect there
     with pytest.raises(UsageError, match="shift must be below the images' 6 pixels, got 6"):
         loader(augmentation="flip_shift", shift=6)
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """Shapes of what is copied to a device, in turn."""
+    shapes = []
+    real = module.upload
+    monkeypatch.setattr(module, "upload", lambda images, device: shapes.append(images.shape) or real(images, device))
+    return shapes
+
+
+def test_images_are_on_a_device_once_and_as_long_as_their_data_set(dataset, uploads):
+    first = ResidentLoader(dataset, DataConfig(), CPU)
+    same = dataclasses.replace(dataset, name="another name")
+    assert ResidentLoader(same, DataConfig(augmentation="flip"), CPU).images is first.images
+    other = dataset.subset(range(N))  # another digest
+    assert ResidentLoader(other, DataConfig(), CPU).images is not first.images
+    assert uploads == [dataset.images.shape] * 2
+    kept = weakref.ref(first.images)
+    del first
+    assert ResidentLoader(dataset, DataConfig(), CPU).images is kept()
+    assert len(uploads) == 2
+
+
+def test_images_leave_the_device_with_the_last_data_set_of_theirs(uploads):
+    settings = {"class_names": ("a", "b"), "mean": (0.5,), "std": (0.2,), "labels": np.arange(2)}
+    one = Dataset(name="d", images=np.zeros((2, 1, 4, 4), dtype=np.uint8), **settings)
+    two = dataclasses.replace(one)
+    images = weakref.ref(ResidentLoader(one, DataConfig(), CPU).images)
+    assert ResidentLoader(two, DataConfig(), CPU).images is images()
+    del one
+    gc.collect()
+    assert images() is not None
+    del two
+    gc.collect()
+    assert images() is None
+    assert len(uploads) == 1
