@@ -157,3 +157,13 @@ def tiny(tmp_path_factory):
         patch.setitem(DATASETS._entries, "tiny", tiny_data)
         save_weights(file, create_model("tiny-teacher", seed=7))
         yield SimpleNamespace(data=tiny_data, teacher=file, config=config)
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """Names of the data sets whose images are copied to a device, in turn."""
+    from model_compression.data import loader
+
+    names, upload = [], loader.upload
+    monkeypatch.setattr(loader, "upload", lambda dataset, device: names.append(dataset.name) or upload(dataset, device))
+    return names

@@ -1,6 +1,7 @@
 """distill(): modules and arrays in the place of names, with the same result as the long way."""
 
 import dataclasses
+import gc
 import itertools
 import logging
 import re
@@ -88,6 +89,14 @@ def test_distill_of_own_modules_on_arrays_learns_and_leaves_them_as_they_are(arr
     assert (result.run_dir / "metrics.json").exists()
     loaded = mc.load_model(result.run_dir).state_dict()
     assert torch.equal(loaded["module.head.weight"], result.student.head.weight)
+
+
+@pytest.mark.parametrize("teacher_cache", ["on", "off"])
+def test_distill_has_each_image_on_the_device_once(arrays, uploads, teacher_cache):
+    gc.collect()  # data sets of other tests, with these images
+    settings = {"method": "kd", "augmentation": "flip", "teacher_cache": teacher_cache}
+    mc.distill(own(0), own(1), arrays, epochs=2, config=CONFIG, **settings)
+    assert sorted(name for name in uploads if "[" not in name) == ["arrays", "arrays-test"]  # the others are samples
 
 
 def test_distill_takes_settings_by_name(arrays):

@@ -3,10 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -161,13 +159,13 @@ def images_on(device: torch.device, dataset: Dataset) -> Tensor:
             found = copies[device]
             break
     else:
-        found = upload(dataset.images[:], device)
+        found = upload(dataset, device)
     return _COPIES.setdefault(dataset, {}).setdefault(device, found)
 
 
-def upload(images: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """``images`` as a tensor on ``device``; on the CPU it shares their memory."""
-    return torch.from_numpy(images).to(device)
+def upload(dataset: Dataset, device: torch.device) -> Tensor:
+    """A copy of the images on ``device``; on the CPU it shares their memory."""
+    return torch.from_numpy(dataset.images[:]).to(device)
 
 
 def check_sizes(config: DataConfig, image_shape: tuple[int, int, int]) -> None:
