@@ -2,6 +2,7 @@
 
 import argparse
 
+from model_compression.cli.config_options import METHOD, TEACHER, add_config_options, flag_of, given_values
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.schemes import (
     add_scheme_options,
@@ -43,26 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--weight", action="append", default=[], metavar="TERM=W", help="weight of a term of the method"
     )
-    method.add_argument(
-        "--label-weight", type=float, metavar="W", help="weight of the label loss (default: the method's)"
-    )
-    method.add_argument(
-        "--method-warmup",
-        type=float,
-        metavar="X",
-        help="share of the steps in which the method's weights rise from 0 (default: the method's)",
-    )
-    method.add_argument(
-        "--first-stage-epochs",
-        type=int,
-        metavar="N",
-        help="epochs before training in which ft trains its part on the teacher alone (default: 1)",
-    )
+    add_config_options(method, METHOD)
     add_scheme_options(parser)
     add_options(parser)
 
 
-def add_teacher_options(parser: argparse.ArgumentParser, default: str = _DEFAULT) -> None:
+def add_teacher_options(
+    parser: argparse.ArgumentParser, default: str = _DEFAULT, *, show_defaults: bool = True
+) -> None:
     """Adds what says who answers (``default`` is what the help calls it), from which layers, and where it is stored."""
     group = parser.add_argument_group("teacher")
     group.add_argument(
@@ -73,37 +62,11 @@ def add_teacher_options(parser: argparse.ArgumentParser, default: str = _DEFAULT
     )
     add_model_options(group, "teacher")
     group.add_argument(
-        "--allow-weak-teacher", action="store_true", help="go on with one that is seen to answer at random"
-    )
-    group.add_argument(
         "--pairs",
         metavar="S=T,...",
         help="layers that are compared, student's = teacher's, for methods that need features (default: by stage)",
     )
-    group.add_argument(
-        "--teacher-answers",
-        metavar="NAME",
-        help="what it answers with: logits, probabilities or sigmoid (default: logits)",
-    )
-    group.add_argument(
-        "--teacher-tta", metavar="NAME", help="none, or flip: average the answers to each image and its mirror image"
-    )
-    group.add_argument(
-        "--teacher-precision",
-        metavar="NAME",
-        help="of its answers: fp32, bf16 or fp16 (default: --precision's; native where that is auto)",
-    )
-    group.add_argument(
-        "--teacher-view",
-        metavar="NAME",
-        help="same: the teacher answers what the student is shown; plain: each image as it is, once",
-    )
-    group.add_argument(
-        "--teacher-cache",
-        metavar="WHERE",
-        help="the answers: auto (the user's cache), off, or a folder (default: auto)",
-    )
-    group.add_argument("--teacher-cache-dtype", metavar="NAME", help="of stored answers: fp16 or fp32 (default: fp16)")
+    add_config_options(group, TEACHER, show_defaults=show_defaults)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,12 +116,7 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
         method = MethodConfig(name=name)
     params = parse_pairs(args.param, "--param") | ({"variant": args.variant} if args.variant else {})
     weights = {**method.weights, **parse_pairs(args.weight, "--weight")}
-    given = {
-        "label_weight": args.label_weight,
-        "warmup": args.method_warmup,
-        "first_stage_epochs": args.first_stage_epochs,
-    }
-    changed = {name: value for name, value in given.items() if value is not None}
+    changed = {place.partition(".")[2]: value for place, value in given_values(args, METHOD).items()}
     from model_compression.distillation.methods import create
 
     if args.first_stage_epochs is not None and not create(method.name).has_first_stage:
@@ -193,18 +151,9 @@ def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
             f"give --teacher: a network that knows the classes of {config.data.name}, as a run of "
             f"`model-compression train {named} --out runs/teacher` (the default, {_DEFAULT}, knows those of cifar10)"
         )
-    options = (
-        "teacher_cache",
-        "teacher_cache_dtype",
-        "teacher_answers",
-        "teacher_tta",
-        "teacher_view",
-        "teacher_precision",
-    )
-    given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
-    given |= {"allow_weak_teacher": True} if args.allow_weak_teacher else {}
+    given = given_values(args, TEACHER)
     if given and teacher is None and getattr(args, "scheme", None) != "self":
-        raise UsageError(f"--{next(iter(given)).replace('_', '-')} has no effect here: there is no teacher")
+        raise UsageError(f"{flag_of(next(iter(given)))} has no effect here: there is no teacher")
     if "teacher_cache_dtype" in given and given.get("teacher_cache", config.teacher_cache) == "off":
         raise UsageError("--teacher-cache-dtype has no effect here: --teacher-cache off stores no answers")
     if teacher is not None:

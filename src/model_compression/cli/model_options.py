@@ -2,43 +2,27 @@
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any
 
-from model_compression.core.argument_types import number
+from model_compression.core.argument_types import number, parse_pairs
+from model_compression.core.config import ModelConfig
 from model_compression.core.errors import UsageError, shown
-
-if TYPE_CHECKING:
-    from model_compression.core.config import ModelConfig
+from model_compression.core.options import option_of
 
 
 def add_model_options(parser: argparse._ActionsContainer, role: str = "") -> None:
     """Adds --ROLE-option, -weights, -mean, -std and -size; without a role --option and so on."""
     prefix, whose = (f"--{role}-", f"the {role}'s") if role else ("--", "the model's")
-    parser.add_argument(
-        f"{prefix}option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help=f"of {whose} builder, as pretrained=true",
-    )
-    parser.add_argument(
-        f"{prefix}weights", metavar="FILE", help=f"{whose} weights, .pt or .safetensors; FILE#KEY: those under a key"
-    )
-    for figure in ("mean", "std"):
-        parser.add_argument(
-            f"{prefix}{figure}",
-            metavar="A,B,C",
-            help=f"{figure} of {whose} pixels, 1 = white (default: its own, or the data's)",
-        )
-    parser.add_argument(
-        f"{prefix}size", metavar="H,W", help=f"height and width to which {whose} images are scaled (default: its own)"
-    )
+    for entry in dataclasses.fields(ModelConfig):
+        said = option_of(entry)
+        if said.help:
+            collected: dict[str, Any] = {"action": "append", "default": []} if entry.name == "options" else {}
+            flag, text = f"{prefix}{said.flag or entry.name}", said.help.format(whose=whose)
+            parser.add_argument(flag, metavar=said.metavar, help=text, **collected)
 
 
-def with_model_options(config: "ModelConfig", args: argparse.Namespace, role: str = "") -> "ModelConfig":
+def with_model_options(config: ModelConfig, args: argparse.Namespace, role: str = "") -> ModelConfig:
     """``config`` with what the command line gives in its place. Raises UsageError for what cannot be read."""
-    from model_compression.core.argument_types import parse_pairs
-
     prefix = f"{role}_" if role else ""
     given = {name: getattr(args, f"{prefix}{name}") for name in ("option", "weights", "mean", "std", "size")}
     option = f"--{role}-" if role else "--"

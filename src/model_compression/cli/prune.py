@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_compression.cli.config_options import add_config_options
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_recipe_options, out_folder, with_recipe_options
 from model_compression.core.argument_types import parse_pairs
@@ -63,8 +64,8 @@ def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
     group = parser.add_argument_group(title)
     group.add_argument("--method", metavar="NAME", help="one that needs logits only, as kd or dkd")
     group.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="of the method")
-    group.add_argument("--label-weight", type=float, metavar="W", help="weight of the label loss")
-    add_teacher_options(parser, "the run's")
+    add_config_options(group, ["method.label_weight"], show_defaults=False)
+    add_teacher_options(parser, "the run's", show_defaults=False)
     add_recipe_options(parser, show_defaults=False)
 
 

@@ -75,7 +75,7 @@ class DataConfig(Config):
         maximum=1024,
         needs={"resident": ("auto", "off")},
     )
-    augmentation: Augmentation = option("none", help="none, flip or flip_shift")
+    augmentation: Augmentation = option("none", help="random changes of each image: none, flip or flip_shift")
     shift: int = option(
         4, help="largest shift of flip_shift, in pixels", minimum=0, needs={"augmentation": ("flip_shift",)}
     )
@@ -97,7 +97,7 @@ class DataConfig(Config):
     view_seed: int = option(0, help="seed of the augmentation", minimum=0, maximum=_LARGEST_SEED, needs=_DRAWN)
     validation: int = option(
         0,
-        help="training images held out for tuning, as 5000; the test set is not touched",
+        help="training images to hold out for tuning, as 5000; the test set stays untouched",
         minimum=0,
         answers=False,
     )
@@ -130,11 +130,21 @@ class ModelConfig(Config):
     """A network: a registered name, a library's or a builder's, a shipped one or a weights file; and its options."""
 
     name: PathText
-    options: dict[str, Any] = option(default_factory=dict, help="of {whose} builder, as pretrained=true")
-    weights: PathText | None = option(None, help="{whose} weights, .pt or .safetensors; FILE#KEY: those under a key")
-    mean: list[float] | None = option(None, help="mean of {whose} pixels, 1 = white (default: its own, or the data's)")
-    std: list[float] | None = option(None, help="std of {whose} pixels, 1 = white (default: its own, or the data's)")
-    size: list[int] | None = option(None, help="height and width to scale {whose} images to (default: its own)")
+    options: dict[str, Any] = option(
+        default_factory=dict, help="of {whose} builder, as pretrained=true", flag="option", metavar="KEY=VALUE"
+    )
+    weights: PathText | None = option(
+        None, help="{whose} weights, .pt or .safetensors; FILE#KEY: those under a key", metavar="FILE"
+    )
+    mean: list[float] | None = option(
+        None, help="mean of {whose} pixels, 1 = white (default: its own, or the data's)", metavar="A,B,C"
+    )
+    std: list[float] | None = option(
+        None, help="std of {whose} pixels, 1 = white (default: its own, or the data's)", metavar="A,B,C"
+    )
+    size: list[int] | None = option(
+        None, help="height and width to scale {whose} images to (default: its own)", metavar="H,W"
+    )
 
     def check(self) -> None:
         """Checks what goes together."""
@@ -181,31 +191,33 @@ class MethodConfig(Config):
 class OptimConfig(Config):
     """The optimiser and its schedule, which is a function of the share of training that is done."""
 
-    optimizer: Optimizer = option("adam", help="sgd, adam, adamw or muon")
+    optimizer: Optimizer = option("adam", help="optimiser: sgd, adam, adamw or muon")
     lr: float = option(1e-3, help="largest learning rate of the schedule", above=0)
     weight_decay: float = option(
-        0.0, help="on weights, never on biases and norms; decoupled for adamw and muon", minimum=0
+        0.0, help="weight decay, never on biases and norms; decoupled for adamw, muon", minimum=0
     )
     momentum: float = option(
         0.9,
-        help="of sgd and muon, with Nesterov's correction",
+        help="momentum of sgd and muon, with Nesterov's correction",
         minimum=0,
         maximum=1,
         needs={"optimizer": ("sgd", "muon")},
     )
     bias_lr_scale: float = option(1.0, help="factor of the rate for biases of normalisation layers", above=0)
-    schedule: Schedule = option("constant", help="of the learning rate: constant, step or one_cycle")
+    schedule: Schedule = option("constant", help="schedule of the learning rate: constant, step or one_cycle")
     step_at: float = option(
         0.8,
-        help="step: share of the epochs after which the rate falls",
+        help="share of the epochs after which the step schedule lowers the rate",
         minimum=0,
         maximum=1,
         needs={"schedule": ("step",)},
     )
-    step_factor: float = option(0.1, help="step: factor of the rate", above=0, needs={"schedule": ("step",)})
+    step_factor: float = option(
+        0.1, help="factor by which the step schedule lowers the rate", above=0, needs={"schedule": ("step",)}
+    )
     warmup: float = option(
         0.25,
-        help="one_cycle: share of the steps in which the rate rises",
+        help="share of the steps in which the one_cycle rate rises",
         minimum=0,
         maximum=1,
         needs={"schedule": ("one_cycle",)},
@@ -224,10 +236,12 @@ class TrainConfig(Config):
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     epochs: int = option(30, help="passes over the training images", minimum=1)
-    batch_size: int = option(256, help="images a step", minimum=1)
-    seed: int = option(0, help="of the initial weights and the order of images", minimum=0, maximum=_LARGEST_SEED)
+    batch_size: int = option(256, help="images per step", minimum=1)
+    seed: int = option(
+        0, help="seed of the initial weights and of the order of images", minimum=0, maximum=_LARGEST_SEED
+    )
     label_smoothing: float = option(
-        0.0, help="of the label loss, 0 to 1; harmful in a teacher", minimum=0, maximum=1, of="method"
+        0.0, help="label smoothing, 0 to 1; harmful in a teacher", minimum=0, maximum=1, of="method"
     )
     ema: float = option(
         0.0,
@@ -236,15 +250,15 @@ class TrainConfig(Config):
         below=1,
         remedy="0.999 averages about 1,000 steps, 0 none",
     )
-    precision: Precision = option("auto", help="auto (measured), native, fp32, bf16 or fp16")
+    precision: Precision = option("auto", help="number format: auto (measured), native, fp32, bf16 or fp16")
     teacher_precision: TeacherPrecision = option(
         "auto",
-        help="of the teacher's answers: auto (the named one, or native), fp32, bf16 or fp16",
+        help="precision of the teacher's answers: auto, fp32, bf16 or fp16",
         of="teacher",
         answers=False,
     )
     compile: Compile = option("auto", help="compile the student's step: auto (if it pays), on or off", affects="speed")
-    device: str = option("auto", help="auto, cpu, cuda or mps", affects="speed")
+    device: str = option("auto", help="device to compute on: auto, cpu, cuda or mps", affects="speed")
     evaluate_every: int = option(
         0, help="epochs between points of the accuracy curve; 0: last only", affects="place", minimum=0
     )
@@ -254,13 +268,13 @@ class TrainConfig(Config):
     )
     teacher_cache: PathText = option(
         "auto",
-        help="store the answers: auto (user's cache), off, or a folder",
+        help="where to store the answers: auto (user's cache), off, or a folder",
         affects="place",
         of="teacher",
         metavar="WHERE",
     )
     teacher_cache_dtype: CacheDtype = option(
-        "fp16", help="of stored answers: fp16 or fp32", of="teacher", answers=False
+        "fp16", help="number format of stored answers: fp16 or fp32", of="teacher", answers=False
     )
     allow_weak_teacher: bool = option(
         False, help="accept a teacher that seems to answer at random", affects="consent", of="teacher"
@@ -311,12 +325,13 @@ def options_for(*parts: str) -> set[str]:
     return {entry.name for entry in dataclasses.fields(TrainConfig) if option_of(entry).of in parts}
 
 
-def replaced(config: C, place: str, value: Any) -> C:
-    """``config`` with ``value`` at ``place``, as "optim.lr"."""
-    first, _, rest = place.partition(".")
-    if rest:
-        value = replaced(getattr(config, first), rest, value)
-    return dataclasses.replace(config, **{first: value})  # type: ignore[type-var]
+def with_values(config: C, values: Mapping[str, Any]) -> C:
+    """``config`` with ``values`` by place, as "optim.lr", all of them at once."""
+    changed = {place: value for place, value in values.items() if "." not in place}
+    for part in dict.fromkeys(place.partition(".")[0] for place in values if "." in place):
+        own = {place.partition(".")[2]: value for place, value in values.items() if place.startswith(f"{part}.")}
+        changed[part] = with_values(getattr(config, part), own)
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
@@ -330,11 +345,10 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
         for place in OPTIONS
         if "." not in place or (place.startswith(("data.", "optim.")) and place != "data.name")
     }
-    for name, value in settings.items():
+    for name in settings:
         if name not in places:
             raise unknown_name("setting", name, list(places))
-        config = replaced(config, places[name], value)
-    return config
+    return with_values(config, {places[name]: value for name, value in settings.items()})
 
 
 def to_dict(config: Any) -> dict[str, Any]:

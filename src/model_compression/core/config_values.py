@@ -78,7 +78,7 @@ def options_of(kind: Any, prefix: str = "") -> dict[str, Option]:
     """What is said of each option of a configuration and of those in it, by its place, as "optim.lr"."""
     found: dict[str, Option] = {}
     for entry in dataclasses.fields(kind):
-        part = _configuration(types_of_fields(kind)[entry.name])
+        part = configuration_in(types_of_fields(kind)[entry.name])
         place = f"{prefix}{entry.name}"
         found |= {place: option_of(entry)} if part is None else options_of(part, f"{place}.")
     return found
@@ -96,7 +96,7 @@ def affecting_result(config: C, rest: C | None = None) -> C:
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 
-def _configuration(hint: Any) -> Any:
+def configuration_in(hint: Any) -> Any:
     """The configuration that a hint is of, or that or None; None for other hints."""
     return next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), None)
 
