@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +120,12 @@ class Dataset:
             )
         parent = hashlib.sha256(f"of {self.digest}\n".encode())  # the same whether images are held in memory or read
         parent.update(np.ascontiguousarray(chosen, dtype="<i8").data)
-        return Dataset(
+        return replace(
+            self,
             name=name or f"{self.name}[{len(chosen)}]",
             images=self.images[chosen] if isinstance(self.images, np.ndarray) else self.images.subset(chosen),
             labels=self.labels[chosen],
-            class_names=self.class_names,
-            mean=self.mean,
-            std=self.std,
             digest=parent.hexdigest(),
-            source=self.source,
-            path=self.path,
-            labelled=self.labelled,
-            notes=self.notes,
-            task=self.task,
         )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from model_compression.core.errors import DataError, NotThereError
 from model_compression.core.files import user_path
-from model_compression.data.dataset import Dataset, check_pair, hold_out_test
+from model_compression.data.dataset import Dataset, Labels, check_pair, hold_out_test
 from model_compression.data.image_files import (
     ARRAYS,
+    Found,
     array_image,
     decode_image,
     find_images,
@@ -132,18 +133,8 @@ def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
     channels, height, width = like.image_shape
     found = find_images(root)
     source = FolderImages(root, found.files, (height, width), True, channels)
-    return Dataset(
-        name=root.name,
-        images=LazyImages(source=source, rows=np.arange(len(found.files))),
-        labels=np.zeros(len(found.files), dtype=np.int64),
-        class_names=like.class_names,
-        mean=like.mean,
-        std=like.std,
-        source="folder",
-        path=root,
-        labelled=False,
-        notes=tuple(left_out_note(root, [found])),
-    )
+    images = LazyImages(source=source, rows=np.arange(len(found.files)))
+    return _dataset(root.name, root, images, [found], like.class_names, like=like)
 
 
 def _first_of(root: Path, names: Sequence[str]) -> Path | None:
@@ -199,17 +190,31 @@ def _labelled(
     by_class = [find_images(folder / name) for name in classes]
     labels = np.repeat(np.arange(len(classes)), [len(found.files) for found in by_class]).astype(np.int64)
     images = _lazy(folder, tuple(path for found in by_class for path in found.files), image_size)
+    return _dataset(name, folder, images, by_class, classes, labels, like)
+
+
+def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
+    found = find_images(folder)
+    return _dataset(folder.parent.name, folder, _lazy(folder, found.files, image_size), [found], classes)
+
+
+def _dataset(
+    name: str, folder: Path, images: LazyImages, found: list[Found], class_names: tuple[str, ...],
+    labels: Labels | None = None, like: Dataset | None = None,
+) -> Dataset:  # fmt: skip
+    """``found`` is what lies in ``folder``; without ``like`` mean and deviation are those of ``images``."""
     mean, std = mean_and_std(images.sample()) if like is None else (like.mean, like.std)
     return Dataset(
         name=name,
         images=images,
-        labels=labels,
-        class_names=classes,
+        labels=np.zeros(len(images), dtype=np.int64) if labels is None else labels,
+        class_names=class_names,
         mean=mean,
         std=std,
         source="folder",
         path=folder,
-        notes=(*_loose_note(folder), *left_out_note(folder, by_class)),
+        labelled=labels is not None,
+        notes=(*(_loose_note(folder) if labels is not None else ()), *left_out_note(folder, found)),
     )
 
 
@@ -218,24 +223,6 @@ def _loose_note(folder: Path) -> list[str]:
     more = ", …" if len(loose) > 3 else ""
     named = f"({', '.join(loose[:3])}{more})"
     return [f"{folder}: left out, as they lie in no class folder: {len(loose):,} images {named}"] if loose else []
-
-
-def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
-    found = find_images(folder)
-    images = _lazy(folder, found.files, image_size)
-    mean, std = mean_and_std(images.sample())
-    return Dataset(
-        name=folder.parent.name,
-        images=images,
-        labels=np.zeros(len(images), dtype=np.int64),
-        class_names=classes,
-        mean=mean,
-        std=std,
-        source="folder",
-        path=folder,
-        labelled=False,
-        notes=tuple(left_out_note(folder, [found])),
-    )
 
 
 def _lazy(root: Path, files: tuple[Path, ...], image_size: int) -> LazyImages:
