@@ -66,7 +66,7 @@ def test_streamed_run_resumes_within_an_epoch_to_the_same_bits(config, resident,
 def test_run_that_was_resident_resumes_streamed_where_memory_is_short(config, resident, tmp_path, watcher, monkeypatch):
     with pytest.raises(Interrupted):
         start_run(config(ema=0.9), tmp_path / "run", watcher([6]))
-    monkeypatch.setattr("model_compression.data.residency.available_memory_bytes", lambda: 0)
+    monkeypatch.setattr("model_compression.data.placement.available_memory_bytes", lambda: 0)
     seen = watcher()
     resume_run(tmp_path / "run", seen)
     assert any("other processes decode them while the network trains" in line for line in seen.messages)
@@ -84,7 +84,7 @@ def test_large_folder_is_not_decoded_before_training_but_for_a_sample(config, tm
     decoded, before_training = set(), []
     original = folder.FolderImages.decode
     monkeypatch.setattr(folder.FolderImages, "decode", lambda s, n: decoded.add(s.files[n]) or original(s, n))
-    monkeypatch.setattr("model_compression.data.lazy.evenly", lambda count: np.arange(5))  # of 24 files
+    monkeypatch.setattr("model_compression.data.on_demand.evenly", lambda count: np.arange(5))  # of 24 files
     monkeypatch.setattr(
         "model_compression.engine.runs._train", lambda *rest: before_training.append(len(decoded)) or {}
     )

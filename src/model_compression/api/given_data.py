@@ -13,8 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 from model_compression.core.config import GIVEN, LOADERS, DataConfig, TrainConfig
 from model_compression.core.errors import DataError, UsageError
 from model_compression.data.dataset import Dataset, class_numbers
-from model_compression.data.opaque import OpaqueImages
-from model_compression.data.residency import settled
+from model_compression.data.loader_images import LoaderImages
+from model_compression.data.placement import place_images
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
 from model_compression.engine.observer import Observer
 
@@ -63,7 +63,7 @@ def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple
         pair, name = _from_arrays(data), f"{GIVEN}arrays"
     else:
         raise UsageError(f"data has {len(data)} parts ({_kinds(data)}); {_EXPECTED}")
-    return settled(pair[0], pair[1], config.resident, config.workers, report), name  # type: ignore[arg-type]
+    return place_images(pair[0], pair[1], config.resident, config.workers, report), name  # type: ignore[arg-type]
 
 
 def _kinds(data: Sequence[Any]) -> str:
@@ -75,7 +75,7 @@ def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfi
 
     Raises UsageError for another batch size.
     """
-    if not isinstance(train_set.images, OpaqueImages):
+    if not isinstance(train_set.images, LoaderImages):
         return config
     own, default = len(train_set.images.first), TrainConfig(student=config.student).batch_size
     if config.batch_size not in (own, default):

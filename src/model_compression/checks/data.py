@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from model_compression.core.finding import Finding
-from model_compression.data.checks import num_shared_images
 from model_compression.data.dataset import Dataset
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.loader_images import LoaderImages
+from model_compression.data.shared_images import count_shared_images
 from model_compression.tasks import task_of
 
 _FAINT = 0.02  # deviation of pixels, 1 = white, below which nobody could see what is in an image
@@ -33,7 +33,7 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
             remedy="scale one of them, unless another size is meant to be tested",
         )
     # The mean and deviation of a DataLoader's batches are not measured: they only leave its values as they are.
-    if max(train.std) < _FAINT and not isinstance(train.images, OpaqueImages):
+    if max(train.std) < _FAINT and not isinstance(train.images, LoaderImages):
         yield Finding(
             area="data",
             subject="contrast",
@@ -42,7 +42,7 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
             f"deviation {_short(train.std)}, 1 = white)",
             remedy="look at them: 12 bits in files of 16, or pixels of 0 to 1 as integers, come out black",
         )
-    if reads_all and not isinstance(train.images, OpaqueImages):
+    if reads_all and not isinstance(train.images, LoaderImages):
         yield _shared(train, test)
 
 
@@ -51,7 +51,7 @@ def _short(values: tuple[float, ...]) -> str:
 
 
 def _shared(train: Dataset, test: Dataset) -> Finding:
-    shared = num_shared_images(train, test)
+    shared = count_shared_images(train, test)
     if not shared:
         return Finding(area="data", subject="duplicates", level="ok", text="no test image is in the training set")
     return Finding(

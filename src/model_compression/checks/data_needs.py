@@ -3,14 +3,14 @@
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.loader_images import LoaderImages
 from model_compression.distillation.objective import Objective
 
 
 def check_data_needs(objective: Objective, train_set: Dataset, config: DataConfig) -> None:
     """Raises UsageError where a method needs what the images have not: labels, one class each, or an order."""
     method, name = objective.method, objective.name
-    if isinstance(train_set.images, OpaqueImages) and method is not None and method.uses_indices:
+    if isinstance(train_set.images, LoaderImages) and method is not None and method.uses_indices:
         raise UsageError(
             f"method {name!r} needs to know which image is which, and a DataLoader does not say; give the data set "
             "itself in its place, or choose another method"

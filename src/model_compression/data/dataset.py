@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import DataError, UsageError
-from model_compression.data.lazy import Images, LazyImages, label_bytes
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.loader_images import LoaderImages
+from model_compression.data.on_demand import Images, OnDemandImages, label_bytes
 
 Labels = npt.NDArray[np.int64]
 
@@ -25,8 +25,8 @@ _MAX_CLASSES = 100_000  # a larger label is a number of something else
 class Dataset:
     """Images with targets of one task; checked when it is made.
 
-    ``images``: (N, C, H, W) uint8 in memory, or `LazyImages`, which are indexed alike and decoded then, or
-    `OpaqueImages`, of which only the first are known. ``labels``: (N,) int64 in 0…K−1; all 0, and never used, where the
+    ``images``: (N, C, H, W) uint8 in memory, or `OnDemandImages`, which are indexed alike and decoded then, or
+    `LoaderImages`, of which only the first are known. ``labels``: (N,) int64 in 0…K−1; all 0, and never used, where the
     images are not ``labelled``; without classes (N, …), numbers that ``task`` knows the meaning of. ``class_names``: K
     names, or none. ``mean``, ``std``: C
     values each, for pixels scaled to 0…1. ``digest``: SHA-256 of the content, see content_digest; computed when it is
@@ -37,7 +37,7 @@ class Dataset:
     """
 
     name: str
-    images: Images | LazyImages | OpaqueImages
+    images: Images | OnDemandImages | LoaderImages
     labels: npt.NDArray[Any]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -88,11 +88,11 @@ class Dataset:
     @property
     def num_viewable(self) -> int:
         """How many images `thumbnails` can give: the first batch of a DataLoader, else all."""
-        return len(self.images.first) if isinstance(self.images, OpaqueImages) else len(self)
+        return len(self.images.first) if isinstance(self.images, LoaderImages) else len(self)
 
     def thumbnails(self, rows: npt.NDArray[np.integer]) -> Images:
         """The images (M, C, H, W) at ``rows`` (M,), all below `num_viewable`, to be looked at."""
-        return self.images.thumbnails(rows) if isinstance(self.images, OpaqueImages) else self.images[rows]
+        return self.images.thumbnails(rows) if isinstance(self.images, LoaderImages) else self.images[rows]
 
     def class_counts(self) -> npt.NDArray[np.int64]:
         """How many images each class has, (K,); without classes all are of one."""
@@ -152,12 +152,12 @@ def check_pair(train: Dataset, test: Dataset) -> None:
 def class_numbers(given: Sequence[npt.NDArray[Any]], source: str) -> tuple[list[Labels], tuple[str, ...]]:
     """(labels as class numbers, class names) of the label arrays ``given``, (N,) each, of training and test.
 
-    Integers are class numbers already, see `numbered_classes`; texts are classes in sorted order. Raises DataError for
+    Integers are class numbers already, see `number_classes`; texts are classes in sorted order. Raises DataError for
     other things.
     """
     if all(labels.dtype.kind in "iu" for labels in given):
         numbers = [labels.astype(np.int64) for labels in given]
-        return numbers, numbered_classes(numbers, source)
+        return numbers, number_classes(numbers, source)
     wrong = [one for labels in given for one in labels.tolist() if not isinstance(one, str)]
     if wrong:
         mixed = " beside texts" if any(isinstance(one, str) for labels in given for one in labels.tolist()) else ""
@@ -167,7 +167,7 @@ def class_numbers(given: Sequence[npt.NDArray[Any]], source: str) -> tuple[list[
     return [np.array([places[one] for one in labels.tolist()], dtype=np.int64) for labels in given], tuple(names)
 
 
-def numbered_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> tuple[str, ...]:
+def number_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> tuple[str, ...]:
     """Class names "0", "1", … up to the largest label in ``given``, (N,) each, of training and test.
 
     Raises DataError where labels can be no class numbers, and where they begin with 1: class 0 would have no images.
@@ -253,12 +253,12 @@ def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
     return quotas
 
 
-def _check_images(name: str, images: Images | LazyImages | OpaqueImages) -> None:
-    if not isinstance(images, LazyImages | OpaqueImages) and (
+def _check_images(name: str, images: Images | OnDemandImages | LoaderImages) -> None:
+    if not isinstance(images, OnDemandImages | LoaderImages) and (
         not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4
     ):
         raise DataError(
-            f"{name}: images are {_described(images)}; expected a uint8 array of shape (N, C, H, W), pixels 0 to 255"
+            f"{name}: images are {_describe(images)}; expected a uint8 array of shape (N, C, H, W), pixels 0 to 255"
         )
     if 0 in images.shape:
         raise DataError(f"{name}: images have shape {images.shape}; expected at least one image and one pixel")
@@ -267,7 +267,7 @@ def _check_images(name: str, images: Images | LazyImages | OpaqueImages) -> None
 def _check_labels(name: str, labels: Labels, num_images: int, class_names: tuple[str, ...]) -> None:
     if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (num_images,):
         raise DataError(
-            f"{name}: labels are {_described(labels)}; expected an int64 array of shape ({num_images},), one an image"
+            f"{name}: labels are {_describe(labels)}; expected an int64 array of shape ({num_images},), one an image"
         )
     if not class_names or len(set(class_names)) != len(class_names):
         raise DataError(f"{name}: class names are {class_names!r}; expected at least one, no two the same")
@@ -292,7 +292,7 @@ def _is_real(labels: Any) -> bool:
 def _check_targets(name: str, targets: npt.NDArray[Any], num_images: int) -> None:
     if targets.shape[:1] != (num_images,):
         raise DataError(
-            f"{name}: targets without classes are {_described(targets)}; expected an array of {num_images} rows of "
+            f"{name}: targets without classes are {_describe(targets)}; expected an array of {num_images} rows of "
             "numbers, one an image, or class names"
         )
     if not np.isfinite(targets).all():
@@ -307,7 +307,7 @@ def _check_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, .
         )
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return f"a {type(value).__name__}"

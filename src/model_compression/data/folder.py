@@ -22,10 +22,10 @@ from model_compression.data.image_files import (
     is_image,
     left_out_note,
     num_channels,
-    scaled,
+    scale,
     size_of,
 )
-from model_compression.data.lazy import Images, LazyImages, mean_and_std
+from model_compression.data.on_demand import Images, OnDemandImages, mean_and_std
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class FolderImages:
         path = self.files[number]
         is_array = path.suffix.lower() == ARRAYS
         found = array_image(path) if is_array else decode_image(path, str(path), self.channels)
-        image = scaled(found, self.size if self.is_scaled else None)
+        image = scale(found, self.size if self.is_scaled else None)
         if image.shape != self.image_shape:
             shapes = [" × ".join(map(str, shape)) for shape in (image.shape, self.image_shape)]
             raise DataError(f"{path} is {shapes[0]}, channels × height × width; expected {shapes[1]}")
@@ -86,7 +86,7 @@ def load_folder(
     to which the shorter side is scaled and the longer one cropped; 0 takes images as they are, all of one size. Images
     are turned as their EXIF data say, and become RGB; files .npy hold (C, H, W) or (H, W) of any number of channels.
     Mean and deviation are those of up to 1,000 training images. Images are decoded when they are asked for, see
-    `LazyImages`. Hidden files and folders are no data; what else is no image is named in the data set's ``notes``.
+    `OnDemandImages`. Hidden files and folders are no data; what else is no image is named in the data set's ``notes``.
 
     Raises DataError for a folder that is something else, classes that differ, and images that cannot be read.
     """
@@ -99,7 +99,7 @@ def load_folder(
     if train_root is None and test_root is not None:
         raise DataError(f"{root} has {test_root.name}/ but no train/; expected both, or class folders alone")
     if test_root is None:
-        return _held_out(train_root or root, root, image_size, say)
+        return _split_off_test(train_root or root, root, image_size, say)
     assert train_root is not None
     unused = [name for name in _subfolders(root) if name not in (train_root.name, test_root.name)]
     if unused:
@@ -133,7 +133,7 @@ def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
     channels, height, width = like.image_shape
     found = find_images(root)
     source = FolderImages(root, found.files, (height, width), True, channels)
-    images = LazyImages(source=source, rows=np.arange(len(found.files)))
+    images = OnDemandImages(source=source, rows=np.arange(len(found.files)))
     return _dataset(root.name, root, images, [found], like.class_names, like=like)
 
 
@@ -173,7 +173,7 @@ def _loose_images(root: Path) -> list[str]:
     )
 
 
-def _held_out(folder: Path, root: Path, image_size: int, say: Callable[[str], None]) -> tuple[Dataset, Dataset]:
+def _split_off_test(folder: Path, root: Path, image_size: int, say: Callable[[str], None]) -> tuple[Dataset, Dataset]:
     if _is_unlabelled(folder):
         raise DataError(
             f"{folder} holds images and no class folders; to train on them without labels, name a data set with "
@@ -189,17 +189,17 @@ def _labelled(
     """The images in the folders ``classes`` of ``folder``, with the mean and deviation of ``like``, else their own."""
     by_class = [find_images(folder / name) for name in classes]
     labels = np.repeat(np.arange(len(classes)), [len(found.files) for found in by_class]).astype(np.int64)
-    images = _lazy(folder, tuple(path for found in by_class for path in found.files), image_size)
+    images = _images(folder, tuple(path for found in by_class for path in found.files), image_size)
     return _dataset(name, folder, images, by_class, classes, labels, like)
 
 
 def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
     found = find_images(folder)
-    return _dataset(folder.parent.name, folder, _lazy(folder, found.files, image_size), [found], classes)
+    return _dataset(folder.parent.name, folder, _images(folder, found.files, image_size), [found], classes)
 
 
 def _dataset(
-    name: str, folder: Path, images: LazyImages, found: list[Found], class_names: tuple[str, ...],
+    name: str, folder: Path, images: OnDemandImages, found: list[Found], class_names: tuple[str, ...],
     labels: Labels | None = None, like: Dataset | None = None,
 ) -> Dataset:  # fmt: skip
     """``found`` is what lies in ``folder``; without ``like`` mean and deviation are those of ``images``."""
@@ -225,11 +225,11 @@ def _loose_note(folder: Path) -> list[str]:
     return [f"{folder}: left out, as they lie in no class folder: {len(loose):,} images {named}"] if loose else []
 
 
-def _lazy(root: Path, files: tuple[Path, ...], image_size: int) -> LazyImages:
+def _images(root: Path, files: tuple[Path, ...], image_size: int) -> OnDemandImages:
     channels = _common_channels(files)
     size = (image_size, image_size) if image_size else _common_size(files)
     source = FolderImages(root, files, size, bool(image_size), channels)
-    return LazyImages(source=source, rows=np.arange(len(files)))
+    return OnDemandImages(source=source, rows=np.arange(len(files)))
 
 
 def _common_channels(files: Sequence[Path]) -> int:

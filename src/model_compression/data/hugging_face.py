@@ -15,8 +15,8 @@ from model_compression.core.files import user_path
 from model_compression.core.hub_connection import quick_without_network
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset, Labels, class_numbers, hold_out_test
-from model_compression.data.image_files import decode_image, scaled
-from model_compression.data.lazy import Images, LazyImages, Rows, mean_and_std
+from model_compression.data.image_files import decode_image, scale
+from model_compression.data.on_demand import Images, OnDemandImages, Rows, mean_and_std
 
 _KEYS = ("config", "image", "label", "test", "train")
 _TEST = ("test", "validation", "valid", "val")
@@ -44,13 +44,13 @@ class HubImages:
 
     def decode(self, number: int) -> Images:
         """The image (3, H, W). Raises DataError with its number."""
-        image = decode_image(io.BytesIO(self.content(number)), self.told(number))
+        image = decode_image(io.BytesIO(self.content(number)), self.describe(number))
         if not self.is_scaled and image.size != self.size[::-1]:
             raise DataError(
                 f"images of {self.name} differ in size: the first is {self.size[1]} × {self.size[0]} pixels, number "
                 f"{number} {image.width} × {image.height}; give a side to scale them to, as --image-size 64"
             )
-        return scaled(image, self.size if self.is_scaled else None)
+        return scale(image, self.size if self.is_scaled else None)
 
     def identity(self, number: int) -> bytes:
         """Its encoded size in bytes."""
@@ -64,9 +64,9 @@ class HubImages:
         try:
             return encoded["bytes"] or Path(encoded["path"]).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.told(number)} cannot be read: {error}") from None
+            raise DataError(f"{self.describe(number)} cannot be read: {error}") from None
 
-    def told(self, number: int) -> str:
+    def describe(self, number: int) -> str:
         """What an error calls an image: its number, and its file where there is one."""
         encoded = self.split[number][self.column]
         file = f" ({encoded['path']})" if encoded and encoded["path"] else ""
@@ -89,12 +89,12 @@ def load_hugging_face(
     name, _, rest = text.partition(",")
     options = _options(rest)
     splits = _splits(name.strip(), options.get("config"))
-    train_name = _chosen("split", options.get("train", "train"), splits, name)
+    train_name = _choose("split", options.get("train", "train"), splits, name)
     test_name = options.get("test") or next((split for split in _TEST if split in splits), None)
     say = report or (lambda text: None)
     parts = {f"{name} ({train_name})": splits[train_name]}
     if test_name is not None:
-        test_name = _chosen("split", test_name, splits, name)
+        test_name = _choose("split", test_name, splits, name)
         parts[f"{name} ({test_name})"] = splits[test_name]
     for title, split in parts.items():
         if len(split) == 0:
@@ -103,7 +103,7 @@ def load_hugging_face(
     labels, classes = _labels(parts, options)
     made: list[Dataset] = []
     for (title, split), own in zip(parts.items(), labels, strict=True):
-        images = _lazy(split, columns[title], title, image_size)
+        images = _images(split, columns[title], title, image_size)
         mean, std = (made[0].mean, made[0].std) if made else mean_and_std(images.sample())
         made.append(
             Dataset(
@@ -156,7 +156,7 @@ def _splits(name: str, config: str | None) -> Mapping[str, Any]:
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
-def _lazy(split: Any, column: str, name: str, image_size: int) -> LazyImages:
+def _images(split: Any, column: str, name: str, image_size: int) -> OnDemandImages:
     import datasets
 
     encoded = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
@@ -164,9 +164,11 @@ def _lazy(split: Any, column: str, name: str, image_size: int) -> LazyImages:
     size = (image_size, image_size)
     if not image_size:
         source = HubImages(**settings, size=size, is_scaled=True)
-        first = decode_image(io.BytesIO(source.content(0)), source.told(0))
+        first = decode_image(io.BytesIO(source.content(0)), source.describe(0))
         size = (first.height, first.width)
-    return LazyImages(source=HubImages(**settings, size=size, is_scaled=bool(image_size)), rows=np.arange(len(split)))
+    return OnDemandImages(
+        source=HubImages(**settings, size=size, is_scaled=bool(image_size)), rows=np.arange(len(split))
+    )
 
 
 def _sizes_bytes(encoded: Any, column: str) -> Rows:
@@ -185,11 +187,11 @@ def _image_column(split: Any, options: Mapping[str, str], name: str) -> str:
 
     found: list[str] = [column for column, kind in split.features.items() if isinstance(kind, datasets.Image)]
     if "image" in options:
-        return _chosen("image column", options["image"], found, name)
+        return _choose("image column", options["image"], found, name)
     if len(found) != 1:
         raise UsageError(
-            f"{name} has {f'the image columns {_listed(found)}' if found else 'no image column'}; expected one: "
-            f"{'name it, as ,image=' + found[0] if found else 'its columns are ' + _listed(split.features)}"
+            f"{name} has {f'the image columns {_join(found)}' if found else 'no image column'}; expected one: "
+            f"{'name it, as ,image=' + found[0] if found else 'its columns are ' + _join(split.features)}"
         )
     return found[0]
 
@@ -204,16 +206,16 @@ def _label_column(split: Any, options: Mapping[str, str], name: str) -> str:
     numbers = [column for column, dtype in values.items() if "int" in dtype]
     texts = [column for column, dtype in values.items() if "string" in dtype]
     if "label" in options:
-        return _chosen("label column", options["label"], classes + numbers + texts, name)
+        return _choose("label column", options["label"], classes + numbers + texts, name)
     named = [column for column in (*numbers, *texts) if column.lower() in _LABELS]
     for found in (classes, named, numbers, texts):
         if len(found) == 1:
             return found[0]
         if found:
             raise UsageError(
-                f"{name} has the label columns {_listed(found)}; expected one: name it, as ,label={found[0]}"
+                f"{name} has the label columns {_join(found)}; expected one: name it, as ,label={found[0]}"
             )
-    raise UsageError(f"{name} has no label column; expected one: its columns are {_listed(split.features)}")
+    raise UsageError(f"{name} has no label column; expected one: its columns are {_join(split.features)}")
 
 
 def _label_values(split: Any, column: str, name: str) -> npt.NDArray[Any]:
@@ -246,11 +248,11 @@ def _labels(parts: Mapping[str, Any], options: Mapping[str, str]) -> tuple[list[
     return class_numbers(given, f"{first}, column {columns[first]!r}")
 
 
-def _chosen(kind: str, name: str, known: Any, dataset: str) -> str:
+def _choose(kind: str, name: str, known: Any, dataset: str) -> str:
     if name not in known:
         raise unknown_name(f"{kind} of {dataset}:", name, list(known))
     return name
 
 
-def _listed(names: Any) -> str:
+def _join(names: Any) -> str:
     return ", ".join(names)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from model_compression.core.errors import DataError
-from model_compression.data.lazy import Images
+from model_compression.data.on_demand import Images
 
 ARRAYS = ".npy"  # an image (C, H, W) or (H, W), uint8: of any number of channels
 # What Pillow knows by name only, or leaves to other programs.
@@ -82,7 +82,7 @@ def find_images(folder: Path) -> Found:
         else:
             files.append(path)
     if not files:
-        others = f"{_listed(left_out, folder)}, and " if left_out else ""
+        others = f"{_list_files(left_out, folder)}, and " if left_out else ""
         raise DataError(f"{folder} holds {others}no images that can be read ({_common()}); fill it, or delete it")
     return Found(tuple(sorted(files)), {reason: tuple(sorted(paths)) for reason, paths in sorted(left_out.items())})
 
@@ -122,10 +122,12 @@ def left_out_note(root: Path, found: list[Found]) -> list[str]:
     for one in found:
         for reason, paths in one.left_out.items():
             left_out[reason] += paths
-    return [f"{root}: left out, as they are no images that can be read: {_listed(left_out, root)}"] if left_out else []
+    return (
+        [f"{root}: left out, as they are no images that can be read: {_list_files(left_out, root)}"] if left_out else []
+    )
 
 
-def _listed(left_out: Mapping[str, Any], root: Path) -> str:
+def _list_files(left_out: Mapping[str, Any], root: Path) -> str:
     parts = []
     for reason, paths in sorted(left_out.items()):
         named = ", ".join(path.relative_to(root).as_posix() for path in paths[:_NAMED])
@@ -170,7 +172,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """(H, W) of an image file as it is decoded, from its header. Raises DataError that names it."""
     try:
         if path.suffix.lower() == ARRAYS:
-            shape = _mapped(path).shape
+            shape = _map_array(path).shape
             return shape[-2], shape[-1]
         with open_image(path) as file:
             _refuse_too_large(file)
@@ -199,15 +201,15 @@ def _refuse_too_large(file: Image.Image) -> None:
 
 def array_image(path: Path) -> Images:
     """The image (C, H, W) of a .npy file. Raises DataError that names it."""
-    return np.array(_mapped(path))
+    return np.array(_map_array(path))
 
 
 def num_channels(path: Path) -> int:
     """C of a .npy file; 3 of other images, which become RGB."""
-    return len(_mapped(path)) if path.suffix.lower() == ARRAYS else 3
+    return len(_map_array(path)) if path.suffix.lower() == ARRAYS else 3
 
 
-def _mapped(path: Path) -> Images:
+def _map_array(path: Path) -> Images:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:
@@ -223,12 +225,12 @@ def _mapped(path: Path) -> Images:
     return array  # type: ignore[no-any-return]
 
 
-def scaled(image: Image.Image | Images, size: tuple[int, int] | None) -> Images:
+def scale(image: Image.Image | Images, size: tuple[int, int] | None) -> Images:
     """(C, H, W) of an image, scaled and cropped to ``size`` (H, W), or as it is."""
     if isinstance(image, np.ndarray):  # Pillow has no images of any number of channels: one after the other
         if size is None or image.shape[1:] == size:
             return image
-        return np.concatenate([scaled(Image.fromarray(channel), size) for channel in image])
+        return np.concatenate([scale(Image.fromarray(channel), size) for channel in image])
     if size is not None:
         image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
     pixels = np.asarray(image)

@@ -91,29 +91,29 @@ class Loader(ABC):
         batches = list(order.split(batch_size))
         if len(batches) > num_batches(len(self), batch_size):
             batches[-2:] = [torch.cat(batches[-2:])]
-        return self._shown(batches[first:], self.view_of(epoch))
+        return self._show(batches[first:], self.view_of(epoch))
 
     def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
         """All batches of a view, in index order."""
-        return self._shown(torch.arange(len(self), device=self.targets.device).split(batch_size), view)
+        return self._show(torch.arange(len(self), device=self.targets.device).split(batch_size), view)
 
     def batch(self, indices: Tensor, view: int) -> Batch:
         """The images at ``indices`` (B,) as ``view`` shows them."""
         rows = self._rows(indices, view)
-        return self._made(self.pixels(rows), rows, len(indices), view)
+        return self._build_batch(self.pixels(rows), rows, len(indices), view)
 
-    def _shown(self, batches: Sequence[Tensor], view: int) -> Iterator[Batch]:
+    def _show(self, batches: Sequence[Tensor], view: int) -> Iterator[Batch]:
         rows = [self._rows(indices, view) for indices in batches]
         for indices, needed, pixels in zip(batches, rows, self.pixels_in_turn(rows), strict=True):
-            yield self._made(pixels, needed, len(indices), view)
+            yield self._build_batch(pixels, needed, len(indices), view)
 
     def _rows(self, indices: Tensor, view: int) -> Tensor:
         """Indices of the images that a batch is made of: where images are mixed, their partners come after them."""
         return indices if self._mixing is None else torch.cat([indices, self._mixing.partners(indices, view)])
 
-    def _made(self, pixels: Tensor, rows: Tensor, count: int, view: int) -> Batch:
+    def _build_batch(self, pixels: Tensor, rows: Tensor, count: int, view: int) -> Batch:
         """The batch of ``count`` images that is made of ``pixels``, of the images at ``rows``."""
-        images, targets = self._augmented(pixels, rows, view), self.targets[rows]
+        images, targets = self._augment(pixels, rows, view), self.targets[rows]
         if self._mixing is None:
             return Batch(images=images, targets=targets, indices=rows, view=view)
         mixture = self._mixing.sample(rows[:count], view)
@@ -121,7 +121,7 @@ class Loader(ABC):
         mixed = Mixed(targets=targets[count:], share=share)
         return Batch(images=images, targets=targets[:count], indices=rows[:count], view=view, mixed=mixed)
 
-    def _augmented(self, pixels: Tensor, indices: Tensor, view: int) -> Tensor:
+    def _augment(self, pixels: Tensor, indices: Tensor, view: int) -> Tensor:
         config = self.config
         plan = sample_plan(
             config.augmentation,

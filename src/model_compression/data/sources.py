@@ -8,7 +8,7 @@ from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.registry import Registry, unknown_name
 from model_compression.data.dataset import Dataset
-from model_compression.data.residency import settled
+from model_compression.data.placement import place_images
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
 Loader = Callable[..., tuple[Dataset, Dataset]]
@@ -64,7 +64,7 @@ def load_dataset(
     """(training set, test set) of a registered data set, of "folder:PATH" or of "hf:NAME".
 
     ``unlabelled``, as "folder:PATH", are images that take the place of the training images. ``resident`` and
-    ``workers`` are those of `settled`.
+    ``workers`` are those of `place_images`.
 
     Raises UnknownNameError with near matches, UsageError for options that the data set has no use for, DataError.
     """
@@ -75,7 +75,7 @@ def load_dataset(
         if not unlabelled.startswith(FOLDER) or not unlabelled.removeprefix(FOLDER).strip():
             raise UsageError(f"--unlabelled must be folder:PATH, a folder of images, got {unlabelled!r}")
         train = load_unlabelled(unlabelled.removeprefix(FOLDER), like=train)
-    return settled(train, test, resident, workers, report)
+    return place_images(train, test, resident, workers, report)
 
 
 def _load(

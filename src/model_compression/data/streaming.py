@@ -17,15 +17,15 @@ from torch.utils.data import Dataset as TorchDataset
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import DataError, ModelCompressionError, UsageError
 from model_compression.data.dataset import Dataset
-from model_compression.data.lazy import LazyImages
 from model_compression.data.loader import Batch, Loader, ResidentLoader, num_batches
-from model_compression.data.opaque import OpaqueImages
-from model_compression.data.torch_datasets import checked_batch
+from model_compression.data.loader_images import LoaderImages
+from model_compression.data.on_demand import OnDemandImages
+from model_compression.data.torch_datasets import check_batch
 
 
 def loader_for(dataset: Dataset, config: DataConfig, device: torch.device) -> Loader:
     """The loader for where the images of ``dataset`` are: in memory, still to be decoded, or in a DataLoader."""
-    kinds: dict[type, type[Loader]] = {OpaqueImages: OpaqueLoader, LazyImages: StreamingLoader}
+    kinds: dict[type, type[Loader]] = {LoaderImages: GivenLoader, OnDemandImages: StreamingLoader}
     return kinds.get(type(dataset.images), ResidentLoader)(dataset, config, device)
 
 
@@ -36,7 +36,7 @@ class StreamingLoader(Loader):
     """
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
-        assert isinstance(dataset.images, LazyImages)
+        assert isinstance(dataset.images, OnDemandImages)
         super().__init__(dataset, config, device)
         self._images = dataset.images
 
@@ -54,21 +54,21 @@ class StreamingLoader(Loader):
                 batch_size=None,  # a "sample" is a batch already
                 sampler=[indices.tolist() for indices in batches],
                 num_workers=self._images.workers,
-                collate_fn=_as_it_is,
+                collate_fn=_keep,
                 worker_init_fn=_leave_signals_to_the_parent,
                 pin_memory=device.type == "cuda",
                 generator=torch.Generator(),  # its own: a draw from the global one would be felt elsewhere
             )
-        decoded = _started(loader)
+        decoded = _start_workers(loader)
         for _ in batches:
-            yield _received(decoded).to(device, non_blocking=True)
+            yield _next_batch(decoded).to(device, non_blocking=True)
 
 
-class OpaqueLoader(Loader):
+class GivenLoader(Loader):
     """The batches of a DataLoader of the user's, as they come: no order, no views and no indices of ours."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
-        assert isinstance(dataset.images, OpaqueImages)
+        assert isinstance(dataset.images, LoaderImages)
         super().__init__(dataset, config, device)
         self._images, self._num_classes = dataset.images, dataset.num_classes
         self._what = "test" if dataset.name.endswith("-test") else "training"
@@ -86,7 +86,7 @@ class OpaqueLoader(Loader):
         """A pass over the DataLoader; after an interruption, as many batches of a new pass as were still to come."""
         steps, batches = self.steps(batch_size), self._batches()
         if steps < len(self._images.loader):
-            batches = _with_last_joined(batches)
+            batches = _join_last(batches)
         return islice(batches, steps - first)
 
     def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
@@ -103,7 +103,7 @@ class OpaqueLoader(Loader):
     def _batches(self) -> Iterator[Batch]:
         device = self.targets.device
         for batch in self._images.loader:
-            images, labels = checked_batch(batch, self._what)
+            images, labels = check_batch(batch, self._what)
             if images.shape[1:] != self._images.first.shape[1:]:
                 raise DataError(
                     f"a batch has images of {tuple(images.shape[1:])}, the first had {self._images.first.shape[1:]}"
@@ -118,7 +118,7 @@ class OpaqueLoader(Loader):
             yield Batch(images=images.float().to(device), targets=targets.to(device), indices=unknown, view=0)
 
 
-def _with_last_joined(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _join_last(batches: Iterator[Batch]) -> Iterator[Batch]:
     """``batches``, the last of which joins the one before if it has one image."""
     held = next(batches)
     for batch in batches:
@@ -137,7 +137,7 @@ _Decoded = Tensor | ModelCompressionError
 class _Rows(TorchDataset[_Decoded]):
     """Batches of decoded images by their rows, or the error that there was: raised here, it came as a traceback."""
 
-    def __init__(self, images: LazyImages):
+    def __init__(self, images: OnDemandImages):
         self.images = images
 
     def __getitem__(self, rows: list[int]) -> _Decoded:
@@ -147,12 +147,12 @@ class _Rows(TorchDataset[_Decoded]):
             return error
 
 
-def _as_it_is(batch: Any) -> Any:
+def _keep(batch: Any) -> Any:
     return batch
 
 
-def _started(loader: DataLoader[_Decoded]) -> Iterator[_Decoded]:
-    """The workers' batches. Torch would raise, at a worker's death, wherever this process is; `_received` asks."""
+def _start_workers(loader: DataLoader[_Decoded]) -> Iterator[_Decoded]:
+    """The workers' batches. Torch would raise, at a worker's death, wherever this process is; `_next_batch` asks."""
     before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     decoded = iter(loader)
     if before is not None and threading.current_thread() is threading.main_thread():
@@ -160,7 +160,7 @@ def _started(loader: DataLoader[_Decoded]) -> Iterator[_Decoded]:
     return decoded
 
 
-def _received(decoded: Iterator[_Decoded]) -> Tensor:
+def _next_batch(decoded: Iterator[_Decoded]) -> Tensor:
     try:
         batch = next(decoded)
     except (RuntimeError, OSError) as error:  # what torch raises for a worker that died, as it was sending or not

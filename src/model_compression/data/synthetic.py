@@ -62,7 +62,7 @@ def _split(name: str, count: int, generator: np.random.Generator) -> Dataset:
     phases = generator.integers(0, SIDE, size=count)
     noise = generator.integers(-NOISE, NOISE + 1, size=(count, 3, SIDE, SIDE))
     patterns = list(PATTERNS.values())
-    images = np.stack([_drawn(patterns[label], int(phase)) for label, phase in zip(labels, phases, strict=True)])
+    images = np.stack([_draw(patterns[label], int(phase)) for label, phase in zip(labels, phases, strict=True)])
     return Dataset(
         name=name,
         images=np.clip(images + noise, 0, 255).astype(np.uint8),
@@ -74,7 +74,7 @@ def _split(name: str, count: int, generator: np.random.Generator) -> Dataset:
     )
 
 
-def _drawn(stripes: Stripes, phase: int) -> npt.NDArray[np.int64]:
+def _draw(stripes: Stripes, phase: int) -> npt.NDArray[np.int64]:
     """Stripes on grey, (3, 32, 32), shifted by ``phase`` pixels."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     lit = (stripes.across * columns + stripes.down * rows + phase) % stripes.period < stripes.period // 2  # (32, 32)

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.core.errors import DataError, UsageError
-from model_compression.data.dataset import Dataset, Labels, numbered_classes
-from model_compression.data.lazy import Images, LazyImages, evenly, mean_and_std
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.dataset import Dataset, Labels, number_classes
+from model_compression.data.loader_images import LoaderImages
+from model_compression.data.on_demand import Images, OnDemandImages, evenly, mean_and_std
 
 _READ_TWICE = 8  # images that are asked for twice, to see whether they stay the same
 _ITEMS = "expected (image, label): a PIL image or a uint8 tensor (C, H, W), and a class number"
@@ -58,8 +58,8 @@ def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], repor
     if labels[1] is None:
         raise UsageError(f"items of the test data set have no labels; {_ITEMS}")
     names = _class_names((train, test), [part for part in labels if part is not None])
-    lazy = [LazyImages(source=source, rows=np.arange(_length(source.dataset))) for source in sources]
-    mean, std = mean_and_std(lazy[0].sample())
+    on_demand = [OnDemandImages(source=source, rows=np.arange(_length(source.dataset))) for source in sources]
+    mean, std = mean_and_std(on_demand[0].sample())
     name = type(train).__name__
     made = [
         Dataset(
@@ -72,7 +72,7 @@ def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], repor
             source="PyTorch data set",
             labelled=found is not None,
         )
-        for images, found, ending in zip(lazy, labels, ("", "-test"), strict=True)
+        for images, found, ending in zip(on_demand, labels, ("", "-test"), strict=True)
     ]
     return made[0], made[1]
 
@@ -89,15 +89,15 @@ def from_loaders(train: DataLoader[Any], test: DataLoader[Any]) -> tuple[Dataset
             raise UsageError(f"the {what} DataLoader has no length; give one of a data set that has") from None
     first, first_labels = _first(train, "training")
     first_test, _ = _first(test, "test")
-    test_labels = torch.cat([checked_batch(batch, "test")[1] for batch in test]).long().cpu().numpy()
+    test_labels = torch.cat([check_batch(batch, "test")[1] for batch in test]).long().cpu().numpy()
     names = _class_names((train.dataset, test.dataset), [test_labels, first_labels.long().cpu().numpy()])
     count = _count(train, len(first))
     channels = first.shape[1]
     # What is written into the networks: scaling by 1 / 255 of 255, and no shift, leaves every value as it is.
     as_it_is = {"mean": (0.0,) * channels, "std": (1 / 255,) * channels}
     images = (
-        OpaqueImages(loader=train, first=first.float().cpu().numpy(), count=count),
-        OpaqueImages(loader=test, first=first_test.float().cpu().numpy(), count=len(test_labels)),
+        LoaderImages(loader=train, first=first.float().cpu().numpy(), count=count),
+        LoaderImages(loader=test, first=first_test.float().cpu().numpy(), count=len(test_labels)),
     )
     labels = (np.zeros(count, dtype=np.int64), test_labels)  # of the training images each batch brings its own
     made = [
@@ -206,16 +206,16 @@ def _class_names(datasets: Sequence[Any], given: Sequence[Labels]) -> tuple[str,
         )
     if named and len(set(named[0])) == len(named[0]) > largest:
         return named[0]
-    return numbered_classes(given, type(datasets[0]).__name__)
+    return number_classes(given, type(datasets[0]).__name__)
 
 
 def _first(loader: DataLoader[Any], what: str) -> tuple[torch.Tensor, torch.Tensor]:
     for batch in loader:
-        return checked_batch(batch, what)
+        return check_batch(batch, what)
     raise UsageError(f"the {what} DataLoader gives no batches")
 
 
-def checked_batch(batch: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
+def check_batch(batch: Any, what: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(images, labels) of a batch of the ``what`` DataLoader. Raises UsageError for a batch of another form."""
     parts: Sequence[Any] = batch if isinstance(batch, Sequence) else ()
     if len(parts) == 2 and all(isinstance(part, torch.Tensor) for part in parts):

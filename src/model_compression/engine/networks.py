@@ -10,7 +10,7 @@ from model_compression.core.config import GIVEN, ModelConfig
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.data.dataset import Dataset
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.loader_images import LoaderImages
 from model_compression.models.base import MODELS, Network, seeded
 from model_compression.models.copies import copy_of
 from model_compression.models.external import (
@@ -90,7 +90,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
             "mean and std"
         )
     takes_floats = model.preprocessing.is_identity and library_of(config.name) is None
-    if takes_floats and not (config.mean or isinstance(data.images, OpaqueImages)):
+    if takes_floats and not (config.mean or isinstance(data.images, LoaderImages)):
         raise UsageError(
             f"{config.name} learned from batches of DataLoaders, and only who made them knows how their pixels were "
             "normalised; give that mean and std (--mean and --std, of a teacher --teacher-mean and --teacher-std)"

@@ -12,7 +12,7 @@ from model_compression.checks.teacher import examine_before_run
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_dict
 from model_compression.core.finding import Finding
 from model_compression.data.dataset import Dataset, hold_out
-from model_compression.data.lazy import LazyImages
+from model_compression.data.on_demand import OnDemandImages
 from model_compression.distillation.taps import Taps
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.networks import given_network, load_teachers
@@ -103,7 +103,7 @@ class Parts:
 
     def examine(self, train: Dataset, test: Dataset, teachers: list[Network], device: torch.device) -> list[Finding]:
         """What is cheap to see of data and teachers; images that are still to be decoded are not compared."""
-        reads_all = not isinstance(train.images, LazyImages)
+        reads_all = not isinstance(train.images, OnDemandImages)
         of_data = self._once(
             "data findings", (train, test), lambda: list(examine_data(train, test, reads_all=reads_all))
         )

@@ -12,7 +12,7 @@ import torch
 from model_compression.core.config import DataConfig, TrainConfig
 from model_compression.core.errors import ModelCompressionError
 from model_compression.data.dataset import Dataset
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.loader_images import LoaderImages
 from model_compression.data.streaming import loader_for
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
@@ -66,9 +66,9 @@ def _read_all(dataset: Dataset) -> None:
 def _few(dataset: Dataset) -> Dataset:
     """Some images of ``dataset``, of the same kind."""
     images = dataset.images
-    if not isinstance(images, OpaqueImages):
+    if not isinstance(images, LoaderImages):
         return dataset.subset(np.arange(min(_FEW, len(dataset))))
     first, labels = images.first[:_FEW], dataset.labels[: min(_FEW, len(images.first))]
     batch = (torch.from_numpy(first), torch.from_numpy(labels))
-    few = OpaqueImages(loader=[batch], first=first, count=len(labels))
+    few = LoaderImages(loader=[batch], first=first, count=len(labels))
     return dataclasses.replace(dataset, images=few, labels=labels, digest="")

@@ -171,7 +171,7 @@ def test_images_are_decoded_when_they_are_asked_for_and_held_where_memory_allows
     assert isinstance(held.images, np.ndarray)
     np.testing.assert_array_equal(lazy.images[:], held.images)
     assert lazy.digest == held.digest
-    monkeypatch.setattr("model_compression.data.residency.available_memory_bytes", lambda: 0)
+    monkeypatch.setattr("model_compression.data.placement.available_memory_bytes", lambda: 0)
     assert not isinstance(load_dataset(f"folder:{tmp_path}")[0].images, np.ndarray)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from model_compression.core.errors import DataError, MissingExtraError, UnknownNameError, UsageError
-from model_compression.data.lazy import LazyImages
+from model_compression.data.on_demand import OnDemandImages
 from model_compression.data.sources import load_dataset
 
 datasets = pytest.importorskip("datasets")
@@ -180,7 +180,7 @@ def test_digest_sees_another_image_and_streaming_gives_the_same_pixels(tmp_path)
     held, _ = load_dataset(saved(tmp_path / "a", train=labelled(9), test=labelled(4)))
     streamed, _ = load_dataset(f"hf:{tmp_path / 'a'}", resident="off", workers=0)
     other, _ = load_dataset(saved(tmp_path / "b", train=labelled(9, 3), test=labelled(4)))
-    assert isinstance(streamed.images, LazyImages)
+    assert isinstance(streamed.images, OnDemandImages)
     np.testing.assert_array_equal(streamed.images[2:5], held.images[2:5])
     assert held.digest == streamed.digest != other.digest
 

@@ -161,5 +161,5 @@ def test_views_differ_where_images_are_mixed_and_not_augmented():
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 101.0])
 def test_impossible_parameters_of_the_distribution_are_refused(name, value):
-    with pytest.raises(UsageError, match=f"{name} must (lie between 0 and 100|be a finite number)"):
+    with pytest.raises(UsageError, match=f"{name} must (be at least 0 and at most 100|be a finite number)"):
         DataConfig(**{name: value})

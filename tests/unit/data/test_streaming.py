@@ -11,9 +11,9 @@ import torch
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import DataError
 from model_compression.data.dataset import Dataset
-from model_compression.data.lazy import ArraySource, LazyImages
 from model_compression.data.loader import ResidentLoader
-from model_compression.data.residency import settled
+from model_compression.data.on_demand import ArraySource, OnDemandImages
+from model_compression.data.placement import place_images
 from model_compression.data.streaming import StreamingLoader, loader_for
 
 N = 23
@@ -32,7 +32,7 @@ def dataset():
 def both(dataset, workers, **options):
     """The resident loader and the streaming one, chosen by `loader_for`."""
     config = DataConfig(**options)
-    loaders = [loader_for(d, config, CPU) for d in (dataset, settled(dataset, dataset, "off", workers)[0])]
+    loaders = [loader_for(d, config, CPU) for d in (dataset, place_images(dataset, dataset, "off", workers)[0])]
     assert [type(loader) for loader in loaders] == [ResidentLoader, StreamingLoader]
     return loaders
 
@@ -103,7 +103,7 @@ class Broken(ArraySource):
 
 
 def streaming_from(source, dataset, workers):
-    images = LazyImages(source=source(dataset.images), rows=np.arange(N), workers=workers)
+    images = OnDemandImages(source=source(dataset.images), rows=np.arange(N), workers=workers)
     settings = {name: getattr(dataset, name) for name in ("labels", "class_names", "mean", "std", "digest")}
     return StreamingLoader(Dataset(name="d", images=images, **settings), DataConfig(), CPU)
 
@@ -118,7 +118,7 @@ def test_image_that_cannot_be_decoded_is_one_line_from_any_process(dataset, work
 DYING = """
 import os, signal, time
 import numpy as np
-from model_compression.data.lazy import ArraySource, LazyImages
+from model_compression.data.on_demand import ArraySource, OnDemandImages
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import StreamingLoader
 from model_compression.core.config import DataConfig
@@ -132,7 +132,7 @@ class Dying(ArraySource):
         return super().decode(number)
 
 images = np.zeros((23, 3, 8, 6), np.uint8)
-lazy = LazyImages(source=Dying(images), rows=np.arange(23), workers=1)
+lazy = OnDemandImages(source=Dying(images), rows=np.arange(23), workers=1)
 labels = np.arange(23) % 4
 arguments = {"class_names": tuple("abcd"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "digest": "0" * 64}
 data = Dataset(name="d", images=lazy, labels=labels, **arguments)

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from model_compression.core.errors import DataError, UsageError
-from model_compression.data.lazy import LazyImages
+from model_compression.data.on_demand import OnDemandImages
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets, pixels_of
 
 RNG = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def test_items_arrive_to_the_pixel_with_their_labels(as_pil):
     items = Items((lambda n: (pil(n), LABELS[n])) if as_pil else Items().make)  # a label may be NumPy's
     said = []
     train, test = from_torch_datasets(items, items, said.append)
-    assert isinstance(train.images, LazyImages)
+    assert isinstance(train.images, OnDemandImages)
     np.testing.assert_array_equal(train.images[:], PIXELS)
     np.testing.assert_array_equal(test.labels, LABELS)
     assert train.class_names == ("0", "1", "2")

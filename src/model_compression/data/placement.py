@@ -10,8 +10,8 @@ import numpy as np
 from model_compression.core.config import Resident
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
-from model_compression.data.lazy import ArraySource, LazyImages
-from model_compression.data.opaque import OpaqueImages
+from model_compression.data.loader_images import LoaderImages
+from model_compression.data.on_demand import ArraySource, OnDemandImages
 
 _SHARE = 4  # decoded images take at most this part of the memory that is free: networks and a run need the rest
 _UNKNOWN = 2 * 2**30  # taken for free where the system does not say
@@ -19,7 +19,7 @@ _MAX_WORKERS = 8
 _WORKERS_ALWAYS, _WORKERS_EACH = 32, 4  # what may be asked for: as many, or so many for each processor
 
 
-def settled(
+def place_images(
     train: Dataset,
     test: Dataset,
     resident: Resident = "auto",
@@ -39,8 +39,8 @@ def settled(
         )
     workers = default_workers() if workers is None else workers
     if resident == "off":
-        return _streamed(train, workers), _streamed(test, workers)
-    size = sum(dataset.images.size_bytes for dataset in (train, test) if isinstance(dataset.images, LazyImages))
+        return _stream(train, workers), _stream(test, workers)
+    size = sum(dataset.images.size_bytes for dataset in (train, test) if isinstance(dataset.images, OnDemandImages))
     free = available_memory_bytes()
     if resident == "auto" and size > free // _SHARE:
         if report is not None:
@@ -49,8 +49,8 @@ def settled(
                 f"{free / 2**30:.1f} GiB that are free: {workers or 'no'} other processes decode them while the "
                 "network trains"
             )
-        return _streamed(train, workers), _streamed(test, workers)
-    return _held(train), _held(test)
+        return _stream(train, workers), _stream(test, workers)
+    return _hold(train), _hold(test)
 
 
 def default_workers() -> int:
@@ -90,16 +90,16 @@ def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     return None
 
 
-def _streamed(dataset: Dataset, workers: int) -> Dataset:
+def _stream(dataset: Dataset, workers: int) -> Dataset:
     images = dataset.images
-    if isinstance(images, OpaqueImages):
+    if isinstance(images, LoaderImages):
         return dataset
     if isinstance(images, np.ndarray):
-        images = LazyImages(source=ArraySource(images), rows=np.arange(len(images)))
+        images = OnDemandImages(source=ArraySource(images), rows=np.arange(len(images)))
     return dataclasses.replace(dataset, images=dataclasses.replace(images, workers=workers))
 
 
-def _held(dataset: Dataset) -> Dataset:
-    if not isinstance(dataset.images, LazyImages):
+def _hold(dataset: Dataset) -> Dataset:
+    if not isinstance(dataset.images, OnDemandImages):
         return dataset
     return dataclasses.replace(dataset, images=dataset.images[:])

@@ -7,26 +7,26 @@ import pytest
 
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import UsageError
-from model_compression.data import residency
+from model_compression.data import placement
 from model_compression.data.dataset import Dataset
-from model_compression.data.lazy import ArraySource, LazyImages
-from model_compression.data.residency import available_memory_bytes, default_workers, settled
+from model_compression.data.on_demand import ArraySource, OnDemandImages
+from model_compression.data.placement import available_memory_bytes, default_workers, place_images
 
 SIZE = 3 * 4 * 4  # of an image, in bytes
 
 
 def dataset(count, lazy):
     images = np.random.default_rng(count).integers(0, 256, (count, 3, 4, 4), dtype=np.uint8)
-    images = LazyImages(source=ArraySource(images), rows=np.arange(count)) if lazy else images
+    images = OnDemandImages(source=ArraySource(images), rows=np.arange(count)) if lazy else images
     settings = {"class_names": ("a", "b"), "mean": (0.5,) * 3, "std": (0.2,) * 3}
     return Dataset(name=f"d{count}", images=images, labels=np.arange(count) % 2, **settings)
 
 
 @pytest.mark.parametrize(("free", "held"), [(4 * 30 * SIZE, True), (4 * 30 * SIZE - 4, False)])
 def test_auto_holds_what_takes_a_quarter_of_the_free_memory(monkeypatch, free, held):
-    monkeypatch.setattr(residency, "available_memory_bytes", lambda: free)
+    monkeypatch.setattr(placement, "available_memory_bytes", lambda: free)
     said, pair = [], (dataset(20, True), dataset(10, True))
-    found = settled(*pair, workers=3, report=said.append)
+    found = place_images(*pair, workers=3, report=said.append)
     for before, after in zip(pair, found, strict=True):
         assert isinstance(after.images, np.ndarray) == held
         np.testing.assert_array_equal(after.images[:], before.images[:])
@@ -38,18 +38,18 @@ def test_auto_holds_what_takes_a_quarter_of_the_free_memory(monkeypatch, free, h
 
 
 def test_what_is_in_memory_already_stays_there_and_is_not_counted(monkeypatch):
-    monkeypatch.setattr(residency, "available_memory_bytes", lambda: 0)
+    monkeypatch.setattr(placement, "available_memory_bytes", lambda: 0)
     pair = dataset(20, False), dataset(10, False)
-    assert settled(*pair) == pair
+    assert place_images(*pair) == pair
 
 
 def test_on_and_off_are_obeyed_whatever_is_free(monkeypatch):
     for free in (0, 2**60):
-        monkeypatch.setattr(residency, "available_memory_bytes", lambda free=free: free)
-        held = settled(dataset(20, True), dataset(10, False), "on")
-        streamed = settled(dataset(20, True), dataset(10, False), "off", 5)
+        monkeypatch.setattr(placement, "available_memory_bytes", lambda free=free: free)
+        held = place_images(dataset(20, True), dataset(10, False), "on")
+        streamed = place_images(dataset(20, True), dataset(10, False), "off", 5)
         assert all(isinstance(part.images, np.ndarray) for part in held)
-        assert all(isinstance(part.images, LazyImages) and part.images.workers == 5 for part in streamed)
+        assert all(isinstance(part.images, OnDemandImages) and part.images.workers == 5 for part in streamed)
         np.testing.assert_array_equal(streamed[1].images[:], held[1].images)
         assert streamed[1].digest == held[1].digest
 
@@ -58,18 +58,18 @@ def test_default_workers_leave_a_processor_to_the_network(monkeypatch):
     for processors, expected in ((1, 1), (2, 1), (4, 3), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=processors: set(range(n)), raising=False)
         assert default_workers() == expected
-    assert settled(dataset(4, True), dataset(4, True), "off")[0].images.workers == 8
+    assert place_images(dataset(4, True), dataset(4, True), "off")[0].images.workers == 8
 
 
 def test_available_memory_is_that_of_the_container_where_it_has_less(tmp_path, monkeypatch):
     assert 0 < available_memory_bytes() < 2**50
-    assert residency._container_bytes(tmp_path) is None
+    assert placement._container_bytes(tmp_path) is None
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("100\n")
-    assert residency._container_bytes(tmp_path) is None
+    assert placement._container_bytes(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
-    assert residency._container_bytes(tmp_path) == 900
-    monkeypatch.setattr(residency, "_container_bytes", lambda: 900)
+    assert placement._container_bytes(tmp_path) == 900
+    monkeypatch.setattr(placement, "_container_bytes", lambda: 900)
     assert available_memory_bytes() == 900
 
 
@@ -88,4 +88,4 @@ def test_data_config_refuses_what_is_no_way_to_hold_images(options, message):
 def test_more_workers_than_a_machine_has_use_for_are_refused(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     with pytest.raises(UsageError, match="workers must be at most 32 on 2 processors, got 1024"):
-        settled(dataset(4, True), dataset(4, True), "off", workers=1024)
+        place_images(dataset(4, True), dataset(4, True), "off", workers=1024)

@@ -7,7 +7,7 @@ import pytest
 
 from model_compression.core.errors import DataError
 from model_compression.data.dataset import Dataset, hold_out
-from model_compression.data.lazy import ArraySource, LazyImages, evenly, mean_and_std
+from model_compression.data.on_demand import ArraySource, OnDemandImages, evenly, mean_and_std
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Source:
 
 def lazy(count, **options):
     source = Source(count, **options)
-    return source, LazyImages(source=source, rows=np.arange(count))
+    return source, OnDemandImages(source=source, rows=np.arange(count))
 
 
 def values(images):
@@ -96,7 +96,7 @@ def test_lazy_data_set_is_held_out_as_an_array_is():
     pixels = np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 2, 4), dtype=np.uint8)
     _, images = lazy(30)
     for found, expected in zip(hold_out(dataset(images), 7, 0), hold_out(dataset(pixels), 7, 0), strict=True):
-        assert isinstance(found.images, LazyImages)
+        assert isinstance(found.images, OnDemandImages)
         np.testing.assert_array_equal(found.images[:], expected.images)
         np.testing.assert_array_equal(found.labels, expected.labels)
         np.testing.assert_array_equal(found.thumbnails(np.array([1, 3])), expected.images[[1, 3]])
@@ -120,7 +120,7 @@ def test_mean_and_std_are_those_of_float64():
 
 def test_array_source_gives_the_array_back():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 5), dtype=np.uint8)
-    images = LazyImages(source=ArraySource(pixels), rows=np.arange(5))
+    images = OnDemandImages(source=ArraySource(pixels), rows=np.arange(5))
     np.testing.assert_array_equal(images[1:4], pixels[1:4])
     assert images.shape == pixels.shape
     assert images.size_bytes == pixels.nbytes

@@ -38,7 +38,7 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LazyImages:
+class OnDemandImages:
     """Images (N, C, H, W) uint8 of a source, indexed by slices and arrays of rows as an array is; none is kept.
 
     ``rows`` are their numbers in ``source``. ``workers`` processes decode them for a loader, 0: the one that trains.
@@ -83,7 +83,7 @@ class LazyImages:
                 list(pool.map(decode, range(len(numbers))))
         return images
 
-    def subset(self, rows: Rows) -> "LazyImages":
+    def subset(self, rows: Rows) -> "OnDemandImages":
         """Those at ``rows``, not decoded."""
         return replace(self, rows=self.rows[rows])
 

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import UsageError
-from model_compression.data.lazy import Images, label_bytes
+from model_compression.data.on_demand import Images, label_bytes
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OpaqueImages:
+class LoaderImages:
     """Images (N, C, H, W) float32, in batches with labels that ``loader`` gives, in an order of its own.
 
     ``first`` (B, C, H, W) is one of its batches, which dry runs use; ``count`` is N.
@@ -37,7 +37,7 @@ class OpaqueImages:
         """Images of the first batch."""
         return self.first[rows]
 
-    def subset(self, rows: npt.NDArray[np.integer]) -> "OpaqueImages":
+    def subset(self, rows: npt.NDArray[np.integer]) -> "LoaderImages":
         """Raises UsageError: they come in an order of their own."""
         raise UsageError(
             "images of a DataLoader cannot be held out; give the loader of validation images in the place of the test's"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_compression.data.checks import num_shared_images
+from model_compression.data.shared_images import count_shared_images
 from model_compression.data.synthetic import load_synthetic
 
 
@@ -14,7 +14,7 @@ def splits():
 
 def test_test_images_that_are_trained_on_are_counted(splits):
     train, _ = splits
-    assert num_shared_images(train.subset(np.arange(7)), train.subset([3, 3, 500, 6])) == 3
+    assert count_shared_images(train.subset(np.arange(7)), train.subset([3, 3, 500, 6])) == 3
 
 
 def test_one_pixel_makes_another_image(splits):
@@ -23,7 +23,7 @@ def test_one_pixel_makes_another_image(splits):
     images[0, 0, 0, 0] ^= 1
     changed = train.subset([0, 1]).subset([0, 1])
     changed.images[0, 0, 0, 0] ^= 1
-    assert num_shared_images(train, changed) == 1
+    assert count_shared_images(train, changed) == 1
 
 
 def test_images_of_another_shape_are_not_compared(splits):
@@ -36,4 +36,4 @@ def test_images_of_another_shape_are_not_compared(splits):
         mean=test.mean,
         std=test.std,
     )
-    assert num_shared_images(train, other) == 0
+    assert count_shared_images(train, other) == 0

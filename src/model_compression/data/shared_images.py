@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterator
 
 from model_compression.data.dataset import Dataset
-from model_compression.data.lazy import LazyImages
+from model_compression.data.on_demand import OnDemandImages
 
 
-def num_shared_images(train: Dataset, test: Dataset) -> int:
+def count_shared_images(train: Dataset, test: Dataset) -> int:
     """How many images of ``test`` are, to the byte, in ``train`` as well; of images not decoded yet, their files."""
     if train.image_shape != test.image_shape:
         return 0
@@ -20,5 +20,5 @@ def num_shared_images(train: Dataset, test: Dataset) -> int:
 def _digests(dataset: Dataset) -> Iterator[bytes]:
     images = dataset.images
     for row in range(len(dataset)):
-        content = images.content(row) if isinstance(images, LazyImages) else images[row : row + 1].tobytes()
+        content = images.content(row) if isinstance(images, OnDemandImages) else images[row : row + 1].tobytes()
         yield hashlib.sha256(content).digest()
