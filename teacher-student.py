@@ -1,3 +1,3 @@
-from model_compression.classic.command import main
+from model_compression.classic.command_line import main
 
 raise SystemExit(main())

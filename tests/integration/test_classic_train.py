@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_compression.classic import command as classic
+from model_compression.classic import command_line as classic
 from model_compression.core.config import DataConfig, from_json
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.data.sources import DATASETS
@@ -90,7 +90,7 @@ def test_train_cost_is_the_sum_of_batch_means(place, capsys):
 
 
 def test_observer_counts_a_small_last_batch_like_the_others(tmp_path, capsys):
-    from model_compression.classic.tasks import ClassicObserver
+    from model_compression.classic.script_tasks import ClassicObserver
 
     observer = ClassicObserver(tmp_path)
     observer._iterations = 2

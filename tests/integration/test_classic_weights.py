@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_compression.classic import command as classic
-from model_compression.classic.weights import local_teacher, with_local_weights
+from model_compression.classic import command_line as classic
+from model_compression.classic.local_weights import local_teacher, with_local_weights
 from model_compression.cli.main import main
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, from_json
 from model_compression.data.sources import DATASETS
@@ -84,7 +84,7 @@ def test_local_teacher_answers_as_the_file_does(name, place, capsys):
 
 def test_val_measures_teacher_npy(place, monkeypatch, capsys):
     # bfloat16 could turn a near tie
-    monkeypatch.setattr("model_compression.classic.tasks.choose_precision", lambda *_: torch.float32)
+    monkeypatch.setattr("model_compression.classic.script_tasks.choose_precision", lambda *_: torch.float32)
     expected = historic_logits(write_teacher(place / "teacher.npy"), few()[1].images).argmax(dim=1)
     assert classic.main(["--task", "val"], data=DATA) == 0
     correct = int((expected == torch.from_numpy(few()[1].labels)).sum())

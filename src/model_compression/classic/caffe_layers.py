@@ -51,7 +51,7 @@ def _read(path: Path, count: int) -> bytes:
         raise FileFormatError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def checked_name(name: object, source: Path) -> str:
+def check_name(name: object, source: Path) -> str:
     """``name`` if it may become a layer's name; refuses control characters, path separators and what is no text."""
     if not isinstance(name, str):
         raise FileFormatError(f"{source}: a layer's name is of type {type(name).__name__}; expected text")
@@ -64,7 +64,7 @@ def checked_name(name: object, source: Path) -> str:
     return name
 
 
-def checked_floats(values: NDArray[Any], what: str, source: Path) -> FloatArray:
+def check_floats(values: NDArray[Any], what: str, source: Path) -> FloatArray:
     """``values`` as float32; refuses integers, no numbers at all, NaN and infinity (``what`` names the array)."""
     if values.dtype.kind != "f":
         raise FileFormatError(f"{source}: {what} has dtype {values.dtype}; expected floating point numbers")
@@ -83,7 +83,7 @@ def checked_floats(values: NDArray[Any], what: str, source: Path) -> FloatArray:
     return floats
 
 
-def checked_layers(layers: Mapping[str, CaffeLayer], source: Path) -> dict[str, CaffeLayer]:
+def check_layers(layers: Mapping[str, CaffeLayer], source: Path) -> dict[str, CaffeLayer]:
     """``layers``, of which there must be some."""
     if not layers:
         raise FileFormatError(f"{source} holds no layer with weights; it is empty, or a network without training")

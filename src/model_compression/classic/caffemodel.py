@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from model_compression.classic.caffe_layers import (
     CaffeLayer,
     FloatArray,
-    checked_floats,
-    checked_layers,
-    checked_name,
+    check_floats,
+    check_layers,
+    check_name,
     read_bounded,
 )
 from model_compression.core.errors import FileFormatError, MissingExtraError
@@ -88,7 +88,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
             f"{source} has layers that are not read: {', '.join(unreadable[:20])}; expected convolutions and inner "
             "products with weights and a bias"
         )
-    return checked_layers(layers, source)
+    return check_layers(layers, source)
 
 
 def read_blob(path: str | os.PathLike[str]) -> FloatArray:
@@ -137,7 +137,7 @@ def _layers_with_weights(net: Any, source: Path) -> Iterator[tuple[str, str, int
             layer = _decode(message_name, payload, f"{source}: layer number {index} cannot be read")
             if not layer.blobs:
                 continue  # data, pooling, losses: nothing to import, and their names go nowhere
-            name = checked_name(layer.name.decode("utf-8", errors="replace"), source)
+            name = check_name(layer.name.decode("utf-8", errors="replace"), source)
             if isinstance(layer.type, int):
                 kind = _LEGACY_TYPES.get(layer.type, f"type {layer.type}")
             else:
@@ -157,7 +157,7 @@ def _read_blob(payload: bytes, what: str, source: Path) -> FloatArray:
     if len(shape) > 32 or min(shape, default=1) < 1 or math.prod(shape) != len(data):
         raise FileFormatError(f"{source}: {what} claims shape {shape} but holds {len(data)} numbers")
     values: NDArray[Any] = np.fromiter(data, dtype, count=len(data))
-    return checked_floats(values, what, source).reshape(shape)
+    return check_floats(values, what, source).reshape(shape)
 
 
 def _layer(weights: FloatArray, bias: FloatArray | None, kind: str, transpose: bool) -> CaffeLayer:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_compression.classic.caffe_layers import FloatArray, ImageShape, checked_floats, starts_with
+from model_compression.classic.caffe_layers import FloatArray, ImageShape, check_floats, starts_with
 from model_compression.classic.caffemodel import read_blob
 from model_compression.classic.npy import MAGIC, read_plain_npy
 from model_compression.core.errors import WeightsMismatchError
@@ -20,7 +20,7 @@ def read_mean(path: str | os.PathLike[str], expected: ImageShape) -> FloatArray:
     source = Path(path)
     if starts_with(source, MAGIC):
         values = read_plain_npy(source)
-        mean = checked_floats(values if values.dtype.kind == "f" else values.astype(np.float64), "the mean", source)
+        mean = check_floats(values if values.dtype.kind == "f" else values.astype(np.float64), "the mean", source)
     else:
         mean = read_blob(source)
     channels, height, width = expected

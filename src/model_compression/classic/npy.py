@@ -20,9 +20,9 @@ from model_compression.classic.caffe_layers import (
     CaffeLayer,
     FloatArray,
     ImageShape,
-    checked_floats,
-    checked_layers,
-    checked_name,
+    check_floats,
+    check_layers,
+    check_name,
     read_bounded,
 )
 from model_compression.core import safe_pickle
@@ -57,9 +57,9 @@ def read_npy(path: str | os.PathLike[str], flattened: Mapping[str, ImageShape] |
         )
     layers = {}
     for key, entry in content.items():
-        name = checked_name(key, source)
+        name = check_name(key, source)
         layers[name] = _layer(name, entry, (flattened or {}).get(name), source)
-    return checked_layers(layers, source)
+    return check_layers(layers, source)
 
 
 def write_npy(
@@ -73,11 +73,11 @@ def write_npy(
     """
     source = Path(path)
     content: dict[str, dict[str, FloatArray]] = {}
-    for name, layer in checked_layers(layers, source).items():
-        weights = checked_floats(layer.weights, f"layer '{checked_name(name, source)}' weights", source)
+    for name, layer in check_layers(layers, source).items():
+        weights = check_floats(layer.weights, f"layer '{check_name(name, source)}' weights", source)
         entry = {"weights": _to_tensorflow(weights, (flattened or {}).get(name))}
         if layer.bias is not None:
-            entry["biases"] = np.array(checked_floats(layer.bias, f"layer '{name}' biases", source))
+            entry["biases"] = np.array(check_floats(layer.bias, f"layer '{name}' biases", source))
         content[name] = entry
     holder = np.empty((), dtype=object)
     holder[()] = content
@@ -141,7 +141,7 @@ def _layer(name: str, entry: Any, flattened: ImageShape | None, source: Path) ->
             raise FileFormatError(
                 f"{source}: layer '{name}' {key} are of type {type(values).__name__}; expected a NumPy array"
             )
-        arrays[key] = checked_floats(np.asarray(values), f"layer '{name}' {key}", source)
+        arrays[key] = check_floats(np.asarray(values), f"layer '{name}' {key}", source)
     return CaffeLayer(weights=_from_tensorflow(arrays["weights"], flattened), bias=arrays.get("biases"))
 
 

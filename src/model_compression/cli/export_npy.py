@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.force:
         raise UsageError(f"{args.out} exists; choose another --out, or replace it with --force")
-    from model_compression.classic.convert import export_npy
+    from model_compression.classic.caffe_weights import export_npy
     from model_compression.models import MODELS
     from model_compression.models.weights import find_weights, read_model, shipped_weights
 

@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.force:
         raise UsageError(f"{args.out} exists; choose another --out, or replace it with --force")
-    from model_compression.classic.convert import import_model
+    from model_compression.classic.caffe_weights import import_model
     from model_compression.models.weights import save_weights
 
     model = import_model(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model_compression.classic import command as classic
+from model_compression.classic import command_line as classic
 from model_compression.core.config import DataConfig, MethodConfig, from_json, to_json
 from model_compression.core.errors import Interrupted, UsageError
 
@@ -163,4 +163,4 @@ def test_only_classic_knows_the_historic_names():
         for path in package.rglob("*.py")
         if any(name in path.read_text() for name in names)
     }
-    assert knowing == {"classic/command.py"}
+    assert knowing == {"classic/command_line.py"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.classic.convert import import_model
+from model_compression.classic.caffe_weights import import_model
 from model_compression.models import create_model
 
 HEAD = 'name: "net" input: "data" input_shape { dim: 1 dim: 3 dim: 32 dim: 32 }\n'

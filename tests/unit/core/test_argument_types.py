@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_compression.classic import command as classic
+from model_compression.classic import command_line as classic
 from model_compression.cli import main
 from model_compression.core.argument_types import register_types
 from model_compression.core.errors import UsageError
@@ -77,5 +77,5 @@ def test_the_command_line_of_2016_refuses_them_too(monkeypatch, capsys):
         classic.main(["--task", "train", "--lr", "nan"])
     assert stop.value.code == 2
     assert "must be a finite number, got 'nan'" in capsys.readouterr().err
-    monkeypatch.setattr("model_compression.classic.command._run", lambda *_: {}["x"])
+    monkeypatch.setattr("model_compression.classic.command_line._run", lambda *_: {}["x"])
     assert classic.main(["--task", "val"]) == main.EXIT_BUG

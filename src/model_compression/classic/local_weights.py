@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model_compression.classic.convert import ChannelOrder, import_model
+from model_compression.classic.caffe_weights import ChannelOrder, import_model
 from model_compression.classic.npy import read_npy
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import FileFormatError

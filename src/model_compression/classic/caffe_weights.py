@@ -24,26 +24,6 @@ ChannelOrder = Literal["bgr", "rgb"]
 INPUT_SIZE = (32, 32)  # of all networks here that Caffe's layers can express
 
 
-def import_weights(
-    path: str | os.PathLike[str], model_name: str, *, channel_order: ChannelOrder = "bgr", num_classes: int = 10
-) -> dict[str, FloatArray]:
-    """Reads a `.caffemodel` or a caffe-tensorflow `.npy` file as the state dict of a model that takes RGB.
-
-    Args:
-        path: the file; its content, not its name, decides how it is read.
-        model_name: what the weights are for. The hidden units of `nin-ip` are taken from the file.
-        channel_order: of the images the file's network was trained on. Caffe's tools make BGR, except that its CIFAR-10
-            example keeps RGB.
-        num_classes: of the file's network.
-
-    Raises:
-        FileFormatError: the file is corrupt, or holds something that is refused.
-        WeightsMismatchError: the layers are not those of the model; every difference is listed.
-        UsageError: the model is not known, or has layers that such a file cannot hold.
-    """
-    return _read_for_model(path, model_name, channel_order, num_classes)[1]
-
-
 def import_model(
     path: str | os.PathLike[str],
     model_name: str,
@@ -55,8 +35,18 @@ def import_model(
 ) -> Network:
     """Builds a model from a file and gives it the preprocessing (pixels in 0 to 255 − mean) · scale, on RGB.
 
-    ``mean`` is a file, `.npy` or `.binaryproto`, in the channel order of the weights; without it nothing is subtracted.
-    Other arguments and what is raised are those of `import_weights`.
+    Args:
+        path: a `.caffemodel` or a caffe-tensorflow `.npy` file; its content, not its name, decides how it is read.
+        model_name: what the weights are for. The hidden units of `nin-ip` are taken from the file.
+        channel_order: of the images the file's network was trained on. Caffe's tools make BGR, except that its CIFAR-10
+            example keeps RGB.
+        mean: a file, `.npy` or `.binaryproto`, in the channel order of the weights; without it nothing is subtracted.
+        num_classes: of the file's network.
+
+    Raises:
+        FileFormatError: the file is corrupt, or holds something that is refused.
+        WeightsMismatchError: the layers are not those of the model; every difference is listed.
+        UsageError: the model is not known, or has layers that such a file cannot hold.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise UsageError(f"scale must be a number > 0, got {scale}; Caffe's prototxt has it in transform_param")
@@ -69,7 +59,7 @@ def import_model(
 
 
 def export_npy(model: Network, path: str | os.PathLike[str], *, channel_order: ChannelOrder = "bgr") -> None:
-    """Writes a model's weights as caffe-tensorflow would; `import_weights` with this order gives them back exactly.
+    """Writes a model's weights as caffe-tensorflow would; `import_model` with this order gives them back exactly.
 
     The file has no place for the preprocessing: who reads it must subtract the same mean and apply the same scale.
     Raises UsageError when the model has layers that such a file cannot hold.
@@ -81,7 +71,7 @@ def export_npy(model: Network, path: str | os.PathLike[str], *, channel_order: C
         weights = module.weight.detach().cpu().numpy()
         bias = None if module.bias is None else module.bias.detach().cpu().numpy()
         layers[name] = CaffeLayer(weights=_reverse_channels(weights) if name == flip else weights, bias=bias)
-    write_npy(path, layers, _flattened(model))
+    write_npy(path, layers, _flatten_shapes(model))
 
 
 def _read_for_model(
@@ -92,7 +82,7 @@ def _read_for_model(
     options: dict[str, Any] = {"num_classes": num_classes}
     template = _template(model_name, options)
     modules = _layers_of(template)
-    layers = _read(path, _flattened(template))
+    layers = _read(path, _flatten_shapes(template))
     if model_name == "nin-ip" and "ip1" in layers and layers["ip1"].weights.ndim == 2:
         options["hidden"] = layers["ip1"].weights.shape[0]
         modules = _layers_of(_template(model_name, options))
@@ -133,7 +123,7 @@ def _layers_of(model: Network) -> dict[str, nn.Conv2d | nn.Linear]:
     return layers
 
 
-def _flattened(model: Network) -> dict[str, ImageShape]:
+def _flatten_shapes(model: Network) -> dict[str, ImageShape]:
     """The first inner product with the image shape that it takes flattened, if it takes one."""
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     return {linear[0]: model.flatten_shape} if linear and model.flatten_shape else {}

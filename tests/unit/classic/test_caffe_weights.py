@@ -8,7 +8,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from model_compression.classic.caffe_layers import CaffeLayer
-from model_compression.classic.convert import export_npy, import_model, import_weights
+from model_compression.classic.caffe_weights import export_npy, import_model
 from model_compression.classic.mean import read_mean
 from model_compression.classic.npy import write_npy
 from model_compression.core.errors import FileFormatError, UnknownNameError, UsageError, WeightsMismatchError
@@ -106,11 +106,11 @@ def test_export_and_import_give_back_the_same_weights(tmp_path, name, options, c
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
-def test_import_weights_sizes_nin_ip_and_classes_by_the_file_and_the_argument(tmp_path):
+def test_import_sizes_nin_ip_and_classes_by_the_file_and_the_argument(tmp_path):
     export_npy(create_model("nin-ip", seed=0, hidden=7, num_classes=4), tmp_path / "net.npy")
     model = import_model(tmp_path / "net.npy", "nin-ip", num_classes=4)
     assert model.options == {"hidden": 7, "num_classes": 4}
-    state = import_weights(tmp_path / "net.npy", "nin-ip", num_classes=4)
+    state = model.state_dict()
     assert [state["ip1.weight"].shape, state["ip2.weight"].shape] == [(7, 12288), (4, 7)]
 
 
@@ -130,7 +130,7 @@ def test_import_lists_every_mismatch_at_once(tmp_path, wire):
     payload = wire.network(arrays).replace(b"\x0a\x03ip2", b"\x0a\x03ip9")
     (tmp_path / "net.caffemodel").write_bytes(payload)
     with pytest.raises(WeightsMismatchError) as caught:
-        import_weights(tmp_path / "net.caffemodel", "lenet")
+        import_model(tmp_path / "net.caffemodel", "lenet")
     message = str(caught.value)
     assert message.isprintable()
     for clause in (
@@ -153,32 +153,32 @@ def test_import_names_a_missing_bias_and_odd_dimensions(tmp_path):
     }
     write_npy(tmp_path / "net.npy", layers)
     with pytest.raises(WeightsMismatchError, match="'conv1' bias: found no bias, expected") as caught:
-        import_weights(tmp_path / "net.npy", "lenet-caffe")
+        import_model(tmp_path / "net.npy", "lenet-caffe")
     assert "layer 'ip1' weights: found (5, 4), expected (500, 1250)" in str(caught.value)
     assert "layer 'ip1' bias: found (1, 2), expected (500,)" in str(caught.value)
     assert "layer 'ip2' weights: found ()" in str(caught.value)
     with pytest.raises(WeightsMismatchError, match="'ip2' weights: found"):
-        import_weights(tmp_path / "net.npy", "nin-ip")
+        import_model(tmp_path / "net.npy", "nin-ip")
 
 
 def test_import_refuses_impossible_arguments(tmp_path, lenet_npy):
     path = lenet_npy[0]
     with pytest.raises(UnknownNameError, match="lenet"):
-        import_weights(path, "lenett")
+        import_model(path, "lenett")
     with pytest.raises(UsageError, match="channel_order must be 'bgr' or 'rgb', got 'gbr'"):
-        import_weights(path, "lenet", channel_order="gbr")
+        import_model(path, "lenet", channel_order="gbr")
     with pytest.raises(UsageError, match="channel_order"):
         export_npy(create_model("lenet-caffe", seed=0), tmp_path / "x.npy", channel_order="gbr")
     for scale in (0, -1, math.nan, math.inf):
         with pytest.raises(UsageError, match="scale must be a number > 0"):
             import_model(path, "lenet-caffe", scale=scale)
     with pytest.raises(FileFormatError, match="no such file"):
-        import_weights(tmp_path / "absent.npy", "lenet")
+        import_model(tmp_path / "absent.npy", "lenet")
 
 
 def test_models_with_other_layers_are_refused_by_name(tmp_path, lenet_npy):
     with pytest.raises(UsageError, match=r"'nin-bn' has layers that .* cannot hold: bn_cccp1"):
-        import_weights(lenet_npy[0], "nin-bn")
+        import_model(lenet_npy[0], "nin-bn")
     with pytest.raises(UsageError, match="cannot hold"):
         export_npy(create_model("nin-bn", seed=0), tmp_path / "x.npy")
     assert not (tmp_path / "x.npy").exists()
@@ -188,7 +188,7 @@ def test_a_damaged_file_says_so_before_it_says_what_does_not_fit(tmp_path, wire)
     weights = np.full((64, 3, 5, 5), np.nan)
     (tmp_path / "net.caffemodel").write_bytes(wire.network({"conv1": (weights, np.ones(64))}))
     with pytest.raises(FileFormatError, match="layer 'conv1' weights holds 4800 values that are NaN"):
-        import_weights(tmp_path / "net.caffemodel", "lenet")
+        import_model(tmp_path / "net.caffemodel", "lenet")
 
 
 @pytest.mark.parametrize(

@@ -130,16 +130,16 @@ def _run(args: argparse.Namespace, notes: list[str], data: DataConfig) -> None:
     if args.task != "val" and not args.model:
         wanted = "the folder to train into" if args.task == "train" else "a trained student"
         raise UsageError(f"--task {args.task} needs {wanted}: --model PATH")
-    from model_compression.classic import tasks
+    from model_compression.classic import script_tasks
 
     if args.task == "val":
-        tasks.validate(TEACHER, data)
+        script_tasks.validate(TEACHER, data)
     elif args.task == "test":
-        tasks.test(args.model, data)
+        script_tasks.test(args.model, data)
     else:
         for note in notes:
             print(note)
-        tasks.train(config, data, user_path(args.model))
+        script_tasks.train(config, data, user_path(args.model))
 
 
 def _given(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
