@@ -30,6 +30,16 @@ def create_method(config: MethodConfig) -> Method:
     return method
 
 
+def check_answers(method: Method, name: str, task: Task) -> None:
+    """Raises UsageError for a method that compares logits of another kind than the answers of ``task``."""
+    for part, one in method.parts(name).items():
+        if "logits" in one.needs and task.answer not in one.answers:
+            raise UsageError(
+                f"method {part!r} compares {' or '.join(sorted(one.answers))} answers, and those of the task "
+                f"{task.name!r} are {task.answer}; choose logits, or a method that compares features"
+            )
+
+
 def label_weight_of(config: MethodConfig, method: Method) -> float:
     """The weight of the label loss beside ``method``, which ``config`` names: the run's own, or the method's."""
     return method.default_label_weight if config.label_weight is None else config.label_weight
@@ -56,6 +66,7 @@ class Objective:
         if config.method is None:
             return
         self.method = create_method(config.method)
+        check_answers(self.method, self.name, task)
         logits = {side: {"logits": (1, num_outputs)} for side in ("student", "teacher")}
         try:
             self.method.setup(shapes or logits, num_samples, num_outputs)

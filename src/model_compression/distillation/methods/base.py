@@ -34,6 +34,10 @@ class Method(nn.Module):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    answers: ClassVar[frozenset[str]] = frozenset({"categorical"})
+    """The kinds of answer whose logits it compares, of "categorical", "bernoulli" and "real"; see `tasks.base.Answer`.
+
+    A method that needs no logits serves every kind."""
     needs_teacher: ClassVar[bool] = True
     """Whether something must answer for a teacher; a method without is called with None in its place."""
     reuses_classifier: ClassVar[bool] = False

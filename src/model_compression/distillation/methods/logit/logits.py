@@ -15,6 +15,7 @@ def logit_regression(student: Tensor, teacher: Tensor) -> Tensor:
 class Logits(Method):
     """Regression on the teacher's logits, without labels. Use it when the teacher is good and logits are at hand."""
 
+    answers = frozenset({"categorical", "bernoulli", "real"})
     default_weights = {"logits": 1.0}
     default_label_weight = 0.0
     per_sample = True
