@@ -61,7 +61,7 @@ def files(network, data, tmp_path_factory):
         made["torch-export", True] = "a.pt2"
     for (to, inside), name in made.items():
         found = export(network, folder / name, data, to=to, preprocessing=inside)
-        assert (found.images, found.others, found.fault()) == (31, (), None)
+        assert (found.images, found.changes.others, found.fault()) == (31, (), None)
     assert sorted(path.name for path in folder.iterdir()) == sorted(made.values())
     return {key: folder / name for key, name in made.items()}
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         found = export(network, out, test, to=to, preprocessing=not args.bare)
     if args.json:
         facts = {"out": str(out), "bytes": out.stat().st_size}
-        print(json_text({**facts, "accuracy": found.accuracy, "largest_difference": found.largest_difference}))
+        print(json_text({**facts, found.metric.name: found.value, "largest_difference": found.largest_difference}))
         return 0
     print(f"{out}   {out.stat().st_size:,} bytes")
     print_verification(found, network.facts)

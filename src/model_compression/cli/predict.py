@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     from model_compression.core.errors import NotThereError, UsageError
     from model_compression.data.image_files import find_images
-    from model_compression.exporting.classify import classify
+    from model_compression.exporting.classify import answer, classify
     from model_compression.exporting.runtimes import open_file
 
     if args.top < 1:
@@ -36,6 +36,14 @@ def run(args: argparse.Namespace) -> int:
         if not given.exists():
             raise NotThereError(f"{given} does not exist; expected an image, or a folder of images")
         paths += find_images(given).files if given.is_dir() else [given]
+    if not file.metadata.class_names:
+        for path in paths:
+            numbers = answer(file, path).tolist()
+            if args.json:
+                print(json_text({"image": str(path), "answer": numbers}))
+            else:
+                print(f"{one_line(str(path))}   " + "   ".join(f"{number:.6g}" for number in numbers))
+        return 0
     for path in paths:
         image, ranked = str(path), classify(file, path)[: args.top]
         if args.json:

@@ -73,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if not exact and digest_of([frozen(network)]) not in (known.weights_sha256, known.reference_sha256):
         fault = "it was made of other weights; give the run or file that it was made of"
     if args.json:
-        values = {key: getattr(found, key) for key in ("images", "accuracy", "agreement", "largest_difference")}
-        ties = {"others": found.others, "ties": found.ties}
+        values: dict[str, Any] = {"images": found.images, found.metric.name: found.value}
+        values |= {"agreement": found.agreement, "largest_difference": found.largest_difference}
+        ties = {"others": found.changes.others, "ties": found.changes.ties}
         print(json_text({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
     else:
         print_verification(found, network.facts, exact and found.relative_difference <= bound)
@@ -88,13 +89,16 @@ def print_verification(found: "Verification", facts: "Mapping[str, Any]", exact:
 
     ``facts`` are those of the weights file: an accuracy that was measured in another precision is named beside.
     """
-    low, high = found.interval()
-    print(f"test accuracy       {found.accuracy:.2%}   (95 % interval {low:.2%} to {high:.2%})")
-    stated, precision = facts.get("test_accuracy"), facts.get("precision", "float32")
-    if isinstance(stated, float) and precision != "float32" and f"{stated:.2%}" != f"{found.accuracy:.2%}":
-        print(f"stated by the run   {stated:.2%}   (computed in {precision}; the file computes in float32)")
+    metric, text = found.metric, found.metric.text(found.value)
+    interval = f"   (95 % interval {metric.interval(found.interval)})" if found.interval else ""
+    print(f"{f'test {metric.label}':<18}  {text}{interval}")
+    stated, precision = facts.get(metric.key("test")), facts.get("precision", "float32")
+    if isinstance(stated, float) and precision != "float32" and metric.text(stated) != text:
+        print(f"stated by the run   {metric.text(stated)}   (computed in {precision}; the file computes in float32)")
     print(
         f"largest difference  {found.largest_difference:.2g}   ({found.relative_difference:.1e} of the logits' range)"
     )
-    ties = f", {len(found.ties):,} of the other {len(found.others):,} in a tie" if found.others and exact else ""
-    print(f"same class          {found.images - len(found.others):,} of {found.images:,} images{ties}")
+    others, ties = found.changes.others, ""
+    if others and exact:
+        ties = f", {len(found.changes.ties):,} of the other {len(others):,} in a tie"
+    print(f"{f'same {found.changes.kind}':<18}  {found.images - len(others):,} of {found.images:,} images{ties}")

@@ -26,8 +26,8 @@ def float_rows(name: str, run: Path, folder: Path, test: Dataset) -> list[Row]:
         "name": name,
         "parameters": cost_of(network, "params", shape),
         "macs": cost_of(network, "macs", shape),
-        "accuracy": found.accuracy,
-        "interval": found.interval(),
+        "accuracy": found.value,
+        "interval": found.interval or (found.value, found.value),
     }
     timed = [(weights, in_pytorch(network, seen_shape(network, shape)).latency()), (path, of_file(path).latency())]
     return [

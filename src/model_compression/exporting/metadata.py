@@ -9,6 +9,7 @@ from model_compression.core.errors import FileFormatError
 KEY = "model_compression"
 FORMAT = "model_compression.export/1"
 _MAX_SIDE = 4096  # pixels
+_MOST_OUTPUTS = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Metadata:
     in ``channel_order``. ``weights_sha256`` is of the network that was exported, ``accuracy`` the test accuracy on
     ``data``, None where it was not measured. ``precision`` is what the file computes in, or holds its weights in.
     ``reference_sha256`` is of the network that it was compared with, where that is another one: of a file that was
-    trained on with its roundings.
+    trained on with its roundings. ``outputs`` is how many numbers the file answers with where they are no classes.
     """
 
     model: str
@@ -34,21 +35,34 @@ class Metadata:
     weights_sha256: str
     precision: str = "float32"
     reference_sha256: str = ""
+    task: str = "image-classification"
+    outputs: int = 0
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers the file answers with to one image."""
+        return self.outputs or len(self.class_names)
 
     def to_json(self) -> str:
         """Text that `from_json` reads."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        values = {"format": FORMAT, **asdict(self)}
+        if not self.outputs:  # as files have always said it
+            del values["task"], values["outputs"]
+        return json.dumps(values)
 
 
 def _check(found: Metadata) -> None:
     """Raises ValueError with the name of what cannot be."""
     numbers = (*found.mean, *found.std)
     good = {
-        "class_names": found.class_names and all(isinstance(n, str) and n.isprintable() for n in found.class_names),
+        "class_names": (found.class_names or found.outputs)
+        and all(isinstance(n, str) and n.isprintable() for n in found.class_names),
         "image_shape": len(found.image_shape) == 3
         and all(type(size) is int and 0 < size <= _MAX_SIDE for size in found.image_shape),
         "mean and std": len(found.mean) == len(found.std) == found.image_shape[0]
         and all(isinstance(value, int | float) for value in numbers),
+        "task": isinstance(found.task, str) and found.task.isprintable(),
+        "outputs": type(found.outputs) is int and 0 <= found.outputs <= _MOST_OUTPUTS,
         "precision": isinstance(found.precision, str) and found.precision.isprintable(),
         "preprocessing_inside": isinstance(found.preprocessing_inside, bool),
     }

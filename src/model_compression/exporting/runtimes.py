@@ -62,7 +62,7 @@ def _open_onnx(path: Path, threads: int) -> ExportedFile:
 
     def run(images: Array) -> npt.NDArray[np.float32]:
         if guest is not None:
-            return guest.run(images, len(metadata.class_names))
+            return guest.run(images, metadata.num_outputs)
         logits: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
         return logits
 
@@ -73,7 +73,7 @@ def _check_facts(facts: dict[str, Any], metadata: Metadata, path: Path) -> None:
     """Raises FileFormatError unless the graph takes and gives what the file says of itself."""
     kind = "tensor(uint8)" if metadata.preprocessing_inside else "tensor(float)"
     found = [(entry[0], tuple(entry[1][1:])) for entry in facts["entries"]]
-    expected = [(kind, metadata.image_shape), ("tensor(float)", (len(metadata.class_names),))]
+    expected = [(kind, metadata.image_shape), ("tensor(float)", (metadata.num_outputs,))]
     if found != expected:
         raise FileFormatError(
             f"{path} does not do what it says of itself: it takes and gives {found}, and says {expected}; export "

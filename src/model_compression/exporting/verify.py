@@ -10,11 +10,12 @@ from torch import Tensor
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.metric import Metric
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.exporting.runtimes import open_file
 from model_compression.models.base import Network
-from model_compression.reports.statistics import Proportion
+from model_compression.tasks import Changes, Task, task_of
 
 BOUND = 1e-4  # of the logits' range
 _BATCH = 500
@@ -24,19 +25,19 @@ _BATCH = 500
 class Verification:
     """Network and file on ``images`` images.
 
-    ``largest_difference`` of a logit; ``logit_range``, largest less smallest logit of the network; ``others``, the
-    numbers of images for which they choose different classes, and ``ties``, those among them whose two classes differ
-    by no more than the largest difference could turn; ``correct``, how often the file is right, and
-    ``reference_correct``, how often the network is.
+    ``largest_difference`` of a logit; ``logit_range``, largest less smallest logit of the network; ``value`` of the
+    primary ``metric`` of the file, with its 95 % ``interval`` where there is one, and ``reference_value`` of the
+    network. ``changes`` are the images whose answers a user would call another one, see `tasks.base.Changes`.
     """
 
+    metric: Metric
     images: int
     largest_difference: float
     logit_range: float
-    others: tuple[int, ...]
-    ties: tuple[int, ...]
-    correct: int
-    reference_correct: int
+    value: float
+    reference_value: float
+    interval: tuple[float, float] | None
+    changes: Changes
 
     @property
     def relative_difference(self) -> float:
@@ -44,44 +45,36 @@ class Verification:
         return self.largest_difference / self.logit_range if self.logit_range else self.largest_difference
 
     @property
-    def accuracy(self) -> float:
-        """Of the file, 0 to 1."""
-        return self.correct / self.images
-
-    @property
     def drop(self) -> float:
-        """What the file loses of the network's accuracy, in points of a hundred."""
-        return 100 * (self.reference_correct - self.correct) / self.images
+        """What the file loses of the network's primary metric, as it is shown: of accuracy in points of a hundred."""
+        return round(self.metric.factor * self.metric.gain(self.reference_value, self.value), 9)
 
     @property
     def agreement(self) -> float:
-        """Share of the images for which file and network choose the same class, 0 to 1."""
-        return 1 - len(self.others) / self.images
-
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson 1927)."""
-        return Proportion(count=self.correct, total=self.images).interval
+        """Share of the images for which file and network give the same answer, 0 to 1."""
+        return 1 - len(self.changes.others) / self.images
 
     def fault(self, bound: float = BOUND) -> str | None:
-        """What is wrong, None for a file that answers alike: within ``bound``, and other classes in ties only."""
+        """What is wrong, None for a file that answers alike: within ``bound``, and other answers in ties only."""
         if not self.relative_difference <= bound:  # also NaN
             return (
                 f"logits differ by up to {self.largest_difference:.3g}, {self.relative_difference:.1e} of their range "
                 f"of {self.logit_range:.3g}; at most {bound:.0e} is accepted"
             )
-        wrong = sorted(set(self.others) - set(self.ties))
+        wrong = sorted(set(self.changes.others) - set(self.changes.ties))
         if wrong:
-            return f"{len(wrong)} of {self.images} images get another class, the first is image {wrong[0]}"
+            kind = self.changes.kind
+            return f"{len(wrong)} of {self.images} images get another {kind}, the first is image {wrong[0]}"
         return None
 
     def drop_fault(self, max_drop: float) -> str | None:
-        """What is wrong with a file of fewer bits, None for one that loses at most ``max_drop`` points of accuracy."""
+        """What is wrong with a file of fewer bits, None for one that loses at most ``max_drop``, as `drop` counts."""
         if self.drop <= max_drop:
             return None
-        reference = self.reference_correct / self.images
+        metric = self.metric
         return (
-            f"its accuracy is {self.accuracy:.2%}, {self.drop:.2f} points below the network's {reference:.2%}; at most "
-            f"{max_drop:g} are accepted"
+            f"its {metric.label} is {metric.text(self.value)}, {self.drop:.2f} {metric.gain_unit} below the network's "
+            f"{metric.text(self.reference_value)}; at most {max_drop:g} are accepted"
         )
 
 
@@ -94,6 +87,8 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     """
     file = open_file(user_path(path))
     known = file.metadata
+    if known.task != dataset.task:
+        raise UsageError(f"{path} is of the task {known.task!r}, and {dataset.name} of {dataset.task!r}")
     if known.image_shape != dataset.image_shape or known.class_names != dataset.class_names:
         raise UsageError(
             f"{path} takes images of {known.image_shape} and knows the classes {', '.join(known.class_names[:5])} …; "
@@ -110,7 +105,7 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     found, reference = torch.cat(answers), torch.cat(references) if expected is None else expected
     if found.shape != reference.shape:
         raise ModelCompressionError(f"{path} answers with {tuple(found.shape)}, the network {tuple(reference.shape)}")
-    return compared(found, reference, torch.from_numpy(dataset.labels))
+    return compared(found, reference, torch.from_numpy(dataset.labels), task_of(dataset))
 
 
 def answers_of(path: Path, dataset: Dataset) -> Tensor:
@@ -125,19 +120,17 @@ def pixels_of(dataset: Dataset) -> Iterator[Tensor]:
     return (batch.images for batch in loader.in_order(view=0, batch_size=_BATCH))
 
 
-def compared(found: Tensor, reference: Tensor, targets: Tensor) -> Verification:
-    """The figures of logits ``found`` (N, K) held against ``reference`` (N, K)."""
+def compared(found: Tensor, reference: Tensor, targets: Tensor, task: Task) -> Verification:
+    """The figures of logits ``found`` (N, …) held against ``reference`` (N, …); ``targets`` are the labels (N, …)."""
     largest = float((found - reference).abs().max())
-    chosen, expected = found.argmax(dim=1), reference.argmax(dim=1)
-    others = (chosen != expected).nonzero().flatten()
-    rows = reference[others]
-    margin = (rows.gather(1, expected[others, None]) - rows.gather(1, chosen[others, None])).flatten()
+    value = task.value(found, targets)
     return Verification(
+        metric=task.metric,
         images=len(found),
         largest_difference=largest,
         logit_range=float(reference.max() - reference.min()),
-        others=tuple(others.tolist()),
-        ties=tuple(others[margin <= 2 * largest].tolist()),
-        correct=int((chosen == targets).sum()),
-        reference_correct=int((expected == targets).sum()),
+        value=value,
+        reference_value=task.value(reference, targets),
+        interval=task.interval(value, len(found)),
+        changes=task.changes(found, reference, largest),
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from model_compression.core import trust
 from model_compression.core.errors import MissingExtraError, ModelCompressionError, NotVerifiedError, UsageError
 from model_compression.core.files import user_path, writing_failed
+from model_compression.core.metric import ACCURACY, Metric
 from model_compression.core.registry import Registry
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
@@ -28,6 +29,7 @@ from model_compression.exporting.short_names import with_short_names
 from model_compression.exporting.verify import Verification, pixels_of, verify
 from model_compression.models.base import Network
 from model_compression.models.copies import copy_of
+from model_compression.tasks import task_of
 
 Exporter = Callable[[nn.Module, Tensor, Path, Metadata], None]
 EXPORTERS: Registry[Exporter] = Registry("export format")
@@ -107,7 +109,7 @@ def export(
         if fault:
             raise NotVerifiedError(f"{path} is not written, as it does not answer as the network does: {fault}")
         if encoding is not None:
-            own = dataclasses.replace(metadata, accuracy=found.accuracy)
+            own = dataclasses.replace(metadata, accuracy=_accuracy(found.metric, found.value))
             rewrite(part, lambda model: _with_metadata(model, own))
         trust.seal_content(part.read_bytes())
         os.replace(part, path)
@@ -252,7 +254,7 @@ def logits_on(network: Network, dataset: Dataset) -> Tensor:
 
 
 def _metadata(network: Network, dataset: Dataset, logits: Tensor, preprocessing: bool) -> Metadata:
-    how = network.preprocessing
+    how, task = network.preprocessing, task_of(dataset)
     if how.mean_image is not None and not preprocessing:
         raise UsageError(
             "this network subtracts a mean image, which the file's description cannot hold; "
@@ -267,9 +269,16 @@ def _metadata(network: Network, dataset: Dataset, logits: Tensor, preprocessing:
         std=how.std,
         channel_order=how.channel_order,
         data=dataset.name,
-        accuracy=float((logits.argmax(dim=1) == torch.from_numpy(dataset.labels)).double().mean()),
+        accuracy=_accuracy(task.metric, task.value(logits, torch.from_numpy(dataset.labels))),
         weights_sha256=digest_of([network]),
+        task=dataset.task,
+        outputs=0 if dataset.class_names else dataset.num_outputs,
     )
+
+
+def _accuracy(metric: Metric, value: float) -> float | None:
+    """What a file states of its accuracy: nothing where its task has another metric."""
+    return value if metric == ACCURACY else None
 
 
 @contextmanager

@@ -31,6 +31,19 @@ class Rows:
     ids: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Answers that a user would call another one: ``others`` are the numbers of their samples.
+
+    ``ties`` are those among them where the two answers differ by no more than rounding. ``kind`` is what an answer is
+    called.
+    """
+
+    others: tuple[int, ...] = ()
+    ties: tuple[int, ...] = ()
+    kind: str = "answer"
+
+
 class Task(ABC):
     """Losses, figures and checks of one kind of answer. A task has no state; it is created by name."""
 
@@ -74,6 +87,14 @@ class Task(ABC):
     @abstractmethod
     def agreement(self, logits: Tensor, others: Tensor) -> float:
         """How alike the answers (N, …) of two networks are, 0 to 1."""
+
+    def interval(self, value: float, count: int) -> tuple[float, float] | None:
+        """95 % interval of the primary metric ``value`` on ``count`` samples; None where these do not give it."""
+        return None
+
+    def changes(self, found: Tensor, reference: Tensor, largest: float) -> Changes:
+        """Where logits ``found`` (N, …) are another answer than ``reference``; they differ by at most ``largest``."""
+        return Changes()
 
     @abstractmethod
     def guessing_fault(self, value: float, dataset: Dataset) -> str | None:

@@ -5,21 +5,36 @@ import torch
 
 from model_compression.cli.verify import print_verification
 from model_compression.exporting.verify import Verification, compared
+from model_compression.tasks import TASKS, Changes
 
 REFERENCE = torch.tensor([[4.0, 1.0, -1.0], [0.0, 2.0, 1.99995], [3.0, -6.0, 0.0], [1.0, 0.5, 0.0]])
 TARGETS = torch.tensor([0, 1, 2, 0])
+TASK = TASKS.create("image-classification")
+
+
+def verification(correct, reference_correct, others=(), ties=(), images=100):
+    return Verification(
+        metric=TASK.metric,
+        images=images,
+        largest_difference=1e-6,
+        logit_range=1.0,
+        value=correct / images,
+        reference_value=reference_correct / images,
+        interval=TASK.interval(correct / images, images),
+        changes=Changes(others=others, ties=ties, kind="class"),
+    )
 
 
 def test_equal_answers_have_no_fault():
-    found = compared(REFERENCE.clone(), REFERENCE, TARGETS)
-    assert (found.images, found.largest_difference, found.logit_range, found.correct) == (4, 0.0, 10.0, 3)
-    assert (found.agreement, found.accuracy, found.fault(1e-12)) == (1.0, 0.75, None)
+    found = compared(REFERENCE.clone(), REFERENCE, TARGETS, TASK)
+    assert (found.images, found.largest_difference, found.logit_range) == (4, 0.0, 10.0)
+    assert (found.agreement, found.value, found.fault(1e-12)) == (1.0, 0.75, None)
 
 
 def test_a_difference_is_held_against_the_range():
     answers = REFERENCE.clone()
     answers[0, 0] += 2e-3
-    found = compared(answers, REFERENCE, TARGETS)
+    found = compared(answers, REFERENCE, TARGETS, TASK)
     assert found.relative_difference == pytest.approx(2e-4, rel=1e-3)
     assert found.fault(1e-3) is None
     assert "logits differ by up to 0.002, 2.0e-04 of their range of 10; at most 1e-04 is accepted" in found.fault()
@@ -28,15 +43,14 @@ def test_a_difference_is_held_against_the_range():
 def test_a_tie_that_turns_is_listed_and_passes():
     answers = REFERENCE.clone()
     answers[1, 2] += 1e-4  # now above the second class, which was ahead by 5e-5
-    found = compared(answers, REFERENCE, TARGETS)
-    assert (found.others, found.ties, found.correct) == ((1,), (1,), 2)
+    found = compared(answers, REFERENCE, TARGETS, TASK)
+    assert found.changes == Changes(others=(1,), ties=(1,), kind="class")
+    assert found.value == 0.5
     assert found.fault() is None
 
 
 def test_another_class_that_is_no_tie_fails_and_names_the_image():
-    found = Verification(
-        images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90, reference_correct=91
-    )
+    found = verification(90, 91, (3, 7), (3,))
     assert found.fault() == "1 of 100 images get another class, the first is image 7"
 
 
@@ -44,9 +58,7 @@ def test_another_class_that_is_no_tie_fails_and_names_the_image():
     ("exact", "said"), [(True, "98 of 100 images, 1 of the other 2 in a tie\n"), (False, "images\n")]
 )
 def test_ties_are_counted_only_where_answers_are_alike(exact, said, capsys):
-    found = Verification(
-        images=100, largest_difference=1e-6, logit_range=1.0, others=(3, 7), ties=(3,), correct=90, reference_correct=91
-    )
+    found = verification(90, 91, (3, 7), (3,))
     print_verification(found, {}, exact)
     assert capsys.readouterr().out.endswith(said)
 
@@ -61,9 +73,7 @@ def test_ties_are_counted_only_where_answers_are_alike(exact, said, capsys):
     ],
 )
 def test_accuracy_that_a_run_states_in_another_precision_is_named_beside(facts, said, capsys):
-    found = Verification(
-        images=100, largest_difference=0.0, logit_range=1.0, others=(), ties=(), correct=90, reference_correct=90
-    )
+    found = verification(90, 90)
     print_verification(found, facts)
     line = "stated by the run   92.00%   (computed in bfloat16; the file computes in float32)"
     assert (line in capsys.readouterr().out.splitlines()) == said
@@ -72,24 +82,22 @@ def test_accuracy_that_a_run_states_in_another_precision_is_named_beside(facts, 
 def test_nan_fails():
     answers = REFERENCE.clone()
     answers[2, 0] = float("nan")
-    assert "logits differ by up to nan" in compared(answers, REFERENCE, TARGETS).fault()
+    assert "logits differ by up to nan" in compared(answers, REFERENCE, TARGETS, TASK).fault()
 
 
 def test_interval_is_wilsons():
-    found = Verification(
-        images=100, largest_difference=0.0, logit_range=1.0, others=(), ties=(), correct=90, reference_correct=91
-    )
+    found = verification(90, 91)
     z, n, p = 1.959963984540054, 100, 0.9
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    assert found.interval() == pytest.approx((middle - half, middle + half), rel=1e-9)
+    assert found.interval == pytest.approx((middle - half, middle + half), rel=1e-9)
 
 
 def test_a_file_of_fewer_bits_is_held_to_what_it_loses():
     answers = REFERENCE.clone()
     answers[0] = -answers[0]
-    found = compared(answers, REFERENCE, TARGETS)
-    assert (found.correct, found.reference_correct, found.drop) == (2, 3, 25.0)
+    found = compared(answers, REFERENCE, TARGETS, TASK)
+    assert (found.value, found.reference_value, found.drop) == (0.5, 0.75, 25.0)
     assert found.drop_fault(25) is None
     assert found.drop_fault(24.9) == (
         "its accuracy is 50.00%, 25.00 points below the network's 75.00%; at most 24.9 are accepted"

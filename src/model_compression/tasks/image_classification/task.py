@@ -16,7 +16,8 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Mixed
 from model_compression.models.base import Network
 from model_compression.reports.answers import mistaken_rows
-from model_compression.tasks.base import TASKS, Task
+from model_compression.reports.statistics import Proportion
+from model_compression.tasks.base import TASKS, Changes, Task
 from model_compression.tasks.image_classification import class_names
 from model_compression.tasks.image_classification.answer_kinds import answer_fault
 from model_compression.tasks.image_classification.data_findings import examine_labels
@@ -66,6 +67,19 @@ class ImageClassification(Task):
     def agreement(self, logits: Tensor, others: Tensor) -> float:
         """Share of the images for which both choose the same class."""
         return agreement(logits, others)
+
+    def interval(self, value: float, count: int) -> tuple[float, float]:
+        """That of a share (Wilson 1927)."""
+        return Proportion(count=round(value * count), total=count).interval
+
+    def changes(self, found: Tensor, reference: Tensor, largest: float) -> Changes:
+        """Images that get another class; a tie is one whose two classes ``largest`` could turn."""
+        chosen, expected = found.argmax(dim=1), reference.argmax(dim=1)
+        others = (chosen != expected).nonzero().flatten()
+        rows = reference[others]
+        margin = (rows.gather(1, expected[others, None]) - rows.gather(1, chosen[others, None])).flatten()
+        ties = others[margin <= 2 * largest]
+        return Changes(others=tuple(others.tolist()), ties=tuple(ties.tolist()), kind="class")
 
     def guessing_fault(self, value: float, dataset: Dataset) -> str | None:
         """An accuracy within two standard errors of the largest class's share says nothing."""
