@@ -20,6 +20,7 @@ from model_compression.engine.parts import Parts
 from model_compression.engine.relative_paths import record_origin
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import finish_run
+from model_compression.engine.stop_requests import ended_by_interrupt
 
 C = TypeVar("C", bound=Config)
 R = TypeVar("R")
@@ -74,7 +75,8 @@ class Stage(ABC, Generic[C, R]):
         """
         self._check_new()
         with self._interruptible():
-            self.config = self.check()
+            with ended_by_interrupt():
+                self.config = self.check()
             self._begin()
             return self.run()
 
