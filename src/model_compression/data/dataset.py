@@ -196,12 +196,12 @@ def content_digest(images: Images, labels: npt.NDArray[Any]) -> str:
     return hasher.hexdigest()
 
 
-def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+def hold_out(dataset: Dataset, count: int, seed: int, called: str = "validation") -> tuple[Dataset, Dataset]:
     """Splits off ``count`` images for validation and returns (train, validation), both in the order of ``dataset``.
 
     Each class gives its share (largest remainders, ties to the lower class), drawn by a generator that depends on
     ``seed`` alone; where ``count`` allows it, each class of two images or more has at least one in both parts. Use it
-    to tune: the test set is for the last measurement only.
+    to tune: the test set is for the last measurement only. ``called`` ends the name of the part that is split off.
     Raises UsageError when ``count`` is not in 1…N−1.
     """
     if not 1 <= count < len(dataset):
@@ -216,8 +216,8 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]
     held_out = np.zeros(len(dataset), dtype=bool)
     held_out[chosen] = True
     return (
-        dataset.subset(np.flatnonzero(~held_out), name=f"{dataset.name}-train-{seed}"),
-        dataset.subset(np.flatnonzero(held_out), name=f"{dataset.name}-validation-{seed}"),
+        dataset.subset(np.flatnonzero(~held_out), name=dataset.name),
+        dataset.subset(np.flatnonzero(held_out), name=f"{dataset.name}-{called}"),
     )
 
 
@@ -228,7 +228,7 @@ def hold_out_test(dataset: Dataset, reason: str, report: Callable[[str], None]) 
     """
     divisible = int((dataset.class_counts() > 1).sum())
     count = max(1, round(_HELD_OUT * len(dataset)), min(divisible, len(dataset) - 1))
-    train, test = hold_out(dataset, count, seed=0)
+    train, test = hold_out(dataset, count, seed=0, called="test")
     report(f"{reason}: {len(test)} of {len(dataset)} images are held out for the test")
     return train, test
 
