@@ -17,6 +17,7 @@ from model_compression.compression import pipeline
 from model_compression.compression.pipeline import Budget, CompressConfig, Compression, broken, compress
 from model_compression.core.config import ModelConfig, to_json
 from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
+from model_compression.data import loader
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import Verification
 from model_compression.models.base import MODELS, Network
@@ -48,13 +49,22 @@ def settings(tiny, **changes):
     return CompressConfig(run=run, **{**given, **changes})
 
 
+UPLOADED = []  # names of the data sets whose images `whole` copied to the device
+
+
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     """A compression that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("whole") / "c"
+    folder, upload = tmp_path_factory.mktemp("whole") / "c", loader.upload
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS._entries, "wide", wide)
+        patch.setattr(loader, "upload", lambda data, device: UPLOADED.append(data.name) or upload(data, device))
         return folder, compress(settings(tiny), folder)
+
+
+@pytest.mark.slow
+def test_each_image_of_a_compression_is_on_the_device_once(whole, tiny):
+    assert sorted(name for name in UPLOADED if "[" not in name) == ["tiny", "tiny-test"]  # the others are samples
 
 
 @pytest.mark.slow
