@@ -21,7 +21,7 @@ from model_compression.compression.channels import cost_of
 from model_compression.compression.groups import smallest
 from model_compression.core.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.core.errors import Interrupted, UsageError, WeightsMismatchError
-from model_compression.data.dataset import hold_out
+from model_compression.data.hold_out import hold_out
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.teachers import load_data
 from model_compression.models.external import has_lazy

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def _check_memory(batch: int, size: "Size") -> None:
     """Raises UsageError for a batch whose activations would take all memory, which the system answers by a kill."""
     from model_compression.core.errors import UsageError
-    from model_compression.data.placement import available_memory_bytes
+    from model_compression.core.free_memory import available_memory_bytes
 
     needed, available = batch * size.activation_bytes, available_memory_bytes()
     if needed > available:

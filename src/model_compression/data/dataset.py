@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from model_compression.data.on_demand import Images, OnDemandImages, label_bytes
 
 Labels = npt.NDArray[np.int64]
 
-_HELD_OUT = 0.2  # of the images, where there is no test set
 _MAX_CLASSES = 100_000  # a larger label is a number of something else
 
 
@@ -194,63 +193,6 @@ def content_digest(images: Images, labels: npt.NDArray[Any]) -> str:
     hasher.update(np.ascontiguousarray(images).data)
     hasher.update(label_bytes(labels))
     return hasher.hexdigest()
-
-
-def hold_out(dataset: Dataset, count: int, seed: int, called: str = "validation") -> tuple[Dataset, Dataset]:
-    """Splits off ``count`` images for validation and returns (train, validation), both in the order of ``dataset``.
-
-    Each class gives its share (largest remainders, ties to the lower class), drawn by a generator that depends on
-    ``seed`` alone; where ``count`` allows it, each class of two images or more has at least one in both parts. Use it
-    to tune: the test set is for the last measurement only. ``called`` ends the name of the part that is split off.
-    Raises UsageError when ``count`` is not in 1…N−1.
-    """
-    if not 1 <= count < len(dataset):
-        raise UsageError(
-            f"cannot hold out {count} of {len(dataset)} images of {dataset.name}; choose 1 to {len(dataset) - 1}"
-        )
-    generator = np.random.Generator(np.random.PCG64(seed))
-    quotas = _shares(dataset.class_counts(), count)
-    chosen = np.concatenate(
-        [generator.permutation(np.flatnonzero(dataset._strata == label))[:quota] for label, quota in enumerate(quotas)]
-    )
-    held_out = np.zeros(len(dataset), dtype=bool)
-    held_out[chosen] = True
-    return (
-        dataset.subset(np.flatnonzero(~held_out), name=dataset.name),
-        dataset.subset(np.flatnonzero(held_out), name=f"{dataset.name}-{called}"),
-    )
-
-
-def hold_out_test(dataset: Dataset, reason: str, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a data set without a test: a fifth of each class, the same images every time.
-
-    At least one image of each class that has two. Reports the ``reason`` and how many were taken.
-    """
-    divisible = int((dataset.class_counts() > 1).sum())
-    count = max(1, round(_HELD_OUT * len(dataset)), min(divisible, len(dataset) - 1))
-    train, test = hold_out(dataset, count, seed=0, called="test")
-    report(f"{reason}: {len(test)} of {len(dataset)} images are held out for the test")
-    return train, test
-
-
-def _shares(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
-    """Integers in proportion to ``counts`` (K,) that add up to ``total``: the method of largest remainders.
-
-    Where that leaves a class of two or more without one, or takes all of it, the classes that give most, or keep most,
-    stand in, as far as ``total`` allows.
-    """
-    quotas: npt.NDArray[np.int64] = counts * total // counts.sum()
-    remainders = counts * total % counts.sum()
-    missing = total - int(quotas.sum())
-    quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
-    lowest, highest = np.minimum(counts // 2, 1), np.maximum(counts - 1, 0)
-    if not lowest.sum() <= total <= highest.sum():
-        return quotas
-    quotas = quotas.clip(lowest, highest)
-    while (excess := int(quotas.sum()) - total) != 0:
-        room = quotas - lowest if excess > 0 else highest - quotas
-        quotas[room.argmax()] -= np.sign(excess)
-    return quotas
 
 
 def _check_images(name: str, images: Images | OnDemandImages | LoaderImages) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from model_compression.core.errors import DataError, NotThereError
 from model_compression.core.files import user_path
-from model_compression.data.dataset import Dataset, Labels, check_pair, hold_out_test
+from model_compression.data.dataset import Dataset, Labels, check_pair
+from model_compression.data.hold_out import hold_out_test
 from model_compression.data.image_files import (
     ARRAYS,
     Found,

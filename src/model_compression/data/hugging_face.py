@@ -14,7 +14,8 @@ from model_compression.core.errors import DataError, MissingExtraError, UsageErr
 from model_compression.core.files import user_path
 from model_compression.core.hub_connection import quick_without_network
 from model_compression.core.registry import unknown_name
-from model_compression.data.dataset import Dataset, Labels, class_numbers, hold_out_test
+from model_compression.data.dataset import Dataset, Labels, class_numbers
+from model_compression.data.hold_out import hold_out_test
 from model_compression.data.image_files import decode_image, scale
 from model_compression.data.on_demand import Images, OnDemandImages, Rows, mean_and_std
 

@@ -3,18 +3,17 @@
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from model_compression.core.config import Resident
 from model_compression.core.errors import UsageError
+from model_compression.core.free_memory import available_memory_bytes
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
 from model_compression.data.on_demand import ArraySource, OnDemandImages
 
 _SHARE = 4  # decoded images take at most this part of the memory that is free: networks and a run need the rest
-_UNKNOWN = 2 * 2**30  # taken for free where the system does not say
 _MAX_WORKERS = 8
 _WORKERS_ALWAYS, _WORKERS_EACH = 32, 4  # what may be asked for: as many, or so many for each processor
 
@@ -57,37 +56,6 @@ def default_workers() -> int:
     """One process fewer than there are processors for this one, at least 1 and at most 8."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_MAX_WORKERS, count - 1))
-
-
-def available_memory_bytes() -> int:
-    """What is free in this machine, or in the container that this process is bound to."""
-    bounds = [_machine_bytes(), _container_bytes()]
-    return min(bound for bound in bounds if bound is not None)
-
-
-def _machine_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):  # no such call, as on Windows
-        return _UNKNOWN
-
-
-def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """None where there is no bound."""
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(0, int((root / limit).read_text()) - int((root / usage).read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return None
 
 
 def _stream(dataset: Dataset, workers: int) -> Dataset:

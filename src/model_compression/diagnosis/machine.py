@@ -15,7 +15,7 @@ from torch import nn
 
 from model_compression.core.device import autocast
 from model_compression.core.finding import Finding, Level
-from model_compression.data.placement import available_memory_bytes
+from model_compression.core.free_memory import available_memory_bytes
 from model_compression.distillation.teachers.store import cache_folder
 
 _GIB = 2**30

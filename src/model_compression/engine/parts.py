@@ -11,7 +11,8 @@ from model_compression.checks.networks import check_teachers_answers
 from model_compression.checks.teacher import examine_before_run
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_dict
 from model_compression.core.finding import Finding
-from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.dataset import Dataset
+from model_compression.data.hold_out import hold_out
 from model_compression.data.on_demand import OnDemandImages
 from model_compression.distillation.taps import Taps
 from model_compression.distillation.teachers.live import LiveTeacher

@@ -11,7 +11,8 @@ from model_compression.core.device import choose_device
 from model_compression.core.errors import ModelCompressionError
 from model_compression.core.files import user_path
 from model_compression.core.options import answer_settings
-from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.dataset import Dataset
+from model_compression.data.hold_out import hold_out
 from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for

@@ -33,7 +33,7 @@ class Guest:
     """
 
     def __init__(self, path: Path, threads: int):
-        from model_compression.data.placement import available_memory_bytes
+        from model_compression.core.free_memory import available_memory_bytes
 
         allowed = max(_LEAST_BYTES, available_memory_bytes() // 2)
         self._path = path

@@ -7,7 +7,8 @@ import pytest
 
 from model_compression.checks.data import examine_data
 from model_compression.data.cifar import load_cifar10
-from model_compression.data.dataset import content_digest, hold_out
+from model_compression.data.dataset import content_digest
+from model_compression.data.hold_out import hold_out
 
 pytestmark = pytest.mark.cifar10
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from model_compression.core.errors import DataError
-from model_compression.data.dataset import Dataset, hold_out
+from model_compression.data.dataset import Dataset
+from model_compression.data.hold_out import hold_out
 from model_compression.data.on_demand import ArraySource, OnDemandImages, evenly, mean_and_std
 
 

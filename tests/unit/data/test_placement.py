@@ -10,7 +10,7 @@ from model_compression.core.errors import UsageError
 from model_compression.data import placement
 from model_compression.data.dataset import Dataset
 from model_compression.data.on_demand import ArraySource, OnDemandImages
-from model_compression.data.placement import available_memory_bytes, default_workers, place_images
+from model_compression.data.placement import default_workers, place_images
 
 SIZE = 3 * 4 * 4  # of an image, in bytes
 
@@ -59,18 +59,6 @@ def test_default_workers_leave_a_processor_to_the_network(monkeypatch):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=processors: set(range(n)), raising=False)
         assert default_workers() == expected
     assert place_images(dataset(4, True), dataset(4, True), "off")[0].images.workers == 8
-
-
-def test_available_memory_is_that_of_the_container_where_it_has_less(tmp_path, monkeypatch):
-    assert 0 < available_memory_bytes() < 2**50
-    assert placement._container_bytes(tmp_path) is None
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("100\n")
-    assert placement._container_bytes(tmp_path) is None
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert placement._container_bytes(tmp_path) == 900
-    monkeypatch.setattr(placement, "_container_bytes", lambda: 900)
-    assert available_memory_bytes() == 900
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from model_compression.core.config import ModelConfig, TrainConfig, from_json
 from model_compression.core.errors import ModelCompressionError, RunFolderError, UsageError
-from model_compression.data.dataset import hold_out
+from model_compression.data.hold_out import hold_out
 from model_compression.engine import runs
 from model_compression.engine.runs import finish_run, start_run
 from model_compression.models import create_model
