@@ -1,6 +1,5 @@
 """The data sets by name. A loader is imported when it is asked for: listing the names costs nothing."""
 
-import importlib
 import os
 from collections.abc import Callable
 
@@ -18,21 +17,35 @@ PathLike = str | os.PathLike[str]
 DATASETS: Registry[Loader] = Registry("data set", "model_compression.datasets")
 
 
-def _register(name: str, module: str) -> None:
-    """Registers the function load_NAME of a module in this folder, which is imported when the data set is loaded."""
+@DATASETS.register("cifar10")
+def cifar10(
+    data_dir: PathLike | None = None, report: Callable[[str], None] | None = None, allow_download: bool = True
+) -> tuple[Dataset, Dataset]:
+    """CIFAR-10, see data.cifar.load_cifar10."""
+    from model_compression.data.cifar import load_cifar10, print_to_stderr
 
-    @DATASETS.register(name)
-    def load(
-        data_dir: PathLike | None = None, report: Callable[[str], None] | None = None, allow_download: bool = True
-    ) -> tuple[Dataset, Dataset]:
-        loader: Loader = getattr(importlib.import_module(f"model_compression.data.{module}"), f"load_{name}")
-        reporting = {} if report is None else {"report": report}
-        return loader(data_dir, allow_download=allow_download, **reporting)
+    return load_cifar10(data_dir, report or print_to_stderr, allow_download)
 
 
-_register("cifar10", "cifar")
-_register("cifar100", "cifar")
-_register("synthetic", "synthetic")
+@DATASETS.register("cifar100")
+def cifar100(
+    data_dir: PathLike | None = None, report: Callable[[str], None] | None = None, allow_download: bool = True
+) -> tuple[Dataset, Dataset]:
+    """CIFAR-100 with fine labels, see data.cifar.load_cifar100."""
+    from model_compression.data.cifar import load_cifar100, print_to_stderr
+
+    return load_cifar100(data_dir, report or print_to_stderr, allow_download)
+
+
+@DATASETS.register("synthetic")
+def synthetic(
+    data_dir: PathLike | None = None, report: Callable[[str], None] | None = None, allow_download: bool = True
+) -> tuple[Dataset, Dataset]:
+    """Small coloured patterns for trials, see data.synthetic.load_synthetic."""
+    from model_compression.data.synthetic import load_synthetic
+
+    return load_synthetic(data_dir, report, allow_download)
+
 
 FOLDER, HUGGING_FACE = "folder:", "hf:"
 MAX_IMAGE_SIZE = 2048
