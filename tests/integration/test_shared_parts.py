@@ -42,6 +42,7 @@ def seen(tiny, monkeypatch):
     counted(networks, "load_trained", lambda config, data: ("teacher", config.name))
     counted(parts, "examine_data", lambda *_: "data examined")
     counted(parts, "examine_before_run", lambda *_: "teacher examined")
+    counted(parts, "cached_teacher", lambda *_: "answers opened")
     return counts
 
 
@@ -50,7 +51,13 @@ def test_compress_with_four_pruning_steps_decodes_and_loads_once(tiny, tmp_path,
     settings = {"share": 0.5, "steps": 4, "step_epochs": 1, "quantize_epochs": 1, "max_drop": 99}
     compress(CompressConfig(run=run, budget=Budget(), **settings), tmp_path / "c")
     assert sorted(path.name for path in (tmp_path / "c" / "pruned").glob("*/student.safetensors")) != []
-    assert seen == {"data": 1, ("teacher", str(tiny.teacher)): 1, "data examined": 1, "teacher examined": 1}
+    assert seen == {
+        "data": 1,
+        ("teacher", str(tiny.teacher)): 1,
+        "data examined": 1,
+        "teacher examined": 1,
+        "answers opened": 1,
+    }
 
 
 def test_assistants_are_loaded_once_each(tiny, tmp_path, seen):

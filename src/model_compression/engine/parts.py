@@ -11,20 +11,23 @@ from model_compression.checks.networks import check_teachers_answers
 from model_compression.checks.teacher import examine_before_run
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_dict
 from model_compression.core.finding import Finding
+from model_compression.core.options import answer_settings
 from model_compression.data.dataset import Dataset
 from model_compression.data.hold_out import hold_out
 from model_compression.data.on_demand import OnDemandImages
 from model_compression.distillation.taps import Taps
+from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.networks import given_network, load_teachers
-from model_compression.engine.teachers import load_data
+from model_compression.engine.observer import Observer
+from model_compression.engine.teachers import answered_data, answers_fit, cached_teacher, load_data, num_views
 from model_compression.models.base import Network
 from model_compression.models.copies import placed
 
 T = TypeVar("T")
 Report = Callable[[str], None]
 
-_OF_TEACHERS = ("live", "tried", "teacher findings")  # what is built from the networks
+_OF_TEACHERS = ("live", "tried", "answers", "teacher findings")  # what is built from the networks
 
 
 class Parts:
@@ -101,6 +104,19 @@ class Parts:
         for line in self._once("tried", (live, precision, config.allow_weak_teacher, train), tried):
             report(line)
         return live
+
+    def stored_answers(
+        self, config: TrainConfig, live: LiveTeacher, train: Dataset, observer: Observer
+    ) -> CachedTeacher | None:
+        """What stores the answers of ``live``, and has read those of earlier runs; None where they are too many."""
+        if not answers_fit(config, live, train, observer.message):
+            return None
+        of_config = (answered_data(config), answer_settings(config, "teacher"), config.teacher_cache)
+        key = (live, *live.precisions, train, config.teacher_cache_dtype, *of_config)
+        progress = observer.teacher_answered, observer.message
+        stored = self._once("answers", key, lambda: cached_teacher(config, live, train, *progress))
+        stored.check_writable(num_views(config))
+        return stored
 
     def examine(self, train: Dataset, test: Dataset, teachers: list[Network], device: torch.device) -> list[Finding]:
         """What is cheap to see of data and teachers; images that are still to be decoded are not compared."""

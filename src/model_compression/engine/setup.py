@@ -33,7 +33,7 @@ from model_compression.engine.relative_paths import anchored
 from model_compression.engine.reused_classifier import with_teachers_classifier
 from model_compression.engine.roles import Teacher
 from model_compression.engine.runtime import Runtime
-from model_compression.engine.teachers import answered_data, cached_teacher
+from model_compression.engine.teachers import answered_data
 from model_compression.engine.trackers import check_trackers
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
@@ -246,7 +246,7 @@ def build_teacher(
     if networks.taps.teacher:
         observer.message("features are not stored: the teacher answers live")
         return RunTeacher(answers=shown, live=live)
-    stored = cached_teacher(config, live, data.train, observer.teacher_answered, observer.message)
+    stored = parts.stored_answers(config, live, data.train, observer)
     return RunTeacher(answers=stored or shown, live=live)
 
 

@@ -65,32 +65,36 @@ def check_cache_place(config: TrainConfig) -> None:
         AnswerStore(user_path(config.teacher_cache)).check_place()
 
 
+def answers_fit(config: TrainConfig, live: LiveTeacher, train_set: Dataset, report: Callable[[str], None]) -> bool:
+    """Whether a run's answers may be stored; where "auto" finds them too many, that is said."""
+    if config.teacher_cache != "auto":
+        return True
+    views, loader = num_views(config), loader_for(train_set, answered_data(config), live.device)
+    numbers = _embedding_size(live, loader) + train_set.num_outputs
+    size = size_estimate(images=len(train_set), numbers=numbers, views=views, dtype=config.teacher_cache_dtype)
+    if size > _AUTO_BYTES:
+        report(
+            f"the answers to {views} views would take {size / 2**30:.1f} GiB: the teacher answers live; name a folder "
+            "with --teacher-cache to store them, or show fewer --views"
+        )
+    return size <= _AUTO_BYTES
+
+
 def cached_teacher(
     config: TrainConfig,
     live: LiveTeacher,
     train_set: Dataset,
     progress: Callable[[int, int], None],
     report: Callable[[str], None],
-) -> CachedTeacher | None:
-    """What stores the teacher's answers as ``config`` says; None where "auto" finds them too many, which is said.
+) -> CachedTeacher:
+    """What stores the teacher's answers where ``config`` says.
 
     Raises CacheMismatchError when the folder that is named holds other answers.
     """
     assert config.teacher is not None
-    dtype = config.teacher_cache_dtype
     data = answered_data(config)
-    identity = fingerprint(live, train_set, data, dtype, **answer_settings(config, "teacher"))
-    loader = loader_for(train_set, data, live.device)
+    identity = fingerprint(live, train_set, data, config.teacher_cache_dtype, **answer_settings(config, "teacher"))
     if config.teacher_cache == "auto":
-        views = num_views(config)
-        numbers = _embedding_size(live, loader) + train_set.num_outputs
-        size = size_estimate(images=len(train_set), numbers=numbers, views=views, dtype=dtype)
-        if size > _AUTO_BYTES:
-            report(
-                f"the answers to {views} views would take {size / 2**30:.1f} GiB: the teacher answers live; name a "
-                "folder with --teacher-cache to store them, or show fewer --views"
-            )
-            return None
         store = store_for(identity)
     else:
         store = AnswerStore(user_path(config.teacher_cache))
@@ -103,9 +107,7 @@ def cached_teacher(
             "data": dataclasses.asdict(data),
         },
     )
-    teacher = CachedTeacher(live, loader, store, progress, report)
-    teacher.check_writable(num_views(config))
-    return teacher
+    return CachedTeacher(live, loader_for(train_set, data, live.device), store, progress, report)
 
 
 def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> CachedTeacher:
