@@ -221,7 +221,7 @@ def test_validation_of_a_configuration_is_refused_as_the_option_is(tiny, tmp_pat
 
 def stage(name="a", size=100, accuracy=0.8, ms=1.0):
     return Stage(
-        name=name, runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, accuracy=accuracy,
+        name=name, runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, result=accuracy,
         interval=(accuracy - 0.01, accuracy + 0.01), median_ms=ms, p95_ms=ms + 0.1,
     )  # fmt: skip
 
@@ -323,7 +323,7 @@ def drawn(monkeypatch, tmp_path, *rows):
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **options: figures.append(self))
     stages = [
-        Stage(name=f"stage {n}", runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, accuracy=accuracy,
+        Stage(name=f"stage {n}", runtime="ONNX Runtime", size_bytes=size, parameters=1, macs=1, result=accuracy,
               interval=(accuracy - 0.01, accuracy + 0.01), median_ms=ms, p95_ms=1.1 * ms)
         for n, (size, ms, accuracy) in enumerate(rows)
     ]  # fmt: skip

@@ -17,8 +17,8 @@ def test_report_has_the_figures_of_training(tiny, tmp_path, capsys):
             start_run(tiny.config(method, seed=seed, evaluate_every=1), tmp_path / "runs" / f"{method}-{seed}")
     assert main(["report", str(tmp_path / "runs"), "--format", "json"]) == 0
     groups = {group["name"]: group for group in json.loads(capsys.readouterr().out)["groups"]}
-    assert list(groups) == ["labels alone", "kd"]
-    for name, method in (("kd", "kd"), ("labels alone", None)):
+    assert list(groups) == ["labels only", "kd"]
+    for name, method in (("kd", "kd"), ("labels only", None)):
         metrics = json.loads((tmp_path / "runs" / f"{method}-0" / "metrics.json").read_text())
         detail = groups[name]["detail"]
         assert detail["accuracy"]["share"] == pytest.approx(metrics["test_accuracy"])
@@ -40,7 +40,7 @@ def test_report_shows_an_interrupted_run_and_all_of_a_scheme(tiny, watcher, tmp_
     run_scheme(SchemeConfig(scheme="self", run=tiny.config("kd", epochs=1), generations=2), tmp_path / "scheme")
     report = make_report(["scheme"])
     assert [run.path.name for run in report.runs] == ["generation-1", "generation-2"]
-    assert all(group.accuracy is not None for group in report.groups)
+    assert all(group.summary is not None for group in report.groups)
 
 
 def test_command_in_the_report_repeats_the_run(tiny, tmp_path, monkeypatch, capsys):

@@ -34,7 +34,7 @@ def test_reproduce_skips_what_has_a_record_and_goes_on(
     assert kd["metrics"]["teacher_test_accuracy"] > 0.2
     assert len(kd["events"]) == 1
     table = capsys.readouterr().out
-    assert "labels alone" in table
+    assert "labels only" in table
     assert "λ 0.3, τ 3" in table
 
 

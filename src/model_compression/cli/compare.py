@@ -1,7 +1,7 @@
-"""Say whether run A is better than run B or the difference may be chance, and in what their recipes differ.
+"""Test whether run A is better than run B or the difference may be chance, and list how their recipes differ.
 
-A and B are finished runs, or folders whose runs differ in their seed alone. With two common seeds or more, the test is
-over seeds; with one, over images, which says nothing of what other seeds would give.
+A and B are finished runs, or folders whose runs differ in their seed only. With two common seeds or more, the test is
+over seeds; with one, over images, which says nothing about other seeds.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Many methods over seeds, corrected for many comparisons:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("first", metavar="A", help="a run, or a folder with runs of one recipe")
-    parser.add_argument("second", metavar="B", help="what it is compared with")
+    parser.add_argument("second", metavar="B", help="another one, to compare A with")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.reports.difference import difference
 
     found = difference(args.first, args.second)
-    for said in found.left_out:
-        print(f"left out: {said}", file=sys.stderr)
+    for reason in found.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
     if args.json:
         print(json_text(_plain(found, args)))
     else:
@@ -67,25 +67,27 @@ def _plain(found: "Difference", args: argparse.Namespace) -> dict[str, object]:
 
 
 def _plain_group(group: "Group") -> dict[str, object]:
-    assert group.accuracy is not None
-    return {"accuracy": asdict(group.accuracy), "seeds": [run.seed for run in group.finished]}
+    assert group.summary is not None
+    return {group.metric.name: asdict(group.summary), "seeds": [run.seed for run in group.finished]}
 
 
 def _print(found: "Difference", args: argparse.Namespace) -> None:
     from model_compression.reports.statistics import OF_TWO
     from model_compression.reports.words import sentence
 
-    rows = []
+    metric, rows = found.metric, []
     for letter, path, group in (("A", args.first, found.first), ("B", args.second, found.second)):
-        assert group.accuracy is not None
-        half = "" if group.accuracy.half_width is None else f" ± {group.accuracy.half_width:.2%}"
+        assert group.summary is not None
         run = f"{one_line(path)}\n{sentence(group.recipe)}"
-        rows.append((letter, run, f"{group.accuracy.mean:.2%}{half}", str(group.accuracy.n)))
-    print(table(rows, ("", "run", f"{found.first.eval_set} accuracy", "seeds"), left=2))
-    if any(group.accuracy and group.accuracy.n == 2 for group in (found.first, found.second)):
+        result = metric.text(group.summary.mean, half_width=group.summary.half_width)
+        rows.append((letter, run, result, str(group.summary.n)))
+    print(table(rows, ("", "run", f"{found.first.eval_set} {metric.label}", "seeds"), left=2))
+    if any(group.summary and group.summary.n == 2 for group in (found.first, found.second)):
         print(OF_TWO)
+    if not metric.higher_is_better:
+        print(f"lower is better: a positive gain is a lower {metric.label}")
     print()
-    for line in [*_seeds(found), *_images(found)]:
+    for line in [*_over_seeds(found), *_on_images(found)]:
         print(line)
     if not found.options:
         print("\nA and B have the same recipe")
@@ -94,55 +96,60 @@ def _print(found: "Difference", args: argparse.Namespace) -> None:
     print("\n" + table(options, ("A and B differ in", "A", "B"), left=3))
 
 
-def _seeds(found: "Difference") -> list[str]:
-    gain = found.over_seeds
+def _over_seeds(found: "Difference") -> list[str]:
+    gain, metric = found.over_seeds, found.metric
     if gain is None:
         return []
-    interval = "" if gain.half_width is None else f", 95 % interval ± {100 * gain.half_width:.2f}"
+    interval = "" if gain.half_width is None else f", 95 % interval{metric.spread(gain.half_width)}"
     tested = "" if gain.p_value is None else f", p = {gain.p_value:.2g}"
-    return [
-        f"over {gain.n} seeds A gains {100 * gain.mean:+.2f} points{interval}{tested} (paired t test)",
-        *([_verdict(found.is_significant, "the seeds")] if found.on_images else []),
-    ]
+    line = f"over {gain.n} seeds A gains {metric.points(gain.mean)}{interval}{tested} (paired t test)"
+    return [line, *([_verdict(found.is_significant, "seeds")] if found.same_images else [])]
 
 
-def _images(found: "Difference") -> list[str]:
-    images = found.on_images
+def _on_images(found: "Difference") -> list[str]:
+    images, metric = found.on_images, found.metric
     if images is None:
-        groups = {"A": found.first, "B": found.second}
-        lacking = [name for name, group in groups.items() if any(run.predictions is None for run in group.finished)]
-        if lacking:
-            have = "has" if len(lacking) == 1 else "have"
-            return [
-                f"{' and '.join(lacking)} {have} no predictions.safetensors: nothing can be said of which is better"
-            ]
-        return ["they were measured on different images: nothing can be said of which is better"]
-    low, high = (f"{100 * bound:+.2f}" for bound in images.interval)
+        return _why_not_on_images(found)
+    low, high = (metric.number(bound, sign="+") for bound in images.interval)
     seed = f" of seed {found.seeds[0]}" if found.seeds else ""
     lines = [
-        f"on the same {images.count:,} images the networks{seed} differ by {100 * images.difference:+.2f} points, "
+        f"on the same {images.count:,} images the networks{seed} differ by {metric.points(images.difference)}, "
         f"95 % interval {low} to {high}",
-        f"A alone is right on {images.only_first:,}, B alone on {images.only_second:,}; McNemar's exact test: "
+        f"only A is right on {images.only_first:,}, only B on {images.only_second:,}; McNemar's exact test: "
         f"p = {images.p_value:.2g}",
     ]
     if found.over_seeds is None:
         lines += [
-            _verdict(found.is_significant, "these images"),
-            "another seed may give another difference: train both with --seed 1, 2, … to tell",
+            _verdict(found.is_significant, "images"),
+            "another seed may give another difference: train both with --seed 1, 2, … to find out",
         ]
     return lines
 
 
-def _verdict(significant: bool | None, chance: str) -> str:
+def _why_not_on_images(found: "Difference") -> list[str]:
+    from model_compression.core.metric import ACCURACY
+
+    if found.metric != ACCURACY:
+        if found.same_images and found.over_seeds is not None:
+            return []
+        why = "several common seeds are needed" if found.same_images else "they were measured on different images"
+        return [f"{why}: no test shows which is better"]
+    groups = {"A": found.first, "B": found.second}
+    lacking = [name for name, group in groups.items() if any(run.predictions is None for run in group.finished)]
+    if lacking:
+        have = "has" if len(lacking) == 1 else "have"
+        return [f"{' and '.join(lacking)} {have} no predictions.safetensors: no test shows which is better"]
+    return ["they were measured on different images: no test shows which is better"]
+
+
+def _verdict(significant: bool | None, source: str) -> str:
+    """``source`` of chance is "seeds" or "images"."""
     if significant is None:
         return "too little is known for a verdict"
-    if significant and chance == "these images":
-        return (
-            "significant for these two networks: a difference this large is seldom the luck of the images (5 % level)"
-        )
-    if significant:
-        return f"significant: a difference this large is seldom the luck of {chance} (5 % level)"
-    return f"not significant: it may be the luck of {chance} (5 % level)"
+    if not significant:
+        return f"not significant: chance in the {source} may explain the difference (5 % level)"
+    networks = " for these two networks" if source == "images" else ""
+    return f"significant{networks}: chance in the {source} seldom gives such a difference (5 % level)"
 
 
 def _value(value: object) -> str:

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if not (folder / "config.json").is_file():
         raise RunFolderError(f"{folder} is no run folder: it has no config.json; give a run's, as runs/distilled")
     run = read_run(folder)
-    if run.accuracy is None or run.student_bytes is None:
+    if run.result is None or run.student_bytes is None:
         raise RunFolderError(f"{folder}: the run is not finished; continue it with: model-compression resume {folder}")
     hub.check_repository(args.repo)
     if not (folder / "README.md").exists():  # of a run that was made before there were model cards
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     sizes = {path.name: path.stat().st_size for path in files}
     address = None
     if not args.dry_run:
-        message = f"{run.eval_set} accuracy {run.accuracy:.2%}, seed {run.seed}"
+        message = f"{run.eval_set} {run.metric.label} {run.metric.text(run.result)}, seed {run.seed}"
         address = hub.upload(folder, args.repo, private=args.private, message=message)
     if args.json:
         print(json_text({"repo": args.repo, "address": address, "files": sizes}))

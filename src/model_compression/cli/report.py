@@ -1,8 +1,8 @@
-"""One page on runs: what was run, accuracy with intervals, curves, costs, what is taken for what, calibration,
-agreement with the teacher, and what the student gets wrong where the teacher is right.
+"""Write one page on runs: recipes, results with intervals, curves, costs, confusion matrix, calibration, agreement with
+the teacher, and the images that only the teacher predicts right.
 
-It reads run folders only, of runs that are still going too; a folder with runs in it, as of a comparison or a scheme,
-stands for all of them. Runs that differ in their seed alone are one row, with an interval over seeds.
+It reads run folders only, also those of runs in progress. A folder with runs in it, as of a comparison or a scheme,
+stands for all of them. Runs that differ in their seed only are one row, with an interval over seeds.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from model_compression.core.console import json_text
 from model_compression.core.files import user_path
+from model_compression.core.text import count
 
 FORMATS = {".html": "html", ".md": "md", ".json": "json"}
 
@@ -20,8 +21,8 @@ EXAMPLES = """examples:
   model-compression report runs/compare-cifar10-lenet-10-epochs --format md
   model-compression report runs/distilled --out report.json
 
-The page is one file: it opens without a network, in light and dark, on a
-telephone and on paper. Latency is in it for runs with a measure.json:
+The page is one file that needs no network, for light and dark screens,
+telephones and paper. It shows the latency of runs with a measure.json:
   model-compression measure runs/distilled --json > runs/distilled/measure.json
 """
 
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
     kind = _format(args)
     report = make_report(args.runs)
-    for said in report.left_out:
-        print(f"left out: {said}", file=sys.stderr)
+    for reason in report.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
     if kind == "html":
         from model_compression.reports.html import to_html
 
@@ -58,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     write_text(out, text)
-    count = len(report.runs)
-    print(f"{out}   {Path(out).stat().st_size:,} bytes, {count} run{'' if count == 1 else 's'}")
+    print(f"{out}: {Path(out).stat().st_size:,} bytes, {count(len(report.runs), 'run')}")
     return 0
 
 

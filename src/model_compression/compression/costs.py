@@ -26,7 +26,7 @@ def float_rows(name: str, run: Path, folder: Path, test: Dataset) -> list[Row]:
         "name": name,
         "parameters": cost_of(network, "params", shape),
         "macs": cost_of(network, "macs", shape),
-        "accuracy": found.value,
+        "result": found.value,
         "interval": found.interval or (found.value, found.value),
     }
     timed = [(weights, in_pytorch(network, seen_shape(network, shape)).latency()), (path, of_file(path).latency())]
@@ -56,7 +56,7 @@ def quantised_row(file: Path, report: dict[str, Any], before: Row) -> Row:
         before,
         name=report["precision"],
         size_bytes=report["bytes"],
-        accuracy=report["accuracy"],
+        result=report["accuracy"],
         interval=(report["interval"][0], report["interval"][1]),
         median_ms=time.median_ms,
         p95_ms=time.p95_ms,

@@ -263,8 +263,8 @@ def broken(budget: Budget, shipped: Row) -> list[str]:
     if budget.max_latency_ms and shipped.median_ms > budget.max_latency_ms:
         why = "; the measurement was disturbed, run it when the machine is idle" if shipped.disturbed else ""
         faults.append(f"{shipped.median_ms:.3f} ms, at most {budget.max_latency_ms:g} are allowed{why}")
-    if shipped.accuracy < budget.min_accuracy:
-        faults.append(f"accuracy {shipped.accuracy:.2%}, at least {budget.min_accuracy:.2%} is asked for")
+    if shipped.result < budget.min_accuracy:
+        faults.append(f"accuracy {shipped.result:.2%}, at least {budget.min_accuracy:.2%} is asked for")
     return faults
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 RECORDED = "primary_metric"
-"""The key of metrics.json, or of a run's config.json, that holds the fields of a metric other than accuracy."""
+"""The key of metrics.json and stages.json under which the fields of a metric other than accuracy stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,12 @@ class Metric:
         """The shown number without its unit, as "75.87"; with ``sign`` "+" as "+75.87"."""
         return f"{self.factor * value:{sign},.{self.digits if digits is None else digits}f}"
 
-    def text(self, value: float, digits: int | None = None, space: str = "") -> str:
-        """The value as "75.87%" or "1.25 mm"; ``space`` is put before the unit, by default none before "%"."""
-        return self._with_unit(self.number(value, digits), space)
+    def text(self, value: float, digits: int | None = None, half_width: float | None = None, space: str = "") -> str:
+        """The value as "75.87%", "75.87 ± 0.41%" or "1.25 mm".
+
+        ``half_width`` is that of an interval; ``space`` is put before the unit, by default none before "%".
+        """
+        return self._with_unit(f"{self.number(value, digits)}{self.spread(half_width)}", space)
 
     def spread(self, half_width: float | None) -> str:
         """The half-width of an interval, to stand behind a number, as " ± 0.76"; empty for None."""
@@ -110,19 +113,14 @@ ACCURACY = Metric(
 )
 
 
-def primary_metric(*places: Mapping[str, Any] | None) -> Metric:
-    """The metric that the first of ``places`` records: metrics or a configuration of a run; accuracy without one.
+def primary_metric(values: Mapping[str, Any] | None) -> Metric:
+    """The metric that the metrics of a run, or other results, record; accuracy where they record none.
 
     Raises ValueError for a record that is no metric.
     """
-    for place in places:
-        recorded = (place or {}).get(RECORDED)
-        if recorded is not None:
-            return _metric_of(recorded)
-    return ACCURACY
-
-
-def _metric_of(recorded: Any) -> Metric:
+    recorded = (values or {}).get(RECORDED)
+    if recorded is None:
+        return ACCURACY
     known = {field.name: field.type for field in fields(Metric)}
     kinds = {str: str, bool: bool, int: int, float: int | float, float | None: int | float | None}
     if not isinstance(recorded, Mapping) or not {"name", "label", "plural"} <= {*recorded} <= {*known}:

@@ -20,7 +20,7 @@ from model_compression.core.manifest import begin_again, check_manifest, write_m
 from model_compression.core.trust import write_sealed
 from model_compression.engine.checkpoint import delete_states
 from model_compression.engine.relative_paths import ORIGIN, record_origin
-from model_compression.reports.run_files import has_state, read_results
+from model_compression.reports.run_results import has_state, read_results
 
 _LOCK = ".lock"
 

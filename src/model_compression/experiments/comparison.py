@@ -18,7 +18,7 @@ from model_compression.experiments.records import differences, is_recorded, logs
 from model_compression.reports.comparison_tables import write_comparison
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.records import read_records, record_path, save_record
-from model_compression.reports.run_files import read_results
+from model_compression.reports.run_results import read_results
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_compression.reports.figures import label_log_ticks, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -65,7 +67,7 @@ def line_chart(
         )  # fmt: skip
     if log:
         axes.set_yscale("log")
-        _plain_log(axes)
+        label_log_ticks(axes, "y")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _chart(figure, axes, lines, key, x, y)
 
@@ -86,7 +88,7 @@ def scatter_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
     if high < _NARROW * low:  # small differences are not to look large
         centre, reach = math.sqrt(low * high), math.sqrt(_NARROW)
         axes.set_xlim(centre / reach, centre * reach)
-    _plain_log(axes, "x")
+    label_log_ticks(axes)
     return _chart(figure, axes, lines, key, x, y)
 
 
@@ -107,11 +109,7 @@ def reliability_chart(lines: Sequence[Line], *, key: str) -> Chart:
 
 
 def _figure(height: float = _HEIGHT) -> "tuple[Figure, Axes]":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained", dpi=72)
-    FigureCanvasAgg(figure)
+    figure = new_figure(_WIDTH, height, dpi=72)
     axes = figure.subplots()
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_LINE)
@@ -128,17 +126,6 @@ def _colour(series: int) -> str:
 
 def _style(series: int) -> dict[str, Any]:
     return {"color": _colour(series), "ls": _STYLES[series // SERIES % len(_STYLES)]}
-
-
-def _plain_log(axes: "Axes", which: str = "y") -> None:
-    """A logarithmic axis with plain numbers: at powers of ten, and at 2 and 5 times them where there are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10f}".rstrip("0").rstrip(".")))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _chart(figure: "Figure", axes: "Axes", lines: Sequence[Line], key: str, x: str, y: str) -> Chart:

@@ -1,8 +1,9 @@
-"""What can be concluded from a comparison of methods, and what cannot, in sentences."""
+"""Notes on what can be concluded from a comparison of methods, and what cannot."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from model_compression.core.metric import ACCURACY
 from model_compression.core.text import count
 from model_compression.reports.method_comparison import LABELS, Comparison
 from model_compression.reports.significance import LEVEL, needed_statistic, sign_test_floor
@@ -13,18 +14,18 @@ _FAR, _LITTLE = 0.02, 0.5  # of accuracy below label-only, and of the loss
 
 def notes(comparison: Comparison) -> list[str]:
     """How to read the tables, given how many seeds there are."""
-    counts = sorted({row.accuracy.n for row in comparison.rows})
+    counts, metric = sorted({row.summary.n for row in comparison.rows}), comparison.metric
     if not counts:
         return []
     found = [
-        f"Rows are ordered by the mean {comparison.eval_set} accuracy of the last epoch over n seeds; ± is the "
-        "half-width of its 95 % interval (t distribution), the other columns are means. ECE: 15 bins. NLL: nats. "
-        "s/epoch: median of a run's epochs. MiB: the most memory that a run's process held."
+        f"Rows are ordered by the mean {comparison.eval_set} {metric.label} of the last epoch over n seeds, "
+        f"{metric.best_word} first; ± is the half-width of its 95 % interval (t distribution), the other columns are "
+        "means. ECE: 15 bins. NLL: nats. s/epoch: median of a run's epochs. MiB: peak memory of a run's process."
     ]
     if counts[0] == 1:
         found.append(
-            "n = 1: no interval and no test. The order of such rows may be another with the next seed; nothing can be "
-            "concluded from it."
+            "n = 1: no interval and no test. Another seed may order such rows differently: draw no conclusion from "
+            "their order."
         )
     if 2 in counts:
         found.append(f"{OF_TWO}.")
@@ -34,52 +35,53 @@ def notes(comparison: Comparison) -> list[str]:
         found += _of_tests(comparison)
     if counts[0] != counts[-1]:
         found.append(
-            "Rows differ in n. If those with more seeds were picked for their first results, these flatter them; the "
-            "correction does not know of that: fresh seeds in a folder of their own (--seed, --out) are free of it."
+            "Rows differ in n. If rows were given more seeds because their first results were good, those results "
+            "flatter them, and the correction cannot know it. Use fresh seeds in another folder (--seed, --out)."
         )
     undecided = [g for g in comparison.gains if g.gain.n > 1 and g.gain.p_value is None]
     if undecided:
         names = ", ".join(f"{gain.arm} over {gain.baseline}" for gain in undecided)
-        found.append(f"No p value where the gain is the same with all seeds, so that its spread is unknown: {names}.")
+        found.append(f"No p value where all seeds give the same gain, so that its spread is unknown: {names}.")
     return found
 
 
 def _of_sizes(comparison: Comparison) -> list[str]:
-    """Methods whose network is another one than the student that learns from labels."""
+    """Methods whose network differs from the student that is trained on labels only."""
     alone = next((row.parameters for row in comparison.rows if row.arm == LABELS), None)
     others = [row for row in comparison.rows if row.parameters and alone and row.parameters != alone]
     return [
-        f"{row.arm} is no like for like: what ships has {row.parameters:,} parameters, the student alone {alone:,}."
+        f"{row.arm} is not comparable in size: it ships {row.parameters:,} parameters, the student alone {alone:,}."
         for row in others
     ]
 
 
 def _of_harm(comparison: Comparison) -> list[str]:
-    """Methods that are far below label-only because they hardly let the labels count."""
-    alone = next((row.accuracy.mean for row in comparison.rows if row.arm == LABELS), None)
-    if alone is None:
+    """Methods that are far below label-only because the labels have little weight in their loss."""
+    alone = next((row.summary.mean for row in comparison.rows if row.arm == LABELS), None)
+    if alone is None or comparison.metric != ACCURACY:
         return []
     shares = {
         row.arm: row.label_share
         for row in comparison.rows
-        if row.label_share and row.label_share < _LITTLE and row.accuracy.mean < alone - _FAR
+        if row.label_share and row.label_share < _LITTLE and row.summary.mean < alone - _FAR
     }
     if not shares:
         return []
     named = ", ".join(f"{arm} {share:.1%}" for arm, share in shares.items())
     return [
-        f"More than {100 * _FAR:g} points below label-only, while the label loss is but this share of the loss in the "
-        f"last epoch: {named}. Their weights were found with longer training and other networks; a tenth is worth a "
-        "try, by --method-weight METHOD.TERM=W in a folder of its own (--out); `methods METHOD` names the terms."
+        f"More than {100 * _FAR:g} points below label-only, and the label loss is only this share of the loss in the "
+        f"last epoch: {named}. Their weights were tuned for longer training and other networks. Try a tenth of them, "
+        "with --method-weight METHOD.TERM=W and another folder (--out); `methods METHOD` names the terms."
     ]
 
 
 def _of_tests(comparison: Comparison) -> list[str]:
-    tests = comparison.num_tests
+    tests, metric = comparison.num_tests, comparison.metric
+    direction = "" if metric.higher_is_better else f", and above zero where the {metric.label} is lower"
     pairs = sorted({gain.gain.n for gain in comparison.gains if gain.gain.p_value is not None})
     found = [
-        f"Gains are paired by seed; their ± is the 95 % interval of each gain alone. p: two-sided paired t test, "
-        f"corrected by Holm's method for all {tests} tests made; * marks p < {LEVEL}."
+        f"Gains are paired by seed{direction}; their ± is the 95 % interval of each gain alone. p: two-sided paired "
+        f"t test, corrected by Holm's method for all {tests} tests; * marks p < {LEVEL}."
     ]
     for n in pairs:
         freedom = "1 degree" if n == 2 else f"{n - 1} degrees"
@@ -89,12 +91,12 @@ def _of_tests(comparison: Comparison) -> list[str]:
             f"their signs alone {n} pairs give no p below {sign_test_floor(n):.2g}, before any correction."
         )
     if not any(gain.significant for gain in comparison.gains):
-        found.append("No gain is significant. That is no evidence of equality: more seeds would tell.")
+        found.append("No gain is significant. This does not show that methods are equal: use more seeds.")
     return found
 
 
 def recipe_line(record: Mapping[str, Any]) -> str:
-    """What all runs had in common, and where they ran, from one record."""
+    """The common recipe and hardware of all runs, from one record."""
     config, environment = record["config"], record["environment"]
     data, optim = config["data"], config["optim"]
     parts = [

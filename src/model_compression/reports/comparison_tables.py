@@ -1,14 +1,15 @@
-"""A comparison of methods as a person reads it: tables for a terminal and as markdown, and the same as plain values."""
+"""Writes a comparison of methods: tables for a terminal and in Markdown, and the same as plain values."""
 
 import dataclasses
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from model_compression.core.console import table
 from model_compression.core.files import write_atomically
+from model_compression.core.metric import ACCURACY, RECORDED, Metric
 from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.comparison_notes import notes, recipe_line
 from model_compression.reports.comparison_plot import plot_comparison
@@ -38,21 +39,28 @@ def write_comparison(folder: Path, title: str) -> tuple[str, dict[str, Any]]:
 
 
 def to_values(comparison: Comparison) -> dict[str, Any]:
-    """Plain values of all that was found."""
-    return dataclasses.asdict(comparison)
+    """The comparison as plain values; the key of a value of the primary metric is its name."""
+    metric, values = comparison.metric, dataclasses.asdict(comparison)
+    del values["metric"]
+    if metric != ACCURACY:
+        values[RECORDED] = dataclasses.asdict(metric)
+    values[f"teacher_{metric.name}"] = values.pop("teacher_result")
+    for row in values["rows"]:
+        row[metric.plural], row[metric.name] = row.pop("values"), row.pop("summary")
+    return values
 
 
 def text(comparison: Comparison, title: str, recipe: str) -> str:
     """Tables and notes within 80 columns, but for names that are longer."""
     parts = [title, textwrap.fill(recipe, _WIDTH)]
     parts += [_terminal_table(cells) for cells in _tables(comparison)]
-    parts += ["\n".join(_wrapped(line, "  ") for line in _without_result(comparison))]
-    parts += ["\n".join(_wrapped(note, "  ") for note in notes(comparison))]
+    parts += ["\n".join(map(_wrapped, _without_result(comparison)))]
+    parts += ["\n".join(map(_wrapped, notes(comparison)))]
     return "\n\n".join(part for part in parts if part)
 
 
 def markdown(comparison: Comparison, title: str, recipe: str) -> str:
-    """The same as a page, with the plot."""
+    """The same as a page of Markdown, with the plot."""
     parts = [f"# {escape_markdown(title)}", escape_markdown(recipe)]
     for cells in _tables(comparison):
         cells = [[escape_markdown(cell) for cell in row] for row in cells]
@@ -60,7 +68,7 @@ def markdown(comparison: Comparison, title: str, recipe: str) -> str:
     for lines in (_without_result(comparison), notes(comparison)):
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in lines))
     if comparison.rows:
-        parts.append("![accuracy and cost of each method](comparison.png)")
+        parts.append("![results and cost of each method](comparison.png)")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -71,59 +79,56 @@ def _tables(comparison: Comparison) -> list[Cells]:
 
 
 def _figures(comparison: Comparison) -> Cells:
-    on_gpu = any(row.peak_gpu_memory_bytes is not None for row in comparison.rows)
-    head = ["method", "n", "accuracy, %", "agrees", "ECE", "NLL", "s/epoch", "MiB", *(["GPU MiB"] if on_gpu else [])]
-    rows = [_figures_row(row)[: len(head)] for row in comparison.rows]
-    if comparison.teacher_accuracy is not None:
-        cells = ["teacher", "", f"{100 * comparison.teacher_accuracy:.2f}"]
-        rows.append(cells + [""] * (len(head) - len(cells)))
-    return [head, *rows]
-
-
-def _figures_row(row: Row) -> list[str]:
-    return [
-        _name(row.arm),
-        str(row.accuracy.n),
-        f"{100 * row.accuracy.mean:.2f}{row.accuracy.spread}",
-        "" if row.agreement is None else f"{row.agreement:.2%}",
-        f"{row.ece:.3f}",
-        f"{row.nll:.3f}",
-        "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
-        _mebibytes(row.peak_memory_bytes),
-        _mebibytes(row.peak_gpu_memory_bytes),
-    ]
+    """A row for each method, in the order of the comparison; a column that no row has is left out."""
+    metric = comparison.metric
+    columns: dict[str, Callable[[Row], str]] = {
+        "method": lambda row: _name(row.arm),
+        "n": lambda row: str(row.summary.n),
+        metric.axis: lambda row: f"{metric.number(row.summary.mean)}{metric.spread(row.summary.half_width)}",
+        "agrees": lambda row: "" if row.agreement is None else f"{row.agreement:.2%}",
+        "ECE": lambda row: "" if row.ece is None else f"{row.ece:.3f}",
+        "NLL": lambda row: "" if row.nll is None else f"{row.nll:.3f}",
+        "s/epoch": lambda row: "" if row.seconds_per_epoch is None else f"{row.seconds_per_epoch:.1f}",
+        "MiB": lambda row: _mebibytes(row.peak_memory_bytes),
+        "GPU MiB": lambda row: _mebibytes(row.peak_gpu_memory_bytes),
+    }
+    cells = [[title, *map(show, comparison.rows)] for title, show in columns.items()]
+    cells = [column for column in cells if any(column[1:])]
+    if comparison.teacher_result is not None:
+        teacher = {"method": "teacher", metric.axis: metric.number(comparison.teacher_result)}
+        cells = [[*column, teacher.get(column[0], "")] for column in cells]
+    return [list(row) for row in zip(*cells, strict=True)]
 
 
 def _gains(comparison: Comparison) -> Cells:
-    """Points of accuracy over each baseline that was run, with the corrected p where there is one."""
+    """The gain over each baseline that was run, with the corrected p where there is one."""
+    metric = comparison.metric
     baselines = [base for base in BASELINES if any(gain.baseline == base for gain in comparison.gains)]
     tested = comparison.num_tests > 0
-    head = ["points gained"]
+    head = [f"gain, {metric.gain_unit}".removesuffix(", ")]
     for baseline in baselines:
         head += [f"over {_name(baseline)}", *(["p"] if tested else [])]
     rows = []
     for row in comparison.rows:
         found = [comparison.gain(row.arm, baseline) for baseline in baselines]
         if any(found):
-            rows.append([_name(row.arm), *(cell for gain in found for cell in _gain_cells(gain)[: 1 + tested])])
+            cells = (_gain_cells(metric, gain)[: 1 + tested] for gain in found)
+            rows.append([_name(row.arm), *(cell for pair in cells for cell in pair)])
     return [head, *rows]
 
 
-def _gain_cells(gain: Gain | None) -> list[str]:
+def _gain_cells(metric: Metric, gain: Gain | None) -> list[str]:
     if gain is None:
         return ["", ""]
-    spread = "" if gain.gain.half_width is None else f" ± {100 * gain.gain.half_width:.2f}"
     p = gain.corrected_p
     shown = "" if p is None else f"{p:.4f}" if p >= 0.0001 else "<0.0001"
-    return [f"{100 * gain.gain.mean:+.2f}{spread}", shown + ("*" if gain.significant else "")]
+    value = f"{metric.number(gain.gain.mean, sign='+')}{metric.spread(gain.gain.half_width)}"
+    return [value, shown + ("*" if gain.significant else "")]
 
 
 def _without_result(comparison: Comparison) -> list[str]:
-    failures: Sequence[tuple[str, Mapping[str, str]]] = (
-        ("not run", comparison.not_run),
-        ("failed", comparison.failed),
-    )
-    return [f"{_name(name)}: {what}: {reason}" for what, found in failures for name, reason in found.items()]
+    reasons = {"not run": comparison.not_run, "failed": comparison.failed}
+    return [f"{_name(name)}: {what}: {reason}" for what, found in reasons.items() for name, reason in found.items()]
 
 
 def _name(arm: str) -> str:
@@ -146,5 +151,5 @@ def _terminal_table(cells: Cells) -> str:
     return table(rows, head)
 
 
-def _wrapped(line: str, indent: str) -> str:
-    return textwrap.fill(line, _WIDTH, subsequent_indent=indent)
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, _WIDTH, subsequent_indent="  ")

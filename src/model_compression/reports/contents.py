@@ -1,7 +1,7 @@
-"""What a report says: groups of runs, gains, and what one run of each group answered. Pages and JSON are made of it."""
+"""The content of a report: groups of runs, gains, and the predictions of one run of each group."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from model_compression.core.errors import FileFormatError
 from model_compression.core.manifest import FILE as MANIFEST
-from model_compression.core.text import count
+from model_compression.core.metric import ACCURACY, RECORDED, Metric
+from model_compression.core.text import NO_BREAK, count
 from model_compression.reports.answers import (
     Agreement,
     Calibration,
@@ -25,10 +26,10 @@ from model_compression.reports.answers import (
 )
 from model_compression.reports.compression_stages import Compression, read_compression
 from model_compression.reports.compression_stages import to_plain as plain_stages
-from model_compression.reports.groups import Gain, Group, gains, group_runs, short
+from model_compression.reports.groups import Gain, Group, check_same_metric, gains, group_runs, short
 from model_compression.reports.predictions import Predictions, read_predictions
 from model_compression.reports.run_files import RunFiles, find_runs, run_places
-from model_compression.reports.statistics import Proportion, Summary
+from model_compression.reports.statistics import Proportion
 from model_compression.reports.words import command, environment_in_words, recipe_in_words, sentence
 
 SHOWN_MISTAKES = 24
@@ -36,7 +37,7 @@ SHOWN_MISTAKES = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
-    """What one run's student answered to the images that accuracies are of; with a teacher, beside that one's."""
+    """What the predictions of one run's student show, beside those of its teacher, if it has one."""
 
     group: str
     run: RunFiles
@@ -54,11 +55,11 @@ class Detail:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A group's accuracy, and what its network costs: of the first run where any of it is known."""
+    """A group's result, and the cost of its network: of the first run for which it is known."""
 
     group: str
     series: int
-    accuracy: float
+    result: float
     interval: tuple[float, float] | None
     parameters: int | None
     size_bytes: int | None
@@ -68,54 +69,95 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All of it. ``details`` has at most one run of each group.
+    """The whole report; all its finished runs have the same ``metric``. ``details`` has at most one run of each group.
 
-    ``shipped`` has the answers of the file that one compression of one group ends in, None without.
+    ``shipped`` has the predictions of the file that one compression of one group ends in, None without.
     """
 
     title: str
+    metric: Metric
     groups: Sequence[Group]
     gains: Sequence[Gain]
     details: Sequence[Detail]
     costs: Sequence[Cost]
     compressions: Sequence[Compression]
     left_out: Sequence[str]
-    """What is damaged or was changed, so that nothing is said of it: a line each, with the reason."""
+    """Damaged and changed runs, which the report ignores: a line each, with the reason."""
     shipped: Detail | None = None
 
     @property
     def runs(self) -> list[RunFiles]:
-        """Of all groups."""
+        """The runs of all groups."""
         return [run for group in self.groups for run in group.runs]
 
     @property
     def unsealed(self) -> str:
-        """What is to be said of finished runs without a manifest; empty where there are none."""
+        """A warning about finished runs without a manifest; empty where there are none."""
         number = sum(not run.sealed for group in self.groups for run in group.finished)
         return f"{count(number, 'run')} without {MANIFEST}: a change of the files would not be seen." if number else ""
 
     def detail_of(self, group: Group) -> Detail | None:
-        """What one of its runs answered."""
+        """The detail of one of its runs."""
         return next((detail for detail in self.details if detail.group == group.name), None)
+
+    def interval_of(self, group: Group) -> tuple[float, float] | None:
+        """The 95 % interval of a group's result: of the mean over seeds; of one run, over its images (Wilson)."""
+        return _interval(group, self.detail_of(group))
+
+    def text(self, value: float, half_width: float | None = None) -> str:
+        """A value of the primary metric, with a space that does not break before the unit."""
+        return self.metric.text(value, half_width=half_width, space=NO_BREAK)
+
+    def interval_text(self, interval: tuple[float, float] | None) -> str:
+        """An interval of the primary metric; empty for None."""
+        return "" if interval is None else self.metric.interval(interval, space=NO_BREAK)
 
 
 def make_report(paths: Sequence[str | Path]) -> Report:
-    """The report on the runs in folders; what is damaged is left out. Raises what `find_runs` does."""
+    """The report on the runs in folders; what is damaged is left out.
+
+    Raises UsageError for runs with different metrics, and what `find_runs` does.
+    """
     places, left_out = run_places(paths), list[str]()
     groups = group_runs(find_runs(places, left_out.append))
-    details = [detail for group in groups if (detail := _detail(group)) is not None]
-    costs = [cost for series, group in enumerate(groups) if (cost := _cost(group, series, details)) is not None]
+    metric = check_same_metric(groups)
+    details = {group.name: detail for group in groups if (detail := _detail(group)) is not None}
+    costs = [_cost(group, series, details.get(group.name)) for series, group in enumerate(groups)]
     compressions = _compressions(places, left_out)
     return Report(
         title=_title(groups),
+        metric=metric,
         groups=groups,
         gains=gains(groups),
-        details=details,
-        costs=costs,
+        details=[*details.values()],
+        costs=[cost for cost in costs if cost is not None],
         compressions=compressions,
         left_out=left_out,
         shipped=_shipped(groups, compressions, left_out),
     )
+
+
+def to_plain(report: Report) -> dict[str, Any]:
+    """The report as plain values, for JSON; the key of a value of the primary metric is its name."""
+    metric = report.metric
+    return {
+        "title": report.title,
+        **({} if metric == ACCURACY else {RECORDED: asdict(metric)}),
+        "left_out": report.left_out,
+        "groups": [_plain_group(report, group) for group in report.groups],
+        "gains": _plain(report.gains),
+        "costs": [{metric.name: cost.pop("result"), **cost} for cost in map(asdict, report.costs)],
+        "compressions": [
+            {
+                "path": str(found.path),
+                "threads": found.threads,
+                "stages": plain_stages(found.stages, found.metric),
+                "broken": found.broken,
+            }
+            for found in report.compressions
+        ],
+        "shipped": _plain_detail(report.shipped),
+    }
 
 
 def _compressions(places: Sequence[Path], left_out: list[str]) -> list[Compression]:
@@ -131,7 +173,7 @@ def _compressions(places: Sequence[Path], left_out: list[str]) -> list[Compressi
 
 
 def _shipped(groups: Sequence[Group], compressions: Sequence[Compression], left_out: list[str]) -> Detail | None:
-    if len(groups) != 1 or len(compressions) != 1:
+    if len(groups) != 1 or len(compressions) != 1 or groups[0].metric != ACCURACY:
         return None
     run, path = groups[0].runs[0], compressions[0].path / "predictions.safetensors"
     if not path.is_file():  # of an older version
@@ -141,38 +183,16 @@ def _shipped(groups: Sequence[Group], compressions: Sequence[Compression], left_
     except FileFormatError as error:
         left_out.append(str(error))
         return None
-    return _detail_of(groups[0].name, replace(run, path=compressions[0].path, predictions=predictions))
+    return _detail_of(groups[0].name, replace(run, path=compressions[0].path), predictions)
 
 
-def interval_of(group: Group, detail: Detail | None) -> tuple[float, float] | None:
-    """95 % interval of a group's accuracy: of the mean over seeds, or, of one run, that of its images (Wilson)."""
-    summary = group.accuracy
+def _interval(group: Group, detail: Detail | None) -> tuple[float, float] | None:
+    summary = group.summary
     if summary is None:
         return None
     if summary.half_width is not None:
-        return max(0.0, summary.mean - summary.half_width), min(1.0, summary.mean + summary.half_width)
+        return group.metric.bounded(summary.mean - summary.half_width, summary.mean + summary.half_width)
     return detail.accuracy.interval if detail else None
-
-
-def to_plain(report: Report) -> dict[str, Any]:
-    """The report as plain values, for JSON; probabilities and shares are 0 to 1."""
-    return {
-        "title": report.title,
-        "left_out": list(report.left_out),
-        "groups": [_plain_group(group, report.detail_of(group)) for group in report.groups],
-        "gains": [asdict(gain) for gain in report.gains],
-        "costs": [asdict(cost) for cost in report.costs],
-        "compressions": [
-            {
-                "path": str(found.path),
-                "threads": found.threads,
-                "stages": plain_stages(found.stages),
-                "broken": list(found.broken),
-            }
-            for found in report.compressions
-        ],
-        "shipped": None if report.shipped is None else _plain_detail(report.shipped),
-    }
 
 
 def _title(groups: Sequence[Group]) -> str:
@@ -182,65 +202,64 @@ def _title(groups: Sequence[Group]) -> str:
         list(dict.fromkeys(short(group.recipe[key]) for group in groups)) for key in ("student.name", "data.name")
     )
     who = " and ".join(students) if len(students) < 3 else f"{len(students)} networks"
-    return f"{who} on {' and '.join(data)}: {len(groups)} ways compared"
+    return f"{who} on {' and '.join(data)}: {len(groups)} recipes compared"
 
 
 def _detail(group: Group) -> Detail | None:
-    run = next((run for run in group.finished if run.predictions is not None), None)
-    return None if run is None else _detail_of(group.name, run)
+    for run in group.finished:
+        if run.predictions is not None:
+            return _detail_of(group.name, run, run.predictions)
+    return None
 
 
-def _detail_of(group: str, run: RunFiles) -> Detail:
-    found = run.predictions
-    assert found is not None
-    taught = found.teacher
+def _detail_of(group: str, run: RunFiles, found: Predictions) -> Detail:
+    student, teacher, targets = found.student, found.teacher, found.targets
     shown, are_surest = mistakes(found, SHOWN_MISTAKES)
     return Detail(
         group=group,
         run=run,
         predictions=found,
-        accuracy=accuracy(found.student, found.targets),
-        teacher_accuracy=None if taught is None else accuracy(taught, found.targets),
+        accuracy=accuracy(student, targets),
+        teacher_accuracy=None if teacher is None else accuracy(teacher, targets),
         classes=by_class(found),
-        confusion=confusion(found.student, found.targets),
-        calibration=calibration(found.student, found.targets),
-        teacher_calibration=None if taught is None else calibration(taught, found.targets),
-        agreement=None if taught is None else agreement(found.student, taught, found.targets),
+        confusion=confusion(student, targets),
+        calibration=calibration(student, targets),
+        teacher_calibration=None if teacher is None else calibration(teacher, targets),
+        agreement=None if teacher is None else agreement(student, teacher, targets),
         mistakes=shown,
         shows_surest_mistakes=are_surest,
     )
 
 
-def _cost(group: Group, series: int, details: Sequence[Detail]) -> Cost | None:
-    if group.accuracy is None:
+def _cost(group: Group, series: int, detail: Detail | None) -> Cost | None:
+    if group.summary is None:
         return None
     counted = [run.metrics["parameters"] for run in group.finished if run.metrics and "parameters" in run.metrics]
     measured = next((run.measured for run in group.runs if run.measured is not None), {})
-    own = next((detail for detail in details if detail.group == group.name), None)
     return Cost(
         group=group.name,
         series=series,
-        accuracy=group.accuracy.mean,
-        interval=interval_of(group, own),
+        result=group.summary.mean,
+        interval=_interval(group, detail),
         parameters=measured.get("parameters", counted[0] if counted else None),
         size_bytes=next((run.student_bytes for run in group.finished if run.student_bytes), None),
         latency=measured.get("latency", []),
     )
 
 
-def _plain_group(group: Group, detail: Detail | None) -> dict[str, Any]:
-    summary: Summary | None = group.accuracy
+def _plain_group(report: Report, group: Group) -> dict[str, Any]:
+    summary = None if group.summary is None else {**asdict(group.summary), "interval": report.interval_of(group)}
     return {
         "name": group.name,
         "recipe": dict(group.recipe),
         "in_words": dict(recipe_in_words(group.recipe)),
         "eval_set": group.eval_set,
-        "accuracy": None if summary is None else {**asdict(summary), "interval": interval_of(group, detail)},
+        report.metric.name: summary,
         "runs": [
             {
                 "path": str(run.path),
                 "seed": run.seed,
-                "epochs_done": run.events[-1]["epoch"] if run.events else 0,
+                "epochs_done": run.epochs_done,
                 "metrics": run.metrics,
                 "sealed": run.sealed,
                 "environment": dict(run.environment),
@@ -249,26 +268,21 @@ def _plain_group(group: Group, detail: Detail | None) -> dict[str, Any]:
         ],
         "environment_in_words": dict(environment_in_words(group.runs[0].environment)),
         "command": command(group),
-        "detail": None if detail is None else _plain_detail(detail),
+        "detail": _plain_detail(report.detail_of(group)),
     }
 
 
-def _plain_detail(detail: Detail) -> dict[str, Any]:
-    return {
-        "run": str(detail.run.path),
-        "accuracy": _plain_share(detail.accuracy),
-        "teacher_accuracy": _plain_share(detail.teacher_accuracy),
-        "classes": [
-            {"name": row.name, "student": _plain_share(row.student), "teacher": _plain_share(row.teacher)}
-            for row in detail.classes
-        ],
-        "confusion": detail.confusion.tolist(),
-        "calibration": asdict(detail.calibration),
-        "teacher_calibration": None if detail.teacher_calibration is None else asdict(detail.teacher_calibration),
-        "agreement": None if detail.agreement is None else asdict(detail.agreement),
-        "mistakes": [asdict(mistake) for mistake in detail.mistakes],
-    }
+def _plain_detail(detail: Detail | None) -> dict[str, Any] | None:
+    if detail is None:
+        return None
+    names = ("accuracy", "teacher_accuracy", "classes", "calibration", "teacher_calibration", "agreement", "mistakes")
+    values = {name: _plain(getattr(detail, name)) for name in names}
+    return {"run": str(detail.run.path), "confusion": detail.confusion.tolist(), **values}
 
 
-def _plain_share(found: Proportion | None) -> dict[str, Any] | None:
-    return None if found is None else {**asdict(found), "share": found.share, "interval": found.interval}
+def _plain(value: Any) -> Any:
+    """Data classes as dictionaries, a proportion with its share and interval."""
+    if is_dataclass(value) and not isinstance(value, type):
+        values = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return values | ({"share": value.share, "interval": value.interval} if isinstance(value, Proportion) else {})
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,75 +1,89 @@
-"""Whether one run, or one recipe over several seeds, is better than another, and in what their recipes differ."""
+"""Compares two runs, or two recipes over several seeds: is one better, and how do their recipes differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from model_compression.core.errors import UsageError
-from model_compression.reports.groups import Group, differing, group_runs
+from model_compression.core.metric import ACCURACY, Metric
+from model_compression.reports.groups import Group, check_same_metric, differing, group_runs
 from model_compression.reports.paired_images import OnImages, on_images
-from model_compression.reports.run_files import find_runs
-from model_compression.reports.significance import LEVEL, PairedGain, paired_gain
+from model_compression.reports.run_files import RunFiles, find_runs
+from model_compression.reports.significance import LEVEL, PairedGain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Of two recipes. ``over_seeds`` pairs runs of the same seed, ``on_images`` the answers of a pair of networks.
+    """The difference of two recipes.
 
-    Either is None where it cannot be told: fewer than two common seeds; other images. ``seeds`` are the common ones,
-    and ``options`` are (place, first's value, second's) where the recipes differ.
+    ``over_seeds`` pairs runs of the same seed, None with fewer than two common ``seeds``. ``on_images`` compares the
+    predictions of a pair of networks, None where they are missing or of other images. ``options`` are (place, first's
+    value, second's) where the recipes differ.
     """
 
+    metric: Metric
     first: Group
     second: Group
     seeds: Sequence[int]
     over_seeds: PairedGain | None
     on_images: OnImages | None
+    same_images: bool
     options: Sequence[tuple[str, Any, Any]]
     left_out: Sequence[str]
     """Runs that are damaged or were changed, with the reason."""
 
     @property
     def p_value(self) -> float | None:
-        """Over seeds where there are several, else on images; None where the images are not the same."""
-        if self.over_seeds is not None and self.on_images is not None:
+        """Over seeds where there are several, else on images; None unless the images are known to be the same."""
+        if not self.same_images:
+            return None
+        if self.over_seeds is not None:
             return self.over_seeds.p_value
         return None if self.on_images is None else self.on_images.p_value
 
     @property
     def is_significant(self) -> bool | None:
-        """At the level of 5 %; None where it cannot be told."""
+        """Whether p is below 5 %; None without a p value."""
         return None if self.p_value is None else self.p_value < LEVEL
 
 
 def difference(first: str, second: str) -> Difference:
-    """Of the runs in two folders, each of a run or of runs that differ in their seed alone.
+    """Compares the runs in two folders, each of a run or of runs that differ in their seed only.
 
-    Raises UsageError for folders with several recipes or without a finished run, and what `find_runs` does.
+    Raises UsageError for folders with several recipes, without a finished run, or with different metrics, and what
+    `find_runs` does.
     """
     left_out: list[str] = []
     a, b = (_one_group(folder, left_out) for folder in (first, second))
+    metric = check_same_metric([a, b])
     if a.eval_set != b.eval_set:
-        raise UsageError(f"accuracies are of {a.eval_set} images in {first} and of {b.eval_set} images in {second}")
-    ours, theirs = ({run.seed: run for run in group.finished} for group in (a, b))
-    seeds = sorted(ours.keys() & theirs.keys())
-    gain = None
-    if len(seeds) > 1:
-        accuracies = [[run[seed].accuracy or 0.0 for seed in seeds] for run in (ours, theirs)]
-        gain = paired_gain(*accuracies)
+        raise UsageError(
+            f"{metric.plural} are of {a.eval_set} images in {first} and of {b.eval_set} images in {second}"
+        )
+    seeds = sorted(a.values.keys() & b.values.keys())
+    pair = [next(run for run in one.finished if not seeds or run.seed == seeds[0]) for one in (a, b)]
+    images = on_images(*pair)
     options = [
         (place, a.recipe.get(place), b.recipe.get(place))
         for place in differing([a.recipe, b.recipe])
         if not _is_part(place, a, b)
     ]
     return Difference(
+        metric=metric,
         first=a,
         second=b,
         seeds=seeds,
-        over_seeds=gain,
-        on_images=_on_images(a, b, seeds),
+        over_seeds=a.gain_over(b, seeds) if len(seeds) > 1 else None,
+        on_images=images,
+        same_images=images is not None or (metric != ACCURACY and _have_same_digest(*pair)),
         options=options,
         left_out=left_out,
     )
+
+
+def _have_same_digest(first: RunFiles, second: RunFiles) -> bool:
+    digests = {run.environment.get("test_data_sha256") for run in (first, second)}
+    return len(digests) == 1 and None not in digests
 
 
 def _one_group(folder: str, left_out: list[str]) -> Group:
@@ -78,21 +92,15 @@ def _one_group(folder: str, left_out: list[str]) -> Group:
         names = "; ".join(group.name for group in groups[:4])
         raise UsageError(
             f"{folder} has runs of {len(groups)} recipes, or a seed twice ({names}); give a run, or a folder whose "
-            "runs differ in their seed alone"
+            "runs differ in their seed only"
         )
     if not groups[0].finished:
         raise UsageError(f"{folder} has no finished run; wait for it, or continue it with: model-compression resume")
     return groups[0]
 
 
-def _on_images(a: Group, b: Group, seeds: Sequence[int]) -> OnImages | None:
-    """Of the runs of the smallest common seed, or else of each one's smallest seed."""
-    first, second = (next(run for run in group.finished if not seeds or run.seed == seeds[0]) for group in (a, b))
-    return on_images(first, second)
-
-
 def _is_part(place: str, a: Group, b: Group) -> bool:
-    """Whether it belongs to what only one of them has, whose name is a difference already, and is its default."""
+    """Whether it is an option of a teacher or method that only one recipe has: the name is listed already."""
     part = place.split(".")[0]
     if place.endswith(".name") or part not in ("teacher", "method", "peers"):
         return False

@@ -1,4 +1,4 @@
-"""An experiment's table, from records of runs: what each arm reached, beside what was published if anything was."""
+"""The table of an experiment, from records of runs: the result of each arm, beside the published one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.core.errors import FileFormatError
+from model_compression.core.metric import ACCURACY
 from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.curves import plot_curves
 from model_compression.reports.records import read_records, record_path
-from model_compression.reports.statistics import Summary, summarise
+from model_compression.reports.statistics import summarise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How an experiment is shown: its arms in order, with what the table calls them; gains are over ``baseline``.
+    """How an experiment is shown: its arms in order, with their names in the table; gains are over ``baseline``.
 
-    ``published`` has accuracies that were published, of an arm or of the "teacher", in the year ``year``.
+    ``published`` has the accuracies that were published in the year ``year``, of an arm or of the "teacher".
     """
 
     heading: str
@@ -28,7 +29,7 @@ class Layout:
 
 _OF_2016 = {"labels": 0.6615, "logits": 0.7197, "noisy_teacher": 0.7063, "kd": 0.7096, "teacher": 0.781}
 _CLASSIC_ARMS = {
-    "labels": "labels alone",
+    "labels": "labels only",
     "logits": "logits (Ba & Caruana 2014)",
     "noisy_teacher": "noisy teacher, α 0.5, σ 0.1 (Sau & Balasubramanian 2016)",
 }
@@ -57,7 +58,7 @@ LAYOUTS = {
     "views": Layout(
         heading="LeNet, trained on",
         arms={
-            "labels": "labels alone, a fresh view each epoch",
+            "labels": "labels only, a fresh view each epoch",
             "views_1": "KD, 1 view",
             "views_4": "KD, 4 views in turn",
             "views_4_fp32": "the same, answers stored in float32",
@@ -71,7 +72,7 @@ LAYOUTS = {
 
 
 def experiment_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
-    """The records in a results folder by arm and seed. Raises FileFormatError for damaged ones and for strangers."""
+    """The records in a results folder by arm and seed. Raises FileFormatError for damaged and for foreign ones."""
     records = read_records(folder)
     for record in records:
         if record["arm"] not in layout.arms:
@@ -81,7 +82,7 @@ def experiment_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
 
 
 def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> str:
-    """Markdown, a row an arm: published figure, mean ± 95 % interval, sd, n, gain over the baseline of its seed."""
+    """Markdown, a row for each arm: published figure, mean ± 95 % interval, sd, n, gain over the baseline by seed."""
     year = [layout.year] if layout.published else []
     head = [layout.heading, *year, "now, mean ± 95 %" if year else "mean ± 95 %", "sd", "n"]
     head += [f"gain over {layout.baseline}", "agrees with teacher", "each seed"]
@@ -94,8 +95,10 @@ def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> st
     answered = [record for record in records if "teacher_test_accuracy" in record["metrics"]]
     if answered:
         metrics, name = answered[0]["metrics"], answered[0]["config"]["teacher"]["name"]
-        published = [f"{layout.published['teacher']:.1%}"] if layout.published else []
-        rows.append([f"*teacher: {escape_markdown(name)}*", *published, f"{metrics['teacher_test_accuracy']:.2%}"])
+        published = [ACCURACY.text(layout.published["teacher"], 1)] if layout.published else []
+        rows.append(
+            [f"*teacher: {escape_markdown(name)}*", *published, ACCURACY.text(metrics["teacher_test_accuracy"])]
+        )
     return markdown_table(head, rows) + "\n"
 
 
@@ -112,26 +115,26 @@ def write_report(folder: Path, title: str, layout: Layout) -> str:
 
 
 def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[int, Any]) -> list[str]:
-    values = [metrics["test_accuracy"] for metrics in found.values()]
+    metric, key = ACCURACY, ACCURACY.key("test")
+    values = [metrics[key] for metrics in found.values()]
     summary = summarise(values)
-    paired = [found[seed]["test_accuracy"] - baseline[seed]["test_accuracy"] for seed in found if seed in baseline]
+    pairs = [(found[seed][key], baseline[seed][key]) for seed in found if seed in baseline]
     agrees = [metrics["teacher_agreement"] for metrics in found.values() if "teacher_agreement" in metrics]
-    published = [f"{layout.published[arm]:.2%}" if arm in layout.published else ""] if layout.published else []
+    published = [metric.text(layout.published[arm]) if arm in layout.published else ""] if layout.published else []
+    gain = ""
+    if arm != layout.baseline and pairs:
+        paired = summarise([metric.gain(*pair) for pair in pairs])
+        gain = f"{metric.number(paired.mean, sign='+')}{metric.spread(paired.half_width)}"
     return [
         layout.arms[arm],
         *published,
-        f"{summary.mean:.2%}{summary.spread}",
-        "" if summary.sd is None else f"{100 * summary.sd:.2f}",
+        f"{metric.text(summary.mean)}{metric.spread(summary.half_width)}",
+        "" if summary.sd is None else metric.number(summary.sd),
         str(summary.n),
-        "" if arm == layout.baseline or not paired else _gain(summarise(paired)),
+        gain,
         f"{summarise(agrees).mean:.2%}" if agrees else "",
-        ", ".join(f"{value:.2%}" for value in values),
+        ", ".join(map(metric.text, values)),
     ]
-
-
-def _gain(paired: Summary) -> str:
-    """In points, with the interval of the mean of the differences of the same seeds."""
-    return f"{100 * paired.mean:+.2f}{paired.spread}"
 
 
 def _by_seed(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, Any]:

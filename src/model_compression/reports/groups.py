@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only are one group; its name says in what it differs from the others."""
+"""Groups runs that differ in their seed only; the name of a group says how it differs from the others."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.core.config import GIVEN, options_for, result_values
+from model_compression.core.errors import UsageError
+from model_compression.core.metric import ACCURACY, Metric
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles
 from model_compression.reports.significance import PairedGain, holm, paired_gain
@@ -18,7 +20,7 @@ _FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins w
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs of one recipe with different seeds. ``recipe`` maps places as "optim.lr" to values, seeds are not in it."""
+    """Runs of one recipe with different seeds. ``recipe`` maps places as "optim.lr" to values, without the seed."""
 
     name: str
     recipe: Mapping[str, Any]
@@ -30,22 +32,47 @@ class Group:
         return tuple(run for run in self.runs if run.metrics is not None)
 
     @property
-    def accuracy(self) -> Summary | None:
-        """Of the finished runs, None without one."""
-        found = [run.accuracy for run in self.finished if run.accuracy is not None]
-        return summarise(found) if found else None
+    def values(self) -> dict[int, float]:
+        """The primary metric of each finished run, by seed."""
+        return {run.seed: run.result for run in self.finished if run.result is not None}
+
+    @property
+    def summary(self) -> Summary | None:
+        """Of the values, None without one."""
+        return summarise([*self.values.values()]) if self.values else None
+
+    @property
+    def metric(self) -> Metric:
+        """The primary metric of the runs."""
+        return next((run.metric for run in self.finished), ACCURACY)
 
     @property
     def eval_set(self) -> str:
-        """What accuracies are of."""
+        """The name of the images that the metrics are of."""
         return self.runs[0].eval_set
+
+    @property
+    def teacher_result(self) -> float | None:
+        """The primary metric of the teacher of the first finished run, None without a teacher."""
+        key = f"teacher_{self.metric.key(self.eval_set)}"
+        return next((run.metrics.get(key) for run in self.finished if run.metrics), None)
+
+    def gain_over(self, other: "Group", seeds: Sequence[int]) -> PairedGain:
+        """The gain over another group, paired by ``seeds``, which both have."""
+        own, base = ([one.values[seed] for seed in seeds] for one in (self, other))
+        return paired_gain(own, base, self.metric)
+
+    def mean(self, key: str) -> float | None:
+        """The mean of one of the metrics over the finished runs that have it."""
+        found = [run.metrics[key] for run in self.finished if run.metrics and run.metrics.get(key) is not None]
+        return sum(found) / len(found) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What a group gains over ``baseline``, paired by seed; ``p_value`` is corrected by Holm for all in the report.
+    """The gain of a group over ``baseline``, paired by seed; ``p_value`` is corrected by Holm for all in the report.
 
-    ``on_images`` compares the answers of the two runs where there is but one seed, None otherwise.
+    ``on_images`` compares the predictions of the two runs if there is one seed only, else it is None.
     """
 
     group: str
@@ -61,11 +88,10 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_recipe(run: RunFiles) -> dict[str, Any]:
-    """`recipe_of` its configuration, and what that does not say.
+    """`recipe_of` the configuration of a run, and what the configuration does not hold.
 
-    That is the rate that it went on with where `resume --lr` changed it; the precision that a run took which recorded
-    "auto", as older ones did; and, of a student that began as a weights file, which network it is; the file is
-    ``student.start`` then.
+    That is the learning rate that `resume --lr` set; the precision of an older run, which recorded "auto"; and the
+    network in the weights file that a student started from: the file is ``student.start`` then.
     """
     recipe = recipe_of(run.config)
     metrics = run.metrics or {}
@@ -86,7 +112,7 @@ def is_path(name: Any) -> bool:
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     """The groups, in the order of their first runs; runs by seed.
 
-    A second run of a recipe with the same seed is no second sample: it begins a group of its own.
+    A second run of a recipe with the same seed is not a second sample: it starts another group.
     """
     found: dict[tuple[str, int], list[RunFiles]] = {}
     for run in runs:
@@ -104,6 +130,15 @@ def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     ]
 
 
+def check_same_metric(groups: Sequence[Group]) -> Metric:
+    """The primary metric of all finished runs. Raises UsageError where they have different ones."""
+    metrics = {group.metric: group for group in groups if group.finished}
+    if len(metrics) > 1:
+        names = "; ".join(f"{metric.label}: {group.runs[0].path}" for metric, group in metrics.items())
+        raise UsageError(f"these runs have different metrics ({names}); compare runs with the same one")
+    return next(iter(metrics), ACCURACY)
+
+
 def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The places in which recipes differ."""
     keys = sorted({key for recipe in recipes for key in recipe})
@@ -111,44 +146,37 @@ def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def gains(groups: Sequence[Group]) -> list[Gain]:
-    """Of each group with a method over the same recipe on labels alone, where there is one."""
+    """The gain of each group with a method over the group with the same recipe on labels only, if there is one."""
     found: list[Gain] = []
     for group in groups:
-        for baseline in groups:
-            pairs = _paired(group, baseline)
-            if pairs and _is_baseline(baseline, group):
-                gain = paired_gain(
-                    [own.accuracy or 0.0 for own, _ in pairs], [base.accuracy or 0.0 for _, base in pairs]
-                )
-                images = on_images(*pairs[0]) if len(pairs) == 1 else None
-                found.append(
-                    Gain(group=group.name, baseline=baseline.name, gain=gain, p_value=gain.p_value, on_images=images)
-                )
-                break
+        baselines = (other for other in groups if group.values.keys() & other.values.keys())
+        baseline = next((other for other in baselines if _is_baseline(other, group)), None)
+        if baseline is not None:
+            seeds = [seed for seed in group.values if seed in baseline.values]
+            gain = group.gain_over(baseline, seeds)
+            pair = [next(run for run in one.finished if run.seed == seeds[0]) for one in (group, baseline)]
+            images = on_images(*pair) if len(seeds) == 1 else None
+            found.append(
+                Gain(group=group.name, baseline=baseline.name, gain=gain, p_value=gain.p_value, on_images=images)
+            )
     corrected = iter(holm([gain.p_value for gain in found if gain.p_value is not None]))
     return [gain if gain.p_value is None else replace(gain, p_value=next(corrected)) for gain in found]
 
 
 def _is_baseline(baseline: Group, group: Group) -> bool:
-    """Whether ``baseline`` is the same student on labels alone."""
-    alone = "method.name" not in baseline.recipe and baseline is not group
-    own = options_for("teacher", "method")  # which training on labels does not have, or not of need
-    return alone and all(place.split(".")[0] in own for place in differing([baseline.recipe, group.recipe]))
-
-
-def _paired(group: Group, baseline: Group) -> list[tuple[RunFiles, RunFiles]]:
-    """Finished runs of the same seed."""
-    base = {run.seed: run for run in baseline.finished}
-    return [(run, base[run.seed]) for run in group.finished if run.seed in base]
+    """Whether ``baseline`` is the same student, trained on labels only."""
+    labels_only = "method.name" not in baseline.recipe and baseline is not group
+    own = options_for("teacher", "method")  # which training on labels does not have, or does not need
+    return labels_only and all(place.split(".")[0] in own for place in differing([baseline.recipe, group.recipe]))
 
 
 def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     """What to call recipes, each by what sets it apart, in as few words as will do."""
     first = [key for key in _FIRST if len({short(recipe.get(key)) for recipe in recipes if key in recipe}) > 1]
-    begun = [_beginning(recipe, first) for recipe in recipes]
+    beginnings = [_beginning(recipe, first) for recipe in recipes]
     names: list[str] = []
-    for recipe, beginning in zip(recipes, begun, strict=True):
-        alike = [other for other, own in zip(recipes, begun, strict=True) if own == beginning]
+    for recipe, beginning in zip(recipes, beginnings, strict=True):
+        alike = [other for other, own in zip(recipes, beginnings, strict=True) if own == beginning]
         name = ", ".join([*beginning, *(_part(key, recipe.get(key)) for key in _telling_apart(recipe, alike))])
         names.append(f"{name} ({names.count(name) + 1})" if name in names else name)
     return names
@@ -195,8 +223,8 @@ def _part(key: str, value: Any) -> str:
 
 
 def method_name(recipe: Mapping[str, Any]) -> str:
-    """Of a recipe; "labels alone" without a method."""
-    return str(recipe.get("method.name") or "labels alone")
+    """The method of a recipe; "labels only" without one."""
+    return str(recipe.get("method.name") or "labels only")
 
 
 def short(value: Any) -> str:

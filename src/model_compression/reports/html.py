@@ -1,29 +1,22 @@
 """The report as one HTML page that needs nothing else: no network, no other file."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from model_compression._version import __version__
 from model_compression.core.console import harmless
-from model_compression.core.text import count, size
+from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.text import NO_BREAK, count, percent, percent_interval, size
 from model_compression.reports.answers import Calibration
 from model_compression.reports.charts import SERIES, Chart, Line, line_chart, reliability_chart, scatter_chart
-from model_compression.reports.compression_stages import DISTURBED, Compression, Stage
+from model_compression.reports.compression_stages import DISTURBED, Compression
 from model_compression.reports.compression_stages import to_plain as plain_stages
-from model_compression.reports.contents import Cost, Detail, Report
+from model_compression.reports.contents import Detail, Report
 from model_compression.reports.groups import Group
-from model_compression.reports.page_parts import (
-    class_rows,
-    compared,
-    gain_text,
-    interval_text,
-    p_text,
-    percent,
-    picture,
-    tiles,
-)
+from model_compression.reports.page_parts import class_rows, compared, gain_text, p_text, picture, tiles
 from model_compression.reports.words import command, environment_in_words, recipe_in_words
 
 _MANY_CLASSES = 20
@@ -31,7 +24,7 @@ _SHOWN_CONFUSIONS = 15
 
 
 def to_html(report: Report) -> str:
-    """The page, whole. All that comes from files is escaped."""
+    """The whole page. All text from files is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -43,12 +36,21 @@ def to_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval_text, "size": size, "gain": gain_text, "p": p_text}
+    filters: dict[str, Callable[..., str]] = {
+        "percent": percent,
+        "percent_interval": percent_interval,
+        "size": size,
+        "p": p_text,
+    }
+    filters |= {"gain": partial(gain_text, metric=report.metric), "text": report.text, "interval": report.interval_text}
+    environment.filters |= filters
     own = files("model_compression.reports") / "page"
     style, script = (Markup((own / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
     several = len(report.groups) > 1
     page = environment.get_template("report.html.j2").render(
         report=report,
+        metric=report.metric,
+        of_classes=report.metric == ACCURACY,
         version=__version__,
         style=style,
         script=script,
@@ -59,8 +61,11 @@ def to_html(report: Report) -> str:
         differing=_differing(report.groups) if several else None,
         unfinished=[run for run in report.runs if run.metrics is None],
         curves=_curves(report),
-        costs=_cost_charts(report.costs),
-        compressions=[(found, *_compression(found, number)) for number, found in enumerate(report.compressions)],
+        costs=_cost_charts(report),
+        compressions=[
+            (found, _stage_charts(found, number), plain_stages(found.stages, found.metric))
+            for number, found in enumerate(report.compressions)
+        ],
         measured=any(cost.latency for cost in report.costs),
         details=[_detail(report, detail) for detail in ([report.shipped] if report.shipped else report.details)],
         recipes=[(group, recipe_in_words(group.recipe), command(group)) for group in report.groups],
@@ -70,34 +75,36 @@ def to_html(report: Report) -> str:
 
 
 def _curves(report: Report) -> list[tuple[str, Chart, str]]:
-    """(title, chart, note) of accuracy and loss."""
-    of_sets = dict.fromkeys(group.eval_set for group in report.groups)
-    levels = {detail.teacher_accuracy.share for detail in report.details if detail.teacher_accuracy}
-    dashed = [(100 * level, f"teacher {percent(level)}") for level in levels] if len(levels) == 1 else []
+    """(title, chart, note) of the primary metric and the loss."""
+    metric, sets = report.metric, list(dict.fromkeys(group.eval_set for group in report.groups))
+    levels = {group.teacher_result for group in report.groups} - {None}
+    dashed = [(metric.factor * level, f"teacher {report.text(level)}") for level in levels if level is not None]
     charts = []
-    lines = _lines(report.groups, None, 100, "{:.2f} %")
+    lines = _lines(report.groups, lambda group: metric.key(group.eval_set), metric.factor, report.text)
     if lines:
-        y = f"{' or '.join(of_sets)} accuracy, %"
-        chart = line_chart(lines, key="accuracy", x="epoch", y=y, levels=dashed)
-        charts.append(("Accuracy", chart, "Of the weights at the end of each epoch."))
-    lines = _lines(report.groups, "train_loss", 1, "{:.4f}")
+        y = f"{' or '.join(sets)} {metric.axis}"
+        chart = line_chart(lines, key="result", x="epoch", y=y, levels=dashed if len(dashed) == 1 else [])
+        charts.append((metric.label.capitalize(), chart, "Of the weights at the end of each epoch."))
+    lines = _lines(report.groups, lambda group: "train_loss", 1, "{:.4f}".format, log=True)
     if lines:
         chart = line_chart(lines, key="loss", x="epoch", y="training loss, logarithmic", log=True)
-        note = "Each method has a loss of its own: only the shapes compare." if len(report.groups) > 1 else ""
+        note = "Each method has a loss of its own: compare the shapes only." if len(report.groups) > 1 else ""
         charts.append(("Loss", chart, note))
     return charts
 
 
-def _lines(groups: Sequence[Group], key: str | None, factor: float, form: str) -> list[Line]:
-    """A line for each run that has such events."""
+def _lines(
+    groups: Sequence[Group], key: Callable[[Group], str], factor: float, text: Callable[[float], str], log: bool = False
+) -> list[Line]:
+    """A line for each run with such events."""
     lines = []
     for series, group in enumerate(groups):
         for run in group.runs:
-            name = key or f"{run.eval_set}_accuracy"
+            values = [(event["epoch"], event.get(key(group))) for event in run.events]
             points = [
-                (event["epoch"], factor * event[name], f"epoch {event['epoch']}: {form.format(factor * event[name])}")
-                for event in run.events
-                if _is_drawn(event.get(name), log=key is not None)
+                (epoch, factor * value, f"epoch {epoch}: {text(value)}")
+                for epoch, value in values
+                if isinstance(value, int | float) and math.isfinite(value) and (value > 0 or not log)
             ]
             if points:
                 seed = f", seed {run.seed}" if len(group.runs) > 1 else ""
@@ -105,79 +112,61 @@ def _lines(groups: Sequence[Group], key: str | None, factor: float, form: str) -
     return lines
 
 
-def _is_drawn(value: Any, log: bool) -> bool:
-    """Whether a value of an event has a place on an axis."""
-    return isinstance(value, int | float) and math.isfinite(value) and (value > 0 or not log)
-
-
-def _cost_charts(costs: Sequence[Cost]) -> list[tuple[str, Chart]]:
-    """Accuracy against size and latency, each where that sets ways apart."""
-    charts = []
-    points = [(cost, cost.size_bytes / 1e6, size(cost.size_bytes)) for cost in costs if cost.size_bytes]
-    if _differ(points):
-        charts.append(("Size", _cost_chart(points, "size", "weights file, MB, logarithmic")))
-    timed: dict[tuple[str, int], list[tuple[Cost, float, str]]] = {}
-    for cost in costs:
+def _cost_charts(report: Report) -> list[tuple[str, Chart]]:
+    """(title, chart) of the result against size and latency, each where the recipes differ in it."""
+    by_axis: dict[str, tuple[str, list[Line]]] = {"weights file, MB, logarithmic": ("Size", [])}
+    for cost in report.costs:
+        costs = []
+        if cost.size_bytes:
+            costs.append(("Size", "weights file, MB, logarithmic", cost.size_bytes / 1e6, size(cost.size_bytes)))
         for entry in cost.latency:
             if entry["batch"] == 1:
                 mark = DISTURBED if entry.get("disturbed") else ""
                 text = f"{entry['median_ms']:.3g} ms (95 % below {entry['p95_ms']:.3g} ms){mark}"
-                place = timed.setdefault((entry["runtime"], entry["threads"]), [])
-                place.append((cost, entry["median_ms"], text))
-    for number, ((runtime, threads), found) in enumerate(timed.items()):
-        if _differ(found):
-            x = f"{runtime}, batch 1, median ms, {threads} thread{'' if threads == 1 else 's'}"
-            charts.append((f"Latency in {runtime}", _cost_chart(found, f"latency-{number}", x)))
+                x = f"{entry['runtime']}, batch 1, median ms, {count(entry['threads'], 'thread')}"
+                costs.append((f"Latency in {entry['runtime']}", x, entry["median_ms"], text))
+        for title, x, across, text in costs:
+            line = _point(report.metric, cost.group, cost.series, across, text, cost.result, cost.interval)
+            by_axis.setdefault(x, (title, []))[1].append(line)
+    charts = []
+    for number, (x, (title, lines)) in enumerate(by_axis.items()):
+        places = [line.points[0][0] for line in lines]
+        if lines and max(places) > 1.02 * min(places):  # files of one network differ in their headers
+            chart = scatter_chart(lines, key=f"cost-{number}", x=x, y=report.metric.axis)
+            charts.append((title, chart))
     return charts
 
 
-def _compression(found: Compression, number: int) -> tuple[list[tuple[str, Chart]], list[dict[str, Any]]]:
-    """Charts of what its stages cost, with their titles; and the stages, with whether they are on a Pareto front."""
-
-    def chart(cost: str, factor: float, form: str, x: str) -> Chart:
-        return scatter_chart(
-            [_stage(*one, cost, factor, form) for one in enumerate(found.stages)],
-            key=f"{cost}-{number}",
-            x=x,
-            y="test accuracy, %",
-        )
-
-    by_size = chart("size_bytes", 1e-3, "{:,.0f} kB", "file, kB, logarithmic")
-    by_time = chart("median_ms", 1, "{:.3g} ms", f"one image, median ms, {count(found.threads, 'thread')}, logarithmic")
-    return [("Size", by_size), ("Latency", by_time)], plain_stages(found.stages)
-
-
-def _stage(series: int, stage: Stage, cost: str, factor: float, form: str) -> Line:
-    across = factor * getattr(stage, cost)
-    low, high = (100 * end for end in stage.interval)
-    mark = stage.mark if cost == "median_ms" else ""
-    text = f"{form.format(across)}{mark}, {percent(stage.accuracy)}"
-    points = [(across, 100 * stage.accuracy, text)]
-    return Line(name=f"{stage.name}, {stage.runtime}", series=series, points=points, low=[low], high=[high])
-
-
-def _differ(points: Sequence[tuple[Cost, float, str]]) -> bool:
-    """Whether places lie at least 2 % apart: files of one network differ by what their headers say."""
-    places = [across for _, across, _ in points]
-    return bool(places) and max(places) > 1.02 * min(places)
-
-
-def _cost_chart(points: Sequence[tuple[Cost, float, str]], key: str, x: str) -> Chart:
-    lines = [
-        Line(
-            name=cost.group,
-            series=cost.series,
-            points=[(across, 100 * cost.accuracy, f"{text}, {percent(cost.accuracy)}")],
-            low=None if cost.interval is None else [100 * cost.interval[0]],
-            high=None if cost.interval is None else [100 * cost.interval[1]],
-        )
-        for cost, across, text in points
+def _stage_charts(found: Compression, number: int) -> list[tuple[str, Chart]]:
+    """(title, chart) of the result of each stage against size and latency."""
+    metric, sizes, times = found.metric, [], []
+    for series, stage in enumerate(found.stages):
+        of_stage = partial(_point, metric, f"{stage.name}, {stage.runtime}", series)
+        kilobytes, time = stage.size_bytes / 1e3, f"{stage.median_ms:.3g} ms{stage.mark}"
+        sizes.append(of_stage(kilobytes, f"{kilobytes:,.0f} kB", stage.result, stage.interval))
+        times.append(of_stage(stage.median_ms, time, stage.result, stage.interval))
+    y, threads = f"test {metric.axis}", count(found.threads, "thread")
+    return [
+        ("Size", scatter_chart(sizes, key=f"size-{number}", x="file, kB, logarithmic", y=y)),
+        (
+            "Latency",
+            scatter_chart(times, key=f"latency-{number}", x=f"one image, median ms, {threads}, logarithmic", y=y),
+        ),
     ]
-    return scatter_chart(lines, key=key, x=x, y="accuracy, %")
+
+
+def _point(
+    metric: Metric, name: str, series: int, across: float, text: str, result: float,
+    interval: tuple[float, float] | None,
+) -> Line:  # fmt: skip
+    """A result with its interval, at the cost ``across``."""
+    low, high = (None, None) if interval is None else ([metric.factor * end] for end in interval)
+    points = [(across, metric.factor * result, f"{text}, {metric.text(result, space=NO_BREAK)}")]
+    return Line(name=name, series=series, points=points, low=low, high=high)
 
 
 def _detail(report: Report, detail: Detail) -> dict[str, Any]:
-    """What the template shows of one run's answers."""
+    """The values for the template of one run's predictions."""
     series = next(number for number, group in enumerate(report.groups) if group.name == detail.group)
     lines = [_reliability(detail.calibration, "student", series)]
     if detail.teacher_calibration:

@@ -1,73 +1,70 @@
-"""The report as Markdown: a table for a README, with its n and its intervals, and the commands."""
+"""The report as Markdown: a table for a README with its intervals, the gains, and the commands that repeat the runs."""
 
-from model_compression.core.text import duration, escape_markdown, markdown_table, size
+from model_compression.core.metric import ACCURACY
+from model_compression.core.text import NO_BREAK, count, duration, escape_markdown, markdown_table, percent, size
 from model_compression.reports.compression_stages import markdown as stages_table
-from model_compression.reports.contents import Report, interval_of
-from model_compression.reports.page_parts import SPACE, gain_text, interval_text, p_text, percent
+from model_compression.reports.contents import Report
+from model_compression.reports.groups import Group
+from model_compression.reports.page_parts import gain_text, p_text
 from model_compression.reports.words import command, recipe_in_words
 
-_NOTES = (
-    "Accuracy is that of the last epoch: its mean over seeds with the 95 % interval of the t distribution; with one "
-    "seed, the interval of that network over images (Wilson), which says nothing of other seeds. Teacher, agreement "
-    "and expected calibration error (15 bins) are those of the smallest seed."
+_OF_SEEDS = "Results are those of the last epoch: the mean over seeds with the 95 % interval of the t distribution"
+_OF_IMAGES = (
+    "with one seed, the interval of that network over images (Wilson), which says nothing about other seeds. Teacher, "
+    "agreement and expected calibration error (15 bins) are those of the smallest seed"
 )
 _GAINS = (
-    "Gains over labels alone, paired by seed; with one seed, interval (Agresti & Min) and p (McNemar) are those of the "
-    "two networks over the same images:"
+    "Gains over training on labels only, paired by seed; with one seed, interval (Agresti & Min) and p (McNemar) are "
+    "those of the two networks over the same images:"
 )
+_GAINS_OF_SEEDS = "Gains over training on labels only, paired by seed; a gain above zero is an improvement:"
 
 
 def to_markdown(report: Report) -> str:
-    """The report's figures as a page of Markdown. Text from files cannot become markup."""
-    parts = [f"# {escape_markdown(report.title)}", _table(report), *_gains(report), *_unfinished(report), _NOTES]
-    return "\n\n".join([*parts, *_compressions(report), *_recipes(report)]).replace(SPACE, " ") + "\n"
+    """The figures of the report as a page of Markdown. Text from files cannot become markup."""
+    note = f"{_OF_SEEDS}; {_OF_IMAGES}." if report.metric == ACCURACY else f"{_OF_SEEDS}."
+    parts = [f"# {escape_markdown(report.title)}", _table(report), *_gains(report), *_unfinished(report), note]
+    return "\n\n".join([*parts, *_compressions(report), *_recipes(report)]).replace(NO_BREAK, " ") + "\n"
 
 
 def _table(report: Report) -> str:
-    head = ["", "accuracy", "95 % interval", "n", "teacher", "agrees", "ECE", "weights file", "training"]
-    rows = []
-    costs = {cost.group: cost for cost in report.costs}
-    for group in report.groups:
-        summary, detail = group.accuracy, report.detail_of(group)
-        if summary is None:
-            continue
-        cost = costs[group.name]
-        seconds = [run.metrics["seconds"] for run in group.finished if run.metrics and "seconds" in run.metrics]
-        rows.append(
-            [
-                escape_markdown(group.name),
-                percent(summary.mean),
-                interval_text(interval_of(group, detail)) or "–",
-                f"{summary.n} seed{'' if summary.n == 1 else 's'}"
-                + (f", {detail.accuracy.total:,} {group.eval_set} images" if detail else ""),
-                percent(detail.teacher_accuracy.share) if detail and detail.teacher_accuracy else "–",
-                percent(detail.agreement.same.share) if detail and detail.agreement else "–",
-                percent(detail.calibration.ece) if detail else "–",
-                size(cost.size_bytes) if cost.size_bytes else "–",
-                duration(sum(seconds) / len(seconds)) if seconds else "–",
-            ]
-        )
-    return markdown_table(head, rows)
+    head = ["", report.metric.label, "95 % interval", "n", "teacher", "agrees", "ECE", "weights file", "training"]
+    return markdown_table(head, [_row(report, group) for group in report.groups if group.summary is not None])
+
+
+def _row(report: Report, group: Group) -> list[str]:
+    summary, detail, seconds = group.summary, report.detail_of(group), group.mean("seconds")
+    assert summary is not None
+    cost = next(cost for cost in report.costs if cost.group == group.name)
+    return [
+        escape_markdown(group.name),
+        report.text(summary.mean),
+        report.interval_text(report.interval_of(group)) or "–",
+        count(summary.n, "seed") + (f", {detail.accuracy.total:,} {group.eval_set} images" if detail else ""),
+        "–" if group.teacher_result is None else report.text(group.teacher_result),
+        percent(detail.agreement.same.share) if detail and detail.agreement else "–",
+        percent(detail.calibration.ece) if detail else "–",
+        size(cost.size_bytes) if cost.size_bytes else "–",
+        "–" if seconds is None else duration(seconds),
+    ]
 
 
 def _gains(report: Report) -> list[str]:
     lines = []
     for gain in report.gains:
-        n = f"n = {gain.gain.n} seed{'' if gain.gain.n == 1 else 's'}"
         p_value = p_text(gain)
         tested = "" if p_value == "–" else f", p {p_value}" if "<" in p_value else f", p = {p_value}"
-        lines.append(
-            f"- {escape_markdown(gain.group)} over {escape_markdown(gain.baseline)}: {gain_text(gain)} ({n}{tested})"
-        )
-    return ["\n".join([_GAINS, "", *lines])] if lines else []
+        names = f"{escape_markdown(gain.group)} over {escape_markdown(gain.baseline)}"
+        lines.append(f"- {names}: {gain_text(gain, report.metric)} (n = {count(gain.gain.n, 'seed')}{tested})")
+    heading = _GAINS if report.metric == ACCURACY else _GAINS_OF_SEEDS
+    return ["\n".join([heading, "", *lines])] if lines else []
 
 
 def _unfinished(report: Report) -> list[str]:
-    lines = [f"Left out: {escape_markdown(said)}." for said in report.left_out]
+    lines = [f"Left out: {escape_markdown(reason)}." for reason in report.left_out]
     lines += [escape_markdown(report.unsealed)] if report.unsealed else []
     return lines + [
-        f"{escape_markdown(str(run.path))} is not finished: {run.events[-1]['epoch'] if run.events else 0} of "
-        f"{run.config['epochs']} epochs."
+        f"{escape_markdown(str(run.path))} is not finished: {run.epochs_done} of {run.config['epochs']} epochs."
         for run in report.runs
         if run.metrics is None
     ]
@@ -76,10 +73,9 @@ def _unfinished(report: Report) -> list[str]:
 def _compressions(report: Report) -> list[str]:
     parts = []
     for found in report.compressions:
-        parts.append(
-            f"From the student to the file that ships, {escape_markdown(str(found.path))}; * is on the Pareto front:"
-        )
-        parts.append(stages_table(found.stages, found.threads).rstrip())
+        path = escape_markdown(str(found.path))
+        parts.append(f"From the student to the file that ships, {path}; * is on the Pareto front:")
+        parts.append(stages_table(found.stages, found.threads, found.metric).rstrip())
         parts += [f"The budget is not kept: {escape_markdown(fault)}." for fault in found.broken]
     return parts
 

@@ -1,4 +1,4 @@
-"""A model card, in the hub's format: what a network is, how good, how it was made, what it is for and where it ends.
+"""A model card in the format of the hub: the network, its results, how it was made, its purpose and its limits.
 
 The values in its front matter are JSON, which YAML takes as it is.
 """
@@ -7,11 +7,10 @@ import json
 from typing import Any
 
 from model_compression.core.config import GIVEN, LOADERS, is_given
-from model_compression.core.text import escape_markdown, markdown_table, size
+from model_compression.core.text import NO_BREAK, escape_markdown, markdown_table, percent, percent_interval, size
 from model_compression.core.trust import names_of_code
 from model_compression.reports.answers import accuracy, by_class
 from model_compression.reports.groups import is_path, method_name, run_recipe, short
-from model_compression.reports.page_parts import SPACE, interval_text, percent
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.run_files import RunFiles
 from model_compression.reports.words import environment_in_words, recipe_in_words, sentence
@@ -24,19 +23,18 @@ def model_card(run: RunFiles) -> str:
     """The card of a finished run."""
     recipe = run_recipe(run)
     assert run.metrics is not None
-    assert run.predictions is not None
     title = f"{short(recipe['student.name'])} on {short(recipe['data.name'])}, {method_name(recipe)}"
     parts = [
         _front_matter(run, recipe, title),
         f"# {escape_markdown(title)}",
         f"{escape_markdown(sentence(recipe))}; seed {run.seed}, the weights of the last epoch.",
         _use(recipe),
-        f"## Accuracy\n\n{_figures(run)}",
+        f"## {run.metric.label.capitalize()}\n\n{_figures(run)}",
         f"## How it was made\n\n{_recipe(run, recipe)}",
         f"## What it is for\n\n{_purpose(run.predictions, recipe)}",
-        f"## Limits\n\n{_limits(run.predictions, run.eval_set)}",
+        f"## Limits\n\n{_limits(run)}",
     ]
-    return "\n\n".join(parts).replace(SPACE, " ") + "\n"
+    return "\n\n".join(parts).replace(NO_BREAK, " ") + "\n"
 
 
 def _use(recipe: dict[str, Any]) -> str:
@@ -55,13 +53,13 @@ def _front_matter(run: RunFiles, recipe: dict[str, Any], title: str) -> str:
     name = str(recipe["data.name"])
     source = _ON_THE_HUB.get(name, name.removeprefix("hf:").partition(",")[0] if name.startswith("hf:") else "")
     on_the_hub = bool(source) and not source.startswith((".", "/", "~"))
-    measured = {"type": "accuracy", "value": run.accuracy, "name": f"{run.eval_set} accuracy"}
+    measured = {"type": run.metric.name, "value": run.result, "name": f"{run.eval_set} {run.metric.label}"}
     dataset = {"name": short(name), "type": source if on_the_hub else short(name), "split": run.eval_set}
     values: dict[str, Any] = {
         "library_name": "model-compression",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "pytorch", *(["knowledge-distillation"] if "method.name" in recipe else [])],
-        "metrics": ["accuracy"],
+        "metrics": [run.metric.name],
         **({"datasets": [source]} if on_the_hub else {}),
         "model-index": [
             {
@@ -76,30 +74,29 @@ def _front_matter(run: RunFiles, recipe: dict[str, Any], title: str) -> str:
 
 
 def _figures(run: RunFiles) -> str:
-    metrics, found, kind = run.metrics, run.predictions, run.eval_set
+    metrics, found, metric, kind = run.metrics, run.predictions, run.metric, run.eval_set
     assert metrics is not None
-    assert found is not None
-    own = accuracy(found.student, found.targets)
-    held_out = "held-out training images" if kind == "validation" else "test images"
-    rows = [
-        (
-            f"accuracy on {own.total:,} {held_out}",
-            f"{percent(own.share)} (95 % interval {interval_text(own.interval)})",
-        ),
-        ("negative log-likelihood", f"{metrics[f'{kind}_nll']:.4f}"),
-        ("expected calibration error, 15 bins", percent(metrics[f"{kind}_ece"])),
-    ]
+    assert run.result is not None
+    images = f"{'held-out training' if kind == 'validation' else 'test'} images"
+    rows = [(f"{metric.label} on {images}", metric.text(run.result, space=NO_BREAK))]
+    note = "It is one run: another seed gives another figure."
+    if found is not None:
+        own = accuracy(found.student, found.targets)
+        value = f"{percent(own.share)} (95 % interval {percent_interval(own.interval)})"
+        rows = [(f"accuracy on {own.total:,} {images}", value)]
+        note = f"The interval is for other images of the same kind (Wilson). {note}"
+    if f"{kind}_nll" in metrics:
+        rows.append(("negative log-likelihood", f"{metrics[f'{kind}_nll']:.4f}"))
+    if f"{kind}_ece" in metrics:
+        rows.append(("expected calibration error, 15 bins", percent(metrics[f"{kind}_ece"])))
+    if f"teacher_{metric.key(kind)}" in metrics:
+        of_teacher = metric.text(metrics[f"teacher_{metric.key(kind)}"], space=NO_BREAK)
+        rows.append((f"{metric.label} of the teacher", of_teacher))
     if "teacher_agreement" in metrics:
-        rows += [
-            ("accuracy of the teacher", percent(metrics[f"teacher_{kind}_accuracy"])),
-            ("same class as the teacher", percent(metrics["teacher_agreement"])),
-        ]
+        rows.append(("same class as the teacher", percent(metrics["teacher_agreement"])))
     rows.append(("parameters", f"{metrics['parameters']:,}"))
     if run.student_bytes:
         rows.append(("student.safetensors", size(run.student_bytes)))
-    note = (
-        "The interval is for other images of the same kind (Wilson). It is one run: another seed gives another figure."
-    )
     return f"{_table(rows)}\n\n{note}"
 
 
@@ -128,28 +125,31 @@ def _is_file(recipe: dict[str, Any], part: str) -> bool:
     return f"{part}.start" in recipe or is_path(recipe.get(f"{part}.name", ""))
 
 
-def _purpose(found: Predictions, recipe: dict[str, Any]) -> str:
+def _purpose(found: Predictions | None, recipe: dict[str, Any]) -> str:
+    name = str(recipe["data.name"])
+    source = "that it was trained on" if name.startswith(GIVEN) else f"of {escape_markdown(short(name))}"
+    if found is None:
+        return f"Inputs like those {source}."
     classes = found.student.shape[1]
     named = found.class_names if classes <= _NAMED_CLASSES else ()
     names = f": {', '.join(map(escape_markdown, named))}" if named else ""
-    name = str(recipe["data.name"])
-    source = "that it was trained on" if name.startswith(GIVEN) else f"of {escape_markdown(short(name))}"
     return f"Images like those {source}, into {classes} classes{names}."
 
 
-def _limits(found: Predictions, kind: str) -> str:
-    lines = ["An image of none of these classes is given one of them all the same, and may be so with confidence."]
-    classes = [one for one in by_class(found) if one.student.total]
-    worst = min(classes, key=lambda one: one.student.share)
-    best = max(classes, key=lambda one: one.student.share)
-    if worst.student.share < best.student.share:
-        lines.append(
-            f"Classes differ: {percent(worst.student.share)} of {escape_markdown(worst.name)} are found, "
-            f"{percent(best.student.share)} of {escape_markdown(best.name)} ({kind} images)."
-        )
-    if found.teacher is not None:
-        lines.append("It learned from a teacher's answers, and so from its mistakes as well.")
-    lines.append("Nothing is known of images from elsewhere, with other light, noise or compression: measure on yours.")
+def _limits(run: RunFiles) -> str:
+    found, lines = run.predictions, []
+    if found is not None:
+        lines.append("It assigns one of these classes to every image, also to an image of another class.")
+        classes = sorted((one for one in by_class(found) if one.student.total), key=lambda one: one.student.share)
+        worst, best = classes[0], classes[-1]
+        if worst.student.share < best.student.share:
+            lines.append(
+                f"Classes differ: it recognises {percent(worst.student.share)} of {escape_markdown(worst.name)} and "
+                f"{percent(best.student.share)} of {escape_markdown(best.name)} ({run.eval_set} images)."
+            )
+    if run.config.get("teacher"):
+        lines.append("It learned from a teacher's predictions, and so from its mistakes as well.")
+    lines.append("It was not tested with images from elsewhere, of other light, noise or compression: test yours.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.text import duration, size
-from model_compression.reports.contents import Detail, Report, interval_of
+from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.text import NO_BREAK, count, duration, percent, percent_interval, size
+from model_compression.reports.contents import Detail, Report
 from model_compression.reports.groups import Gain, Group
 from model_compression.reports.statistics import OF_TWO
 
 _PICTURE_SIDE = 96  # pixels
-SPACE = "\u00a0"  # between a figure and its unit, where no line breaks
+_ROOM = 0.4  # at both ends of a scale at least, in shown units
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A headline figure: what it is, itself, and what it rests on."""
+    """A headline figure: its name, its value, and what it rests on."""
 
     name: str
     value: str
@@ -29,9 +30,9 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """An estimate on a scale, all in per cent of its width: ``middle``, ``low`` and ``high``, single ``points``.
+    """An estimate on a scale: ``middle``, ``interval``, single ``points``, and a second estimate ``other`` beside it.
 
-    ``other`` is a second estimate beside it. ``text`` says the figures, ``note`` what they rest on.
+    ``text`` has the figures, ``note`` what they rest on.
     """
 
     name: str
@@ -39,59 +40,63 @@ class Row:
     text: str
     note: str
     middle: float
-    low: float | None
-    high: float | None
+    interval: tuple[float, float] | None
     points: Sequence[float] = ()
     other: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows on one scale, with its ``ticks``: place in per cent of the width, and text."""
+    """Rows on one scale with about ``count`` round ticks, and a little room at both ends."""
 
-    rows: Sequence[Row]
-    ticks: Sequence[tuple[float, str]]
+    def __init__(self, rows: Sequence[Row], metric: Metric, count: int):
+        self.rows, self._factor = rows, metric.factor
+        values = [value for row in rows for value in (*(row.interval or ()), *row.points)]
+        values += [row.middle for row in rows] + [row.other for row in rows if row.other is not None]
+        low, high = (self._factor * end for end in (min(values, default=0.0), max(values, default=1.0)))
+        room = max(0.03 * (high - low), _ROOM)
+        bounds = metric.bounded((low - room) / self._factor, (high + room) / self._factor)
+        self._low, self._high = (self._factor * end for end in bounds)
+        step = _round_step((self._high - self._low) / count)
+        first, last = math.ceil(self._low / step - 1e-9), math.floor(self._high / step + 1e-9)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        ticks = [number * step / self._factor for number in range(first, last + 1)]
+        self.ticks = [(self.place(tick), metric.text(tick, digits, space=NO_BREAK)) for tick in ticks]
+
+    def place(self, value: float) -> float:
+        """Where a value is, in per cent of the width."""
+        return round(100 * (self._factor * value - self._low) / (self._high - self._low), 2)
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """As "75.87 %", with a space that does not break."""
-    return f"{100 * share:.{digits}f}{SPACE}%"
-
-
-def interval_text(interval: tuple[float, float] | None, digits: int = 1) -> str:
-    """As "75.0 to 76.7 %"."""
-    if interval is None:
-        return ""
-    return f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f}{SPACE}%"
+def _round_step(most: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is at most ``most``."""
+    power = 10.0 ** math.floor(math.log10(most) + 1e-9)
+    return next(factor * power for factor in (5, 2, 1) if factor * power <= most * (1 + 1e-6))
 
 
 def tiles(report: Report) -> list[Tile]:
-    """The headline figures: of one group its own, of several the highest and what it gains."""
+    """The headline figures: of one group its own, of several the best and its gain."""
     return _of_group(report, report.groups[0]) if len(report.groups) == 1 else _of_groups(report)
 
 
 def _of_group(report: Report, group: Group) -> list[Tile]:
     detail = report.shipped or report.detail_of(group)
-    found = [_accuracy_tile(group, report.detail_of(group))]
+    found = [_result_tile(report, group)]
     if len(report.compressions) == 1:
         last = report.compressions[0].stages[-1]
-        note = f"of the last stage, {last.name} in {last.runtime}; 95 % interval {interval_text(last.interval)}"
+        interval = report.interval_text(last.interval)
+        note = f"of the last stage, {last.name} in {last.runtime}; 95 % interval {interval}"
         found = [
-            Tile(name="Test accuracy", value=percent(last.accuracy), note=note),
+            Tile(name=f"Test {report.metric.label}", value=report.text(last.result), note=note),
             replace(found[0], name="Distilled"),
         ]
-    if detail and detail.teacher_accuracy:
-        of_teacher = detail.teacher_accuracy
-        found.append(
-            Tile(
-                name="Its teacher",
-                value=percent(of_teacher.share),
-                note=f"95 % interval {interval_text(of_teacher.interval)}, the same images",
-            )
-        )
+    if group.teacher_result is not None:
+        of_teacher = detail.teacher_accuracy if detail else None
+        interval = f"95 % interval {percent_interval(of_teacher.interval)}, " if of_teacher else ""
+        value = report.text(group.teacher_result)
+        found.append(Tile(name="Its teacher", value=value, note=f"{interval}the same images"))
     if detail and detail.agreement:
         same = detail.agreement.same
-        note = f"of {same.total:,} images both put in the same class; 95 % interval {interval_text(same.interval)}"
+        note = f"of {same.total:,} images both put in the same class; 95 % interval {percent_interval(same.interval)}"
         found.append(Tile(name="Agreement", value=percent(same.share), note=note))
     if detail:
         of_seed = f", seed {detail.run.seed}" if len(group.runs) > 1 else ""
@@ -106,82 +111,80 @@ def _cost_tiles(report: Report, group: Group) -> list[Tile]:
     if cost and cost.size_bytes and not found:
         counted = f"{cost.parameters:,} parameters, " if cost.parameters else ""
         found.append(Tile(name="Size", value=size(cost.size_bytes), note=f"{counted}its weights file"))
-    seconds = [run.metrics["seconds"] for run in group.finished if run.metrics and "seconds" in run.metrics]
-    if seconds:
-        mean = sum(seconds) / len(seconds)
-        each = "" if len(seconds) == 1 else f", mean of {len(seconds)} runs"
+    seconds = group.mean("seconds")
+    if seconds is not None:
+        each = "" if len(group.finished) == 1 else f", mean of {len(group.finished)} runs"
         hardware = group.runs[0].environment
         where = hardware.get("gpu") or hardware.get("processor") or "the hardware named below"
-        found.append(Tile(name="Training", value=duration(mean), note=f"on {where}{each}"))
+        found.append(Tile(name="Training", value=duration(seconds), note=f"on {where}{each}"))
     return found
 
 
 def _shipped_tiles(report: Report) -> list[Tile]:
-    """Of one compression, its last stage."""
+    """The last stage of a single compression."""
     if len(report.compressions) != 1:
         return []
-    first, last = report.compressions[0].stages[0], report.compressions[0].stages[-1]
+    compression = report.compressions[0]
+    first, last = compression.stages[0], compression.stages[-1]
     faster = f"{first.median_ms / last.median_ms:.2g} times as fast as {first.name} in {first.runtime}"
     if first.disturbed or last.disturbed:
         faster = "its latency was measured on a busy machine"
-    note = f"{last.name}, {percent(last.accuracy)}, {faster}"
-    name = "What ships" if not report.compressions[0].broken else "Last stage, which does not ship"
+    name = "Last stage, which does not ship" if compression.broken else "What ships"
+    note = f"{last.name}, {report.text(last.result)}, {faster}"
     return [Tile(name=name, value=size(last.size_bytes), note=note)]
 
 
-def _accuracy_tile(group: Group, detail: Detail | None) -> Tile:
-    name = f"{group.eval_set.capitalize()} accuracy"
-    summary = group.accuracy
+def _result_tile(report: Report, group: Group) -> Tile:
+    name = f"{group.eval_set.capitalize()} {report.metric.label}"
+    summary, detail = group.summary, report.detail_of(group)
     if summary is None:
-        done = max((run.events[-1]["epoch"] for run in group.runs if run.events), default=0)
+        done, epochs = max(run.epochs_done for run in group.runs), group.runs[0].config["epochs"]
         note = "not finished: no result yet, only the curves so far"
-        return Tile(name="Epochs done", value=f"{done} of {group.runs[0].config['epochs']}", note=note)
+        return Tile(name="Epochs done", value=f"{done} of {epochs}", note=note)
     images = f"{detail.accuracy.total:,} images" if detail else "images whose number the folder does not hold"
     if summary.half_width is None:
-        interval = interval_text(interval_of(group, detail))
+        interval = report.interval_text(report.interval_of(group))
         note = f"95 % interval {interval} (Wilson), " if interval else ""
-        return Tile(name=name, value=percent(summary.mean), note=f"{note}n = {images}; 1 seed")
-    note = f"± {100 * summary.half_width:.2f}: mean and 95 % interval (t) over n = {summary.n} seeds, {images} each"
-    if summary.n == 2:
-        note += f"; {OF_TWO}"
-    return Tile(name=name, value=percent(summary.mean), note=note)
+        return Tile(name=name, value=report.text(summary.mean), note=f"{note}n = {images}; 1 seed")
+    spread = report.metric.spread(summary.half_width).strip()
+    note = f"{spread}: mean and 95 % interval (t) over n = {summary.n} seeds, {images} each"
+    note += f"; {OF_TWO}" if summary.n == 2 else ""
+    return Tile(name=name, value=report.text(summary.mean), note=note)
 
 
 def _of_groups(report: Report) -> list[Tile]:
-    finished = [group for group in report.groups if group.accuracy is not None]
-    count = len(report.runs)
-    found = []
-    if finished:
-        best = max(finished, key=lambda group: group.accuracy.mean if group.accuracy else 0)
-        tile = _accuracy_tile(best, report.detail_of(best))
-        picked = f"; picked as the highest of {len(finished)}, which flatters it" if len(finished) > 1 else ""
-        found.append(Tile(name=f"Highest: {best.name}", value=tile.value, note=tile.note + picked))
-        gain = next((gain for gain in report.gains if gain.group == best.name), None)
+    metric, found = report.metric, []
+    results = {group.name: group.summary.mean for group in report.groups if group.summary}
+    if results:
+        best = min(results, key=lambda name: metric.order(results[name]))
+        tile = _result_tile(report, next(group for group in report.groups if group.name == best))
+        word = metric.best_word
+        picked = f"; picked as the {word} of {len(results)}, which flatters it" if len(results) > 1 else ""
+        found.append(Tile(name=f"{word.capitalize()}: {best}", value=tile.value, note=tile.note + picked))
+        gain = next((gain for gain in report.gains if gain.group == best), None)
         if gain:
             rests = f"{gain.gain.n} seeds, paired" if gain.gain.n > 1 else "1 seed: no interval over seeds"
-            found.append(
-                Tile(name="Gain over labels alone", value=gain_text(replace(gain, on_images=None)), note=f"n = {rests}")
-            )
-    teachers = {detail.teacher_accuracy for detail in report.details if detail.teacher_accuracy}
+            value = gain_text(replace(gain, on_images=None), metric)
+            found.append(Tile(name=f"Gain over {gain.baseline}", value=value, note=f"n = {rests}"))
+    teachers = {group.teacher_result for group in report.groups} - {None}
     if len(teachers) == 1:
-        of_teacher = teachers.pop()
-        interval = interval_text(of_teacher.interval)
-        note = f"95 % interval {interval}, n = {of_teacher.total:,} images"
-        found.append(Tile(name="The teacher", value=percent(of_teacher.share), note=note))
+        of_teacher = next((detail.teacher_accuracy for detail in report.details if detail.teacher_accuracy), None)
+        note = "of all recipes that have one"
+        if of_teacher:
+            note = f"95 % interval {percent_interval(of_teacher.interval)}, n = {of_teacher.total:,} images"
+        found.append(Tile(name="The teacher", value=report.text(teachers.pop() or 0.0), note=note))
     done = sum(len(group.finished) for group in report.groups)
-    found.append(Tile(name="Runs", value=str(count), note=f"{len(report.groups)} ways to train, {done} runs finished"))
-    return found
+    note = f"{len(report.groups)} recipes, {done} runs finished"
+    return [*found, Tile(name="Runs", value=str(len(report.runs)), note=note)]
 
 
-def gain_text(found: Gain) -> str:
+def gain_text(found: Gain, metric: Metric) -> str:
     """As "+4.88 ± 0.41 points", or, of one seed, "+4.88 points (+4.0 to +5.8 over images)"."""
-    half = found.gain.half_width
-    spread = "" if half is None else f" ± {100 * half:.2f}"
     images = ""
     if found.on_images is not None:
-        low, high = (f"{100 * end:+.1f}" for end in found.on_images.interval)
+        low, high = (metric.number(end, max(metric.digits - 1, 0), "+") for end in found.on_images.interval)
         images = f" ({low} to {high} over images)"
-    return f"{100 * found.gain.mean:+.2f}{spread} points{images}".replace("-", "−")
+    return f"{metric.points(found.gain.mean, found.gain.half_width)}{images}".replace("-", "−")
 
 
 def p_text(found: Gain) -> str:
@@ -193,53 +196,39 @@ def p_text(found: Gain) -> str:
 
 
 def compared(report: Report) -> Rows:
-    """A row for each group that has a result, the highest mean first."""
-    entries = []
-    for series, group in enumerate(report.groups):
-        summary = group.accuracy
-        if summary is not None:
-            interval = interval_of(group, report.detail_of(group))
-            points = [run.accuracy for run in group.finished if run.accuracy is not None]
-            entries.append((series, group, summary, interval, points))
-    entries.sort(key=lambda entry: -entry[2].mean)
-    ends = [value for *_, interval, points in entries for value in (*(interval or ()), *points)]
-    scale = _Scale(ends, count=3)
+    """A row for each group that has a result, the best mean first."""
     rows = [
         Row(
             name=group.name,
             series=series,
-            text=percent(summary.mean) if summary.half_width is None else _spread(summary.mean, summary.half_width),
-            note=f"n = {summary.n} seed{'' if summary.n == 1 else 's'}, {group.eval_set}",
-            middle=scale.place(summary.mean),
-            low=None if interval is None else scale.place(interval[0]),
-            high=None if interval is None else scale.place(interval[1]),
-            points=[scale.place(point) for point in points] if len(points) > 1 else [],
+            text=report.text(group.summary.mean, group.summary.half_width),
+            note=f"n = {count(group.summary.n, 'seed')}, {group.eval_set}",
+            middle=group.summary.mean,
+            interval=report.interval_of(group),
+            points=[*group.values.values()] if group.summary.n > 1 else (),
         )
-        for series, group, summary, interval, points in entries
+        for series, group in enumerate(report.groups)
+        if group.summary is not None
     ]
-    return Rows(rows=rows, ticks=scale.ticks)
+    return Rows(sorted(rows, key=lambda row: report.metric.order(row.middle)), report.metric, count=3)
 
 
 def class_rows(detail: Detail, series: int, limit: int = 20) -> Rows:
     """A row for each class, the lowest accuracy first; of more than ``limit`` classes, the lowest only."""
     shown = sorted((row for row in detail.classes if row.student.total), key=lambda row: row.student.share)[:limit]
-    ends = [end for row in shown for end in row.student.interval]
-    ends += [row.teacher.share for row in shown if row.teacher]
-    scale = _Scale(ends, count=2)
     rows = [
         Row(
             name=row.name,
             series=series,
             text=percent(row.student.share, 1),
             note=f"n = {row.student.total:,}" + (f", teacher {percent(row.teacher.share, 1)}" if row.teacher else ""),
-            middle=scale.place(row.student.share),
-            low=scale.place(row.student.interval[0]),
-            high=scale.place(row.student.interval[1]),
-            other=scale.place(row.teacher.share) if row.teacher else None,
+            middle=row.student.share,
+            interval=row.student.interval,
+            other=row.teacher.share if row.teacher else None,
         )
         for row in shown
     ]
-    return Rows(rows=rows, ticks=scale.ticks)
+    return Rows(rows, ACCURACY, count=2)
 
 
 def picture(pixels: npt.NDArray[np.uint8]) -> str:
@@ -251,31 +240,3 @@ def picture(pixels: npt.NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _spread(mean: float, half_width: float) -> str:
-    return f"{100 * mean:.2f} ± {100 * half_width:.2f}{SPACE}%"
-
-
-class _Scale:
-    """From shares to per cent of the width, with a little room at both ends and about ``count`` round ticks."""
-
-    def __init__(self, shares: Sequence[float], count: int):
-        low, high = (min(shares), max(shares)) if shares else (0.0, 1.0)
-        room = max(0.03 * (high - low), 0.004)
-        self._low, self._high = max(0.0, low - room), min(1.0, high + room)
-        step = self._step((self._high - self._low) / count)
-        first = math.ceil(self._low / step - 1e-9)
-        values = [number * step for number in range(first, math.floor(self._high / step + 1e-9) + 1)]
-        digits = max(0, -math.floor(math.log10(100 * step) + 1e-9))
-        self.ticks = [(self.place(value), f"{100 * value:.{digits}f}{SPACE}%") for value in values]
-
-    def place(self, share: float) -> float:
-        """Per cent of the width, 0 to 100."""
-        return round(100 * (share - self._low) / (self._high - self._low), 2)
-
-    @staticmethod
-    def _step(most: float) -> float:
-        """The largest of 1, 2, 5 times a power of ten that is at most ``most``."""
-        power = 10.0 ** math.floor(math.log10(most) + 1e-9)
-        return next(factor * power for factor in (5, 2, 1) if factor * power <= most * (1 + 1e-6))

@@ -8,7 +8,7 @@ from typing import Any
 from model_compression.core.errors import FileFormatError
 from model_compression.core.files import read_json, write_atomically
 from model_compression.core.manifest import with_digest, without_digest
-from model_compression.reports.run_files import check_figures
+from model_compression.reports.run_results import check_figures
 
 FAILURES = ("failed", "not_run")
 """What a record has in the place of metrics: the reason why there are none."""

@@ -1,8 +1,8 @@
-"""What a run folder holds, read without torch: also of a run that is still going, or that stopped."""
+"""Reads run folders without torch, also those of runs that are still going or that stopped."""
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,36 +10,21 @@ from typing import Any
 from model_compression.core.config import TrainConfig, from_dict, located
 from model_compression.core.errors import FileFormatError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path
-from model_compression.core.manifest import FILE as MANIFEST
-from model_compression.core.manifest import check_manifest
-from model_compression.reports.answers import accuracy
-from model_compression.reports.predictions import Predictions, read_predictions
+from model_compression.core.metric import ACCURACY, Metric, primary_metric
+from model_compression.reports.predictions import Predictions
+from model_compression.reports.run_results import check_results, is_number, read_results
 
 Values = Mapping[str, Any]
-_LARGEST = 1e18  # of what is counted or measured
-STATES = ("state.safetensors", "state-previous.safetensors")
-"""What a run goes on from until it is finished."""
-_MAY_GO = ("predictions.safetensors", "environment.json", "events.jsonl", "timing.jsonl")
-"""Results without which a finished run still says what it came to, so that they may be deleted to save space."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """What a finished run came to; ``sealed`` says whether a manifest vouches for it, which older runs lack."""
-
-    metrics: Values
-    predictions: Predictions | None
-    sealed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """A run as its folder has it.
+    """The content of a run folder.
 
     ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``, ``predictions``,
     ``student_bytes`` (of the weights file) and ``network``, whose weights it has, as "lenet" or "pruned lenet", are
-    None until the run is finished; ``measured`` is what is in measure.json, as `measure --json` prints it, None
-    without one. ``sealed`` is that of `Results`.
+    None until the run is finished. ``metric`` is the primary one. ``measured`` is the content of measure.json, as
+    `measure --json` prints it, None without one. ``sealed`` is that of `Results`.
     """
 
     path: Path
@@ -47,6 +32,7 @@ class RunFiles:
     environment: Values
     events: Sequence[Values]
     metrics: Values | None
+    metric: Metric
     predictions: Predictions | None
     student_bytes: int | None
     network: str | None
@@ -55,18 +41,23 @@ class RunFiles:
 
     @property
     def seed(self) -> int:
-        """Of the initial weights and the order of the images."""
+        """The seed of the initial weights and of the order of the images."""
         return int(self.config["seed"])
 
     @property
     def eval_set(self) -> str:
-        """What accuracies are of: "test", or "validation" where training images were held out."""
+        """What the metrics are of: "test", or "validation" where training images were held out."""
         return "validation" if self.config.get("data", {}).get("validation") else "test"
 
     @property
-    def accuracy(self) -> float | None:
-        """Of the last epoch, 0 to 1; None until the run is finished."""
-        return None if self.metrics is None else float(self.metrics[f"{self.eval_set}_accuracy"])
+    def result(self) -> float | None:
+        """The primary metric of the last epoch; None until the run is finished."""
+        return None if self.metrics is None else float(self.metrics[self.metric.key(self.eval_set)])
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs have their line."""
+        return int(self.events[-1]["epoch"]) if self.events else 0
 
 
 def find_runs(paths: Sequence[str | Path], leave_out: Callable[[str], None] | None = None) -> list[RunFiles]:
@@ -141,139 +132,45 @@ def read_run(folder: Path, metrics: Values | None = None) -> RunFiles:
 
 
 def _read_run(folder: Path, metrics: Values | None) -> RunFiles:
-    config = located(read_json(folder / "config.json"), folder)
+    path = folder / "config.json"
+    config = located(read_json(path), folder)
     for key in ("student", "data", "epochs", "seed"):
         if key not in config:
-            raise FileFormatError(f"{folder / 'config.json'} is not of a run: the key {key!r} is missing")
+            raise FileFormatError(f"{path} is not of a run: the key {key!r} is missing")
     try:
-        data = from_dict(TrainConfig, config, str(folder / "config.json")).data.name
+        data = from_dict(TrainConfig, config, str(path)).data.name
     except UsageError as error:
-        raise FileFormatError(f"{folder / 'config.json'} is damaged: {error}") from None
-    results = read_results(folder, data) if metrics is None else _results(folder, metrics, data, sealed=True)
+        raise FileFormatError(f"{path} is damaged: {error}") from None
+    results = read_results(folder, data) if metrics is None else check_results(folder, metrics, data, sealed=True)
     weights = folder / "student.safetensors"
+    has_weights = results is not None and weights.is_file()
     run = RunFiles(
         path=folder,
         config=config,
         environment=_environment(folder / "environment.json"),
         events=_events(folder / "events.jsonl"),
         metrics=results.metrics if results else None,
+        metric=primary_metric(results.metrics if results else None),
         predictions=results.predictions if results else None,
-        student_bytes=weights.stat().st_size if results and weights.is_file() else None,
-        network=_network(weights) if results and weights.is_file() else None,
+        student_bytes=weights.stat().st_size if has_weights else None,
+        network=_network(weights) if has_weights else None,
         measured=_measured(folder / "measure.json"),
         sealed=results is not None and results.sealed,
     )
-    key = f"{run.eval_set}_accuracy"
-    if run.metrics is not None and not _is_share(run.metrics.get(key)):
-        raise FileFormatError(f"{folder / 'metrics.json'} is damaged: {key} is {run.metrics.get(key)!r}")
+    key = run.metric.key(run.eval_set)
+    if run.metrics is not None and key not in run.metrics:
+        raise FileFormatError(f"{folder / 'metrics.json'} is damaged: {key} is missing")
     return run
-
-
-def read_results(folder: Path, data: str = "") -> Results | None:
-    """What the run in ``folder``, on ``data``, came to; None until it is finished. All readers of results come here.
-
-    A run is finished with its manifest; one that was made before there were manifests, with metrics and weights that
-    are whole, and no state to go on from. While there is a state, nothing that is damaged is an error: the run goes on.
-
-    Raises FileFormatError, which names the file, for results that were changed or damaged, and for metrics other than
-    those of the predictions.
-    """
-    sealed = (folder / MANIFEST).exists()
-    goes_on = has_state(folder)
-    if not sealed and (goes_on or not (folder / "metrics.json").exists()):
-        return None
-    try:
-        check_manifest(folder, may_lack=_MAY_GO)
-        if not sealed:
-            _check_weights(folder / "student.safetensors")
-        return _results(folder, read_json(folder / "metrics.json"), data, sealed)
-    except FileFormatError:
-        if goes_on:
-            return None
-        raise
-
-
-def has_state(folder: Path) -> bool:
-    """Whether the run in ``folder`` has a state to go on from, as it has until it is finished."""
-    return any((folder / name).is_file() for name in STATES)
-
-
-def _results(folder: Path, metrics: Values, data: str, sealed: bool) -> Results:
-    path = folder / "predictions.safetensors"
-    predictions = read_predictions(path, data) if path.is_file() else None
-    kind = "validation" if "validation_accuracy" in metrics else "test"
-    stated = {key: metrics.get(key) for key in (f"{kind}_accuracy", f"teacher_{kind}_accuracy", "teacher_agreement")}
-    if not _is_share(stated[f"{kind}_accuracy"]):
-        raise FileFormatError(
-            f"{folder / 'metrics.json'} is damaged: {kind}_accuracy is {stated[f'{kind}_accuracy']!r}"
-        )
-    for key, found in (_shares(predictions, kind) if predictions else {}).items():
-        value = stated[key]
-        if value is not None and not (_is_share(value) and abs(value - found) < 1e-9):
-            raise FileFormatError(
-                f"{folder / 'metrics.json'} states {key} {value}, and {path.name} gives {found}: one of them was "
-                "changed after the run finished"
-            )
-    check_figures(metrics, folder / "metrics.json")
-    return Results(metrics=metrics, predictions=predictions, sealed=sealed)
-
-
-def check_figures(metrics: Values, path: Path) -> None:
-    """Raises FileFormatError, naming ``path``, for a value in a run's metrics that no run writes."""
-    for key, value in metrics.items():
-        if key.endswith(("_accuracy", "_agreement", "_ece")):
-            is_right = _is_share(value)
-        elif key.endswith("_nll") or key in ("seconds", "parameters", "lr_changed_to"):
-            is_right = (value is None and key == "lr_changed_to") or _is_number(value)
-        else:
-            is_right = value is None or isinstance(value, str | int | float)
-        if not is_right:
-            raise FileFormatError(f"{path} is damaged: {key} is {value!r}")
-
-
-def _shares(found: Predictions, kind: str) -> dict[str, float]:
-    """The headline figures, computed from the answers."""
-    own = {f"{kind}_accuracy": accuracy(found.student, found.targets).share}
-    if found.teacher is None:
-        return own
-    agrees = accuracy(found.student, found.teacher.argmax(axis=1)).share
-    return {
-        **own,
-        f"teacher_{kind}_accuracy": accuracy(found.teacher, found.targets).share,
-        "teacher_agreement": agrees,
-    }
-
-
-def _check_weights(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from None
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number, as one that is measured or counted."""
-    return type(value) in (int, float) and abs(value) < _LARGEST
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and bool(0 <= value <= 1)
 
 
 def _environment(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     values = read_json(path)
-    if type(values.get("threads", 1)) is not int or not _are_plain(values.values()):
+    are_plain = all(value is None or isinstance(value, str | int | float) for value in values.values())
+    if type(values.get("threads", 1)) is not int or not are_plain:
         raise FileFormatError(f"{path} is damaged: it holds other values than versions, names and a number of threads")
     return values
-
-
-def _are_plain(values: Iterable[Any]) -> bool:
-    return all(value is None or isinstance(value, str | int | float) for value in values)
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
@@ -299,8 +196,8 @@ def _is_event(event: Values) -> bool:
     shares = [value for key, value in event.items() if key.endswith(("_accuracy", "_agreement"))]
     numbers = [value for key, value in event.items() if key != "terms" and not isinstance(value, str | None)]
     numbers += terms.values()
-    return all(_is_share(value) or value != value for value in shares) and all(
-        type(value) is float or _is_number(value) for value in numbers
+    return all(ACCURACY.is_possible(value) or value != value for value in shares) and all(
+        type(value) is float or is_number(value) for value in numbers
     )
 
 
@@ -332,8 +229,8 @@ def _measured(path: Path) -> dict[str, Any] | None:
         not isinstance(entries, list)
         or not all(isinstance(entry, dict) and {*needed} <= {*entry} for entry in entries)
         or not all(isinstance(entry["runtime"], str) for entry in entries)
-        or not all(_is_number(entry[key]) and entry[key] > 0 for entry in entries for key in needed[1:])
-        or not _is_number(values.get("parameters", 1))
+        or not all(is_number(entry[key]) and entry[key] > 0 for entry in entries for key in needed[1:])
+        or not is_number(values.get("parameters", 1))
     ):
         raise FileFormatError(f"{path} is not what `model-compression measure RUN --json` prints: no latency in it")
     return values

@@ -9,8 +9,10 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.metric import ACCURACY, Metric
 from model_compression.reports.groups import run_recipe
-from model_compression.reports.run_files import RunFiles, has_state, read_run
+from model_compression.reports.run_files import RunFiles, read_run
+from model_compression.reports.run_results import has_state
 from model_compression.reports.words import sentence
 
 State = Literal["finished", "running", "stopped", "damaged"]
@@ -19,10 +21,10 @@ _DEPTH = 3  # folders of schemes and comparisons below a folder of experiments
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run at ``path``: what it is in words, its seed, the epochs that are done, of how many, and the last accuracy.
+    """A run at ``path``: its recipe in words, its seed, how many of its epochs are done, and its last result.
 
-    ``accuracy`` is on ``eval_set``, None where none was measured yet; ``age_s`` are seconds since something was
-    written last. A damaged run says in ``what`` what is wrong, and has no epochs.
+    ``result`` is the ``metric`` on ``eval_set``, None before the first evaluation; ``age_s`` are seconds since the last
+    file was written. For a damaged run, ``what`` is the reason, and there are no epochs.
     """
 
     path: Path
@@ -31,7 +33,8 @@ class RunState:
     seed: int | None
     done: int
     epochs: int
-    accuracy: float | None
+    metric: Metric
+    result: float | None
     eval_set: str
     age_s: float
 
@@ -71,8 +74,8 @@ def _state(folder: Path) -> RunState:
         run = read_run(folder)
     except (ModelCompressionError, OSError) as error:
         return RunState(
-            path=folder, state="damaged", what=str(error), seed=None, done=0, epochs=0, accuracy=None,
-            eval_set="test", age_s=age_s,
+            path=folder, state="damaged", what=str(error), seed=None, done=0, epochs=0, metric=ACCURACY,
+            result=None, eval_set="test", age_s=age_s,
         )  # fmt: skip
     state: State = "finished" if run.metrics is not None else "running" if _is_locked(folder) else "stopped"
     return RunState(
@@ -82,17 +85,18 @@ def _state(folder: Path) -> RunState:
         seed=run.seed,
         done=len(run.events),
         epochs=int(run.config["epochs"]),
-        accuracy=_accuracy(run),
+        metric=run.metric,
+        result=_last_result(run),
         eval_set=run.eval_set,
         age_s=age_s,
     )
 
 
-def _accuracy(run: RunFiles) -> float | None:
-    if run.accuracy is not None:
-        return run.accuracy
-    measured = [event[f"{run.eval_set}_accuracy"] for event in run.events if f"{run.eval_set}_accuracy" in event]
-    return float(measured[-1]) if measured else None
+def _last_result(run: RunFiles) -> float | None:
+    if run.result is not None:
+        return run.result
+    key = run.metric.key(run.eval_set)
+    return next((float(event[key]) for event in reversed(run.events) if key in event), None)
 
 
 def _is_locked(folder: Path) -> bool:

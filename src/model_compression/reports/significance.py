@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model_compression.core.metric import ACCURACY, Metric
 from model_compression.reports.statistics import summarise
 
 LEVEL = 0.05
@@ -24,12 +25,12 @@ class PairedGain:
     p_value: float | None
 
 
-def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> PairedGain:
-    """What ``values`` gain over the ``baseline`` of the same seeds (or images), in the same order and number.
+def paired_gain(values: Sequence[float], baseline: Sequence[float], metric: Metric = ACCURACY) -> PairedGain:
+    """The gain of ``values`` over the ``baseline`` of the same seeds, in the same order; above zero is better.
 
-    Raises ValueError for none, or for other numbers of them.
+    Raises ValueError for no values, or for different numbers of them.
     """
-    differences = [value - base for value, base in zip(values, baseline, strict=True)]
+    differences = [metric.gain(value, base) for value, base in zip(values, baseline, strict=True)]
     summary = summarise(differences)
     if summary.sd is None:
         return PairedGain(n=1, mean=summary.mean, half_width=None, p_value=None)

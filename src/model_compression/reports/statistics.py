@@ -17,11 +17,6 @@ class Summary:
     sd: float | None
     half_width: float | None
 
-    @property
-    def spread(self) -> str:
-        """The half-width in points, to stand behind the mean, as " ± 0.76"; nothing for one value."""
-        return "" if self.half_width is None else f" ± {100 * self.half_width:.2f}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Proportion:

@@ -32,10 +32,8 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
 def sentence(recipe: Mapping[str, Any]) -> str:
     """A flat recipe as one sentence."""
     student, data = short(recipe["student.name"]), short(recipe["data.name"])
-    source = f" from {short(recipe['teacher.name'])} by {method_name(recipe)}" if "teacher.name" in recipe else ""
-    if not source:
-        source = f" by {method_name(recipe)}" if "method.name" in recipe else " from labels alone"
-    return f"{student} learns {data}{source}, {count(recipe['epochs'], 'epoch')}"
+    teacher = f" from {short(recipe['teacher.name'])}" if "teacher.name" in recipe else ""
+    return f"{student} on {data}, {method_name(recipe)}{teacher}, {count(recipe['epochs'], 'epoch')}"
 
 
 def environment_in_words(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -97,7 +97,7 @@ def test_answers_that_were_deleted_are_not_taken_for_other_images(tmp_path, caps
     (b / "predictions.safetensors").unlink()
     assert main(["compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
-    assert "B has no predictions.safetensors: nothing can be said of which is better" in text
+    assert "B has no predictions.safetensors: no test shows which is better" in text
     assert "different images" not in text
 
 
@@ -110,7 +110,7 @@ def test_seeds_on_other_images_give_no_verdict(tmp_path, capsys):
     assert found.is_significant is None
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     text = capsys.readouterr().out
-    assert "on different images: nothing can be said of which is better" in text
+    assert "on different images: no test shows which is better" in text
     assert "significant" not in text
 
 
@@ -132,7 +132,7 @@ def test_command_prints_a_verdict_and_json_with_the_same_figures(tmp_path, capsy
     a, b = write_run(tmp_path / "a", share=0.8), write_run(tmp_path / "b", None, share=0.4)
     assert main(["compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
-    assert "significant for these two networks: a difference this large is seldom the luck of the images" in text
+    assert "significant for these two networks: chance in the images seldom gives such a difference" in text
     assert "another seed may give another difference" in text
     assert re.search(r"^method\.name +kd +none$", text, re.MULTILINE)
     assert main(["compare", str(a), str(b), "--json"]) == 0

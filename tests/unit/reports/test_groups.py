@@ -8,6 +8,7 @@ from scipy.stats import ttest_rel
 from written_runs import write_run
 
 from model_compression.core.config import ModelConfig
+from model_compression.core.metric import ACCURACY
 from model_compression.reports.groups import gains, group_runs, run_recipe
 from model_compression.reports.page_parts import gain_text, p_text
 from model_compression.reports.run_files import find_runs, read_run
@@ -26,8 +27,8 @@ def test_seeds_are_one_group_in_their_order(tmp_path):
         write_run(tmp_path / f"kd-seed{seed}", seed=seed)
     (group,) = group_runs(find_runs([tmp_path]))
     assert [run.seed for run in group.runs] == [0, 1, 2]
-    assert group.accuracy.n == 3
-    assert group.accuracy.mean == pytest.approx(sum(run.accuracy for run in group.runs) / 3)
+    assert group.summary.n == 3
+    assert group.summary.mean == pytest.approx(sum(run.result for run in group.runs) / 3)
 
 
 def test_a_seed_that_is_there_twice_is_no_second_sample(tmp_path):
@@ -43,19 +44,19 @@ def test_a_rate_that_was_changed_is_another_recipe(tmp_path):
         write_run(tmp_path / f"seed{seed}", seed=seed)
     path = tmp_path / "seed1" / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "lr_changed_to": 1e-5}))
-    assert [group.accuracy.n for group in group_runs(find_runs([tmp_path]))] == [1, 1]
+    assert [group.summary.n for group in group_runs(find_runs([tmp_path]))] == [1, 1]
     path.write_text(json.dumps({**json.loads(path.read_text()), "lr_changed_to": None}))
-    assert [group.accuracy.n for group in group_runs(find_runs([tmp_path]))] == [2]
+    assert [group.summary.n for group in group_runs(find_runs([tmp_path]))] == [2]
 
 
 def test_names_say_what_differs_and_no_more(tmp_path):
     assert named(tmp_path / "a", a={}) == ["kd"]
-    assert named(tmp_path / "b", a={"method": None}, b={}, c={"method": "dkd"}) == ["labels alone", "kd", "dkd"]
+    assert named(tmp_path / "b", a={"method": None}, b={}, c={"method": "dkd"}) == ["labels only", "kd", "dkd"]
     cold = {"params": {"temperature": 0.3}}
     assert named(tmp_path / "c", a={"params": {"temperature": 4.0}}, b=cold, c={"method": None}) == [
         "kd, temperature 4.0",
         "kd, temperature 0.3",
-        "labels alone",
+        "labels only",
     ]
     wide = {"student": ModelConfig(name="cnn"), "epochs": 9}
     assert named(tmp_path / "d", a=wide, b={}) == ["cnn, kd", "lenet, kd"]
@@ -87,12 +88,12 @@ def test_gains_are_paired_with_label_only_of_the_same_recipe(tmp_path):
             write_run(tmp_path / f"{method}-seed{seed}", method, seed, share=share + 0.05 * seed * (method == "kd"))
     write_run(tmp_path / "longer", "kd", 0, epochs=8)
     groups = group_runs(find_runs([tmp_path]))
-    by_name = {group.name: [run.accuracy for run in group.finished] for group in groups}
+    by_name = {group.name: [run.result for run in group.finished] for group in groups}
     found = {gain.group: gain for gain in gains(groups)}
     assert len(found) == 2  # 8 epochs have no label-only run of as many
     p_values = []
     for gain in found.values():
-        own, base = by_name[gain.group], by_name["labels alone"]
+        own, base = by_name[gain.group], by_name["labels only"]
         expected = ttest_rel(own, base)
         assert gain.gain.mean == pytest.approx(sum(own) / 3 - sum(base) / 3)
         assert gain.gain.p_value == pytest.approx(expected.pvalue)
@@ -113,7 +114,7 @@ def test_gain_of_one_seed_is_tested_over_the_images(tmp_path):
     assert (gain.on_images.only_first, gain.on_images.only_second) == tuple(alone)
     assert gain.on_images.difference == pytest.approx(gain.gain.mean)
     assert p_text(gain) == "< 0.0001"
-    assert gain_text(gain).endswith(" over images)")
+    assert gain_text(gain, ACCURACY).endswith(" over images)")
     assert gain.p_value is None  # over seeds there is no test
 
 
@@ -127,6 +128,6 @@ def test_student_that_began_as_a_file_is_called_by_its_network(tmp_path):
     assert len(group_runs(runs)) == 2  # what they began as is part of the recipe
     for run in runs:
         recipe = run_recipe(run)
-        assert sentence(recipe).startswith("pruned sparse resnet8 learns ")
+        assert sentence(recipe).startswith("pruned sparse resnet8 on ")
         assert dict(recipe_in_words(recipe))["student"] == "pruned sparse resnet8, from final.safetensors on"
     assert read_run(write_run(tmp_path / "c")).network is None  # of a file that is none

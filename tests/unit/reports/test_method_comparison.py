@@ -47,15 +47,15 @@ def test_rows_are_means_over_the_seeds_best_first():
     assert [row.arm for row in comparison.rows] == ["kd", "at", "dkd", "labels"]
     row = comparison.rows[0]
     values = list(ACCURACIES["kd"].values())
-    assert (row.seeds, row.accuracies) == ((0, 1, 2, 3), tuple(values))
+    assert (row.seeds, row.values) == ((0, 1, 2, 3), tuple(values))
     low, high = stats.t.interval(0.95, df=3, loc=np.mean(values), scale=stats.sem(values))
-    assert row.accuracy.mean - row.accuracy.half_width == pytest.approx(low)
-    assert row.accuracy.mean + row.accuracy.half_width == pytest.approx(high)
+    assert row.summary.mean - row.summary.half_width == pytest.approx(low)
+    assert row.summary.mean + row.summary.half_width == pytest.approx(high)
     assert row.agreement == pytest.approx(np.mean(values) + 0.02)
     assert (row.seconds_per_epoch, row.peak_memory_bytes) == (11.5, 700 * 2**20)
     assert comparison.rows[-1].agreement is None
-    assert comparison.rows[1].accuracy.half_width is None
-    assert (comparison.teacher, comparison.teacher_accuracy) == ("runs/teacher", 0.93)
+    assert comparison.rows[1].summary.half_width is None
+    assert (comparison.teacher, comparison.teacher_result) == ("runs/teacher", 0.93)
 
 
 def test_gains_are_paired_by_seed_and_corrected_over_all_tests():
@@ -98,14 +98,14 @@ def test_note_names_methods_whose_network_is_larger():
     for found in arms:
         found["metrics"]["parameters"] = 230_000 if found["arm"] == "simkd" else 78_042
     said = [note for note in notes(compare(arms)) if "ships" in note]
-    assert said == ["simkd is no like for like: what ships has 230,000 parameters, the student alone 78,042."]
+    assert said == ["simkd is not comparable in size: it ships 230,000 parameters, the student alone 78,042."]
     assert not any("ships" in note for note in notes(compare(records())))
 
 
 def test_held_out_images_are_what_is_compared_where_there_are_any():
     comparison = compare(records(name="validation"))
     assert comparison.eval_set == "validation"
-    assert comparison.rows[0].accuracy.n == 4
+    assert comparison.rows[0].summary.n == 4
 
 
 def test_runs_without_a_result_are_listed_with_the_reason():
@@ -132,7 +132,7 @@ def test_notes_say_what_few_seeds_allow():
     same = "\n".join(notes(compare(records({"labels": {0: 0.7, 1: 0.6}, "kd": {0: 0.75, 1: 0.65}}))))
     assert "n = 2: the t interval" in same
     assert "n = 2: the t" not in "\n".join(one)
-    assert "No p value where the gain is the same with all seeds, so that its spread is unknown: kd over labels" in same
+    assert "No p value where all seeds give the same gain, so that its spread is unknown: kd over labels" in same
     assert notes(compare([])) == []
 
 

@@ -58,7 +58,7 @@ def test_text_has_the_figures_of_the_run(written, tmp_path):
     of_teacher = [f"{100 * metrics[key]:.2f} %" for key in ("teacher_test_accuracy", "teacher_agreement")]
     for wanted in ("0.7654", "3.21 %", *of_teacher, "1,234", "5 kB", "ant, bee, cat, dog", "seed 0"):
         assert wanted in card, wanted
-    assert f"{100 * min(shares):.2f} % of {['ant', 'bee', 'cat', 'dog'][int(np.argmin(shares))]} are found" in card
+    assert f"recognises {100 * min(shares):.2f} % of {['ant', 'bee', 'cat', 'dog'][int(np.argmin(shares))]}" in card
     assert "from its mistakes as well" in card
     assert "model-compression distill --config config.json" in card
 

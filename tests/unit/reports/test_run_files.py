@@ -15,7 +15,7 @@ def test_a_finished_run_has_its_results(tmp_path):
     run = read_run(write_run(tmp_path / "r", seed=5))
     assert (run.seed, run.eval_set, len(run.events), run.student_bytes) == (5, "test", 4, 5000)
     assert run.predictions.class_names == CLASSES
-    assert run.accuracy == np.mean(run.predictions.student.argmax(1) == run.predictions.targets)
+    assert run.result == np.mean(run.predictions.student.argmax(1) == run.predictions.targets)
 
 
 def test_a_run_that_goes_on_has_its_whole_lines(tmp_path):
@@ -24,7 +24,7 @@ def test_a_run_that_goes_on_has_its_whole_lines(tmp_path):
         file.write('{"epoch": 3, "train_lo')
     run = read_run(folder)
     assert [event["epoch"] for event in run.events] == [1, 2]
-    assert (run.metrics, run.predictions, run.accuracy, run.student_bytes) == (None, None, None, None)
+    assert (run.metrics, run.predictions, run.result, run.student_bytes) == (None, None, None, None)
 
 
 def test_a_run_before_its_first_epoch_is_one(tmp_path):
@@ -54,7 +54,7 @@ def test_validation_accuracy_is_that_of_runs_that_hold_images_out(tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     share = metrics.pop("test_accuracy")
     (folder / "metrics.json").write_text(json.dumps({**metrics, "validation_accuracy": share}))
-    assert (read_run(folder).eval_set, read_run(folder).accuracy) == ("validation", share)
+    assert (read_run(folder).eval_set, read_run(folder).result) == ("validation", share)
 
 
 def test_paths_without_a_run_are_refused(tmp_path):

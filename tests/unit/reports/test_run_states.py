@@ -43,8 +43,8 @@ def test_runs_are_listed_by_age_with_state_and_accuracy(folder):
         ("scheme/generation-1", "finished", 4, False),
         ("finished", "finished", 4, False),
     ]
-    assert [one.accuracy for one in found[:4]] == [pytest.approx(0.45), None, None, pytest.approx(0.3)]
-    assert found[-1].accuracy == json.loads((folder / "finished" / "metrics.json").read_text())["test_accuracy"]
+    assert [one.result for one in found[:4]] == [pytest.approx(0.45), None, None, pytest.approx(0.3)]
+    assert found[-1].result == json.loads((folder / "finished" / "metrics.json").read_text())["test_accuracy"]
     assert found[3].age_s == pytest.approx(12000, abs=60)
     assert "metrics.json is damaged" in found[1].what
     assert found[4].seed == 3

@@ -15,7 +15,7 @@ def test_words_leave_out_what_is_off():
     found = words(config_of(None))
     assert "teacher" not in found
     assert "besides" not in found
-    assert found["learns by"] == "labels alone"
+    assert found["learns by"] == "labels only"
     assert found["augmentation"] == "none"
     assert found["training"] == "4 epochs in batches of 256"
     assert found["optimiser"] == "Adam, rate 0.001"

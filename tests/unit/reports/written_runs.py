@@ -20,7 +20,7 @@ def logits_for(targets, classes, share, seed):
 
 
 def config_of(method="kd", seed=0, **options):
-    """A configuration; ``method`` None is labels alone, ``views`` are of mirrored images."""
+    """A configuration; ``method`` None is labels only, ``views`` are of mirrored images."""
     views = {"augmentation": "flip", "views": options.pop("views")} if "views" in options else {}
     return TrainConfig(
         student=options.pop("student", ModelConfig(name="lenet")),
