@@ -17,6 +17,7 @@ from model_compression.compression import pipeline
 from model_compression.compression.pipeline import Budget, CompressConfig, Compression, broken, compress
 from model_compression.core.config import ModelConfig, to_json
 from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
+from model_compression.core.text import NO_BREAK
 from model_compression.data import loader
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import Verification
@@ -24,7 +25,7 @@ from model_compression.models.base import MODELS, Network
 from model_compression.reports.compression_stages import Stage, front, markdown, plot, read_compression, to_plain
 from model_compression.reports.contents import make_report
 from model_compression.reports.html import to_html
-from model_compression.reports.page_parts import SPACE, tiles
+from model_compression.reports.page_parts import tiles
 
 
 def wide(num_classes=3):
@@ -95,7 +96,7 @@ def test_report_leads_with_the_file_that_ships(whole, tiny):
     np.add.at(matrix, (test.labels, answers), 1)
     assert np.array_equal(report.shipped.confusion, matrix)
     first, second = tiles(report)[:2]
-    assert (first.name, first.value) == ("Test accuracy", f"{100 * (answers == test.labels).mean():.2f}{SPACE}%")
+    assert (first.name, first.value) == ("Test accuracy", f"{100 * (answers == test.labels).mean():.2f}{NO_BREAK}%")
     assert first.note.startswith("of the last stage, int8 in ONNX Runtime; 95 % interval ")
     assert second.name == "Distilled"
     page = to_html(report)
@@ -235,7 +236,7 @@ def test_the_front_has_those_that_none_beats():
     ]
     assert front(stages, "size_bytes") == [False, True, True, False]
     assert front(stages, "median_ms") == [True, True, False, False]
-    assert "| 50 * | 1 | 1 | 80.00% | 79.00% to 81.00% | 1.000 * | 1.100 |" in markdown(stages, 2)
+    assert "| 50 * | 1 | 1 | 80.00% | 79.00 to 81.00% | 1.000 * | 1.100 |" in markdown(stages, 2)
 
 
 def test_a_latency_that_was_disturbed_is_marked_wherever_it_stands(tmp_path, capsys):
