@@ -19,6 +19,7 @@ def test_accuracy_is_a_share_written_in_percent():
     assert ACCURACY.interval((0.75, 0.7675)) == "75.0 to 76.8%"
     assert ACCURACY.points(0.0488, 0.0041) == "+4.88 ± 0.41 points"
     assert ACCURACY.points(-0.0488) == "-4.88 points"
+    assert ACCURACY.text(0.7587, half_width=0.0041) == "75.87 ± 0.41%"
 
 
 def test_a_lower_value_of_an_error_is_a_gain():
@@ -43,10 +44,9 @@ def test_impossible_values_of_an_accuracy(value):
     assert ACCURACY.is_possible(1)
 
 
-def test_the_first_place_that_records_a_metric_counts():
-    assert primary_metric({}, None) is ACCURACY
-    assert primary_metric(None, {RECORDED: asdict(ERROR)}) == ERROR
-    assert primary_metric({RECORDED: asdict(ACCURACY)}, {RECORDED: asdict(ERROR)}) == ACCURACY
+def test_accuracy_is_the_metric_of_what_records_none():
+    assert primary_metric({"test_accuracy": 0.5}) is primary_metric(None) is ACCURACY
+    assert primary_metric({RECORDED: asdict(ERROR)}) == ERROR
 
 
 @pytest.mark.parametrize(
