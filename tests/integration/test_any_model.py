@@ -217,7 +217,7 @@ def test_stored_answers_of_an_own_teacher_are_found_and_checked(place, capsys):
 
 def test_weak_teacher_stops_a_run_before_its_folder_unless_it_is_allowed(place):
     config = dataclasses.replace(CONFIG, data=DataConfig(name="synthetic"), allow_weak_teacher=False)
-    with pytest.raises(UsageError, match=r"the teacher nets_here:teacher .*--allow-weak-teacher .*goes on"):
+    with pytest.raises(UsageError, match=r"the teacher nets_here:teacher .*allow_weak_teacher=True .*goes on"):
         start_run(config, "run")
     assert not (place / "run").exists()
 

@@ -175,7 +175,7 @@ def test_what_breaks_the_budget_does_not_ship(tiny, tmp_path):
 @pytest.mark.slow
 def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Verification, "drop_fault", lambda self, max_drop: "it loses too much")
-    message = r"it loses too much, after .* --quantize-epochs of compress.*stages\.json says what the other stages"
+    message = r"it loses too much, after .* quantize_epochs of compress.*stages\.json says what the other stages"
     for start in (
         lambda: compress(settings(tiny, share=1.0), tmp_path / "c"),
         lambda: Compression.at(tmp_path / "c").resume(),

@@ -115,7 +115,7 @@ def test_averaged_teachers_cannot_be_tapped_and_too_few_pairs_are_said(tiny, tmp
     with pytest.raises(UsageError, match="method 'toy' needs at least 2 pairs of layers, and there are 1"):
         start_run(tiny.config("toy"), tmp_path / "run")
     config = tiny.config(MethodConfig(name="toy", pairs={"bn1": "pool", "conv1": "conv1"}))
-    with pytest.raises(UsageError, match="--compile on serves methods that need logits only"):
+    with pytest.raises(UsageError, match="compile='on' serves methods that need logits only"):
         start_run(dataclasses.replace(config, compile="on"), tmp_path / "run")
 
 

@@ -340,9 +340,9 @@ def test_unlabelled_folder_takes_the_place_of_the_training_images(tiny, photos, 
     assert "test_accuracy" in metrics
     with pytest.raises(UsageError, match="have no labels, and without a teacher there is nothing to learn"):
         start_run(tiny.config(data={"unlabelled": f"folder:{photos}"}), tmp_path / "labels")
-    with pytest.raises(UsageError, match="photos has no labels: leave --validation out"):
+    with pytest.raises(UsageError, match="photos has no labels: leave validation out"):
         start_run(tiny.config(method, data={"unlabelled": f"folder:{photos}", "validation": 3}), tmp_path / "held")
-    with pytest.raises(UsageError, match="--unlabelled must be folder:PATH, a folder of images, got 'photos'"):
+    with pytest.raises(UsageError, match="unlabelled must be folder:PATH, a folder of images, got 'photos'"):
         start_run(tiny.config(method, data={"unlabelled": "photos"}), tmp_path / "name")
 
 

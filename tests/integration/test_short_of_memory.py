@@ -71,6 +71,6 @@ def test_batch_that_must_not_be_split_is_refused_with_a_size_that_does_fit(tmp_p
     assert (code, error and error["error"]) == (1, "OutOfMemoryError")
     assert error["text"].startswith("out of memory with 512 images a step; ")
     assert "as BatchNorm (stem.bn) takes mean and deviation of the whole batch" in error["text"]
-    fits = int(error["text"].partition("--batch-size ")[2].partition(".")[0])
+    fits = int(error["text"].partition("batch_size=")[2].partition(".")[0])
     assert fits in (8, 16, 32, 64, 128, 256)
     assert not (tmp_path / "large" / "state.safetensors").exists()

@@ -83,7 +83,7 @@ def test_answers_become_the_logits_that_they_were_made_of():
 @pytest.mark.parametrize("end", ["softmax", "sigmoid"])
 def test_teacher_that_ends_in_probabilities_is_refused_or_teaches_as_its_logits_would(data, tmp_path, end):
     kind = ENDS[end][1]
-    with pytest.raises(UsageError, match=rf"leave its {end} out, or give --teacher-answers {kind}"):
+    with pytest.raises(UsageError, match=rf"leave its {end} out, or give teacher_answers='{kind}'"):
         mc.distill(Grey(end), small(), data, run_dir=tmp_path / "refused", **OPTIONS)
     runs = [
         mc.distill(Grey(which), small(), data, run_dir=tmp_path / which, teacher_answers=answers, **OPTIONS)
@@ -105,9 +105,9 @@ def test_teacher_of_another_normalisation_is_named_with_the_one_it_wants(data, t
     watch, teacher = watcher(), Grey(mean=0.0, std=1.0)
     options = {**OPTIONS, "allow_weak_teacher": True}
     mc.distill(teacher, small(), data, run_dir=tmp_path / "wrong", observer=watch, **options)
-    line = next(line for line in watch.messages if "--teacher-mean" in line)
+    line = next(line for line in watch.messages if "teacher_mean" in line)
     assert line.startswith("with 0 to 1 100.0% are right, with its own (mean 0.5, 0.5, 0.5; std 0.25, 0.25, 0.25) ")
-    assert line.endswith("; --teacher-mean 0,0,0 --teacher-std 1,1,1")
+    assert line.endswith("; teacher_mean=[0.0, 0.0, 0.0], teacher_std=[1.0, 1.0, 1.0]")
     with pytest.raises(UsageError, match=r"with 0 to 1 100\.0% are right"):
         mc.distill(teacher, small(), data, run_dir=tmp_path / "strict", strict=True, **options)
     assert not (tmp_path / "strict").exists()
@@ -117,7 +117,7 @@ def test_teacher_of_another_normalisation_is_named_with_the_one_it_wants(data, t
         teacher_std=(1, 1, 1), teacher_size=12, **OPTIONS,
     )  # fmt: skip
     assert run.metrics["teacher_test_accuracy"] == 1
-    assert not any("--teacher-mean" in line for line in watch.messages)
+    assert not any("teacher_mean" in line for line in watch.messages)
     assert run.preprocessing.mean == (0.5,) * 3  # the student's own
 
 

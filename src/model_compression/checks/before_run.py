@@ -20,5 +20,5 @@ def say_findings(findings: Iterable[Finding], report: Callable[[str], None], *, 
 
 
 def is_strict() -> bool:
-    """Whether the environment asks for strict checks, as --strict does for a command and all processes of it."""
+    """Whether the environment asks for strict checks, as a command may and all processes of it."""
     return os.environ.get(STRICT) == "1"

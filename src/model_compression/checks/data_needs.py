@@ -2,6 +2,7 @@
 
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
 from model_compression.distillation.objective import Objective
@@ -30,5 +31,5 @@ def check_data_needs(objective: Objective, train_set: Dataset, config: DataConfi
     if objective.label_weight:
         raise UsageError(
             f"{images}, and the label loss has the weight {objective.label_weight:g} beside method {name!r}; leave it "
-            "out with --label-weight 0"
+            f"out with {setting('label_weight', 0)}"
         )

@@ -7,6 +7,7 @@ import torch
 
 from model_compression.core.config import TeacherAnswers, TrainConfig
 from model_compression.core.errors import ModelCompressionError, NumericalError, UsageError
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
 from model_compression.distillation.teachers.live import LiveTeacher
@@ -36,7 +37,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
         if kinds and role == "teacher":
             model.float()
             return check_classes(role, model, dataset, has_size_option=has_size_option)
-        option = "--size" if role == "model" else f"--{role}-size"
+        option = setting("size" if role == "model" else f"{role}_size")
         remedy = f"{option} scales them for it" if has_size_option else "give data like those that it has learnt from"
         found, taken = dataset.image_shape[0], model.image_shape[0]
         if kinds:
@@ -96,7 +97,7 @@ def check_training_mode(role: str, model: Network, dataset: Dataset, batch_size:
         except ModelCompressionError:
             raise
         except Exception as error:  # a network of others says in its own way what it cannot take
-            remedy = "; give batches of two images at least (--batch-size)" if count == 1 else ""
+            remedy = f"; give batches of two images at least ({setting('batch_size')})" if count == 1 else ""
             images = "one image" if count == 1 else f"{count} images"
             raise UsageError(
                 f"the {role} answers in eval mode and fails in training on a batch of {images}: {_first_line(error)}"
@@ -106,9 +107,6 @@ def check_training_mode(role: str, model: Network, dataset: Dataset, batch_size:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-_NEVERTHELESS = "--allow-weak-teacher (in Python: allow_weak_teacher=True)"
 
 
 def check_teachers_answers(
@@ -128,7 +126,9 @@ def check_teachers_answers(
         if fault is None:
             continue
         if not config.allow_weak_teacher:
-            raise UsageError(f"the teacher {model.name} {fault}; {_NEVERTHELESS} goes on nevertheless")
+            raise UsageError(
+                f"the teacher {model.name} {fault}; {setting('allow_weak_teacher', True)} goes on nevertheless"
+            )
         report(f"the teacher {model.name} {fault}; going on, because a weak teacher is allowed")
 
 
@@ -143,7 +143,9 @@ def _advice(model: Network, dataset: Dataset, config: TrainConfig) -> str:
         "`model-compression train`; else "
     )
     if _is_without_weights(model, config):
-        elsewhere = f"no weights were given: give them with --teacher-weights; if {model.name} loads them itself, "
+        elsewhere = (
+            f"no weights were given: give them with {setting('teacher_weights')}; if {model.name} loads them itself, "
+        )
         trained_on = model.name
     return (
         f"{elsewhere if trained_on not in (None, data) else ''}look at its normalisation (mean {mean}; std "

@@ -17,6 +17,7 @@ from model_compression.core.errors import (
     UsageError,
 )
 from model_compression.core.files import user_path
+from model_compression.core.options import speaking_flags
 
 EXAMPLES = """examples:
   python teacher-student.py --task train --model savemodel
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, *, data: DataConfig | None = No
 
     ``data`` is for tests (default: CIFAR-10).
     """
-    with safe_streams():
+    with safe_streams(), speaking_flags():
         return _main(list(sys.argv[1:] if arguments is None else arguments), data or DataConfig())
 
 

@@ -28,6 +28,7 @@ from model_compression.core.errors import (
     ModelCompressionError,
     UsageError,
 )
+from model_compression.core.options import speaking_flags
 from model_compression.core.registry import unknown_name
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
@@ -118,7 +119,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 70 for a bug, 130 when interrupted."""
-    with safe_streams():
+    with safe_streams(), speaking_flags():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -75,7 +75,7 @@ def find_groups(network: Network, image_shape: tuple[int, int, int]) -> tuple[An
         raise UsageError(
             f"{network.name} has no channels that can be taken away: none that only convolutions, inner products and "
             f"batch normalisations use and that are not split, grouped, tied or frozen{ties}; quantise it, or prune it "
-            "with --sparsity"
+            "single weights of it"
         )
     return graph, groups
 

@@ -33,6 +33,7 @@ from model_compression.core.errors import (
 from model_compression.core.extras import check_extra
 from model_compression.core.files import write_atomically, write_json, write_text
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
+from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, left_out
@@ -98,8 +99,8 @@ class CompressConfig(Config):
         checked_repair(self.run)
         if self.run.data.validation:
             raise UsageError(
-                f"--validation {self.run.data.validation} has no effect here: every stage is measured on the test "
-                "images; leave it out, or set data.validation to 0 in the configuration"
+                f"{setting('validation', self.run.data.validation)} has no effect here: every stage is measured "
+                "on the test images; leave it out, or set data.validation to 0 in the configuration"
             )
         if self.to not in CALIBRATED:
             raise unknown_name("precision", self.to, list(CALIBRATED))

@@ -32,6 +32,7 @@ from model_compression.core.errors import (
 from model_compression.core.extras import check_extra
 from model_compression.core.files import read_json, write_json
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
+from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
@@ -153,8 +154,8 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
             return self._written(after, expected, (train, test), digest_of([network]))
         except NotVerifiedError as loss:
             raise NotVerifiedError(
-                f"{loss}, after quantisation-aware training; train longer (--epochs of quantize, --quantize-epochs of "
-                "compress), or accept more (--max-drop)"
+                f"{loss}, after quantisation-aware training; train longer ({setting('epochs')} of quantize, "
+                f"{setting('quantize_epochs')} of compress), or accept more ({setting('max_drop')})"
             ) from None
 
     def _training(self, body: str) -> TrainConfig:

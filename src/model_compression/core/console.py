@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from model_compression.core.options import setting
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -51,7 +53,7 @@ def unforeseen(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"internal error: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}); unless that file is "
-        "your own, this is a bug: please report it; --debug shows the traceback"
+        f"your own, this is a bug: please report it; {setting('debug')} shows the traceback"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from model_compression.core.config import UNDECIDED
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,14 +20,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of ``--device auto|cpu|cuda|mps``. Raises UsageError when it is not there."""
+    """The device that "auto", "cpu", "cuda" or "mps" names. Raises UsageError when it is not there."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
     if name not in available:
         raise UsageError(f"device must be auto, cpu, cuda or mps, got {name!r}")
     if not available[name]:
-        raise UsageError(f"device {name!r} is not available here; use --device cpu or auto")
+        raise UsageError(f"device {name!r} is not available here; use {setting('device', 'cpu')} or auto")
     return torch.device(name)
 
 
@@ -52,7 +53,7 @@ def precision_name(precision: torch.dtype) -> str:
 
 
 def choose_compile(name: str, device: torch.device, steps: int) -> bool:
-    """Whether ``--compile auto|on|off`` compiles a run of ``steps`` steps; "auto" does for long runs on a GPU.
+    """Whether "auto", "on" or "off" compiles a run of ``steps`` steps; "auto" does for long runs on a GPU.
 
     On a processor the convolutions are oneDNN's either way, and what is compiled around them has been slower
     (LeNet at batch 256: 1,430 images/s against 1,630). Raises UsageError where there is no C++ compiler to do it with.
@@ -63,7 +64,10 @@ def choose_compile(name: str, device: torch.device, steps: int) -> bool:
     if compiler is None or not shutil.which(compiler):
         if name == "auto":
             return False
-        raise UsageError("--compile on needs a C++ compiler, and none was found; install g++, or use --compile auto")
+        raise UsageError(
+            f"{setting('compile', 'on')} needs a C++ compiler, and none was found; install g++, or use "
+            f"{setting('compile', 'auto')}"
+        )
     return True
 
 

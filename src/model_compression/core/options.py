@@ -99,15 +99,23 @@ def answer_settings(config: Any, of: str = "") -> dict[str, Any]:
 
 
 def setting(name: str, value: Any = None, *, flag: str = "") -> str:
-    """An option in a message, with a value if one is advised: ``batch_size=64``, or --batch-size 64 for who types that.
+    """An option in a message, with a value if one is advised: ``batch_size=64``, or the flag for those who type flags.
 
-    ``name`` is that of the argument in Python, as "teacher.mean"; ``flag`` that of the command line, without dashes,
-    where it is another.
+    ``name`` is that of the argument in Python; ``flag`` that of the command line, without dashes, where it is another.
     """
     if _FLAGS not in os.environ:
         return name if value is None else f"{name}={value!r}"
-    typed = "--" + (flag or name).replace("_", "-").replace(".", "-")
-    return typed if value is None else f"{typed} {value}"
+    typed = "--" + (flag or name).replace("_", "-")
+    if isinstance(value, dict):
+        value = ",".join(f"{key}={entry:g}" for key, entry in value.items())
+    elif isinstance(value, list):
+        value = ",".join(f"{entry:g}" for entry in value)
+    return typed if value is None or value is True else f"{typed} {value}"
+
+
+def settings(**values: Any) -> str:
+    """Several options with their values, as they stand side by side in a call or in a command."""
+    return (" " if _FLAGS in os.environ else ", ").join(setting(name, value) for name, value in values.items())
 
 
 @contextmanager

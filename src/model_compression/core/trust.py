@@ -4,7 +4,7 @@ A name is followed when
 
 - the user gave it: as a word of the command, or as an argument in Python;
 - it stands in a file that a command of this user wrote on this machine, unchanged since (`seal`, `read`);
-- the user said so: ``--trust``, or ``trust=True`` in Python.
+- the user said so, by ``trust=True`` or the flag of that name.
 
 Everything else is refused before anything is imported: a stranger's config.json or weights file runs no code.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 from model_compression.core.errors import UntrustedCodeError
 from model_compression.core.files import write_atomically
+from model_compression.core.options import setting
 
 NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.\w+)*):(?P<attribute>[A-Za-z_]\w*)")
 """What something in a module of a user's own is called, as "package.module:attribute"."""
@@ -37,7 +38,7 @@ class _State:
     trusts_all: bool = False
     own: set[str] = field(default_factory=set)
     trusted: set[str] = field(default_factory=set)
-    """Names that were followed because of --trust."""
+    """Names that were followed because the user trusts all files."""
     written: set[str] = field(default_factory=set)
     """SHA-256 of files that are thrown away again."""
     foreign: dict[str, str] = field(default_factory=dict)
@@ -55,10 +56,10 @@ def check(name: str) -> bool:
     if not _state.trusts_all:
         raise UntrustedCodeError(
             f"{source} names the code {name}, and code is not imported because a file names it; if you trust the file "
-            "and the module, add --trust (in Python trust=True), or give the name yourself"
+            f"and the module, add {setting('trust', True)}, or give the name yourself"
         )
     if name not in _state.trusted and _state.is_command:
-        print(f"importing {name}, which {source} names (--trust)", file=sys.stderr)
+        print(f"importing {name}, which {source} names ({setting('trust')})", file=sys.stderr)
     _state.trusted.add(name)
     return False
 

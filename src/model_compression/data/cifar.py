@@ -12,6 +12,7 @@ import numpy as np
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import DataError, FileFormatError, MissingExtraError
 from model_compression.core.files import user_path
+from model_compression.core.options import setting
 from model_compression.data import cifar_content
 from model_compression.data.cifar_content import Arrays, Cifar, verify
 from model_compression.data.cifar_files import read_official
@@ -136,5 +137,5 @@ def _fetch(cifar: Cifar, workspace: Path, report: Report) -> tuple[Arrays, str]:
             return arrays, name
     raise DataError(
         f"{cifar.name} cannot be fetched ({'; '.join(reasons)}); connect to the internet, "
-        f"or give what you have by --data-dir or {ENVIRONMENT_VARIABLE}: {cifar.official_forms}"
+        f"or give what you have by {setting('data_dir')} or {ENVIRONMENT_VARIABLE}: {cifar.official_forms}"
     )

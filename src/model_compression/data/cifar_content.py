@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import DataError, FileFormatError
+from model_compression.core.options import setting
 
 IMAGE_SHAPE = (3, 32, 32)
 IMAGE_BYTES = math.prod(IMAGE_SHAPE)
@@ -181,8 +182,8 @@ def verify(cifar: Cifar, arrays: Arrays, source: str) -> None:
         if found != cifar.sha256[name]:
             raise DataError(
                 f"{source} is not {cifar.name}: SHA-256 of the records of {name} is {found}, expected "
-                f"{cifar.sha256[name]}; it was altered or is another data set: fetch it again, or leave --data-dir out "
-                "to have it fetched"
+                f"{cifar.sha256[name]}; it was altered or is another data set: fetch it again, or leave "
+                f"{setting('data_dir')} out to have it fetched"
             )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from model_compression.core.errors import DataError, FileFormatError
+from model_compression.core.options import setting
 from model_compression.core.safe_pickle import loads
 from model_compression.data.cifar_content import IMAGE_BYTES, Arrays, Bytes, Cifar, assemble, records_of
 from model_compression.data.tar_members import read_members
@@ -104,5 +105,5 @@ def _refuse_foreign(cifar: Cifar, folder: Path) -> None:
         found = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise DataError(
             f"{folder} holds {found}; expected {cifar.official_forms}, or an empty or new folder to store {cifar.name} "
-            "in; give such a folder, or leave --data-dir out to use the cache"
+            f"in; give such a folder, or leave {setting('data_dir')} out to use the cache"
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from model_compression.core.errors import DataError, NotThereError
 from model_compression.core.files import user_path
+from model_compression.core.options import setting, settings
 from model_compression.data.dataset import Dataset, Labels, check_pair
 from model_compression.data.hold_out import hold_out_test
 from model_compression.data.image_files import (
@@ -117,7 +118,9 @@ def load_folder(
     check_pair(train, test)
     if test.image_shape != train.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
-        raise DataError(f"images of {train_root} are {sizes[0]} pixels, of {test_root} {sizes[1]}; give --image-size")
+        raise DataError(
+            f"images of {train_root} are {sizes[0]} pixels, of {test_root} {sizes[1]}; give {setting('image_size')}"
+        )
     return train, test
 
 
@@ -178,7 +181,7 @@ def _split_off_test(folder: Path, root: Path, image_size: int, say: Callable[[st
     if _is_unlabelled(folder):
         raise DataError(
             f"{folder} holds images and no class folders; to train on them without labels, name a data set with "
-            f"labels for the test beside them: --data NAME --unlabelled folder:{folder}"
+            f"labels for the test beside them: {settings(data='NAME', unlabelled=f'folder:{folder}')}"
         )
     whole = _labelled(folder, root.name, _classes(folder), image_size)
     return hold_out_test(whole, f"{root} has no test/ or val/", say)
@@ -246,7 +249,7 @@ def _common_channels(files: Sequence[Path]) -> int:
 
 def _common_size(files: Sequence[Path]) -> tuple[int, int]:
     """(H, W) of all images, as their headers say. Raises DataError with the first that is of another size."""
-    remedy = "give a side to scale them to, as --image-size 64"
+    remedy = f"give a side to scale them to, as {setting('image_size', 64)}"
     return _common(files, size_of, lambda size: f"{size[1]} × {size[0]} pixels", remedy)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from model_compression.core.errors import DataError, MissingExtraError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.hub_connection import quick_without_network
+from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset, Labels, class_numbers
 from model_compression.data.hold_out import hold_out_test
@@ -49,7 +50,7 @@ class HubImages:
         if not self.is_scaled and image.size != self.size[::-1]:
             raise DataError(
                 f"images of {self.name} differ in size: the first is {self.size[1]} × {self.size[0]} pixels, number "
-                f"{number} {image.width} × {image.height}; give a side to scale them to, as --image-size 64"
+                f"{number} {image.width} × {image.height}; give a side to scale them to, as {setting('image_size', 64)}"
             )
         return scale(image, self.size if self.is_scaled else None)
 
@@ -116,7 +117,9 @@ def load_hugging_face(
     whole, test = made
     if test.image_shape != whole.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (whole.image_shape, test.image_shape)]
-        raise DataError(f"images of {whole.name} are {sizes[0]} pixels, of {test.name} {sizes[1]}; give --image-size")
+        raise DataError(
+            f"images of {whole.name} are {sizes[0]} pixels, of {test.name} {sizes[1]}; give {setting('image_size')}"
+        )
     return whole, test
 
 

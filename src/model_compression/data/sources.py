@@ -6,6 +6,7 @@ from collections.abc import Callable
 from model_compression.core.config import GIVEN, Resident
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.options import setting
 from model_compression.core.registry import Registry, unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.data.placement import place_images
@@ -73,7 +74,7 @@ def load_dataset(
         from model_compression.data.folder import load_unlabelled
 
         if not unlabelled.startswith(FOLDER) or not unlabelled.removeprefix(FOLDER).strip():
-            raise UsageError(f"--unlabelled must be folder:PATH, a folder of images, got {unlabelled!r}")
+            raise UsageError(f"{setting('unlabelled')} must be folder:PATH, a folder of images, got {unlabelled!r}")
         train = load_unlabelled(unlabelled.removeprefix(FOLDER), like=train)
     return place_images(train, test, resident, workers, report)
 
@@ -82,26 +83,30 @@ def _load(
     name: str, data_dir: PathLike | None, report: Callable[[str], None] | None, image_size: int
 ) -> tuple[Dataset, Dataset]:
     if name.startswith(GIVEN):
-        raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", "name a data set with --data")
+        raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", f"name a data set with {setting('data')}")
     prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
     if prefix is None:
         if name not in DATASETS and user_path(name).is_dir():
-            raise UsageError(f"{name} is a folder, not a data set's name; write --data folder:{name}, or hf:{name}")
+            raise UsageError(
+                f"{name} is a folder, not a data set's name; write {setting('data', f'folder:{name}')}, or hf:{name}"
+            )
         if name not in DATASETS:
             raise unknown_name("data set", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])
         loader = DATASETS.get(name)
         if image_size:
             raise UsageError(
-                f"--image-size is for folder:PATH and hf:NAME; the images of {name} have a size of their own"
+                f"{setting('image_size')} is for folder:PATH and hf:NAME; the images of {name} have a size of their own"
             )
         return loader(data_dir, report)
     if not name.removeprefix(prefix).strip():
         what = "path; expected folder:PATH" if prefix == FOLDER else "data set; expected hf:NAME or hf:PATH"
         raise UsageError(f"{prefix} names no {what}")
     if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
-        raise UsageError(f"--image-size must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual")
+        raise UsageError(
+            f"{setting('image_size')} must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual"
+        )
     if data_dir is not None:
-        raise UsageError(f"--data-dir has no effect with {name}, which says where the images are")
+        raise UsageError(f"{setting('data_dir')} has no effect with {name}, which says where the images are")
     if prefix == FOLDER:
         from model_compression.data.folder import load_folder
 

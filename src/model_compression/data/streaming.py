@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import DataError, ModelCompressionError, UsageError
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Batch, Loader, ResidentLoader, num_batches
 from model_compression.data.loader_images import LoaderImages
@@ -166,7 +167,8 @@ def _next_batch(decoded: Iterator[_Decoded]) -> Tensor:
     except (RuntimeError, OSError) as error:  # what torch raises for a worker that died, as it was sending or not
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"a process that decodes images ended: {reason}; it may have lacked memory: use fewer --workers, or 0"
+            f"a process that decodes images ended: {reason}; it may have lacked memory: "
+            f"use fewer {setting('workers')}, or 0"
         ) from None
     if isinstance(batch, ModelCompressionError):
         raise batch

@@ -16,6 +16,7 @@ from torch import nn
 from model_compression.core.device import autocast
 from model_compression.core.finding import Finding, Level
 from model_compression.core.free_memory import available_memory_bytes
+from model_compression.core.options import setting
 from model_compression.distillation.teachers.store import cache_folder
 
 _GIB = 2**30
@@ -38,10 +39,12 @@ def examine_machine(device: torch.device, runs: Path) -> Iterator[Finding]:
         subject="memory",
         level=_enough(free, _MEMORY),
         text=f"{free / _GIB:.1f} GiB are free",
-        remedy="" if free >= _MEMORY[1] else "end other programs, or take a smaller --batch-size and --resident off",
+        remedy=""
+        if free >= _MEMORY[1]
+        else f"end other programs, or take a smaller {setting('batch_size')} and {setting('resident', 'off')}",
     )
     yield _disk("disk, answers", cache_folder(), "MODEL_COMPRESSION_CACHE names another folder")
-    yield _disk("disk, runs", runs, "--out names another folder")
+    yield _disk("disk, runs", runs, f"{setting('out')} names another folder")
 
 
 def _versions() -> Finding:
@@ -154,12 +157,12 @@ def _gpu(device: torch.device) -> Finding:
 
 
 def _bfloat16(device: torch.device) -> Finding:
-    """How much faster it is where --precision auto takes it unmeasured."""
+    """How much faster it is where the precision "auto" takes it unmeasured."""
     seconds = {kind: _step_seconds(device, kind) for kind in (torch.float32, torch.bfloat16)}
     gain = seconds[torch.float32] / seconds[torch.bfloat16]
     text = (
-        f"a step of two convolutions in bfloat16 is {gain:.1f} times as fast as in float32; --precision auto measures "
-        "the network that is trained"
+        f"a step of two convolutions in bfloat16 is {gain:.1f} times as fast as in float32; "
+        f"{setting('precision', 'auto')} measures the network that is trained"
     )
     return Finding(area="machine", subject="bfloat16", level="ok", text=text)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model_compression.core.finding import Finding, Level
+from model_compression.core.options import setting
 from model_compression.distillation.methods import Context
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import seeded
@@ -28,7 +29,7 @@ def examine_terms(trainer: Trainer) -> Iterator[Finding]:
         level: Level = "ok"
         remedy = ""
         if not math.isfinite(value) or not math.isfinite(pulls[name]):
-            level, remedy = "fail", "look at the teacher's answers, or use --precision fp32"
+            level, remedy = "fail", f"look at the teacher's answers, or use {setting('precision', 'fp32')}"
         elif name == "label" and value > _SURPRISED * guess:
             level = "warn"
             remedy = (
@@ -59,7 +60,7 @@ def examine_repetition(trainer: Trainer) -> Finding:
         subject="repetition",
         level="warn",
         text=f"a step from the same state gives other gradients of {differing} tensors, in {kind}: runs do not repeat",
-        remedy="look for random numbers in forward(), or try --precision fp32",
+        remedy=f"look for random numbers in forward(), or try {setting('precision', 'fp32')}",
     )
 
 
@@ -80,8 +81,9 @@ def _heavier(name: str, pulls: dict[str, float], weights: dict[str, float], stro
     if not pulls[name]:
         return "it has no gradient at all: look at the layers that are compared"
     weight = weights[name] * pulls[strongest] / pulls[name] / 10
-    option = "--label-weight " if name == "label" else f"--weight {name}="
-    return f"{option}{weight:.2g} would give it a tenth of that"
+    value = float(f"{weight:.2g}")
+    heavier = setting("label_weight", value) if name == "label" else setting("weights", {name: value}, flag="weight")
+    return f"{heavier} would give it a tenth of that"
 
 
 def _gradient_norm(term: Tensor, trainer: Trainer) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model_compression.core.config import MethodConfig
 from model_compression.core.errors import UnknownNameError, UsageError
+from model_compression.core.options import setting
 from model_compression.distillation.methods import Method, create
 from model_compression.models.base import Network
 from model_compression.models.features import before_activation, before_taps, choose_pairs, layer_of, layers
@@ -94,7 +95,7 @@ def choose_taps(
         if len(own) < part.min_pairs:
             raise UsageError(
                 f"method {name!r} needs at least {part.min_pairs} pairs of layers, and there are {len(own)}; "
-                "name them with --pairs (`model-compression features MODEL` lists the layers)"
+                f"name them with {setting('pairs')} (`model-compression features MODEL` lists the layers)"
             )
         # Its pair is of what the student becomes, so that no other method shares it unless it is told to.
         pairs += own if part.reuses_classifier and not config.pairs else [pair for pair in own if pair not in pairs]
@@ -109,7 +110,7 @@ def choose_taps(
             if comparing[name].before_activation and number in parts[name]:
                 report(
                     f"{name} compares what stands before activations, and the teacher's {pairs[number][1]} is never "
-                    "negative: name other layers with --pairs, an activation's input as NAME:input"
+                    f"negative: name other layers with {setting('pairs')}, an activation's input as NAME:input"
                 )
     return Taps(
         student=tuple(s for s, _ in pairs),

@@ -7,6 +7,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.core.console import console
+from model_compression.core.options import setting
 from model_compression.core.text import count, duration
 from model_compression.engine.roles import Progress as Training
 from model_compression.engine.trainer import Trainer
@@ -76,8 +77,8 @@ class ConsoleObserver:
         )
         if trainer.steps_per_epoch < _FEW_STEPS and config.batch_size > _SMALL_BATCH:
             self.message(
-                f"few steps an epoch: from as few images a network learns faster in smaller batches, as --batch-size "
-                f"{_SMALL_BATCH}"
+                f"few steps an epoch: from as few images a network learns faster in smaller batches, as "
+                f"{setting('batch_size', _SMALL_BATCH)}"
             )
         self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
         self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch

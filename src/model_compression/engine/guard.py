@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from model_compression.core.errors import NumericalError
+from model_compression.core.options import setting
 from model_compression.distillation.step import ANSWERS, IMAGES
 
 EXPLOSION = 100.0  # times the first loss
 PATIENCE = 10  # steps in a row above that
 GROWTH = 3.0  # times the first loss, with which a run may end if its network does better than guessing
 SETTLED = 10  # steps; in the first ones losses often rise and fall again, so a shorter run may end as high as EXPLOSION
-_REMEDIES = {
-    IMAGES: "look at what makes them, as the transform of the DataLoader",
-    ANSWERS: "give another teacher, or use --precision fp32",
-}
 
 
 class Guard:
@@ -58,7 +55,10 @@ class Guard:
         if bad:
             step, number = min(bad)
             name = self._names[number]
-            remedy = _REMEDIES.get(name, f"lower the learning rate ({self.lr} now), or use --precision fp32")
+            remedy = {
+                IMAGES: "look at what makes them, as the transform of the DataLoader",
+                ANSWERS: f"give another teacher, or use {setting('precision', 'fp32')}",
+            }.get(name, f"lower the learning rate ({self.lr} now), or use {setting('precision', 'fp32')}")
             raise NumericalError(f"{name} became NaN or infinite at step {step}; {remedy}")
         if int(self._streak) >= PATIENCE:
             self._explode(int(self._streak))

@@ -8,6 +8,7 @@ from torch import nn
 from model_compression.core.device import give_freed_memory_back
 from model_compression.core.errors import OutOfMemoryError
 from model_compression.core.memory import is_out_of_memory
+from model_compression.core.options import setting
 from model_compression.data.loader import Batch
 from model_compression.distillation.methods import Method
 from model_compression.distillation.step import Learned
@@ -42,8 +43,8 @@ def learn_in_less_memory(
         raise OutOfMemoryError("out of memory with one image a step; take a smaller student or smaller images")
     if obstacle is not None:
         raise OutOfMemoryError(
-            f"out of memory with {whole} images a step; {fits} fit: --batch-size {fits}. The batch is not split, "
-            f"as {obstacle}: the student would learn something else"
+            f"out of memory with {whole} images a step; {fits} fit: {setting('batch_size', fits)}. The batch is not "
+            f"split, as {obstacle}: the student would learn something else"
         )
     report(
         f"out of memory with {whole} images at once: from here on {fits} at a time, their gradients added up, "

@@ -9,6 +9,7 @@ from torch import nn
 from model_compression.core.config import GIVEN, ModelConfig
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
 from model_compression.models.base import MODELS, Network, seeded
@@ -93,7 +94,8 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
     if takes_floats and not (config.mean or isinstance(data.images, LoaderImages)):
         raise UsageError(
             f"{config.name} learned from batches of DataLoaders, and only who made them knows how their pixels were "
-            "normalised; give that mean and std (--mean and --std, of a teacher --teacher-mean and --teacher-std)"
+            f"normalised; give that mean and std ({setting('mean')} and {setting('std')}, of a teacher "
+            f"{setting('teacher_mean')} and {setting('teacher_std')})"
         )
     return _with_preprocessing(model, config, data)
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from model_compression.core.config import OptimConfig
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.engine.muon import MuonWithAdamW
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
@@ -14,8 +15,8 @@ def check_optimizer(config: OptimConfig) -> None:
     """Raises UsageError for an optimiser that the installed torch does not have."""
     if config.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
         raise UsageError(
-            f"--optimizer muon needs torch 2.9 or newer, got torch {torch.__version__}; upgrade torch, or use "
-            "--optimizer adamw"
+            f"{setting('optimizer', 'muon')} needs torch 2.9 or newer, got torch {torch.__version__}; upgrade torch, "
+            f"or use {setting('optimizer', 'adamw')}"
         )
 
 

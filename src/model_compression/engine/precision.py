@@ -10,6 +10,7 @@ from model_compression.checks.kernel_faults import kernel_fault
 from model_compression.core.config import UNDECIDED, TrainConfig
 from model_compression.core.device import choose_precision, precision_name
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.engine.measured_precision import FEWEST_STEPS, fastest_precision
 from model_compression.models.base import Network
@@ -55,7 +56,7 @@ def usable_precision(config: TrainConfig, network: Network, train: Dataset, devi
         return precision
     fault = kernel_fault(device, network, torch.from_numpy(train.images[:2]))
     if fault is not None and config.precision not in UNDECIDED:
-        raise UsageError(f"{fault}: give --precision fp32, or larger images")
+        raise UsageError(f"{fault}: give {setting('precision', 'fp32')}, or larger images")
     return precision if fault is None else torch.float32
 
 

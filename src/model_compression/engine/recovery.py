@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from model_compression.core.errors import FileFormatError, NumericalError
 from model_compression.core.memory import named_out_of_memory
+from model_compression.core.options import setting
 from model_compression.engine.checkpoint import load_state
 from model_compression.engine.run_folder import RunFolder
 
@@ -12,7 +13,9 @@ from model_compression.engine.run_folder import RunFolder
 @contextmanager
 def ways_on(run: RunFolder) -> Iterator[None]:
     """Adds to a NumericalError the state that is kept, and names memory that runs out outside of a step."""
-    remedy = "take a smaller --batch-size or student, or store no answers (--teacher-cache off)"
+    remedy = (
+        f"take a smaller {setting('batch_size')} or student, or store no answers ({setting('teacher_cache', 'off')})"
+    )
     try:
         with named_out_of_memory(remedy):
             yield
@@ -26,6 +29,6 @@ def _kept(run: RunFolder) -> str:
     except FileFormatError:
         state = None
     if state is None:
-        return "no state was saved yet: start a new run, with another --out"
+        return f"no state was saved yet: start a new run, with another {setting('run_dir', flag='out')}"
     step = state.progress.get("step")
     return f"the state of step {step} is kept; go on from it with: model-compression resume {run.path} --lr RATE"

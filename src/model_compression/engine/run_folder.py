@@ -17,6 +17,7 @@ from model_compression.core.errors import FileFormatError, ModelCompressionError
 from model_compression.core.files import TEMPORARY, read_json, user_path, write_json, writing_failed
 from model_compression.core.manifest import FILE as MANIFEST
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
+from model_compression.core.options import setting
 from model_compression.core.trust import write_sealed
 from model_compression.engine.checkpoint import delete_states
 from model_compression.engine.relative_paths import ORIGIN, record_origin
@@ -73,7 +74,7 @@ class RunFolder:
             entry.name in (_LOCK, ORIGIN) or entry.match(TEMPORARY) for entry in self.path.iterdir()
         ):
             return
-        another = "choose another folder (--out, run_dir in Python)"
+        another = f"choose another folder with {setting('run_dir', flag='out')}"
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path} is a file, not a folder; {another}")
         if self.manifest.exists() or self.metrics.exists():

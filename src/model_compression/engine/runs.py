@@ -15,6 +15,7 @@ from model_compression.core.config_values import affecting_result
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.files import write_atomically, write_text
 from model_compression.core.metric import ACCURACY, RECORDED
+from model_compression.core.options import setting
 from model_compression.core.trust import all_files
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.cache import CachedTeacher
@@ -140,12 +141,14 @@ def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = No
     Raises UsageError when ``config`` stores none, and what `start_run` raises before it makes its folder.
     """
     if config.teacher is None or config.teacher_cache == "off":
-        raise UsageError("there is nothing to store: give a teacher, and --teacher-cache auto or a folder")
+        raise UsageError(
+            f"there is nothing to store: give a teacher, and {setting('teacher_cache', 'auto')} or a folder"
+        )
     teacher = prepare(config, observer, parts or Parts()).trainer.teacher
     if not isinstance(teacher, CachedTeacher):
         raise UsageError(
             "there is nothing to store: the teacher answers live; give a method that compares no features, or for "
-            "very many answers name a folder with --teacher-cache"
+            f"very many answers name a folder with {setting('teacher_cache')}"
         )
     for view in range(num_views(config)):
         teacher.view(view)
@@ -236,9 +239,9 @@ def _check_lr(run: RunFolder, config: TrainConfig, state: State | None, lr: floa
     """Raises UsageError unless the run can go on with another rate."""
     dataclasses.replace(config.optim, lr=lr)  # checks the value
     if config.peers is not None:
-        raise UsageError("a run with peers goes on with its own rate: leave --lr out, or start a new run")
+        raise UsageError(f"a run with peers goes on with its own rate: leave {setting('lr')} out, or start a new run")
     if state is None:
-        raise UsageError(f"{run.path} has no saved state to go on from with another rate: start a new run with --lr")
+        raise UsageError(f"{run.path} has no saved state to go on from with another rate: start a new run with it")
 
 
 def _train(

@@ -15,6 +15,7 @@ from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, 
 from model_compression.core.config_values import affecting_result
 from model_compression.core.device import choose_device, keep_freed_memory
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.core.user_code import digests_of_own_code
 from model_compression.data.dataset import Dataset, check_pair
 from model_compression.data.loader_images import LoaderImages
@@ -152,7 +153,7 @@ def load_run_data(config: TrainConfig, parts: Parts, observer: Observer) -> RunD
     if not config.data.validation:
         return RunData(train=train, evaluation=test, evaluation_name="test")
     if not train.labelled:
-        raise UsageError(f"{train.name} has no labels: leave --validation out, images held out need them")
+        raise UsageError(f"{train.name} has no labels: leave {setting('validation')} out, images held out need them")
     train, held_out = parts.hold_out(train, config.data.validation)
     return RunData(train=train, evaluation=held_out, evaluation_name="validation")
 
@@ -262,7 +263,7 @@ def build_peers(config: TrainConfig, train: Dataset, runtime: Runtime) -> Iterat
         check_training_mode(f"peer {own.student.name}", network, train, config.batch_size)
         prepare_fresh(network, own.student, train)
         if usable_precision(config, network, train, runtime.device) != runtime.precision:
-            raise UsageError(f"peer {own.student.name} needs --precision fp32 for these images")
+            raise UsageError(f"peer {own.student.name} needs {setting('precision', 'fp32')} for these images")
         yield Trainer(own, network, None, train, runtime)
 
 

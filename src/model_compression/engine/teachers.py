@@ -10,7 +10,7 @@ from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, 
 from model_compression.core.device import choose_device
 from model_compression.core.errors import ModelCompressionError
 from model_compression.core.files import user_path
-from model_compression.core.options import answer_settings
+from model_compression.core.options import answer_settings, setting
 from model_compression.data.dataset import Dataset
 from model_compression.data.hold_out import hold_out
 from model_compression.data.loader import Loader
@@ -75,7 +75,7 @@ def answers_fit(config: TrainConfig, live: LiveTeacher, train_set: Dataset, repo
     if size > _AUTO_BYTES:
         report(
             f"the answers to {views} views would take {size / 2**30:.1f} GiB: the teacher answers live; name a folder "
-            "with --teacher-cache to store them, or show fewer --views"
+            f"with {setting('teacher_cache')} to store them, or show fewer {setting('views')}"
         )
     return size <= _AUTO_BYTES
 

@@ -14,6 +14,7 @@ from model_compression.core.counter_random import derived_seed
 from model_compression.core.device import choose_compile, seed_device
 from model_compression.core.errors import NumericalError, UsageError
 from model_compression.core.memory import is_out_of_memory
+from model_compression.core.options import setting
 from model_compression.core.outputs import Outputs
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Batch
@@ -70,7 +71,10 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * config.epochs
         self.compiled = choose_compile(config.compile, self.device, self.total_steps) and tapped is None
         if config.compile == "on" and tapped is not None:
-            raise UsageError("--compile on serves methods that need logits only; use --compile off with this one")
+            raise UsageError(
+                f"{setting('compile', 'on')} serves methods that need logits only; use {setting('compile', 'off')} "
+                "with this one"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
             shapes = None if tapped is None else self._shapes(tapped, taps)
@@ -263,7 +267,7 @@ class Trainer:
         if wrong is not None:
             raise NumericalError(
                 f"{wrong} became NaN or infinite by step {self.step}; lower the learning rate "
-                f"({self.lr} now) or use --precision fp32"
+                f"({self.lr} now) or use {setting('precision', 'fp32')}"
             )
 
     def evaluate(self, dataset: Dataset) -> float:

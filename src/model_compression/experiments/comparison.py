@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from model_compression.core.config import MethodConfig, TrainConfig, from_dict, options_for, to_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
+from model_compression.core.options import setting
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.comparison_progress import ComparisonProgress
@@ -71,7 +72,7 @@ def _check_recipe(plan: Plan) -> None:
         if found:
             raise RunFolderError(
                 f"{plan.out} holds runs with another {', '.join(found)}, which cannot be compared with these; "
-                "choose another --out"
+                f"choose another {setting('out')}"
             )
 
 

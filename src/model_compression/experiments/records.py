@@ -6,6 +6,7 @@ from typing import Any
 from model_compression.core.config import UNDECIDED, TrainConfig, result_values, to_dict
 from model_compression.core.errors import RunFolderError
 from model_compression.core.files import read_json
+from model_compression.core.options import setting
 from model_compression.reports.records import FAILURES, read_record, save_record
 
 
@@ -21,7 +22,7 @@ def is_recorded(path: Path, config: TrainConfig) -> bool:
         return False
     differing = differences(record["config"], to_dict(config))
     if differing:
-        raise RunFolderError(f"{path} was made with another {', '.join(differing)}; choose another --out")
+        raise RunFolderError(f"{path} was made with another {', '.join(differing)}; choose another {setting('out')}")
     return True
 
 

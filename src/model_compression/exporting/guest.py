@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import FileFormatError
+from model_compression.core.options import setting
 
 _OPEN_S, _IMAGE_S = 60.0, 2.0  # to open a file and for each call, and for each image of it besides
 _LEAST_BYTES = 2 * 2**30
 _LINE, _COUNT = 64 * 2**20, struct.Struct("<q")  # the longest line that is read; how numbers are sent
-_TRUST = "add --trust where you know who made it"
 
 
 class Guest:
@@ -80,9 +80,10 @@ class Guest:
 
     def _death(self, seconds: float) -> str:
         self._end()
+        trust = f"add {setting('trust', True)} where you know who made it"
         if self._process.returncode == -9:
-            return f"it did not answer within {seconds:,.0f} s, or took too much memory; {_TRUST}"
-        return f"its process ended with {self._process.returncode}, as for want of memory; {_TRUST}"
+            return f"it did not answer within {seconds:,.0f} s, or took too much memory; {trust}"
+        return f"its process ended with {self._process.returncode}, as for want of memory; {trust}"
 
 
 class _Limit:

@@ -19,6 +19,7 @@ from model_compression.core import trust
 from model_compression.core.errors import MissingExtraError, ModelCompressionError, NotVerifiedError, UsageError
 from model_compression.core.files import user_path, writing_failed
 from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.options import setting
 from model_compression.core.registry import Registry
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
@@ -201,7 +202,7 @@ def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata)
         reason = re.sub(r"<class '[\w.]+'>: ", "", str(error).rpartition("## Exception summary")[2].strip())
         raise ModelCompressionError(
             f"torch {torch.__version__} cannot write this network as ONNX: {reason.partition(chr(10))[0]:.200}; use a "
-            "newer torch, or --to torch-export"
+            f"newer torch, or {setting('to', 'torch-export')}"
         ) from error
     model = _with_metadata(_without_traces(program.model_proto), metadata)
     onnx.checker.check_model(model)

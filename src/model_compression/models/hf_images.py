@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.models.preprocessing import Preprocessing
 
 _TOLERANCE = 0.02  # of a normalised value: a processor may round resized pixels to whole numbers
@@ -89,7 +90,7 @@ def _check(found: Preprocessing, processor: Any, path: str) -> None:
         raise UsageError(
             f"hf:{path}: its image processor ({type(processor).__name__}) makes {theirs_said} of a pixel "
             f"{_COLOURS[-1]}, where its fields say {ours_said}; remove its preprocessor_config.json and say how it was "
-            "trained: --teacher-mean and --teacher-std"
+            f"trained: {setting('teacher_mean')} and {setting('teacher_std')}"
         )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from model_compression.core.errors import MissingExtraError, ModelCompressionError, UnknownNameError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.hub_connection import quick_without_network
+from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.models.hf_images import hf_preprocessing
 from model_compression.models.preprocessing import Preprocessing
@@ -43,7 +44,7 @@ def build_timm(name: str, options: Mapping[str, Any]) -> Built:
     pretrained = bool(options.get("pretrained", False))
     for key in _OF_FILES:
         if key in rest:  # older versions of timm unpickle what these name
-            raise UsageError(f"{key} is no option of timm:{name} here; give a file of weights as --weights FILE")
+            raise UsageError(f"{key} is no option of timm:{name} here; give a file of weights as {setting('weights')}")
     module = _library("timm", "timm").create_model(name, pretrained=pretrained, **rest)
     declared = module.pretrained_cfg
     size = _pair(rest["img_size"]) if "img_size" in rest else _pair(declared["input_size"][1:])

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network, check_num_classes
 from model_compression.models.blocks import chain, convolution
@@ -63,11 +64,14 @@ def reuse_classifier(
     pooling, head, teacher_map = find_classifier(teacher, teacher_layer, images)
     trunk = behind_layer(student, layer)
     if len(shapes.get(layer, ())) != 3:
-        raise UsageError(f"the student's layer {layer!r} does not answer with maps; name another with --pairs")
+        raise UsageError(
+            f"the student's layer {layer!r} does not answer with maps; name another with {setting('pairs')}"
+        )
     if pooling == "max" and any(a < b for a, b in zip(shapes[layer][1:], teacher_map[1:], strict=True)):
         raise UsageError(
             f"the student's layer {layer!r} has maps of {tuple(shapes[layer][1:])}, fewer pixels than the teacher's "
-            f"{teacher_map[1:]}, of which its classifier takes the maximum; name an earlier layer with --pairs"
+            f"{teacher_map[1:]}, of which its classifier takes the maximum; name an earlier layer "
+            f"with {setting('pairs')}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -120,7 +124,7 @@ class UpToLayer(nn.Module):
         finally:
             handle.remove()
         if not caught:
-            raise UsageError(f"layer {self._layer!r} was not used in the forward pass; choose other --pairs")
+            raise UsageError(f"layer {self._layer!r} was not used in the forward pass; choose other {setting('pairs')}")
         return caught[-1]
 
 
@@ -200,7 +204,7 @@ def _checked_classifier(
     layer: str, maps: Any, last: Sequence[nn.Linear], embedding: Tensor | None, logits: Tensor
 ) -> tuple[str, nn.Linear, tuple[int, int, int]]:
     refusal = f"the teacher's classifier cannot be reused behind its layer {layer!r}: "
-    remedy = "; name the last maps with --pairs, or choose another teacher or method"
+    remedy = f"; name the last maps with {setting('pairs')}, or choose another teacher or method"
     if not isinstance(maps, Tensor) or maps.ndim != 4:
         raise UsageError(f"{refusal}that does not answer with maps (B, C, H, W){remedy}")
     if not last or embedding is None:

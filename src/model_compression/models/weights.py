@@ -21,6 +21,7 @@ from model_compression.core.errors import (
 )
 from model_compression.core.files import user_path
 from model_compression.core.manifest import check_manifest
+from model_compression.core.options import setting, settings
 from model_compression.core.registry import unknown_name
 from model_compression.core.trust import NAME
 from model_compression.models.base import MODELS, Network
@@ -220,7 +221,9 @@ def no_weights(name: str, *, takes_own_file: bool = True) -> UsageError:
     if not takes_own_file:
         return UsageError(fault)
     fetched = "the option pretrained=true, or " if library_of(name) else ""
-    return UsageError(f"{fault}, or weights for it: {fetched}a file of its own (--weights, --teacher-weights)")
+    return UsageError(
+        f"{fault}, or weights for it: {fetched}a file of its own ({setting('weights')}, {setting('teacher_weights')})"
+    )
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -236,7 +239,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise FileFormatError(f"{path}: the header is damaged: {error}") from None
     found = header.get("format", "none") if isinstance(header, dict) else "none"
     if not header:
-        raise FileFormatError(f"{path} {_NAMELESS}{path}")
+        raise FileFormatError(f"{path} {_nameless(path)}")
     if found not in (FORMAT, _UNSEALED_FORMAT):
         raise FileFormatError(
             f"{path}: format is {found!r}, expected {FORMAT!r}; `model-compression import` reads others"
@@ -249,10 +252,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return parts
 
 
-_NAMELESS = (
-    "holds weights and does not say of which network; name what builds it and give the file as its weights: "
-    "--teacher mynets:build --teacher-weights "
-)  # and so for a student, and --weights for a model
+def _nameless(path: str | Path) -> str:
+    return (
+        "holds weights and does not say of which network; name what builds it and give the file as its weights: "
+        + settings(teacher="mynets:build", teacher_weights=str(path))
+    )  # and so for a student, and for a model
 
 
 def _no_safetensors(path: Path, error: Exception) -> FileFormatError:
@@ -268,7 +272,7 @@ def _no_safetensors(path: Path, error: Exception) -> FileFormatError:
     except OSError:
         start = b""
     if start[:2] == b"\x80\x02" or start == b"PK\x03\x04":  # torch.save's, of before and since version 1.6
-        return FileFormatError(f"{path} {_NAMELESS}{path}")
+        return FileFormatError(f"{path} {_nameless(path)}")
     return FileFormatError(f"{path} is not a readable safetensors file: {error}")
 
 
@@ -287,7 +291,8 @@ def read_model(path: str | Path) -> Network:
             raise
         raise WeightsMismatchError(
             f"{path} is of another network than {header['model']} builds, as one that was given as a module may be; "
-            f'name what builds it: load_model("package.module:builder", weights="{path}") or --weights ({error})'
+            f'name what builds it: load_model("package.module:builder", weights="{path}") or {setting("weights")} '
+            f"({error})"
         ) from None
     return model
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from model_compression.core.metric import ACCURACY
+from model_compression.core.options import setting
 from model_compression.core.text import count
 from model_compression.reports.method_comparison import LABELS, Comparison
 from model_compression.reports.significance import LEVEL, needed_statistic, sign_test_floor
@@ -36,7 +37,7 @@ def notes(comparison: Comparison) -> list[str]:
     if counts[0] != counts[-1]:
         found.append(
             "Rows differ in n. If rows were given more seeds because their first results were good, those results "
-            "flatter them, and the correction cannot know it. Use fresh seeds in another folder (--seed, --out)."
+            "flatter them, and the correction cannot know it. Use fresh seeds in another folder."
         )
     undecided = [g for g in comparison.gains if g.gain.n > 1 and g.gain.p_value is None]
     if undecided:
@@ -71,7 +72,7 @@ def _of_harm(comparison: Comparison) -> list[str]:
     return [
         f"More than {100 * _FAR:g} points below label-only, and the label loss is only this share of the loss in the "
         f"last epoch: {named}. Their weights were tuned for longer training and other networks. Try a tenth of them, "
-        "with --method-weight METHOD.TERM=W and another folder (--out); `methods METHOD` names the terms."
+        f"with {setting('method_weight', 'METHOD.TERM=W')} and another folder; `methods METHOD` names the terms."
     ]
 
 

@@ -64,7 +64,7 @@ class Cost:
     parameters: int | None
     size_bytes: int | None
     latency: Sequence[dict[str, Any]]
-    """Runtime, batch, threads, median_ms and p95_ms of each, as `measure --json` has them."""
+    """Runtime, batch, threads, median_ms and p95_ms of each, as `model-compression measure RUN --json` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from model_compression.core.errors import FileFormatError
 from model_compression.core.metric import ACCURACY
+from model_compression.core.options import setting
 from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.curves import plot_curves
 from model_compression.reports.records import read_records, record_path
@@ -77,7 +78,9 @@ def experiment_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
     for record in records:
         if record["arm"] not in layout.arms:
             path = record_path(folder, record["arm"], record["config"]["seed"])
-            raise FileFormatError(f"{path} is of another experiment (arm {record['arm']!r}); name another --out")
+            raise FileFormatError(
+                f"{path} is of another experiment (arm {record['arm']!r}); name another {setting('out')}"
+            )
     return sorted(records, key=lambda record: (list(layout.arms).index(record["arm"]), record["config"]["seed"]))
 
 

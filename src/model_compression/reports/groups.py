@@ -90,8 +90,8 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def run_recipe(run: RunFiles) -> dict[str, Any]:
     """`recipe_of` the configuration of a run, and what the configuration does not hold.
 
-    That is the learning rate that `resume --lr` set; the precision of an older run, which recorded "auto"; and the
-    network in the weights file that a student started from: the file is ``student.start`` then.
+    That is the learning rate that was set when the run was resumed; the precision of an older run, which recorded
+    "auto"; and the network in the weights file that a student started from: the file is ``student.start`` then.
     """
     recipe = recipe_of(run.config)
     metrics = run.metrics or {}

@@ -115,7 +115,7 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
         verb = "is" if len(own) == 1 else "are"
         again = f"The same command gives the same weights where the {' and the '.join(own)} of config.json {verb} there"
     if names_of_code(recipe):
-        again = f"config.json names code, which must be there and is imported with --trust only. {again}"
+        again = f"config.json names code, which must be there and is imported only if you trust it. {again}"
     if "optim.lr_changed_to" in recipe:
         again = "The same recipe but for the rate, which was changed while it ran"
     return f"{_table(rows)}\n\n{again}:\n\n```sh\n{command}\n```"

@@ -23,8 +23,8 @@ class RunFiles:
 
     ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``, ``predictions``,
     ``student_bytes`` (of the weights file) and ``network``, whose weights it has, as "lenet" or "pruned lenet", are
-    None until the run is finished. ``metric`` is the primary one. ``measured`` is the content of measure.json, as
-    `measure --json` prints it, None without one. ``sealed`` is that of `Results`.
+    None until the run is finished. ``metric`` is the primary one. ``measured`` is the content of
+    measure.json, None without one. ``sealed`` is that of `Results`.
     """
 
     path: Path
@@ -219,7 +219,7 @@ def _network(path: Path) -> str | None:
 
 
 def _measured(path: Path) -> dict[str, Any] | None:
-    """What `measure RUN --json` printed into it."""
+    """What `model-compression measure RUN --json` printed into it."""
     if not path.is_file():
         return None
     values = read_json(path)

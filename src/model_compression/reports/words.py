@@ -51,7 +51,7 @@ def environment_in_words(environment: Mapping[str, Any]) -> list[tuple[str, str]
 
 
 def command(group: Group) -> str:
-    """What repeats a group's first run; another seed is given by ``--seed``.
+    """What repeats a group's first run; another seed is an option more.
 
     Of a run on objects that were given in Python, a comment that says so: no command has them.
     """
@@ -119,7 +119,7 @@ def _optimizer(recipe: Mapping[str, Any]) -> str:
     words = f"{_OPTIMIZERS.get(name, name)}, rate {recipe['optim.lr']:g}"
     words += f", momentum {recipe['optim.momentum']:g}" if name in ("sgd", "muon") else ""
     if "optim.lr_changed_to" in recipe:
-        words += f", changed to {recipe['optim.lr_changed_to']:g} in between (resume --lr)"
+        words += f", changed to {recipe['optim.lr_changed_to']:g} in between, at a resumption"
     decay = recipe.get("optim.weight_decay")
     return words + (f", weight decay {decay:g}" if decay else "")
 

@@ -65,5 +65,5 @@ def test_run_with_such_a_layer_computes_in_float32_and_is_refused_in_bfloat16(tm
     assert runs[0].metrics["precision"] == "float32"
     assert runs[0].metrics["test_nll"] == runs[1].metrics["test_nll"]
     assert any("this run computes in float32" in line for line in watch.messages)
-    with pytest.raises(UsageError, match=r"on maps of 1 × 1: give --precision fp32"):
+    with pytest.raises(UsageError, match=r"on maps of 1 × 1: give precision='fp32'"):
         mc.distill(None, "resnet8", data, run_dir=tmp_path / "c", precision="bf16", **options)

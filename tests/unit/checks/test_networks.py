@@ -72,7 +72,7 @@ def test_teacher_in_another_order_of_classes_is_named_with_the_order():
     message = str(caught.value)
     assert "in another order than fruit, or is not trained: it says 'fig' for 'pear', 'pear' for 'fig'; " in message
     assert "put the rows of its last layer (rows [0, 4, 2, 3, 1])" in message
-    assert message.endswith("; --allow-weak-teacher (in Python: allow_weak_teacher=True) goes on nevertheless")
+    assert message.endswith("; allow_weak_teacher=True goes on nevertheless")
 
 
 def test_rows_that_the_message_names_mend_the_order():
@@ -107,7 +107,7 @@ def test_teacher_near_chance_is_named_with_what_to_look_at_or_only_mentioned():
 def test_teacher_of_a_builder_without_weights_is_told_that_none_were_given():
     named = dataclasses.replace(CONFIG, teacher=ModelConfig(name=External(Coded([0])).name))
     expected = (
-        r"no weights were given: give them with --teacher-weights; if \S+:Coded loads them itself, look at its norm"
+        r"no weights were given: give them with teacher_weights; if \S+:Coded loads them itself, look at its norm"
     )
     with pytest.raises(UsageError, match=expected):
         checked([0, 1, 2, 3, 4], coded_data(wrong=1.0), config=named)
@@ -186,7 +186,9 @@ def test_network_of_other_classes_is_said_to_be_one_unless_they_are_numbers():
 
 def test_images_that_a_network_cannot_take_are_named_with_the_remedy():
     network = External(Coded(range(5), (8, 8)))
-    with pytest.raises(UsageError, match=r"the teacher cannot take images of \(3, 4, 4\), as fruit has: Input .*-size"):
+    with pytest.raises(
+        UsageError, match=r"the teacher cannot take images of \(3, 4, 4\), as fruit has: Input .*teacher_size"
+    ):
         check_classes("teacher", network, coded_data(10))
     network.preprocessing = Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3, size=(8, 8))
     check_classes("teacher", network, coded_data(10))

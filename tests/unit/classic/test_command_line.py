@@ -110,7 +110,7 @@ def test_notes_name_given_options_without_effect():
         (["--task", "train"], "--task train needs the folder to train into: --model PATH"),
         (["--task", "test"], "--task test needs a trained student: --model PATH"),
         (["--task", "train", "--model", "x", "--epoch", "0"], "epochs must be"),
-        (["--task", "train", "--model", "x", "--batchsize", "0"], "batch_size must be"),
+        (["--task", "train", "--model", "x", "--batchsize", "0"], "--batch-size must be"),
         (["--task", "train", "--model", "x", "--lr", "-1"], "lr must be"),
     ],
 )

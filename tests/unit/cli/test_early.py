@@ -46,7 +46,7 @@ TYPOS = [
     (["train", "--recipe", "lenet-cifar"], 2, "unknown recipe 'lenet-cifar'; did you mean 'lenet-cifar10'"),
     (["train", "--lr", "1x"], 2, "--lr must be a finite number, got '1x'"),
     (["train", "--epochs", "2.5"], 2, "--epochs must be an integer, got '2.5'"),
-    (["train", "--batch-size", "0"], 2, "batch_size must be at least 1, got 0"),
+    (["train", "--batch-size", "0"], 2, "--batch-size must be at least 1, got 0"),
     (["quantize", "nin-cifar10", "--to", "int9"], 2, "unknown precision 'int9'; did you mean 'int8'"),
     (["test", "--model", "nin-cifar10", "--split", "tset"], 2, "unknown --split 'tset'; did you mean 'test'"),
     (["resume", "nowhere"], 2, "nowhere is not there; expected the folder of a run"),

@@ -167,7 +167,7 @@ def test_what_a_recipe_gives_is_promised_of_the_recipe_alone(command):
     [
         ([*TRAIN, "--epoch", 3], "unrecognized argument: --epoch; did you mean --epochs"),
         ([*TRAIN, "--epochs", "three"], "--epochs must be an integer, got 'three'"),
-        ([*TRAIN, "--epochs", 0], "epochs must be at least 1, got 0"),
+        ([*TRAIN, "--epochs", 0], "--epochs must be at least 1, got 0"),
         ([*TRAIN, "--lr", "nan"], "lr must be a finite number"),
         ([*TRAIN, "--student", "tinyy"], "unknown model 'tinyy'; did you mean 'tiny'"),
         ([*TRAIN, "--student-option", "drop=1"], "unknown option of model 'tiny': 'drop'; did you mean 'dropout'"),

@@ -22,7 +22,7 @@ def test_device_that_is_not_there_is_refused(kind, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto") == CPU
-    with pytest.raises(UsageError, match=f"device '{kind}' is not available here; use --device cpu or auto"):
+    with pytest.raises(UsageError, match=f"device '{kind}' is not available here; use device='cpu' or auto"):
         choose_device(kind)
 
 

@@ -104,7 +104,7 @@ def test_smaller_last_batch_is_its_own_measure(tiny):
 def test_batch_that_is_looked_at_as_a_whole_is_not_split(tiny, student, method, obstacle):
     trainer, _ = trainer_of(tiny, narrow(student, 3), MethodConfig(name=method))
     with pytest.raises(
-        OutOfMemoryError, match=f"^out of memory with 5 images a step; 3 fit: --batch-size 3. .*{obstacle}"
+        OutOfMemoryError, match=f"^out of memory with 5 images a step; 3 fit: batch_size=3. .*{obstacle}"
     ):
         trainer.run_epoch(lambda progress: None)
     assert trainer.step == 0

@@ -203,6 +203,6 @@ def test_settings_are_named_as_their_reader_types_them():
     with speaking_flags():
         assert setting("batch_size") == "--batch-size"
         assert setting("precision", "fp32") == "--precision fp32"
-        assert setting("teacher.mean") == "--teacher-mean"
+        assert setting("teacher_mean", [0.5, 1]) == "--teacher-mean 0.5,1"
         assert setting("run_dir", flag="out") == "--out"
     assert setting("batch_size") == "batch_size"

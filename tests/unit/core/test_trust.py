@@ -44,7 +44,7 @@ def test_names_are_found_in_all_that_holds_them(text, names):
 def test_command_follows_what_was_typed_and_nothing_else():
     with trust.command(["test", "--model", "mynets:small"]):
         assert trust.check("mynets:small")
-        with pytest.raises(UntrustedCodeError, match=r"a file names the code mynets:other.*--trust.*trust=True"):
+        with pytest.raises(UntrustedCodeError, match=r"a file names the code mynets:other.*add trust=True"):
             trust.check("mynets:other")
     assert trust.check("mynets:other")  # Python: whoever calls with a name has given it
 
@@ -89,8 +89,8 @@ def test_what_was_trusted_once_and_followed_is_sealed_in_what_is_written_then(ca
         trust.check("losses:Mine")
         trust.seal(VALUES, b"written")
     assert capsys.readouterr().err == (
-        "importing mynets:small, which strangers.json names (--trust)\n"
-        "importing losses:Mine, which strangers.json names (--trust)\n"
+        "importing mynets:small, which strangers.json names (trust)\n"
+        "importing losses:Mine, which strangers.json names (trust)\n"
     )
     with trust.command([]):
         trust.read(VALUES, "config.json", b"written")

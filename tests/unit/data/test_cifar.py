@@ -80,7 +80,7 @@ def test_load_tries_the_sources_in_order_and_says_why_each_failed(tiny, use_sour
 
 def test_load_names_every_source_when_all_fail_and_leaves_nothing(tiny, use_sources, tmp_path):
     use_sources(first=DataError("no route"), second=DataError("npm is absent"))
-    with pytest.raises(DataError, match=r"first: no route; second: npm is absent.*--data-dir") as caught:
+    with pytest.raises(DataError, match=r"first: no route; second: npm is absent.*data_dir") as caught:
         load_cifar10(tmp_path / "store", report=lambda line: None)
     assert "\n" not in str(caught.value)
     assert names(tmp_path / "store") == {"CACHEDIR.TAG"}

@@ -108,7 +108,7 @@ def test_load_says_what_a_foreign_folder_holds_and_leaves_it_alone(either, tmp_p
     for number in range(7):
         (folder / f"{number}.jpg").write_bytes(b"x")
     form = either.folders["py"]
-    with pytest.raises(DataError, match=rf"holds 0.jpg, .*, 4.jpg and 2 more; expected {form}, .*leave --data-dir out"):
+    with pytest.raises(DataError, match=rf"holds 0.jpg, .*, 4.jpg and 2 more; expected {form}, .*leave data_dir out"):
         load(folder, either)
     assert len(list(folder.iterdir())) == 7
 

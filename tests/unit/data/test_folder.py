@@ -69,7 +69,7 @@ def test_images_are_scaled_cropped_turned_and_made_rgb(tmp_path):
     turned.save(tmp_path / "b" / "turned.png", exif=exif)
     (tmp_path / "b" / "notes.txt").write_text("no image")
     with pytest.raises(
-        DataError, match=r"images differ in size: .*000\.png is 12 × 9 pixels, .* give a side .*-size 64"
+        DataError, match=r"images differ in size: .*000\.png is 12 × 9 pixels, .* give a side .*image_size=64"
     ):
         load_folder(tmp_path)
     train, test = load_folder(tmp_path, 6)
@@ -115,19 +115,19 @@ def test_load_dataset_knows_folders_and_registered_names(tmp_path):
     with pytest.raises(UnknownNameError, match="unknown data set 'cifar'"):
         load_dataset("cifar")
     with pytest.raises(
-        UsageError, match="--image-size is for folder:PATH and hf:NAME; the images of synthetic have a size"
+        UsageError, match="image_size is for folder:PATH and hf:NAME; the images of synthetic have a size"
     ):
         load_dataset("synthetic", image_size=64)
-    with pytest.raises(UsageError, match=r"is a folder, not a data set's name; write --data folder:.*, or hf:"):
+    with pytest.raises(UsageError, match=r"is a folder, not a data set's name; write data='folder:.*', or hf:"):
         load_dataset(str(tmp_path))
-    with pytest.raises(UsageError, match="--data-dir has no effect with folder:"):
+    with pytest.raises(UsageError, match="data_dir has no effect with folder:"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("size", [-3, 100_000, 10**20])
 def test_image_size_that_cannot_be_meant_is_wrong_usage(tmp_path, size):
     fill(tmp_path, ("a", "b"), 3)
-    with pytest.raises(UsageError, match=rf"--image-size must lie between 1 and 2048, got {size}"):
+    with pytest.raises(UsageError, match=rf"image_size must lie between 1 and 2048, got {size}"):
         load_dataset(f"folder:{tmp_path}", image_size=size)
     with pytest.raises(UsageError, match="folder: names no path; expected folder:PATH"):
         load_dataset("folder:")
@@ -146,7 +146,7 @@ def test_train_folder_of_images_alone_is_unlabelled_beside_a_labelled_test(tmp_p
 
 def test_images_alone_are_refused_with_the_way_to_use_them(tmp_path):
     fill(tmp_path, (".",), 3)
-    with pytest.raises(DataError, match=r"holds images and no class folders; .*--data NAME --unlabelled folder:"):
+    with pytest.raises(DataError, match=r"holds images and no class folders; .*data='NAME', unlabelled='folder:"):
         load_folder(tmp_path)
 
 

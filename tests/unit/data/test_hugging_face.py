@@ -215,7 +215,7 @@ def test_what_is_not_there_is_one_line(tmp_path, monkeypatch):
         load_dataset(f"hf:{tmp_path / 'nothing'}")
     with pytest.raises(UsageError, match="hf: names no data set; expected hf:NAME or hf:PATH"):
         load_dataset("hf:")
-    with pytest.raises(UsageError, match="--data-dir has no effect with hf:x"):
+    with pytest.raises(UsageError, match="data_dir has no effect with hf:x"):
         load_dataset("hf:x", data_dir=tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'model-compression\[hf\]'"):

@@ -131,7 +131,12 @@ def test_faults_of_data_are_found(train, test, subject, level, text):
             "it says a for b, b for a; so read, 100.0% are right",
             r"[1, 0, 2",
         ),
-        (teacher(Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)), "normalisation", "with the data's 100.0%", "0.4,0.4"),
+        (
+            teacher(Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)),
+            "normalisation",
+            "with the data's 100.0%",
+            "[0.4, 0.4",
+        ),
         (teacher(order=(3, 3, 3, 3)), "accuracy", "25.0% of 400 test images are right", "look at its normalisation"),
     ],
 )
@@ -202,8 +207,8 @@ def test_terms_at_the_first_step_are_those_of_the_float64_formula(tiny):
 def test_weights_that_drown_a_term_or_leave_it_without_effect_are_found(tiny):
     small = findings_on_loss(tiny, method=MethodConfig(name="kd", weights={"kd": 1e-9}))
     assert small["label"].level == "ok"
-    assert (small["kd"].level, "next to label it does nothing; --weight kd=" in small["kd"].remedy) == ("warn", True)
-    weight = float(small["kd"].remedy.partition("kd=")[2].split()[0])
+    assert (small["kd"].level, "next to label it does nothing; weights={'kd': " in small["kd"].remedy) == ("warn", True)
+    weight = float(small["kd"].remedy.partition("{'kd': ")[2].partition("}")[0])
     mended = findings_on_loss(tiny, method=MethodConfig(name="kd", weights={"kd": weight}))
     assert {finding.level for finding in mended.values()} == {"ok"}
 

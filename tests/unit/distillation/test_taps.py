@@ -87,7 +87,7 @@ def test_teacher_that_is_never_negative_is_said():
     assert [norm is None for norm in found.norms] == [True, False]
     assert said == [
         "ofd compares what stands before activations, and the teacher's stage3 is never negative: name other layers "
-        "with --pairs, an activation's input as NAME:input"
+        "with pairs, an activation's input as NAME:input"
     ]
 
 

@@ -108,7 +108,9 @@ def test_whitening_cnn_optimizer_leaves_frozen_weights_out():
 
 def test_muon_needs_a_torch_that_has_it(monkeypatch, tiny, tmp_path):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    with pytest.raises(UsageError, match=r"muon needs torch 2\.9 or newer, got torch 2\.\d+\S*; .* --optimizer adamw"):
+    with pytest.raises(
+        UsageError, match=r"optimizer='muon' needs torch 2\.9 or newer, got torch 2\.\d+\S*; .* optimizer='adamw'"
+    ):
         start_run(tiny.config(optim={"optimizer": "muon"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

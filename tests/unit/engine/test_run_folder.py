@@ -38,11 +38,11 @@ def test_run_folder_may_exist_when_it_is_empty(run):
         (["config.json", "state.safetensors"], "continue that run with: model-compression resume {path}"),
         (
             ["config.json"],
-            "that run stopped before its first save; choose another folder (--out, run_dir in Python), or start it "
+            "that run stopped before its first save; choose another folder with run_dir, or start it "
             "again with: model-compression resume {path}",
         ),
-        (["config.json", "metrics.json"], "that run is finished; choose another folder (--out, run_dir in Python)"),
-        (["photo.jpg"], "it holds something else; choose another folder (--out, run_dir in Python)"),
+        (["config.json", "metrics.json"], "that run is finished; choose another folder with run_dir"),
+        (["photo.jpg"], "it holds something else; choose another folder with run_dir"),
     ],
 )
 def test_run_folder_that_is_taken_is_refused_with_the_remedy(run, names, remedy):

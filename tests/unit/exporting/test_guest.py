@@ -121,5 +121,5 @@ def test_what_is_no_onnx_file_is_named(tmp_path, content):
 
 def test_file_that_takes_too_long_to_open_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(guest, "_OPEN_S", 0.01)
-    with pytest.raises(FileFormatError, match="did not answer within 0 s, or took too much memory; add --trust"):
+    with pytest.raises(FileFormatError, match="did not answer within 0 s, or took too much memory; add trust=True"):
         open_file(write(tmp_path / "slow.onnx"))

@@ -86,13 +86,13 @@ def test_weights_keep_options_preprocessing_and_counters(tmp_path):
 @pytest.mark.parametrize("old", [True, False])
 def test_weights_file_of_torch_is_told_what_to_name_beside_it(tmp_path, old):
     torch.save({"a": torch.ones(2)}, tmp_path / "teacher.pt", _use_new_zipfile_serialization=not old)
-    with pytest.raises(FileFormatError, match=r"not say of which network; .*--teacher-weights .*teacher.pt$"):
+    with pytest.raises(FileFormatError, match=r"not say of which network; .*teacher_weights='.*teacher.pt'$"):
         read_model(tmp_path / "teacher.pt")
 
 
 def test_weights_file_of_others_and_an_exported_one_are_told_what_they_are(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(FileFormatError, match=r"not say of which network; .*--teacher-weights .*model.safetensors$"):
+    with pytest.raises(FileFormatError, match=r"not say of which network; .*teacher_weights='.*model.safetensors'$"):
         read_model(tmp_path / "model.safetensors")
     (tmp_path / "student.onnx").write_bytes(b"onnx")
     with pytest.raises(FileFormatError, match=r"an exported network, .* give the run"):

@@ -69,5 +69,5 @@ def test_experiment_table_without_published_figures_has_no_column_for_them() -> 
 
 def test_records_of_another_experiment_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "kd-seed0.json").write_text(json.dumps(record("kd", 0, 0.65)))
-    with pytest.raises(FileFormatError, match=r"is of another experiment \(arm 'kd'\); name another --out"):
+    with pytest.raises(FileFormatError, match=r"is of another experiment \(arm 'kd'\); name another out"):
         experiment_records(tmp_path, LAYOUTS["views"])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model_compression.core.errors import CacheMismatchError, FileFormatError, ModelCompressionError, shown
 from model_compression.core.files import TEMPORARY, read_json, user_path, write_atomically, writing_failed
+from model_compression.core.options import setting
 from model_compression.core.trust import read, write_sealed
 from model_compression.distillation.teachers.fingerprint import FORMAT, differences
 
@@ -206,7 +207,7 @@ class AnswerStore:
         if bool(answers.isfinite().all()) and not bool(stored.isfinite().all()):
             raise ModelCompressionError(
                 f"the teacher's answers reach {float(answers.abs().max()):.3g}, and half precision ends at 65,504; "
-                "store them with --teacher-cache-dtype fp32"
+                f"store them with {setting('teacher_cache_dtype', 'fp32')}"
             )
         if self._content is not None and not (self.folder / _FINGERPRINT).exists():
             self._describe()  # someone has cleared the store
@@ -253,7 +254,8 @@ class AnswerStore:
 
 
 def _not_writable(folder: Path, error: OSError) -> ModelCompressionError:
-    remedy = "name another folder with --teacher-cache or MODEL_COMPRESSION_CACHE, or give --teacher-cache off"
+    own, off = setting("teacher_cache"), setting("teacher_cache", "off")
+    remedy = f"name another folder with {own} or MODEL_COMPRESSION_CACHE, or give {off}"
     return ModelCompressionError(f"{writing_failed(folder, error)}; {remedy}")
 
 

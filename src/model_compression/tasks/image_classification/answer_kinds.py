@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model_compression.core.config import TeacherAnswers
+from model_compression.core.options import setting
 from model_compression.models.base import Network
 from model_compression.models.prediction import evaluating
 
@@ -49,6 +50,6 @@ def answer_fault(role: str, model: Network, images: Tensor, expected: TeacherAns
     if role != "teacher":
         return f"the {role} answers with {said}: leave its {layer} out, the loss needs logits and has its own"
     return (
-        f"the teacher {model.name} answers with {said}: leave its {layer} out, or give --teacher-answers {found}, "
-        "which makes logits of them"
+        f"the teacher {model.name} answers with {said}: leave its {layer} out, or give "
+        f"{setting('teacher_answers', found)}, which makes logits of them"
     )

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from model_compression.core.errors import UsageError
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
 
@@ -12,7 +13,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, answer: Tensor) -
     if answer.ndim != 2:
         raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
     classes = answer.shape[1]
-    who, option = (f"teacher {model.name}", " (--teacher)") if role == "teacher" else (role, "")
+    who, option = (f"teacher {model.name}", f" ({setting('teacher')})") if role == "teacher" else (role, "")
     if classes != dataset.num_classes:
         raise UsageError(
             f"the {who} answers with {classes} classes, but the data ({dataset.name}) have {dataset.num_classes}; "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from model_compression.core.finding import Finding, Level
+from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
 
@@ -22,7 +23,7 @@ def _labels(train: Dataset, test: Dataset) -> Finding:
     if isinstance(train.images, LoaderImages):
         absent = []  # each batch brings its own labels
     if not train.labelled:
-        text = "the training images have none: distil with --label-weight 0"
+        text = f"the training images have none: distil with {setting('label_weight', 0)}"
         return Finding(area="data", subject="labels", level="ok", text=text)
     if len(train.class_names) - len(absent) < 2:
         text, remedy = "all training images are of one class", "there is nothing to learn: look at the class folders"

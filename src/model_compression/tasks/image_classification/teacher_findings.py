@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from model_compression.core.finding import Finding
+from model_compression.core.options import settings
 from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
 from model_compression.models.prediction import predict
@@ -96,13 +97,13 @@ def _normalisation(
         return Finding(
             area="teacher", subject="normalisation", level="ok", text=f"no usual one is better than {_told(own)}"
         )
-    mean_text, std_text = (",".join(f"{value:.3g}" for value in values) for values in others[best])
+    better = [[float(f"{value:.3g}") for value in values] for values in others[best]]
     return Finding(
         area="teacher",
         subject="normalisation",
         level="fail",
         text=f"with {best} {found[best].mean():.1%} are right, with its own ({_told(own)}) {right.mean():.1%}",
-        remedy=f"--teacher-mean {mean_text} --teacher-std {std_text}",
+        remedy=settings(teacher_mean=better[0], teacher_std=better[1]),
     )
 
 

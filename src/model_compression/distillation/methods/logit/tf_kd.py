@@ -30,12 +30,12 @@ class TeacherFreeKD(Method):
 
     KL(p_d(T) ‖ p(s; T)), mean over the batch: p_d gives the label a and each other class (1 − a) / (K − 1), and is
     softened as p(s; T) is. Weights are the paper's α = 0.1 and 1 − α. It has no factor T², as `kd` has, so at T = 20
-    the pull is weak; --weight tf_kd=40 makes up for that. The authors' code differs: it softens by softmax(p_d / T),
+    the pull is weak; a weight of 40 makes up for that. The authors' code differs: it softens by softmax(p_d / T),
     which is nearly uniform, takes the student at T = 1, and averages over classes too, times a multiplier that its
     experiments set to 100, 50 or 1.
 
     The paper's other half, Tf-KD_self, a network that is taught by an earlier training of its own, is
-    `distill --scheme self --generations 2` with `kd`.
+    the scheme ``self`` with `kd` and two generations.
 
     Args:
         correct: a, above 1/K and below 1; the paper advises at least 0.9.
