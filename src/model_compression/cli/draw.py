@@ -1,5 +1,7 @@
-"""Make the picture of a network: its layers as slabs in a row, and below them what each one does, gives, holds and
-costs. The file is SVG, and the same network gives the same bytes."""
+"""Draw a network: its layers as slabs in rows, and below them a list of their operations, shapes and costs.
+
+The file is SVG. The same network gives the same bytes.
+"""
 
 import argparse
 import dataclasses
@@ -8,6 +10,7 @@ from pathlib import Path
 from model_compression.core.console import json_text
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.core.text import short_count
 
 EXAMPLES = """examples:
   model-compression draw lenet                            writes lenet.svg
@@ -19,11 +22,9 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
+    parser.add_argument("model", metavar="MODEL", help="name of a network, a .safetensors file, or a run folder")
     parser.add_argument(
-        "model", metavar="MODEL", help="a registered or a shipped network, a .safetensors file, or a run folder"
-    )
-    parser.add_argument(
-        "--out", metavar="FILE.svg", type=Path, help="where the picture is written (default: MODEL.svg, here)"
+        "--out", metavar="FILE.svg", type=Path, help="file to write (default: MODEL.svg, in this folder)"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--json", action="store_true", help="print the layers and totals as JSON")
@@ -38,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and not args.force:
         raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
     from model_compression.core.files import write_atomically
-    from model_compression.models.canvas import count_text
     from model_compression.models.drawing import draw
     from model_compression.models.summary import summarize
     from model_compression.models.weights import build_model
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json_text({"out": str(out), "model": model.name} | dataclasses.asdict(summary)))
         return 0
-    parts = f"{len(summary.layers)} layers, {summary.parameters:,} parameters, {count_text(summary.macs)} MACs"
+    parts = f"{len(summary.layers)} layers, {summary.parameters:,} parameters, {short_count(summary.macs)} MACs"
     print(f"{out}: {heading}, {parts}")
     return 0
 

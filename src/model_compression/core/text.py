@@ -1,5 +1,6 @@
 """Numbers, names and tables as text for people, in a terminal, in Markdown and on a page."""
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,6 +15,15 @@ _MARKUP = re.compile(r"([\\`*\[\]<>|#&~@]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.)")
 def count(number: int, what: str) -> str:
     """As "1 epoch" or "1,000 epochs"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def short_count(number: int) -> str:
+    """Four digits and a unit: 27530240 as "27.53 M"."""
+    for unit, factor in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= factor:
+            value = number / factor
+            return f"{value:.{max(0, 3 - int(math.log10(value)))}f} {unit}"
+    return str(number)
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a network consists of, layer by layer: shapes from a dry run, parameters, multiply-accumulates."""
+"""Lists the layers of a network: shapes from a dry run, parameters, multiply-accumulates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A module without children: its dotted ``name``, what ``kind`` it is, and ``text`` that says how it is set.
+    """A module without children: its dotted ``name``, its ``kind``, and ``text`` with its settings.
 
     ``shape`` is its output's for one image, (C, H, W) or (D,); ``short`` is ``text`` where space is scarce.
     """
@@ -52,10 +52,10 @@ class Summary:
 
 
 def summarize(model: Network, input_shape: tuple[int, int, int] | None = None) -> Summary:
-    """Runs one blank image through ``model`` in eval mode, and writes down what each layer made of it.
+    """Runs one blank image through ``model`` in eval mode, and records the output of each layer.
 
     ``input_shape`` (C, H, W) is by default the network's own, see `Network.image_shape`.
-    A layer that runs twice is listed twice, with all its parameters and MACs at the first. The model is left as it was.
+    A layer that runs twice is listed twice, with all its parameters and MACs at the first. The model is not changed.
 
     Raises UsageError when the network takes no images of that shape.
     """
@@ -92,7 +92,7 @@ def _dry_run(
         model.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(image)
-    except Exception as error:  # a network of others says in its own way what it cannot take
+    except Exception as error:  # a foreign network refuses shapes in its own way
         raise UsageError(f"{model.name} takes no images of {input_shape}: {error}") from error
     finally:
         for hook in hooks:
@@ -113,14 +113,14 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _texts(kind: str, module: Any, shape: tuple[int, ...]) -> tuple[str, str]:
-    """How a layer is set, in full and in short."""
+    """The settings of a layer, in full and in short."""
     if kind == "convolution":
-        return _windowed("convolution", "conv", module, usual_stride=(1, 1))
+        return _window_texts("convolution", "conv", module, usual_stride=(1, 1))
     if kind == "pool":
         word = "max-pool" if "Max" in type(module).__name__ else "avg-pool"
         if not hasattr(module, "kernel_size"):
             return f"{word} to {module.output_size}", f"{word} to {module.output_size}"
-        return _windowed(word, word, module, usual_stride=_pair(module.kernel_size))
+        return _window_texts(word, word, module, usual_stride=_pair(module.kernel_size))
     if kind == "linear":
         bias = "" if module.bias is not None else ", no bias"
         return f"inner product{bias}", "inner product"
@@ -133,7 +133,7 @@ def _texts(kind: str, module: Any, shape: tuple[int, ...]) -> tuple[str, str]:
     return type(module).__name__, type(module).__name__
 
 
-def _windowed(word: str, short_word: str, module: Any, usual_stride: tuple[int, int]) -> tuple[str, str]:
+def _window_texts(word: str, short_word: str, module: Any, usual_stride: tuple[int, int]) -> tuple[str, str]:
     """A sliding window: its size, and its stride and padding where they are not the usual ones."""
     (height, width), stride, padding = _pair(module.kernel_size), _pair(module.stride), module.padding
     text, short = f"{word} {height}×{width}", f"{short_word} {height}×{width}"

@@ -12,6 +12,7 @@ from model_compression.core.text import (
     percent,
     percent_interval,
     shell_word,
+    short_count,
     size,
 )
 
@@ -49,3 +50,11 @@ def test_shell_words_are_read_back(word):
 
 def test_escaped_text_is_no_markup():
     assert escape_markdown("<b>|*x*\n https://a") == r"\<b\>\|\*x\* https\://a"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0"), (999, "999"), (2560, "2.560 k"), (27_530_240, "27.53 M"), (222_486_528, "222.5 M"), (10**9, "1.000 G")],
+)
+def test_counts_have_four_digits_and_a_unit(count, shown):
+    assert short_count(count) == shown

@@ -8,9 +8,9 @@ import pytest
 from torch import nn
 
 from model_compression.models import MODELS, Network, create_model
-from model_compression.models.canvas import ROOM, count_text, shape_text
 from model_compression.models.drawing import draw
-from model_compression.models.slabs import Stage, rows_of, stages_of
+from model_compression.models.drawing_shapes import ROOM, shape_text
+from model_compression.models.layer_row import Slab, build_slabs, split_into_rows
 from model_compression.models.summary import Layer, summarize
 
 # Deeper siblings of networks that are drawn.
@@ -32,11 +32,9 @@ def test_drawing_names_every_layer_with_its_shape(name):
     assert name in words
     for layer in summary.layers:
         assert layer.name.rpartition(".")[2] in together
-    for stage in stages_of(summary)[1:]:
-        assert words.count(stage.layer.name) >= (
-            1 if stage.group else 2
-        )  # in the list, and as a label but for its block
-        assert shape_text(stage.layer.shape) in words
+    for slab in build_slabs(summary)[1:]:
+        assert words.count(slab.layer.name) >= (1 if slab.block else 2)  # in the list, and as a label but for its block
+        assert shape_text(slab.layer.shape) in words
     assert all("nan" not in word for word in words)
 
 
@@ -84,17 +82,17 @@ def layer(number, width):
 
 
 @pytest.mark.parametrize("count", [1, 5, 14, 15, 40])
-def test_rows_hold_all_stages_in_order_and_fit_the_page(count):
-    stages = [Stage(layer(number, 10 + number % 7)) for number in range(count)]
-    rows = rows_of(stages)
-    assert [stage for row in rows for stage in row] == stages
-    widths = [sum(stage.slot for stage in row) for row in rows]
+def test_rows_hold_all_slabs_in_order_and_fit_the_page(count):
+    slabs = [Slab(layer(number, 10 + number % 7)) for number in range(count)]
+    rows = split_into_rows(slabs)
+    assert [slab for row in rows for slab in row] == slabs
+    widths = [sum(slab.slot for slab in row) for row in rows]
     assert max(widths) <= ROOM
     assert max(widths) - min(widths[:-1], default=0) <= ROOM
 
 
 def test_rows_are_about_equally_long():
-    rows = rows_of([Stage(layer(number, 10)) for number in range(20)])
+    rows = split_into_rows([Slab(layer(number, 10)) for number in range(20)])
     assert [len(row) for row in rows] == [10, 10]
 
 
@@ -102,11 +100,3 @@ def test_drawing_wraps_a_deep_network():
     layers = OrderedDict(flatten=nn.Flatten()) | {f"ip{number}": nn.Linear(12, 12) for number in range(30)}
     words = words_of(draw(summarize(Network(OrderedDict(layers)), (3, 2, 2)), "deep"))
     assert all(words.count(f"ip{number}") == 2 for number in range(30))
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [(0, "0"), (999, "999"), (2560, "2.560 k"), (27_530_240, "27.53 M"), (222_486_528, "222.5 M"), (10**9, "1.000 G")],
-)
-def test_counts_have_four_digits_and_a_unit(count, shown):
-    assert count_text(count) == shown

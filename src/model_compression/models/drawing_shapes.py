@@ -1,6 +1,5 @@
-"""What all parts of a network's picture share: colours, texts and polygons on one bare axes, in points, y down."""
+"""Colours, texts and polygons of the picture of a network, on one bare axes in points, with y downwards."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +19,8 @@ def shape_text(shape: Sequence[int]) -> str:
     return f"{shape[0]:,}" if len(shape) == 1 else "×".join(map(str, shape))
 
 
-def count_text(count: int) -> str:
-    """Four digits and a unit: 27530240 → 27.53 M."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            value = count / size
-            return f"{value:.{max(0, 3 - int(math.log10(value)))}f} {unit}"
-    return str(count)
-
-
 def text(axes: "Axes", x: float, y: float, words: str, size: float = 7.5, colour: str = INK, **more: Any) -> None:
-    """Words from (x, y), their baseline's left end unless ``ha`` is given."""
+    """Words at (x, y), the left end of their baseline unless ``ha`` is given."""
     axes.text(x, y, words, fontsize=size, color=colour, verticalalignment="baseline", **more)
 
 
@@ -74,3 +64,8 @@ def shade(colour: str, factor: float) -> str:
         channels = [round(255 - (255 - channel) * (2 - factor)) for channel in channels]
         factor = 1
     return "#" + "".join(f"{round(channel * factor):02x}" for channel in channels)
+
+
+def activation_shade(base: str) -> str:
+    """The colour of an activation on a slab of colour ``base``."""
+    return shade(base, 0.8)
