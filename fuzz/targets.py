@@ -20,7 +20,8 @@ from model_compression.classic.caffe_layers import CaffeLayer
 from model_compression.classic.caffemodel import message_classes, read_blob, read_caffemodel
 from model_compression.classic.npy import read_npy, read_plain_npy, write_npy
 from model_compression.core.checksummed import seal, unseal
-from model_compression.core.config import ModelConfig, TrainConfig, from_json, to_json
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.config_json import from_json, to_json
 from model_compression.core.errors import ModelCompressionError
 from model_compression.data.cifar_content import CIFAR10
 from model_compression.data.cifar_files import records_from_pickle

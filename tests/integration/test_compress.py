@@ -15,7 +15,8 @@ from model_compression.cli.compression_reports import print_compressed
 from model_compression.cli.main import main
 from model_compression.compression import pipeline
 from model_compression.compression.pipeline import Budget, CompressConfig, Compression, broken, compress
-from model_compression.core.config import ModelConfig, to_json
+from model_compression.core.config import ModelConfig
+from model_compression.core.config_json import to_json
 from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
 from model_compression.core.text import NO_BREAK
 from model_compression.data import loader

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from model_compression.core.config import MethodConfig, ModelConfig, given_values
+from model_compression.core.config import MethodConfig, ModelConfig
+from model_compression.core.config_json import given_values
 from model_compression.core.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic

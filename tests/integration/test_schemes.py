@@ -9,7 +9,8 @@ import signal
 import pytest
 import torch
 
-from model_compression.core.config import ModelConfig, located
+from model_compression.core.config import ModelConfig
+from model_compression.core.config_json import located
 from model_compression.core.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
 from model_compression.engine import runs
 from model_compression.engine.mutual import METHOD

@@ -15,9 +15,11 @@ from torch.nn.parameter import is_lazy
 
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
 from model_compression.core import trust as code
-from model_compression.core.config import GIVEN, MethodConfig, ModelConfig, TrainConfig, with_settings
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.run_options import with_settings
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Logged, Observer, Silent
 from model_compression.engine.parts import Parts

@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from model_compression.core.config import GIVEN, LOADERS, DataConfig, TrainConfig
+from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config_json import GIVEN, LOADERS
 from model_compression.core.errors import DataError, UsageError
 from model_compression.data.dataset import Dataset, class_numbers
 from model_compression.data.loader_images import LoaderImages

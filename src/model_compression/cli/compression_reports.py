@@ -94,7 +94,7 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
     """What a pruning in ``folder`` began with, as its file states it; without figures of other data."""
     from model_compression.compression.prune import Pruning
     from model_compression.compression.repair import states_figures_of
-    from model_compression.core.config import located
+    from model_compression.core.config_json import located
     from model_compression.engine.relative_paths import anchored
     from model_compression.models.sparse import density_of
     from model_compression.models.weights import find_weights, read_model

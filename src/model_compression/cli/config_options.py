@@ -6,10 +6,11 @@ import typing
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from model_compression.core.config import OPTIONS, TrainConfig, with_values
+from model_compression.core.config import TrainConfig
 from model_compression.core.config_values import configuration_in, types_of_fields
 from model_compression.core.errors import UsageError
 from model_compression.core.options import default_of, has_effect
+from model_compression.core.run_options import OPTIONS, with_values
 
 _METAVARS = {str: "NAME", int: "N", float: "X"}
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from model_compression.checks.networks import check_classes
-    from model_compression.core.config import to_dict
+    from model_compression.core.config_json import to_dict
     from model_compression.core.device import choose_device
     from model_compression.core.errors import UsageError
     from model_compression.core.files import read_json

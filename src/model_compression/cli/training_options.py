@@ -7,7 +7,8 @@ from pathlib import Path
 from model_compression.cli.config_options import DATA, TRAINING, add_config_options, with_options_at
 from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
-from model_compression.core.config import ModelConfig, TrainConfig, from_json
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.config_json import from_json
 from model_compression.core.errors import FileFormatError, NotThereError, UsageError
 from model_compression.core.files import user_path
 

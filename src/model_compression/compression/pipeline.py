@@ -23,7 +23,8 @@ from model_compression.compression.prune import MOST_STEPS, PruneConfig, Pruning
 from model_compression.compression.quantize import CALIBRATED, ONNX, Quantisation, QuantizeConfig
 from model_compression.compression.repair import checked_repair
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import HERE, TrainConfig
+from model_compression.core.config import TrainConfig
+from model_compression.core.config_json import HERE
 from model_compression.core.config_values import Config
 from model_compression.core.errors import (
     ModelCompressionError,

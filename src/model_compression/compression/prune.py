@@ -21,7 +21,8 @@ from model_compression.compression.channels import (
 )
 from model_compression.compression.repair import checked_repair
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import HERE, ModelConfig, TrainConfig, located
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.config_json import HERE, located
 from model_compression.core.config_values import Config, PathText
 from model_compression.core.errors import FileFormatError, UsageError
 from model_compression.data.dataset import Dataset

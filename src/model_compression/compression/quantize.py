@@ -22,7 +22,8 @@ from model_compression.compression.channels import shown_images
 from model_compression.compression.groups import copied
 from model_compression.compression.repair import checked_repair
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import HERE, ModelConfig, TrainConfig, located
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.config_json import HERE, located
 from model_compression.core.config_values import Config, PathText
 from model_compression.core.errors import (
     FileFormatError,

@@ -1,32 +1,12 @@
 """Configurations: frozen, keyword-only dataclasses with an exact JSON round trip. Knows nothing of torch."""
 
-import dataclasses
-import hashlib
-import json
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from model_compression.core import trust
-from model_compression.core.config_values import Config, PathText, options_of
-from model_compression.core.config_values import from_dict as from_dict  # which other modules import from here
+from model_compression.core.config_values import Config, PathText
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
-from model_compression.core.options import Option, answer_settings, option, option_of, setting
-from model_compression.core.registry import unknown_name
-
-C = TypeVar("C")
-V = TypeVar("V")
-
-HERE = "here:"
-"""Before a name that is relative to the folder of its file, so that a folder with several runs can be moved."""
-
-GIVEN = "python:"
-"""What the name of data or of a network begins with that was given as an object, and that no name brings back."""
-LOADERS = f"{GIVEN}dataloaders"
-"""The name of data that come as batches of floats, already normalised."""
+from model_compression.core.options import Option, answer_settings, option, setting
 
 Augmentation = Literal["none", "flip", "flip_shift"]
 Optimizer = Literal["sgd", "adam", "adamw", "muon"]
@@ -304,120 +284,6 @@ class TrainConfig(Config):
             raise UsageError("a teacher needs a method: give both, or neither to train on labels")
         if self.peers is not None and (self.method is None or self.teacher is not None):
             raise UsageError("peers teach each other: they need a method, and no teacher beside them")
-
-
-OPTIONS = options_of(TrainConfig)
-"""What is said of each option of a run, by its place, as "optim.lr"."""
-
-
-def result_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a result depends on, by place, of plain values, with the defaults of what they do not have."""
-    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
-    for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
-        if values.get(part):
-            defaults[part] = to_dict(kind(name=""))
-    found = {**flat(defaults), **flat(values)}
-    return {place: value for place, value in found.items() if OPTIONS.get(place, Option()).affects == "result"}
-
-
-def options_for(*parts: str) -> set[str]:
-    """The fields of a run that are of ``parts``, "teacher" or "method", themselves included."""
-    return {entry.name for entry in dataclasses.fields(TrainConfig) if option_of(entry).of in parts}
-
-
-def with_values(config: C, values: Mapping[str, Any]) -> C:
-    """``config`` with ``values`` by place, as "optim.lr", all of them at once."""
-    changed = {place: value for place, value in values.items() if "." not in place}
-    for part in dict.fromkeys(place.partition(".")[0] for place in values if "." in place):
-        own = {place.partition(".")[2]: value for place, value in values.items() if place.startswith(f"{part}.")}
-        changed[part] = with_values(getattr(config, part), own)
-    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
-
-
-def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
-    """``config`` with values by name, as ``batch_size=64, lr=1e-3, augmentation="flip"``, wherever they belong.
-
-    Names are those of the fields of `TrainConfig`, `DataConfig` and `OptimConfig` that are no configurations
-    themselves. Raises UsageError for others, with near matches.
-    """
-    places = {
-        place.rpartition(".")[2]: place
-        for place in OPTIONS
-        if "." not in place or (place.startswith(("data.", "optim.")) and place != "data.name")
-    }
-    for name in settings:
-        if name not in places:
-            raise unknown_name("setting", name, list(places))
-    return with_values(config, {places[name]: value for name, value in settings.items()})
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values of a config, nested."""
-    return dataclasses.asdict(config)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under names with dots, as "optim.lr"; what is None is left out."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def is_given(recipe: Mapping[str, Any]) -> bool:
-    """Whether of a flat configuration data or a network were given as objects: no command repeats such a run."""
-    return any(str(recipe.get(key, "")).startswith(GIVEN) for key in ("data.name", "teacher.name", "student.name"))
-
-
-def given_values(config: Any) -> dict[str, Any]:
-    """Plain values of a config, nested, without the defaults: an option that is added later changes nothing."""
-    values = {}
-    for entry in dataclasses.fields(config):
-        value, factory = getattr(config, entry.name), entry.default_factory
-        default = entry.default if factory is dataclasses.MISSING else factory()
-        if value != default:
-            values[entry.name] = given_values(value) if dataclasses.is_dataclass(value) else value
-    return values
-
-
-def config_digest(config: Any) -> str:
-    """SHA-256 of its `given_values`."""
-    return hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest()
-
-
-def located(value: V, folder: Path) -> V:
-    """``value``, a configuration or plain values, of a file in ``folder``, with names after `HERE` as whole paths."""
-    if isinstance(value, str) and value.startswith(HERE):
-        return typing.cast(V, str((folder / value.removeprefix(HERE)).resolve()))
-    if isinstance(value, Mapping):
-        return typing.cast(V, {key: located(entry, folder) for key, entry in value.items()})
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        changed = {name: found for name, own in fields.items() if (found := located(own, folder)) != own}
-        return typing.cast(V, dataclasses.replace(value, **changed)) if changed else value
-    return value
-
-
-def to_json(config: Any) -> str:
-    """JSON text of a config; `from_json` gives an equal one back."""
-    return json.dumps(to_dict(config), indent=2, sort_keys=True) + "\n"
-
-
-def from_json(kind: type[C], text: str, source: str = "config") -> C:
-    """The config of ``kind`` in the text of the file ``source``.
-
-    Names of code in it are followed only where `trust` finds the file to be the user's. Raises UsageError for bad JSON,
-    unknown keys and impossible values.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also of an integer of thousands of digits
-        raise UsageError(f"{source} is not JSON: {error}") from None
-    trust.read(values, source, text.encode(errors="surrogatepass"))
-    return from_dict(kind, values, source)
 
 
 def check_side(name: str, side: int) -> None:

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable
 
-from model_compression.core.config import GIVEN, Resident
+from model_compression.core.config import Resident
+from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.options import setting

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from model_compression.core.config import GIVEN, ModelConfig
+from model_compression.core.config import ModelConfig
+from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.options import setting

@@ -9,7 +9,8 @@ from torch import nn
 from model_compression.checks.data import examine_data
 from model_compression.checks.networks import check_teachers_answers
 from model_compression.checks.teacher import examine_before_run
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import to_dict
 from model_compression.core.finding import Finding
 from model_compression.core.options import answer_settings
 from model_compression.data.dataset import Dataset

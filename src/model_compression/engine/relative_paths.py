@@ -10,7 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, located
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import located
 from model_compression.core.files import write_atomically
 
 ORIGIN = ".started-in"

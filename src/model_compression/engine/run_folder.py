@@ -12,7 +12,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from model_compression._version import __version__
-from model_compression.core.config import TrainConfig, flat, from_json, is_given, to_dict, to_json
+from model_compression.core.config import TrainConfig
+from model_compression.core.config_json import flat, from_json, is_given, to_dict, to_json
 from model_compression.core.errors import FileFormatError, ModelCompressionError, NotThereError, RunFolderError
 from model_compression.core.files import TEMPORARY, read_json, user_path, write_json, writing_failed
 from model_compression.core.manifest import FILE as MANIFEST

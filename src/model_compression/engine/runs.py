@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save
 
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import UNDECIDED, TrainConfig, config_digest, located, result_values, to_dict
+from model_compression.core.config import UNDECIDED, TrainConfig
+from model_compression.core.config_json import config_digest, located, to_dict
 from model_compression.core.config_values import affecting_result
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.files import write_atomically, write_text
 from model_compression.core.metric import ACCURACY, RECORDED
 from model_compression.core.options import setting
+from model_compression.core.run_options import result_values
 from model_compression.core.trust import all_files
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.cache import CachedTeacher

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from model_compression.core import trust
-from model_compression.core.config import TrainConfig, from_dict, located, to_dict
-from model_compression.core.config_values import Config
+from model_compression.core.config import TrainConfig
+from model_compression.core.config_json import located, to_dict
+from model_compression.core.config_values import Config, from_dict
 from model_compression.core.errors import Interrupted, RunFolderError
 from model_compression.core.files import plain_json, read_json, user_path, writing_failed
 from model_compression.engine.observer import Observer, Silent

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import torch
 
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig, from_dict, given_values, options_for
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import given_values
+from model_compression.core.config_values import from_dict
 from model_compression.core.device import choose_device
 from model_compression.core.errors import ModelCompressionError
 from model_compression.core.files import user_path
 from model_compression.core.options import answer_settings, setting
+from model_compression.core.run_options import options_for
 from model_compression.data.dataset import Dataset
 from model_compression.data.hold_out import hold_out
 from model_compression.data.loader import Loader

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from model_compression.core.config import TrainConfig, to_dict
+from model_compression.core.config import TrainConfig
+from model_compression.core.config_json import to_dict
 from model_compression.core.errors import MissingExtraError, UsageError
 from model_compression.core.files import write_atomically
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.config import MethodConfig, TrainConfig, from_dict, options_for, to_dict
+from model_compression.core.config import MethodConfig, TrainConfig
+from model_compression.core.config_json import to_dict
+from model_compression.core.config_values import from_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.options import setting
+from model_compression.core.run_options import options_for
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.comparison_progress import ComparisonProgress

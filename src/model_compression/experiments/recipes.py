@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig, options_for
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.core.registry import Registry
+from model_compression.core.run_options import options_for
 from model_compression.distillation.objective import create_method, label_weight_of
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.config import UNDECIDED, TrainConfig, result_values, to_dict
+from model_compression.core.config import UNDECIDED, TrainConfig
+from model_compression.core.config_json import to_dict
 from model_compression.core.errors import RunFolderError
 from model_compression.core.files import read_json
 from model_compression.core.options import setting
+from model_compression.core.run_options import result_values
 from model_compression.reports.records import FAILURES, read_record, save_record
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import HERE, ModelConfig, TrainConfig, located
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.config_json import HERE, located
 from model_compression.core.config_values import Config
 from model_compression.core.errors import UsageError
 from model_compression.core.trust import all_files

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from model_compression.core.config import MethodConfig, TrainConfig, from_dict
+from model_compression.core.config import MethodConfig, TrainConfig
+from model_compression.core.config_values import from_dict
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.trust import command
 from model_compression.distillation.objective import create_method

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.config import GIVEN, options_for, result_values
+from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import UsageError
 from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.run_options import options_for, result_values
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles
 from model_compression.reports.significance import PairedGain, holm, paired_gain

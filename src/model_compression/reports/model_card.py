@@ -6,7 +6,7 @@ The values in its front matter are JSON, which YAML takes as it is.
 import json
 from typing import Any
 
-from model_compression.core.config import GIVEN, LOADERS, is_given
+from model_compression.core.config_json import GIVEN, LOADERS, is_given
 from model_compression.core.text import NO_BREAK, escape_markdown, markdown_table, percent, percent_interval, size
 from model_compression.core.trust import names_of_code
 from model_compression.reports.answers import accuracy, by_class

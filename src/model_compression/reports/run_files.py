@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.config import TrainConfig, from_dict, located
+from model_compression.core.config import TrainConfig
+from model_compression.core.config_json import located
+from model_compression.core.config_values import from_dict
 from model_compression.core.errors import FileFormatError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path
 from model_compression.core.metric import ACCURACY, Metric, primary_metric

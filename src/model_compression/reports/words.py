@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model_compression.core.config import is_given
+from model_compression.core.config_json import is_given
 from model_compression.core.text import count, shell_word
 from model_compression.reports.groups import Group, method_name, short
 

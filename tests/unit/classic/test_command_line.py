@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from model_compression.classic import command_line as classic
-from model_compression.core.config import DataConfig, MethodConfig, from_json, to_json
+from model_compression.core.config import DataConfig, MethodConfig
+from model_compression.core.config_json import from_json, to_json
 from model_compression.core.errors import Interrupted, UsageError
 
 ROOT = Path(__file__).parents[3]

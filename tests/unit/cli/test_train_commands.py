@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from model_compression.cli.main import main
-from model_compression.core.config import TrainConfig, from_json
+from model_compression.core.config import TrainConfig
+from model_compression.core.config_json import from_json
 from model_compression.engine import parts, runs
 from model_compression.experiments.recipes import RECIPES
 

@@ -5,18 +5,9 @@ import json
 
 import pytest
 
-from model_compression.core.config import (
-    DataConfig,
-    MethodConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-    from_dict,
-    from_json,
-    given_values,
-    to_dict,
-    to_json,
-)
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config_json import from_json, given_values, to_dict, to_json
+from model_compression.core.config_values import from_dict
 from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.experiments.recipes import RECIPES, classic_protocol, demo_pair, modern_protocol, views_protocol
 

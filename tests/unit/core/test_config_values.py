@@ -12,16 +12,8 @@ import model_compression as mc
 from model_compression.compression.pipeline import Budget, CompressConfig
 from model_compression.compression.prune import PruneConfig, prune
 from model_compression.compression.quantize import QuantizeConfig
-from model_compression.core.config import (
-    DataConfig,
-    MethodConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-    from_json,
-    to_dict,
-    to_json,
-)
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config_json import from_json, to_dict, to_json
 from model_compression.core.config_values import Config, types_of_fields
 from model_compression.core.errors import UsageError
 from model_compression.experiments.schemes import SchemeConfig

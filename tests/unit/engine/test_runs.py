@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_compression.core.config import ModelConfig, TrainConfig, from_json
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.config_json import from_json
 from model_compression.core.errors import ModelCompressionError, RunFolderError, UsageError
 from model_compression.data.hold_out import hold_out
 from model_compression.engine import runs

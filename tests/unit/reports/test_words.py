@@ -2,7 +2,8 @@
 
 from written_runs import config_of
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig, to_dict
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config_json import to_dict
 from model_compression.reports.groups import recipe_of
 from model_compression.reports.words import environment_in_words, recipe_in_words
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig, to_dict
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import to_dict
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

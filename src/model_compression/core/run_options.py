@@ -1,0 +1,57 @@
+"""The options of a run by place, as "optim.lr": what is said of each, and how values are set and compared by place."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import flat, to_dict
+from model_compression.core.config_values import options_of
+from model_compression.core.options import Option, option_of
+from model_compression.core.registry import unknown_name
+
+C = TypeVar("C")
+
+OPTIONS = options_of(TrainConfig)
+"""What is said of each option of a run, by its place, as "optim.lr"."""
+
+
+def result_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a result depends on, by place, of plain values, with the defaults of what they do not have."""
+    defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
+    for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
+        if values.get(part):
+            defaults[part] = to_dict(kind(name=""))
+    found = {**flat(defaults), **flat(values)}
+    return {place: value for place, value in found.items() if OPTIONS.get(place, Option()).affects == "result"}
+
+
+def options_for(*parts: str) -> set[str]:
+    """The fields of a run that are of ``parts``, "teacher" or "method", themselves included."""
+    return {entry.name for entry in dataclasses.fields(TrainConfig) if option_of(entry).of in parts}
+
+
+def with_values(config: C, values: Mapping[str, Any]) -> C:
+    """``config`` with ``values`` by place, as "optim.lr", all of them at once."""
+    changed = {place: value for place, value in values.items() if "." not in place}
+    for part in dict.fromkeys(place.partition(".")[0] for place in values if "." in place):
+        own = {place.partition(".")[2]: value for place, value in values.items() if place.startswith(f"{part}.")}
+        changed[part] = with_values(getattr(config, part), own)
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """``config`` with values by name, as ``batch_size=64, lr=1e-3, augmentation="flip"``, wherever they belong.
+
+    Names are those of the fields of `TrainConfig`, `DataConfig` and `OptimConfig` that are no configurations
+    themselves. Raises UsageError for others, with near matches.
+    """
+    places = {
+        place.rpartition(".")[2]: place
+        for place in OPTIONS
+        if "." not in place or (place.startswith(("data.", "optim.")) and place != "data.name")
+    }
+    for name in settings:
+        if name not in places:
+            raise unknown_name("setting", name, list(places))
+    return with_values(config, {places[name]: value for name, value in settings.items()})
