@@ -43,15 +43,16 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.data.sources import load_dataset
     from model_compression.engine.console_observer import ConsoleObserver
     from model_compression.engine.networks import check_teachers, load_trained
-    from model_compression.exporting.write import EXPORTERS, SUFFIXES, export
+    from model_compression.exporting.runtimes import RUNTIMES, names_by_suffix
+    from model_compression.exporting.write import export
     from model_compression.tasks import task_of
 
     out = user_path(args.out)
-    kinds = {suffix: name for name, suffix in SUFFIXES.items()}
+    kinds = names_by_suffix()
     if args.to is None and out.suffix not in kinds:
         raise UsageError(f"--out must end in {' or '.join(kinds)}, got {args.out}")
     to = args.to or kinds[out.suffix]
-    EXPORTERS.get(to)
+    RUNTIMES.create(to).check()
     if out.exists() and not args.force:
         raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
     config = with_model_options(ModelConfig(name=args.model), args)

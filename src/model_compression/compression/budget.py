@@ -24,8 +24,9 @@ from model_compression.core.errors import MissingExtraError, UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, counter
 from model_compression.exporting.fewer_bits import to_int8
+from model_compression.exporting.runtimes.onnx import rewrite
 from model_compression.exporting.short_names import with_short_names
-from model_compression.exporting.write import rewrite, write_unverified
+from model_compression.exporting.write import write_unverified
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
 

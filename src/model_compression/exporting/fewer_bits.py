@@ -12,13 +12,9 @@ computed once and stored. A model whose weights stay in float32 nevertheless is 
 that it does not have.
 """
 
-import io
-import logging
 import math
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ import numpy.typing as npt
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.extras import check_extra
 from model_compression.core.registry import unknown_name
+from model_compression.exporting.quiet import quiet
 
 Array = npt.NDArray[Any]
 
@@ -64,7 +61,7 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
     if weight_bits == 4:
         model = _of_opset(model, _INT4_OPSET)
         options["TensorQuantOverrides"] = _rounded_to_four_bits(model)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "int8.onnx"
         try:
             quantize_static(
@@ -268,16 +265,3 @@ def _loaded(path: Path) -> Any:
     model = onnx.load(path)
     del model.graph.value_info[:]
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice of ONNX Runtime's quantiser, on the root logger, and its progress, on stdout."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

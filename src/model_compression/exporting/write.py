@@ -1,13 +1,9 @@
 """Writes a network for other runtimes. A file gets its name only once it is verified."""
 
 import dataclasses
-import logging
 import os
-import re
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from model_compression.core import trust
-from model_compression.core.errors import MissingExtraError, ModelCompressionError, NotVerifiedError, UsageError
+from model_compression.core.errors import NotVerifiedError, UsageError
 from model_compression.core.files import user_path, writing_failed
 from model_compression.core.metric import ACCURACY, Metric
-from model_compression.core.options import setting
-from model_compression.core.registry import Registry
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
-from model_compression.exporting.metadata import KEY, Metadata
-from model_compression.exporting.programs import check_programs, write_program
-from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.metadata import Metadata
+from model_compression.exporting.quiet import quiet
+from model_compression.exporting.runtimes import RUNTIMES, Runtime, open_file
+from model_compression.exporting.runtimes.onnx import OnnxRuntime, rewrite, with_metadata, write_model
 from model_compression.exporting.short_names import with_short_names
 from model_compression.exporting.verify import Verification, pixels_of, verify
 from model_compression.models.base import Network
 from model_compression.models.copies import copy_of
 from model_compression.tasks import task_of
-
-Exporter = Callable[[nn.Module, Tensor, Path, Metadata], None]
-EXPORTERS: Registry[Exporter] = Registry("export format")
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 
 
 class Deployed(nn.Module):
@@ -85,11 +76,10 @@ def export(
     Raises UsageError for an unknown format or ending, MissingExtraError, and NotVerifiedError, leaving nothing,
     when the file does not answer as the network does.
     """
-    path, writer = user_path(path), EXPORTERS.get(to)
-    if to == "torch-export":
-        check_programs()
-    if path.suffix != SUFFIXES[to]:
-        raise UsageError(f"a file for {to} must end in {SUFFIXES[to]}, got {path.name}")
+    path, runtime = user_path(path), RUNTIMES.create(to)
+    runtime.check()
+    if path.suffix != runtime.suffix:
+        raise UsageError(f"a file for {to} must end in {runtime.suffix}, got {path.name}")
     network = frozen(network)
     expected = logits_on(network, dataset)
     metadata = _metadata(network, dataset, expected, preprocessing)
@@ -102,7 +92,7 @@ def export(
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(network, part, metadata, writer)
+        _write(network, part, metadata, runtime)
         if encoding is not None:
             rewrite(part, lambda model: with_short_names(encoding.encode(model)))
         found = verify(part, network, dataset, expected=expected)
@@ -111,7 +101,7 @@ def export(
             raise NotVerifiedError(f"{path} is not written, as it does not answer as the network does: {fault}")
         if encoding is not None:
             own = dataclasses.replace(metadata, accuracy=_accuracy(found.metric, found.value))
-            rewrite(part, lambda model: _with_metadata(model, own))
+            rewrite(part, lambda model: with_metadata(model, own))
         trust.seal_content(part.read_bytes())
         os.replace(part, path)
     except OSError as error:
@@ -130,7 +120,7 @@ def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]
         plain, tried = Path(folder) / "plain.onnx", Path(folder) / "tried.onnx"
         write_unverified(network, plain, tuple(images.shape[1:]), preprocessing=True)
         for name, encode in encodes.items():
-            _write_onnx(tried, encode(onnx.load(plain)))
+            write_model(tried, encode(onnx.load(plain)))
             answers[name] = open_file(tried).run(images)
     return answers
 
@@ -143,7 +133,8 @@ def write_unverified(
     preprocessing: bool = False,
 ) -> None:
     """An ONNX file that is tried and thrown away: of normalised images, or of pixels. Raises MissingExtraError."""
-    network = frozen(network)
+    runtime, network = OnnxRuntime(), frozen(network)
+    runtime.check()
     with torch.no_grad():
         classes = network(torch.zeros(2, *image_shape)).shape[1]
     how = network.preprocessing
@@ -159,7 +150,7 @@ def write_unverified(
         accuracy=None,
         weights_sha256=digest_of([network]),
     )
-    _write(network, path, metadata, EXPORTERS.get("onnx"))
+    _write(network, path, metadata, runtime)
 
 
 def frozen(network: Network) -> Network:
@@ -170,82 +161,15 @@ def frozen(network: Network) -> Network:
     return network
 
 
-def _write(network: Network, path: Path, metadata: Metadata, writer: Exporter) -> None:
+def _write(network: Network, path: Path, metadata: Metadata, runtime: Runtime) -> None:
     images = torch.zeros(2, *metadata.image_shape, dtype=torch.uint8)
     if metadata.preprocessing_inside:
         module: nn.Module = Deployed(network).eval()
         example = images
     else:
         module, example = network, images.float()
-    with _quiet():
-        writer(module, example, path, metadata)
-
-
-@EXPORTERS.register("onnx")
-def _to_onnx(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (what torch.onnx writes with)
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnx", "export", "writing ONNX files") from None
-    try:
-        program: Any = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=["images"],
-            output_names=["logits"],
-            verbose=False,
-        )
-    except torch.onnx.OnnxExporterError as error:
-        reason = re.sub(r"<class '[\w.]+'>: ", "", str(error).rpartition("## Exception summary")[2].strip())
-        raise ModelCompressionError(
-            f"torch {torch.__version__} cannot write this network as ONNX: {reason.partition(chr(10))[0]:.200}; use a "
-            f"newer torch, or {setting('to', 'torch-export')}"
-        ) from error
-    model = _with_metadata(_without_traces(program.model_proto), metadata)
-    onnx.checker.check_model(model)
-    _write_onnx(path, model)
-
-
-def _write_onnx(path: Path, model: Any) -> None:
-    content = model.SerializeToString()
-    path.write_bytes(content)
-    trust.seal_content(content, lasting=False)  # it is run here: to prove it, or to measure
-
-
-def _without_traces(model: Any) -> Any:
-    """``model`` without the exporter's notes on which line of which file of this machine each node came from."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    del graph.value_info[:]
-    return model
-
-
-def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
-    """``change`` takes the ONNX model of a file and returns what the file holds then."""
-    import onnx
-
-    model = change(onnx.load(path))
-    onnx.checker.check_model(model)
-    _write_onnx(path, model)
-
-
-def _with_metadata(model: Any, metadata: Metadata) -> Any:
-    import onnx
-
-    del model.metadata_props[:]
-    model.metadata_props.append(onnx.StringStringEntryProto(key=KEY, value=metadata.to_json()))
-    return model
-
-
-@EXPORTERS.register("torch-export")
-def _to_torch_export(module: nn.Module, example: Tensor, path: Path, metadata: Metadata) -> None:
-    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    write_program(program, path, metadata.to_json())
+    with quiet():
+        runtime.write(module, example, path, metadata)
 
 
 @torch.no_grad()
@@ -280,19 +204,3 @@ def _metadata(network: Network, dataset: Dataset, logits: Tensor, preprocessing:
 def _accuracy(metric: Metric, value: float) -> float | None:
     """What a file states of its accuracy: nothing where its task has another metric."""
     return value if metric == ACCURACY else None
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Without what torch's exporters say about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -6,8 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.runtimes.onnx import rewrite
 from model_compression.exporting.short_names import with_short_names
-from model_compression.exporting.write import rewrite, write_unverified
+from model_compression.exporting.write import write_unverified
 from model_compression.models import create_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)

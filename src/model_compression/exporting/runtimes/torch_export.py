@@ -1,0 +1,50 @@
+"""torch.export's files: PyTorch's own graphs, which run in Python and C++."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from model_compression.exporting.metadata import Metadata, from_json
+from model_compression.exporting.runtimes.base import RUNTIMES, Array, ExportedFile, Runtime
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@RUNTIMES.register("torch-export")
+class TorchExport(Runtime):
+    """Nothing in a file is executed but the graph's operators, see `programs`."""
+
+    suffix = ".pt2"
+
+    def check(self) -> None:
+        """Raises ModelCompressionError for a torch before 2.9."""
+        from model_compression.exporting.programs import check_programs
+
+        check_programs()
+
+    def write(self, module: "nn.Module", example: "Tensor", path: Path, metadata: Metadata) -> None:
+        """Without traces of the machine that it is made on."""
+        import torch
+
+        from model_compression.exporting.programs import write_program
+
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        write_program(program, path, metadata.to_json())
+
+    def open(self, path: Path, threads: int) -> ExportedFile:
+        """``threads`` has no effect: PyTorch has a number of its own."""
+        import torch
+
+        from model_compression.exporting.programs import read_program
+
+        module, said = read_program(path)
+
+        def run(images: Array) -> npt.NDArray[np.float32]:
+            with torch.no_grad():
+                logits: npt.NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+            return logits
+
+        return ExportedFile(runtime="torch.export", metadata=from_json(said or None, str(path)), run=run)
