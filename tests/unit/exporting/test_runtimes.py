@@ -39,6 +39,6 @@ def test_runtime_that_is_registered_exports_opens_and_is_listed(tiny, tmp_path):
 
 def test_runtime_that_answers_otherwise_leaves_no_file(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Shifted, "shift", 0.1)
-    with pytest.raises(NotVerifiedError, match="logits differ by up to 0.1"):
+    with pytest.raises(NotVerifiedError, match=r"logits differ by up to 0\.1"):
         export(read_model(tiny.teacher), tmp_path / "a.shifted", tiny.data()[1], to="shifted")
     assert not list(tmp_path.iterdir())
