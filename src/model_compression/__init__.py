@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from model_compression._version import __version__
 
 if TYPE_CHECKING:
-    from model_compression.api.distill import distill
+    from model_compression.api.evaluation import evaluate
+    from model_compression.api.training import distill, resume, train
     from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
     from model_compression.core.errors import Interrupted, ModelCompressionError
     from model_compression.core.outputs import Outputs
@@ -35,13 +36,16 @@ _HOMES = {
     "TrainConfig": "core.config",
     "create_method": "distillation.methods:create",
     "create_model": "models",
-    "distill": "api.distill",
+    "distill": "api.training",
+    "evaluate": "api.evaluation",
     "load_cifar10": "data.cifar",
     "load_model": "models.weights",
+    "resume": "api.training",
     "resume_run": "engine.runs",
     "resume_scheme": "experiments.schemes",
     "run_scheme": "experiments.schemes",
     "start_run": "engine.runs",
+    "train": "api.training",
 }
 
 __all__ = [
@@ -59,12 +63,15 @@ __all__ = [
     "create_method",
     "create_model",
     "distill",
+    "evaluate",
     "load_cifar10",
     "load_model",
+    "resume",
     "resume_run",
     "resume_scheme",
     "run_scheme",
     "start_run",
+    "train",
 ]
 
 

@@ -2,10 +2,7 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.core.config import DataConfig
@@ -22,21 +19,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def data_of(args: argparse.Namespace) -> "DataConfig":
     """What these options, and the run that ``args.model`` names, ask for."""
+    from model_compression.api.inputs import data_config
     from model_compression.core.config import DataConfig
 
-    data = DataConfig() if args.data else _run_data(user_path(args.model))
+    data = DataConfig() if args.data else data_config(None, args.model)
     given = {"name": args.data, "image_size": args.image_size, "data_dir": args.data_dir}
     return dataclasses.replace(data, **{key: value for key, value in given.items() if value is not None})
-
-
-def _run_data(path: Path) -> "DataConfig":
-    from model_compression.core.config import DataConfig
-    from model_compression.engine.relative_paths import anchored
-    from model_compression.engine.run_folder import RunFolder
-
-    folder = path.parent if path.name == "student.safetensors" else path
-    for run in (RunFolder(folder), RunFolder(folder / "final")):
-        if run.config.is_file():
-            data = anchored(run.read_config(), run.path).data
-            return DataConfig(name=data.name, image_size=data.image_size, data_dir=data.data_dir)
-    return DataConfig()

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   model-compression test --model hf:my-vit --data folder:photos --image-size 224
 """
 
+_NAMES = {"nll": "NLL", "ece": "calibration error"}
 _TOLERANCE = 0.003  # another processor rounds otherwise: a few images of 10,000 change sides
 
 
@@ -37,47 +38,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures; returns the exit code."""
-    import time
-
-    import torch
-
-    from model_compression.checks.networks import check_classes
+    from model_compression.api.evaluation import evaluate
     from model_compression.core.config import ModelConfig
-    from model_compression.core.device import choose_device, choose_precision
     from model_compression.engine.console_observer import ConsoleObserver
-    from model_compression.engine.networks import check_teachers, load_trained
-    from model_compression.engine.teachers import load_data
-    from model_compression.models.copies import placed
-    from model_compression.models.prediction import predict
-    from model_compression.tasks import task_of
 
-    device = choose_device(args.device)
-    precision = choose_precision(args.precision, device)
-    config = with_model_options(ModelConfig(name=args.model), args)
-    check_teachers(config)
+    data = dataclasses.replace(data_of(args), resident=args.resident, workers=args.workers)
+    model = with_model_options(ModelConfig(name=args.model), args)
     with ConsoleObserver() as observer:
-        data = dataclasses.replace(data_of(args), resident=args.resident, workers=args.workers)
-        train, test = load_data(data, observer.message)
-        dataset = test if args.split == "test" else train
-        model = load_trained(config, dataset)
-        check_classes("model", model, dataset)
-        for line in task_of(dataset).differences(model, dataset):
-            observer.message(line)
-        begun = time.monotonic()
-        logits = predict(placed(model, device), dataset, device, precision, observer.counter(args.split, len(dataset)))
-        seconds = time.monotonic() - begun
-    result = task_of(dataset).figures(logits, torch.from_numpy(dataset.labels))
-    stated = model.facts.get("test_accuracy") if args.split == "test" else None
+        found = evaluate(model, data, split=args.split, device=args.device, precision=args.precision, observer=observer)
     if args.json:
-        facts = {"model": args.model, "data": data.name, "split": args.split, "images": len(dataset)}
-        print(json_text({**facts, **result, "stated_accuracy": stated, "seconds": round(seconds, 2)}))
+        facts = {"model": args.model, "data": data.name, "split": args.split, "images": found.samples}
+        stated = {f"stated_{found.metric.name}": found.stated, "seconds": round(found.seconds, 2)}
+        print(json_text({**facts, **found.figures, **stated}))
         return 0
-    correct = round(result["accuracy"] * len(dataset))
-    print(
-        f"{args.split} accuracy   {result['accuracy']:.2%}   ({correct:,} of {len(dataset):,} images, {seconds:.1f} s)"
-    )
-    print(f"NLL             {result['nll']:.4f}    calibration error {result['ece']:.2%}")
-    if isinstance(stated, float) and data.name == "cifar10":
-        same = abs(stated - result["accuracy"]) <= _TOLERANCE
-        print(f"stated          {stated:.2%}   {'confirmed' if same else 'NOT confirmed on this machine'}")
+    metric, text = found.metric, found.metric.text(found.value)
+    print(f"{args.split} {metric.label}   {text}   ({found.samples:,} images, {found.seconds:.1f} s)")
+    for name, value in list(found.figures.items())[1:]:
+        print(f"{_NAMES.get(name, name):<16}{value:.4f}")
+    if found.stated is not None and data.name == "cifar10":
+        same = abs(found.stated - found.value) <= _TOLERANCE
+        print(
+            f"stated          {metric.text(found.stated)}   {'confirmed' if same else 'NOT confirmed on this machine'}"
+        )
     return 0

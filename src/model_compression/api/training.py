@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,26 +13,32 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
+from model_compression.api.inputs import give_names, observer_for
 from model_compression.core import trust as code
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config_json import GIVEN
+from model_compression.core.metric import primary_metric
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.run_options import with_settings
 from model_compression.engine.console_observer import ConsoleObserver
-from model_compression.engine.observer import Logged, Observer, Silent
+from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
+from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_same, resume_run, start_run
+from model_compression.experiments.resume import resume as resume_folder
+from model_compression.experiments.resume import stage_kind
 from model_compression.models.base import Network
 from model_compression.models.copies import copy_of
 from model_compression.models.external import External, build_external, is_external
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import load_own_weights
+from model_compression.models.weights import load_own_weights, read_model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a distillation left: its figures, the trained student in eval mode, and the folder with everything.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunResult:
+    """What a run left: its figures, the trained student in eval mode, and the folder with everything.
 
     ``student(preprocessing(images))`` answers images (B, C, H, W) uint8 with logits (B, K). Of a run on DataLoaders
     ``student(images)`` does so with images that are normalised as theirs, and ``preprocessing`` changes nothing.
@@ -43,6 +48,11 @@ class Result:
     student: nn.Module
     preprocessing: Preprocessing
     run_dir: Path
+
+    def __repr__(self) -> str:
+        metric = primary_metric(self.metrics)
+        key = next(key for key in map(metric.key, ("validation", "test")) if key in self.metrics)
+        return f"<{key.replace('_', ' ')} {metric.text(self.metrics[key])}, run {self.run_dir}>"
 
 
 def distill(
@@ -66,7 +76,7 @@ def distill(
     trust: bool = False,
     strict: bool = False,
     **settings: Any,
-) -> Result:
+) -> RunResult:
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
 
     Args:
@@ -119,49 +129,143 @@ def distill(
     _check_observer(observer)
     if isinstance(method, MethodConfig) and params is not None:
         raise UsageError("params are given twice: put them into the MethodConfig that is method")
-    if resume and run_dir is None:
-        raise UsageError("resume needs the run_dir of the run that is to go on")
-    code.give(*(one for one in (teacher, student, data, method) if isinstance(one, str)))
     named = None if teacher is None else _named(teacher)
     if teacher_weights is not None:
         teacher, named = _with_weights(teacher, named, teacher_weights)
-    named = _with_pixels(named, teacher_mean, teacher_std, teacher_size)
-    for name, ours in (("out", "run_dir"), ("pairs", "method=MethodConfig(name=..., pairs=...)")):
-        if name in settings:
-            raise UsageError(f"{name} is an option of the command line; here it is {ours}")
-    config = dataclasses.replace(config or TrainConfig(student=_named(student)), student=_named(student))
-    config = with_settings(config, settings)
-    observer = observer or _shown(progress)
-    if isinstance(student, nn.Module):
-        name = config.student.name.removeprefix(GIVEN)
-        if not _is_rebuilt(student, name):
-            observer.message(f"{name}{_NOT_REBUILT}")
-    datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, observer)
-    config = dataclasses.replace(
-        config,
-        teacher=named,
-        method=method if isinstance(method, MethodConfig) else MethodConfig(name=method, params=dict(params or {})),
-        data=dataclasses.replace(config.data, name=name) if name != config.data.name else config.data,
+    if isinstance(method, str):
+        code.give(method)
+        method = MethodConfig(name=method, params=dict(params or {}))
+    base = dataclasses.replace(
+        config or TrainConfig(student=_named(student)),
+        teacher=_with_pixels(named, teacher_mean, teacher_std, teacher_size),
+        method=method,
         epochs=epochs,
         seed=seed,
     )
+    module = teacher if isinstance(teacher, nn.Module) else None
+    return _train(
+        base, student, data, settings, module, run_dir=run_dir, resume=resume, observer=observer, progress=progress,
+        trust=trust, strict=strict,
+    )  # fmt: skip
+
+
+def train(
+    student: str | ModelConfig | nn.Module,
+    data: str | GivenData,
+    *,
+    epochs: int = 30,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    config: TrainConfig | None = None,
+    observer: Observer | None = None,
+    progress: bool | None = None,
+    trust: bool = False,
+    strict: bool = False,
+    **settings: Any,
+) -> RunResult:
+    """Trains ``student`` on labels only; arguments and results are those of `distill`.
+
+    Example:
+        >>> mc.train("lenet", "cifar10", epochs=10)  # doctest: +SKIP
+        <test accuracy 77.03%, run runs/cifar10-lenet-labels-1>
+    """
+    _check_types(epochs=epochs, seed=seed, run_dir=run_dir, resume=resume, config=config, progress=progress)
+    _check_observer(observer)
+    base = dataclasses.replace(
+        config or TrainConfig(student=_named(student)), teacher=None, method=None, epochs=epochs, seed=seed
+    )
+    return _train(
+        base, student, data, settings, None, run_dir=run_dir, resume=resume, observer=observer, progress=progress,
+        trust=trust, strict=strict,
+    )  # fmt: skip
+
+
+@checked_arguments
+def resume(
+    run_dir: str | Path,
+    *,
+    lr: float | None = None,
+    observer: Observer | None = None,
+    progress: bool | None = None,
+    trust: bool = False,
+) -> Any:
+    """Resumes what was interrupted in ``run_dir``, bit for bit: a run, a pruning, a compression or a scheme.
+
+    A run that got objects from Python is resumed by `distill` or `train` with ``resume=True`` and the same objects.
+
+    Example:
+        >>> mc.resume("runs/cifar10-lenet-kd-1")  # doctest: +SKIP
+        <test accuracy 77.90%, run runs/cifar10-lenet-kd-1>
+
+    Args:
+        run_dir: the folder.
+        lr: after an exploded loss, the learning rate to go on with.
+        observer: who watches; takes the place of ``progress``.
+        progress: whether a bar is shown; by default on a terminal and in a notebook.
+        trust: whether code that a stranger's folder names is imported.
+
+    Returns:
+        What the command that began it returns: a `RunResult` for a run.
+
+    Raises:
+        RunFolderError: there is nothing to resume.
+    """
+    watcher = observer_for(observer, progress)
+    with code.all_files(trust), watcher if isinstance(watcher, ConsoleObserver) else nullcontext():
+        metrics = resume_folder(run_dir, watcher, lr=lr)
+    if stage_kind(run_dir) is not None:
+        return metrics
+    return _result(metrics, read_model(RunFolder(run_dir).student), user_path(run_dir))
+
+
+def _train(
+    config: TrainConfig,
+    student: str | ModelConfig | nn.Module,
+    data: str | GivenData,
+    settings: dict[str, Any],
+    teacher: nn.Module | None,
+    *,
+    run_dir: str | Path | None,
+    resume: bool,
+    observer: Observer | None,
+    progress: bool | None,
+    trust: bool,
+    strict: bool,
+) -> RunResult:
+    """A run of ``config`` with what is given as objects, and ``settings`` of it by name."""
+    if resume and run_dir is None:
+        raise UsageError("resume needs the run_dir of the run that is to go on")
+    for name, ours in (("out", "run_dir"), ("pairs", "method=MethodConfig(name=..., pairs=...)")):
+        if name in settings:
+            raise UsageError(f"{name} is an option of the command line; here it is {ours}")
+    give_names(student, data)
+    config = with_settings(dataclasses.replace(config, student=_named(student)), settings)
+    watcher = observer_for(observer, progress)
+    if isinstance(student, nn.Module):
+        name = config.student.name.removeprefix(GIVEN)
+        if not _is_rebuilt(student, name):
+            watcher.message(f"{name}{_NOT_REBUILT}")
+    datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, watcher)
+    if name != config.data.name:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
     if datasets is not None:
         config = with_loaders_settings(config, datasets[0])
-    parts = Parts(
-        student=student if isinstance(student, nn.Module) else None,
-        teacher=teacher if isinstance(teacher, nn.Module) else None,
-        data=datasets,
-    )
+    parts = Parts(student=student if isinstance(student, nn.Module) else None, teacher=teacher, data=datasets)
     finished: list[Network] = []
     folder = _free_folder(config) if run_dir is None else user_path(run_dir)
-    with code.all_files(trust), observer if isinstance(observer, ConsoleObserver) else nullcontext():
+    with code.all_files(trust), watcher if isinstance(watcher, ConsoleObserver) else nullcontext():
         if resume:
             check_same(folder, config)
-            metrics = resume_run(folder, observer, parts=parts, strict=strict, finished=finished.append)
+            metrics = resume_run(folder, watcher, parts=parts, strict=strict, finished=finished.append)
         else:
-            metrics = start_run(config, folder, observer, parts=parts, strict=strict, finished=finished.append)
-    network = finished[0].eval()
-    return Result(
+            metrics = start_run(config, folder, watcher, parts=parts, strict=strict, finished=finished.append)
+    return _result(metrics, finished[0], folder)
+
+
+def _result(metrics: dict[str, Any], network: Network, folder: Path) -> RunResult:
+    network.eval()
+    return RunResult(
         metrics=metrics,
         student=network.body if isinstance(network, External) else network,
         preprocessing=network.preprocessing,
@@ -173,6 +277,8 @@ _NOT_REBUILT = (
     "() without arguments is not the student that was given: the run folder holds its weights, but not the code that "
     "builds it, and load_model needs both; give the student by the name of its builder, as 'mynets:small', to have both"
 )
+
+
 # argument → (the types it may have, how an error calls them)
 _TYPES: dict[str, tuple[Any, str]] = {
     "method": (str | MethodConfig, "a name, as 'kd', or a MethodConfig"),
@@ -203,22 +309,15 @@ def _check_observer(observer: Any) -> None:
     ]
     if observer is not None and missing:
         raise UsageError(
-            f"observer must have the methods of train.observer.Observer; a {type(observer).__name__} lacks "
+            f"observer must have the methods of engine.observer.Observer; a {type(observer).__name__} lacks "
             f"{', '.join(missing)}"
         )
 
 
-def _shown(progress: bool | None) -> Observer:
-    """Who watches where nobody is given."""
-    if progress is None:
-        progress = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
-    return ConsoleObserver() if progress else Logged()
-
-
 def _free_folder(config: TrainConfig) -> Path:
     """runs/DATA-STUDENT-METHOD-N, the first that is not there."""
-    assert config.method is not None
-    parts = (config.data.name, config.student.name, config.method.name)
+    method = "labels" if config.method is None else config.method.name
+    parts = (config.data.name, config.student.name, method)
     name = "-".join(re.sub(r"[^\w.]+", "-", Path(part.rpartition(":")[2]).name) for part in parts)
     return next(folder for number in itertools.count(1) if not (folder := Path("runs") / f"{name}-{number}").exists())
 

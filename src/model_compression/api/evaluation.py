@@ -1,0 +1,98 @@
+"""`evaluate`: how good a network is."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, observer_for
+from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.device import choose_device, choose_precision
+from model_compression.core.metric import Metric
+from model_compression.core.trust import all_files
+from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.observer import Observer
+from model_compression.models.copies import placed
+from model_compression.models.prediction import predict
+from model_compression.tasks import task_of
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evaluation:
+    """How good a network is on ``samples`` samples.
+
+    ``figures`` by name, the primary ``metric`` first; ``stated`` is what the network's file says of it on the test set
+    of its own data; ``logits`` (N, …) float32 in the order of the dataset.
+    """
+
+    metric: Metric
+    figures: dict[str, float]
+    samples: int
+    stated: float | None
+    seconds: float
+    logits: torch.Tensor
+
+    @property
+    def value(self) -> float:
+        """The primary metric, as accuracy, 0 to 1."""
+        return self.figures[self.metric.name]
+
+    def __repr__(self) -> str:
+        others = "".join(f", {name} {value:.4g}" for name, value in list(self.figures.items())[1:])
+        return f"<{self.metric.label} {self.metric.text(self.value)}{others} on {self.samples:,} samples>"
+
+
+@checked_arguments
+def evaluate(
+    model: Model,
+    data: Data = None,
+    *,
+    split: Literal["test", "train"] = "test",
+    device: str = "auto",
+    precision: str = "auto",
+    observer: Observer | None = None,
+    progress: bool | None = None,
+    trust: bool = False,
+) -> Evaluation:
+    """Measures how good a trained network is.
+
+    Example:
+        >>> mc.evaluate("nin-cifar10", "cifar10")  # doctest: +SKIP
+        <accuracy 88.67%, nll 0.3474, ece 0.01287 on 10,000 samples>
+
+    Args:
+        model: a shipped network, a run folder, a weights file, "hf:NAME", a `ModelConfig` with options, or a module.
+        data: as `distill` takes it; None: the run's own, else CIFAR-10.
+        split: which of the two sets.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "fp32" or "bf16".
+        observer: who watches; takes the place of ``progress``.
+        progress: whether a bar is shown; by default on a terminal and in a notebook.
+        trust: whether code that a stranger's file names is imported.
+
+    Raises:
+        UsageError: the network does not fit the data, or an argument cannot be.
+    """
+    give_names(model, data)
+    chosen, kind = choose_device(device), choose_precision(precision, choose_device(device))
+    watcher = observer_for(observer, progress)
+    with all_files(trust), watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext():
+        train, test = load_datasets(data, model, watcher)
+        dataset = test if split == "test" else train
+        network = load_network(model, dataset, watcher)
+        begun = time.monotonic()
+        bar = watcher.counter(split, len(dataset)) if isinstance(watcher, ConsoleObserver) else None
+        logits = predict(placed(network, chosen), dataset, chosen, kind, bar)
+        seconds = time.monotonic() - begun
+    task = task_of(dataset)
+    stated = network.facts.get(task.metric.key("test")) if split == "test" else None
+    return Evaluation(
+        metric=task.metric,
+        figures=task.figures(logits, task.tensor_of(dataset)),
+        samples=len(dataset),
+        stated=stated if isinstance(stated, float) else None,
+        seconds=seconds,
+        logits=logits,
+    )

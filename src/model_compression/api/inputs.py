@@ -1,0 +1,82 @@
+"""What the public functions take: networks and data, by name or as objects."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from model_compression.api.given_data import GivenData, given_data
+from model_compression.checks.networks import check_classes
+from model_compression.core import trust
+from model_compression.core.config import DataConfig, ModelConfig
+from model_compression.core.errors import UsageError
+from model_compression.core.files import user_path
+from model_compression.data.dataset import Dataset
+from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.networks import check_teachers, given_network, load_trained
+from model_compression.engine.observer import Logged, Observer
+from model_compression.engine.relative_paths import anchored
+from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.teachers import load_data
+from model_compression.models.base import Network
+from model_compression.tasks import task_of
+
+Model = str | Path | ModelConfig | nn.Module
+Data = str | DataConfig | GivenData | None
+
+
+def observer_for(observer: Observer | None, progress: bool | None) -> Observer:
+    """Who watches: ``observer``, else a bar where ``progress``, or a terminal or notebook, asks for one; else a log."""
+    if observer is not None:
+        return observer
+    if progress is None:
+        progress = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
+    return ConsoleObserver() if progress else Logged()
+
+
+def give_names(*values: Any) -> None:
+    """What a caller writes may name code, which is imported."""
+    trust.give(*(str(value) for value in values if isinstance(value, str | Path)))
+
+
+def data_config(data: str | DataConfig | None, model: Model) -> DataConfig:
+    """The data that is named; None: that of the run ``model``, else CIFAR-10."""
+    if isinstance(data, DataConfig):
+        return data
+    if data is not None:
+        return DataConfig(name=data)
+    if not isinstance(model, str | Path):
+        raise UsageError("data must be given with a network that is no run: a name, arrays or datasets")
+    return data_of_run(user_path(str(model))) or DataConfig()
+
+
+def data_of_run(path: Path) -> DataConfig | None:
+    """The data of the run folder at ``path``, or of the one whose student.safetensors it is; None for no run."""
+    folder = path.parent if path.name == "student.safetensors" else path
+    for run in (RunFolder(folder), RunFolder(folder / "final")):
+        if run.config.is_file():
+            data = anchored(run.read_config(), run.path).data
+            return DataConfig(name=data.name, image_size=data.image_size, data_dir=data.data_dir)
+    return None
+
+
+def load_datasets(data: Data, model: Model, observer: Observer) -> tuple[Dataset, Dataset]:
+    """(training set, test set) of data that is named or given."""
+    if data is None or isinstance(data, str | DataConfig):
+        return load_data(data_config(data, model), observer.message)
+    return given_data(data, DataConfig(), observer)[0]
+
+
+def load_network(model: Model, dataset: Dataset, observer: Observer) -> Network:
+    """A network with weights, checked against the dataset. A module is copied."""
+    if isinstance(model, nn.Module):
+        network = model if isinstance(model, Network) else given_network(model, dataset, 0)
+    else:
+        config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
+        check_teachers(config)
+        network = load_trained(config, dataset)
+    check_classes("model", network, dataset)
+    for line in task_of(dataset).differences(network, dataset):
+        observer.message(line)
+    return network
