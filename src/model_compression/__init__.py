@@ -11,6 +11,9 @@ from model_compression._version import __version__
 
 if TYPE_CHECKING:
     from model_compression.api.evaluation import evaluate
+    from model_compression.api.examination import doctor
+    from model_compression.api.prediction import predict
+    from model_compression.api.sharing import pack, push
     from model_compression.api.training import distill, resume, train
     from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
     from model_compression.core.errors import Interrupted, ModelCompressionError
@@ -37,9 +40,13 @@ _HOMES = {
     "create_method": "distillation.methods:create",
     "create_model": "models",
     "distill": "api.training",
+    "doctor": "api.examination",
     "evaluate": "api.evaluation",
     "load_cifar10": "data.cifar",
     "load_model": "models.weights",
+    "pack": "api.sharing",
+    "predict": "api.prediction",
+    "push": "api.sharing",
     "resume": "api.training",
     "resume_run": "engine.runs",
     "resume_scheme": "experiments.schemes",
@@ -63,9 +70,13 @@ __all__ = [
     "create_method",
     "create_model",
     "distill",
+    "doctor",
     "evaluate",
     "load_cifar10",
     "load_model",
+    "pack",
+    "predict",
+    "push",
     "resume",
     "resume_run",
     "resume_scheme",

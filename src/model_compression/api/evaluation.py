@@ -12,8 +12,10 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.metric import Metric
 from model_compression.core.trust import all_files
+from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer
+from model_compression.models.base import Network
 from model_compression.models.copies import placed
 from model_compression.models.prediction import predict
 from model_compression.tasks import task_of
@@ -82,10 +84,17 @@ def evaluate(
         train, test = load_datasets(data, model, watcher)
         dataset = test if split == "test" else train
         network = load_network(model, dataset, watcher)
-        begun = time.monotonic()
-        bar = watcher.counter(split, len(dataset)) if isinstance(watcher, ConsoleObserver) else None
-        logits = predict(placed(network, chosen), dataset, chosen, kind, bar)
-        seconds = time.monotonic() - begun
+        return evaluate_on(network, dataset, chosen, kind, watcher, split)
+
+
+def evaluate_on(
+    network: Network, dataset: Dataset, device: torch.device, precision: torch.dtype, watcher: Observer, split: str
+) -> Evaluation:
+    """How good ``network``, which has been checked, is on ``dataset``, the ``split`` of its data."""
+    begun = time.monotonic()
+    bar = watcher.counter(split, len(dataset)) if isinstance(watcher, ConsoleObserver) else None
+    logits = predict(placed(network, device), dataset, device, precision, bar)
+    seconds = time.monotonic() - begun
     task = task_of(dataset)
     stated = network.facts.get(task.metric.key("test")) if split == "test" else None
     return Evaluation(

@@ -15,12 +15,12 @@ from torch.nn.parameter import is_lazy
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
 from model_compression.api.inputs import give_names, observer_for
 from model_compression.core import trust as code
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import GIVEN
-from model_compression.core.metric import primary_metric
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.metric import primary_metric
 from model_compression.core.run_options import with_settings
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer, Silent

@@ -3,7 +3,6 @@
 import argparse
 
 from model_compression.core.console import json_text, one_line
-from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression predict student.onnx cat.png
@@ -20,34 +19,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Classifies; returns the exit code."""
-    from pathlib import Path
+    """Predicts; returns the exit code."""
+    from model_compression.api.prediction import predict
 
-    from model_compression.core.errors import NotThereError, UsageError
-    from model_compression.data.image_files import find_images
-    from model_compression.exporting.classify import answer, classify
-    from model_compression.exporting.runtimes import open_file
-
-    if args.top < 1:
-        raise UsageError(f"--top must be at least 1, got {args.top}")
-    file = open_file(user_path(args.file))
-    paths: list[Path] = []
-    for given in map(Path, args.images):
-        if not given.exists():
-            raise NotThereError(f"{given} does not exist; expected an image, or a folder of images")
-        paths += find_images(given).files if given.is_dir() else [given]
-    if not file.metadata.class_names:
-        for path in paths:
-            numbers = answer(file, path).tolist()
-            if args.json:
-                print(json_text({"image": str(path), "answer": numbers}))
-            else:
-                print(f"{one_line(str(path))}   " + "   ".join(f"{number:.6g}" for number in numbers))
-        return 0
-    for path in paths:
-        image, ranked = str(path), classify(file, path)[: args.top]
-        if args.json:
-            print(json_text({"image": image, "classes": [{"name": n, "probability": p} for n, p in ranked]}))
+    for found in predict(args.file, args.images, top=args.top):
+        image = str(found.image)
+        if args.json and found.classes:
+            classes = [{"name": name, "probability": probability} for name, probability in found.classes]
+            print(json_text({"image": image, "classes": classes}))
+        elif args.json:
+            print(json_text({"image": image, "answer": found.numbers}))
         else:
-            print(f"{one_line(image)}   " + "   ".join(f"{name} {probability:.1%}" for name, probability in ranked))
+            texts = [f"{name} {probability:.1%}" for name, probability in found.classes]
+            print(f"{one_line(image)}   " + "   ".join(texts or [f"{number:.6g}" for number in found.numbers]))
     return 0

@@ -1,0 +1,72 @@
+"""`doctor`: what is wrong with machine, data, teacher and loss, before hours go into a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_compression.api.inputs import give_names
+from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig
+from model_compression.core.files import user_path
+from model_compression.core.finding import Finding
+from model_compression.core.trust import all_files
+from model_compression.diagnosis.whole import examine
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Examination:
+    """What was found, each a line with its remedy."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong that a run should not begin with."""
+        return any(finding.level == "fail" for finding in self.findings)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{one.level:>5} {one.subject:<13} {one.line}" for one in self.findings)
+
+
+@checked_arguments
+def doctor(
+    *,
+    teacher: str | Path | ModelConfig | None = None,
+    student: str | Path | ModelConfig | None = None,
+    data: str | DataConfig | None = None,
+    method: str | MethodConfig = "kd",
+    device: str = "auto",
+    runs: str | Path = "runs",
+    trust: bool = False,
+) -> Examination:
+    """Looks at machine, data, teacher and loss, and says what to do.
+
+    Example:
+        >>> mc.doctor(teacher="nin-cifar10", student="lenet").failed  # doctest: +SKIP
+        False
+
+    Args:
+        teacher: a network with weights, as `distill` takes it by name.
+        student: a network's name; its loss at the first step is looked at.
+        data: a dataset's name; with a network CIFAR-10 by default.
+        method: whose terms are looked at.
+        device: "auto", "cpu", "cuda" or "mps".
+        runs: where runs are to be: its disk is looked at.
+        trust: whether code that a stranger's file names is imported.
+    """
+    give_names(teacher, student, data, method)
+    networks = {
+        role: ModelConfig(name=str(one)) if isinstance(one, str | Path) else one
+        for role, one in (("teacher", teacher), ("student", student))
+    }
+    if data is None and any(networks.values()):
+        data = DataConfig()
+    with all_files(trust):
+        findings = examine(
+            **networks,
+            data=DataConfig(name=data) if isinstance(data, str) else data,
+            method=MethodConfig(name=method) if isinstance(method, str) else method,
+            device=device,
+            runs=user_path(str(runs)),
+            report=lambda line: None,
+        )
+        return Examination(findings=tuple(findings))
