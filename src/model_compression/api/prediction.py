@@ -7,6 +7,7 @@ from pathlib import Path
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import NotThereError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.options import setting
 from model_compression.data.image_files import find_images
 from model_compression.exporting.classify import answer, classify
 from model_compression.exporting.runtimes import open_file
@@ -40,7 +41,7 @@ def predict(file: str | Path, images: str | Path | Sequence[str | Path], *, top:
         FileFormatError: the file was not written by `export`.
     """
     if top < 1:
-        raise UsageError(f"top must be at least 1, got {top}")
+        raise UsageError(f"{setting('top')} must be at least 1, got {top}")
     opened = open_file(user_path(str(file)))
     given = [images] if isinstance(images, str | Path) else images
     paths: list[Path] = []

@@ -12,6 +12,7 @@ from model_compression.core.config import to_dict
 from model_compression.core.device import choose_device
 from model_compression.core.errors import NotThereError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path, write_text
+from model_compression.core.options import setting
 from model_compression.core.trust import all_files
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
@@ -72,9 +73,9 @@ def pack(
     """
     path = user_path(out)
     if path.suffix != ".safetensors":
-        raise UsageError(f"out must end in .safetensors, got {path}")
+        raise UsageError(f"{setting('out')} must end in .safetensors, got {path}")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists; choose another file, or replace it with force")
+        raise UsageError(f"{path} exists; choose another {setting('out')}, or replace it with {setting('force', True)}")
     folder, watcher = RunFolder(run_dir), observer_for(observer, progress)
     config, metrics = folder.read_config(), folder.read_metrics()
     with all_files(trust):
