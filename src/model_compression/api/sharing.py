@@ -126,7 +126,7 @@ def push(run_dir: str | Path, repo: str, *, private: bool = False, dry_run: bool
     if not (folder / "config.json").is_file():
         raise RunFolderError(f"{folder} is no run folder: it has no config.json; give a run's, as runs/distilled")
     run = read_run(folder)
-    if run.accuracy is None or run.student_bytes is None:
+    if run.result is None or run.student_bytes is None:
         raise RunFolderError(f"{folder}: the run is not finished; continue it with: model-compression resume {folder}")
     hub.check_repository(repo)
     if not (folder / "README.md").exists():  # of a run that was made before there were model cards
@@ -135,6 +135,6 @@ def push(run_dir: str | Path, repo: str, *, private: bool = False, dry_run: bool
     sizes = {path.name: path.stat().st_size for path in files}
     address = None
     if not dry_run:
-        message = f"{run.eval_set} accuracy {run.accuracy:.2%}, seed {run.seed}"
+        message = f"{run.eval_set} {run.metric.label} {run.metric.text(run.result)}, seed {run.seed}"
         address = hub.upload(folder, repo, private=private, message=message)
     return Pushed(repo=repo, address=address, files=sizes)
