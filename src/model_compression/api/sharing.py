@@ -8,7 +8,7 @@ import torch
 from model_compression.api.evaluation import Evaluation, evaluate_on
 from model_compression.api.inputs import Data, load_datasets, load_network, observer_for
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import to_dict
+from model_compression.core.config_json import to_dict
 from model_compression.core.device import choose_device
 from model_compression.core.errors import NotThereError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path, write_text
