@@ -18,14 +18,14 @@ EXAMPLES = """examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--teacher", default="nin-cifar10", metavar="MODEL", help="default: nin-cifar10")
-    parser.add_argument("--epochs", type=int, default=3, metavar="E", help="of both students (default: 3)")
-    parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--epochs", type=int, default=3, metavar="E", help="epochs of both students (default: 3)")
+    parser.add_argument("--data", default="cifar10", metavar="NAME", help="dataset (default: cifar10)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the dataset")
     parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains both students and prints what was won; returns the exit code."""
+    """Trains both students and prints the gain; returns the exit code."""
     from model_compression.core.config import DataConfig
     from model_compression.core.errors import Interrupted
     from model_compression.engine.console_observer import ConsoleObserver
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = user_path(args.out)
     data = DataConfig(name=args.data, data_dir=args.data_dir)
-    find_weights(args.teacher)  # before minutes go into the student that needs none
+    find_weights(args.teacher)  # fail before the first student is trained
     pair = demo_pair(teacher=args.teacher, epochs=args.epochs, data=data)
     metrics, events = {}, {}
     for number, (arm, config) in enumerate(pair.items(), start=1):
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
             observer.message(f"\n{number} of {len(pair)}: a LeNet is trained on {what}")
             try:
                 metrics[arm] = finish_run(config, out / arm, observer)
-            except Interrupted as stop:  # one run alone is no demo
+            except Interrupted as stop:  # its remedy names one run only
                 raise Interrupted(
-                    f"{str(stop).partition('; continue with')[0]}; go on with the same command", stop.exit_code
+                    f"{str(stop).partition('; continue with')[0]}; the same command resumes it", stop.exit_code
                 ) from None
         events[arm] = [read_events(RunFolder(out / arm).events)]
     distilled, labels = metrics["distilled"], metrics["labels"]

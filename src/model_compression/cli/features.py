@@ -1,4 +1,4 @@
-"""List the layers of a network that a method can compare, with their shapes, and those that are chosen by stage."""
+"""List the layers of a network that a method can compare, with shapes; a star marks those of each stage."""
 
 import argparse
 
@@ -18,15 +18,13 @@ tokens are length × width."""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a registered or a shipped network, a library's, a weights file or a run"
-    )
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of its builder")
+    parser.add_argument("model", metavar="MODEL", help="name of a network, a weights file or a run")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the builder")
     parser.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
-        help="side of the images (default: what it asks for or was trained on, else 32)",
+        help="side of the images (default: that of the network, else 32)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     shape = (channels, args.size or height, args.size or width)
     try:
         found = layers(model.body, torch.zeros(2, *shape))
-    except Exception as error:  # a network of others says in its own way what it cannot take
+    except Exception as error:  # a foreign network refuses shapes in its own way
         raise UsageError(f"{args.model} cannot take images of {' × '.join(map(str, shape))}: {error}") from error
     chosen = {layer.name for layer in stages(found)}
     if args.json:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, bytes, memory, and latency in PyTorch and ONNX Runtime."""
+"""Measure a network: parameters, multiply-accumulates, bytes, memory, and latency in PyTorch and ONNX Runtime."""
 
 import argparse
 import sys
@@ -27,13 +27,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=int,
         metavar="PIXELS",
-        help="side of the images (default: what it asks for or was trained on, else 32)",
+        help="side of the images (default: that of the network, else 32)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=256, metavar="N", help="images a call for throughput, beside 1 (default: 256)"
+        "--batch-size",
+        type=int,
+        default=256,
+        metavar="N",
+        help="images per call, besides 1 (default: 256)",
     )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="to compute with (default: all cores)")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each timing (default: 2)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor threads (default: all cores)")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="duration of each timing (default: 2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -64,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         size, answering = None, [of_file(path, threads)]
         if answering[0].is_guest:
             print(
-                f"{path} was not written here: it runs in a process of its own, which takes a little longer; --trust "
-                "runs it in this one",
+                f"{path} is from elsewhere: it runs in a process of its own, which is a little slower; --trust runs it "
+                "in this one",
                 file=sys.stderr,
             )
     else:
@@ -99,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_memory(batch: int, size: "Size") -> None:
-    """Raises UsageError for a batch whose activations would take all memory, which the system answers by a kill."""
+    """Raises UsageError for a batch whose activations do not fit in memory: the system would kill the process."""
     from model_compression.core.errors import UsageError
     from model_compression.core.free_memory import available_memory_bytes
 

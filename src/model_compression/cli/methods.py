@@ -1,4 +1,4 @@
-"""List the distillation methods, or show one: its paper, what it needs, its terms and weights, its parameters."""
+"""List the distillation methods, or describe one: paper, requirements, terms, weights and parameters."""
 
 import argparse
 import inspect
@@ -16,17 +16,17 @@ EXAMPLES = """examples:
 """
 
 _FAMILIES = {
-    "logit": "From the teacher's answers: any two networks, and the answers are stored",
-    "feature": "From what the teacher's layers see, paired with the student's (`features`)",
-    "relation": "From how the teacher relates images to one another",
-    "plug-in": "Of other packages",
+    "logit": "Compare predictions: for any two networks; the teacher's can be stored",
+    "feature": "Compare features of layers, in pairs of teacher and student (see `features`)",
+    "relation": "Compare relations between images",
+    "plug-in": "From other packages",
 }
 _WIDTH = 80
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one method, in full (default: a line for each)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="method to describe (default: list all)")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/methods.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print(_list(facts))
         for reason in METHODS.broken.values():
             print(reason, file=sys.stderr)
-        print("\nStart with kd. `methods NAME` shows one in full; --method a,b adds two.")
+        print("\nStart with kd. `methods NAME` describes a method; `--method a,b` adds two.")
     return 0
 
 
@@ -74,7 +74,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 
 def _own_doc(what: object, base: object) -> str:
-    """Its docstring, also of what it is derived from, but not what ``base`` says to those who write methods."""
+    """Its docstring or that of a parent; empty where it is that of ``base``, which addresses authors of methods."""
     text = inspect.getdoc(what) or ""
     return "" if text == inspect.getdoc(base) else text
 
@@ -134,19 +134,19 @@ def _text(fact: dict[str, Any]) -> str:
         fact["paper"] or "its file has no docstring",
         fact["description"] or "Its class has no docstring.",
     )
-    lines = [*_wrapped(f"{fact['name']}: {paper}", indent=2), "", *_reflowed(description), ""]
+    lines = [*_wrap(f"{fact['name']}: {paper}", indent=2), "", *_reflow(description), ""]
     described = table([(name, " ".join(text.split())) for name, text in rows.items()], left=2)
     return "\n".join([*lines, described])
 
 
-def _reflowed(docstring: str) -> list[str]:
-    """Paragraphs, and arguments each with the lines behind the first indented further, within 80 columns."""
+def _reflow(docstring: str) -> list[str]:
+    """Paragraphs, and arguments with hanging indents, within 80 columns."""
     lines: list[str] = []
     block = ""
     for line in [*docstring.splitlines(), ""]:
         is_item = re.match(r" {4}\S", line)
         if block and (is_item or not line or block == "Args:"):
-            lines += _wrapped(block, indent=8 if block.startswith(" ") else 0)
+            lines += _wrap(block, indent=8 if block.startswith(" ") else 0)
             block = ""
         if not line:
             lines.append("")
@@ -154,6 +154,6 @@ def _reflowed(docstring: str) -> list[str]:
     return lines[:-1]
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrap(text: str, indent: int) -> list[str]:
     """Lines of 80 columns at most, all but the first indented; a name that is longer stays whole."""
     return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What a student's answers to the test images show, beside its teacher's: by class, by confidence, by image."""
+"""Analyses the predictions of student and teacher on the test images: by class, by confidence, by image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAccuracy:
-    """Of the images of one class, how many the student takes for it, and how many the teacher does."""
+    """The share of the images of one class that the student, and the teacher, predict right."""
 
     name: str
     student: Proportion
@@ -24,7 +24,7 @@ class ClassAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """The images whose largest probability is in (``low``, ``high``]: how many are right, and their mean confidence."""
+    """The images with a largest probability in (``low``, ``high``]: how many are right, and their mean confidence."""
 
     low: float
     high: float
@@ -43,10 +43,10 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How student and teacher answer the same images.
+    """The predictions of student and teacher on the same images.
 
-    ``same`` is on which they choose the same class. The other four add up to all images: both right, one of the two,
-    none. ``divergence`` is the mean KL(teacher ‖ student) of their probabilities, in nats.
+    ``same`` counts equal classes. The other four add up to all images: both right, one of the two, none.
+    ``divergence`` is the mean KL(teacher ‖ student) of their probabilities, in nats.
     """
 
     same: Proportion
@@ -59,7 +59,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """An image that the student gets wrong: its number, classes by name, and probabilities of those chosen."""
+    """An image that the student predicts wrong: its number, classes by name, and their probabilities."""
 
     number: int
     truth: str
@@ -70,19 +70,19 @@ class Mistake:
 
 def softmax(logits: Logits) -> Floats:
     """Probabilities (N, K), in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    raised = np.exp(shifted)
-    probabilities: Floats = raised / raised.sum(axis=1, keepdims=True)
+    from scipy.special import softmax as of_float64
+
+    probabilities: Floats = of_float64(logits.astype(np.float64), axis=1)
     return probabilities
 
 
 def accuracy(logits: Logits, targets: Classes) -> Proportion:
-    """Of all images, how many are right."""
+    """The share of right predictions."""
     return Proportion(count=int((logits.argmax(axis=1) == targets).sum()), total=len(targets))
 
 
-def by_class(found: Predictions) -> list[ClassAccuracy]:
-    """Each class's accuracy, in the order of the classes."""
+def class_accuracies(found: Predictions) -> list[ClassAccuracy]:
+    """The accuracy of each class, in the order of the classes."""
     rows = []
     for number in range(found.student.shape[1]):
         of_class = found.targets == number
@@ -96,14 +96,14 @@ def by_class(found: Predictions) -> list[ClassAccuracy]:
 
 
 def confusion(logits: Logits, targets: Classes) -> npt.NDArray[np.int64]:
-    """How many images of each class (row) are taken for each class (column): (K, K)."""
+    """The number of images of each class (row) with each prediction (column): (K, K)."""
     classes = logits.shape[1]
     places = targets.astype(np.int64) * classes + logits.argmax(axis=1)
     return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
 
 
 def calibration(logits: Logits, targets: Classes) -> Calibration:
-    """How far confidence and accuracy lie apart, in `BINS` bins of equal width, open below (arXiv 1706.04599)."""
+    """The distance of confidence and accuracy in `BINS` bins of equal width, open below (arXiv 1706.04599)."""
     probabilities = softmax(logits)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     number = np.clip(np.ceil(confidence * BINS).astype(int), 1, BINS) - 1
@@ -114,11 +114,13 @@ def calibration(logits: Logits, targets: Classes) -> Calibration:
         mean = float(confidence[inside].mean())
         bins.append(Bin(low=index / BINS, high=(index + 1) / BINS, right=share, confidence=mean))
     error = sum(one.right.total * abs(one.right.share - one.confidence) for one in bins) / len(targets)
-    return Calibration(ece=error, nll=-float(_log(logits)[np.arange(len(targets)), targets].mean()), bins=tuple(bins))
+    return Calibration(
+        ece=error, nll=-float(_log_softmax(logits)[np.arange(len(targets)), targets].mean()), bins=tuple(bins)
+    )
 
 
 def agreement(student: Logits, teacher: Logits, targets: Classes) -> Agreement:
-    """How far the student answers as its teacher does."""
+    """The agreement of the student's predictions with the teacher's."""
     own, taught = student.argmax(axis=1), teacher.argmax(axis=1)
     right, teacher_right = own == targets, taught == targets
     expected = softmax(teacher)
@@ -128,15 +130,12 @@ def agreement(student: Logits, teacher: Logits, targets: Classes) -> Agreement:
         only_teacher=int((~right & teacher_right).sum()),
         only_student=int((right & ~teacher_right).sum()),
         both_wrong=int((~right & ~teacher_right).sum()),
-        divergence=float((expected * (_log(teacher) - _log(student))).sum(axis=1).mean()),
+        divergence=float((expected * (_log_softmax(teacher) - _log_softmax(student))).sum(axis=1).mean()),
     )
 
 
-def mistaken_rows(student: Logits, teacher: Logits | None, targets: Classes) -> Classes:
-    """The images that the student gets wrong and the teacher right, the most confident mistakes first.
-
-    Without a teacher, those that the student gets wrong.
-    """
+def find_mistakes(student: Logits, teacher: Logits | None, targets: Classes) -> Classes:
+    """The images that the student predicts wrong and the teacher, if any, right; the most confident mistakes first."""
     wrong = student.argmax(axis=1) != targets
     if teacher is not None:
         wrong &= teacher.argmax(axis=1) == targets
@@ -145,8 +144,8 @@ def mistaken_rows(student: Logits, teacher: Logits | None, targets: Classes) -> 
 
 
 def mistakes(found: Predictions, limit: int) -> tuple[Sequence[Mistake], bool]:
-    """Of `mistaken_rows` the first with a thumbnail, at most ``limit``, and whether none is missing between them."""
-    rows = mistaken_rows(found.student, found.teacher, found.targets)
+    """The first of `find_mistakes` with a thumbnail, at most ``limit``, and whether there is one for each of these."""
+    rows = find_mistakes(found.student, found.teacher, found.targets)
     shown = rows[np.isin(rows, found.thumbnail_rows)][:limit]
     own, targets = softmax(found.student[shown]), found.targets[shown]
     taught = [None] * len(shown) if found.teacher is None else softmax(found.teacher[shown]).max(axis=1).tolist()
@@ -163,8 +162,8 @@ def mistakes(found: Predictions, limit: int) -> tuple[Sequence[Mistake], bool]:
     return described, np.array_equal(shown, rows[:limit])
 
 
-def _log(logits: Logits) -> Floats:
-    """Log probabilities (N, K)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+def _log_softmax(logits: Logits) -> Floats:
+    from scipy.special import log_softmax
+
+    result: Floats = log_softmax(logits.astype(np.float64), axis=1)
     return result

@@ -1,4 +1,4 @@
-"""Charts of the report as SVG that takes its colours and its font from the page, in which points can be looked up."""
+"""Charts of the report as SVG, with the colours and the font of the page, and with texts for its points."""
 
 import io
 import math
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = 8
-"""Colours that a page has; further series begin again, dashed."""
+"""The number of colours of a page; further series start again, dashed."""
 _WIDTH, _HEIGHT = 5.2, 3.3  # inches of 72 units: narrow enough that its text is read on a telephone
-_MUTED, _LINE = "#020202", "#030303"  # stand for the page's colours, which the SVG gets below
+_MUTED, _LINE = "#020202", "#030303"  # stand-ins for colours of the page
 _NARROW = 1.5  # a logarithmic axis ends at this many times of where it begins, at least
 _STYLES = ("-", "--", ":")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """``points`` (x, y, what a reader is told of it) of series number ``series``, from 0 on, called ``name``."""
+    """``points`` (x, y, text for the reader) of series number ``series``, from 0 on, called ``name``."""
 
     name: str
     series: int
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """``svg`` markup, and ``lines``: name, series and points (x, y, text) in its units, for whoever points at it."""
+    """``svg`` markup, and ``lines``: name, series and points (x, y, text) in the units of the SVG, for the pointer."""
 
     svg: str
     lines: Sequence[dict[str, Any]]
@@ -44,21 +44,12 @@ class Chart:
 def line_chart(
     lines: Sequence[Line], *, key: str, x: str, y: str, log: bool = False, levels: Sequence[tuple[float, str]] = ()
 ) -> Chart:
-    """Curves over epochs, ``y`` in the units that it says; ``levels`` (height, name) are dashed lines across."""
+    """Curves over epochs; ``y`` is a label with its unit; ``levels`` (height, name) are dashed lines across."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure()
     for number, line in enumerate(lines):
-        marker = "o" if len(line.points) < 25 else None
-        axes.plot(
-            [point[0] for point in line.points],
-            [point[1] for point in line.points],
-            **_style(line.series),
-            lw=1.6,
-            marker=marker,
-            ms=2.6,
-            gid=f"series-{line.series}-{number}",
-        )
+        _draw(axes, number, line, lw=1.6, marker="o" if len(line.points) < 25 else None, ms=2.6)
     for height, name in levels:
         axes.axhline(height, ls=(0, (4, 3)), lw=1, color=_MUTED, zorder=1)
         axes.annotate(
@@ -73,19 +64,14 @@ def line_chart(
 
 
 def scatter_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
-    """Points with intervals upwards and downwards, over a logarithmic axis."""
+    """Points with vertical intervals, over a logarithmic axis."""
     figure, axes = _figure()
     for number, line in enumerate(lines):
-        across, up = [point[0] for point in line.points], [point[1] for point in line.points]
-        gid = f"series-{line.series}-{number}"
-        colour = _colour(line.series)
-        if line.low is not None and line.high is not None:
-            axes.vlines(across, line.low, line.high, color=colour, lw=1.4, gid=f"{gid}-interval")
-        axes.plot(across, up, "o", color=colour, ms=7, mec="none", gid=gid)
+        _draw(axes, number, line, ls="none", marker="o", ms=7, mec="none")
     axes.set_xscale("log")
     axes.margins(0.12)
     low, high = axes.get_xlim()
-    if high < _NARROW * low:  # small differences are not to look large
+    if high < _NARROW * low:  # small differences must not look large
         centre, reach = math.sqrt(low * high), math.sqrt(_NARROW)
         axes.set_xlim(centre / reach, centre * reach)
     label_log_ticks(axes)
@@ -93,19 +79,23 @@ def scatter_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
 
 
 def reliability_chart(lines: Sequence[Line], *, key: str) -> Chart:
-    """Accuracy against confidence, both in per cent, with intervals; the diagonal is where they are the same."""
+    """Accuracy against confidence, both in per cent, with intervals and the diagonal of perfect calibration."""
     figure, axes = _figure(height=3.9)
     axes.plot([0, 100], [0, 100], ls=(0, (4, 3)), lw=1, color=_MUTED, zorder=1)
     for number, line in enumerate(lines):
-        across, up = [point[0] for point in line.points], [point[1] for point in line.points]
-        gid = f"series-{line.series}-{number}"
-        axes.vlines(across, line.low or [], line.high or [], color=_colour(line.series), lw=1.2, alpha=0.6)
-        axes.plot(across, up, **_style(line.series), lw=1.4, marker="o", ms=4, gid=gid)
+        _draw(axes, number, line, lw=1.4, marker="o", ms=4)
     axes.set(xlim=(0, 102), ylim=(0, 102))
     axes.set_aspect("equal", adjustable="box", anchor="W")
-    return _chart(
-        figure, axes, lines, key, "confidence: mean of the largest probability, %", "images that are right, %"
-    )
+    return _chart(figure, axes, lines, key, "confidence: mean of the largest probability, %", "right predictions, %")
+
+
+def _draw(axes: "Axes", number: int, line: Line, **style: Any) -> None:
+    """Points of a line with their intervals, in stand-ins for the page's colours."""
+    across, up = [point[0] for point in line.points], [point[1] for point in line.points]
+    gid, colour = f"series-{line.series}-{number}", f"#0000{line.series % SERIES + 16:02x}"
+    if line.low is not None and line.high is not None:
+        axes.vlines(across, line.low, line.high, color=colour, lw=1.4, gid=f"{gid}-interval")
+    axes.plot(across, up, color=colour, gid=gid, **{"ls": _STYLES[line.series // SERIES % len(_STYLES)], **style})
 
 
 def _figure(height: float = _HEIGHT) -> "tuple[Figure, Axes]":
@@ -117,15 +107,6 @@ def _figure(height: float = _HEIGHT) -> "tuple[Figure, Axes]":
     axes.set_axisbelow(True)
     axes.tick_params(which="both", length=0, labelsize=10, labelcolor=_MUTED, pad=5)
     return figure, axes
-
-
-def _colour(series: int) -> str:
-    """Stands for a colour of the page."""
-    return f"#0000{series % SERIES + 16:02x}"
-
-
-def _style(series: int) -> dict[str, Any]:
-    return {"color": _colour(series), "ls": _STYLES[series // SERIES % len(_STYLES)]}
 
 
 def _chart(figure: "Figure", axes: "Axes", lines: Sequence[Line], key: str, x: str, y: str) -> Chart:
@@ -146,11 +127,11 @@ def _chart(figure: "Figure", axes: "Axes", lines: Sequence[Line], key: str, x: s
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Chart(svg=_themed(buffer.getvalue(), key), lines=found)
+    return Chart(svg=_apply_theme(buffer.getvalue(), key), lines=found)
 
 
-def _themed(svg: str, key: str) -> str:
-    """Only the element, with the page's colours and font, and names that are unique on the page."""
+def _apply_theme(svg: str, key: str) -> str:
+    """The element without its frame, with the page's colours and font, and with ids that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)

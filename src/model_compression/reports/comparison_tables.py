@@ -54,8 +54,8 @@ def text(comparison: Comparison, title: str, recipe: str) -> str:
     """Tables and notes within 80 columns, but for names that are longer."""
     parts = [title, textwrap.fill(recipe, _WIDTH)]
     parts += [_terminal_table(cells) for cells in _tables(comparison)]
-    parts += ["\n".join(map(_wrapped, _without_result(comparison)))]
-    parts += ["\n".join(map(_wrapped, notes(comparison)))]
+    parts += ["\n".join(map(_wrap, _without_result(comparison)))]
+    parts += ["\n".join(map(_wrap, notes(comparison)))]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -151,5 +151,5 @@ def _terminal_table(cells: Cells) -> str:
     return table(rows, head)
 
 
-def _wrapped(line: str) -> str:
+def _wrap(line: str) -> str:
     return textwrap.fill(line, _WIDTH, subsequent_indent="  ")

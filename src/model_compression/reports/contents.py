@@ -19,8 +19,8 @@ from model_compression.reports.answers import (
     Mistake,
     accuracy,
     agreement,
-    by_class,
     calibration,
+    class_accuracies,
     confusion,
     mistakes,
 )
@@ -91,7 +91,7 @@ class Report:
         return [run for group in self.groups for run in group.runs]
 
     @property
-    def unsealed(self) -> str:
+    def manifest_warning(self) -> str:
         """A warning about finished runs without a manifest; empty where there are none."""
         number = sum(not run.sealed for group in self.groups for run in group.finished)
         return f"{count(number, 'run')} without {MANIFEST}: a change of the files would not be seen." if number else ""
@@ -133,7 +133,7 @@ def make_report(paths: Sequence[str | Path]) -> Report:
         costs=[cost for cost in costs if cost is not None],
         compressions=compressions,
         left_out=left_out,
-        shipped=_shipped(groups, compressions, left_out),
+        shipped=_read_shipped(groups, compressions, left_out),
     )
 
 
@@ -172,7 +172,7 @@ def _compressions(places: Sequence[Path], left_out: list[str]) -> list[Compressi
     return found
 
 
-def _shipped(groups: Sequence[Group], compressions: Sequence[Compression], left_out: list[str]) -> Detail | None:
+def _read_shipped(groups: Sequence[Group], compressions: Sequence[Compression], left_out: list[str]) -> Detail | None:
     if len(groups) != 1 or len(compressions) != 1 or groups[0].metric != ACCURACY:
         return None
     run, path = groups[0].runs[0], compressions[0].path / "predictions.safetensors"
@@ -221,7 +221,7 @@ def _detail_of(group: str, run: RunFiles, found: Predictions) -> Detail:
         predictions=found,
         accuracy=accuracy(student, targets),
         teacher_accuracy=None if teacher is None else accuracy(teacher, targets),
-        classes=by_class(found),
+        classes=class_accuracies(found),
         confusion=confusion(student, targets),
         calibration=calibration(student, targets),
         teacher_calibration=None if teacher is None else calibration(teacher, targets),

@@ -6,7 +6,7 @@ from typing import Any
 
 from model_compression.core.errors import UsageError
 from model_compression.core.metric import ACCURACY, Metric
-from model_compression.reports.groups import Group, check_same_metric, differing, group_runs
+from model_compression.reports.groups import Group, check_same_metric, differences, group_runs
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles, find_runs
 from model_compression.reports.significance import LEVEL, PairedGain
@@ -65,7 +65,7 @@ def difference(first: str, second: str) -> Difference:
     images = on_images(*pair)
     options = [
         (place, a.recipe.get(place), b.recipe.get(place))
-        for place in differing([a.recipe, b.recipe])
+        for place in differences([a.recipe, b.recipe])
         if not _is_part(place, a, b)
     ]
     return Difference(

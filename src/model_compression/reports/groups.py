@@ -140,7 +140,7 @@ def check_same_metric(groups: Sequence[Group]) -> Metric:
     return next(iter(metrics), ACCURACY)
 
 
-def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+def differences(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The places in which recipes differ."""
     keys = sorted({key for recipe in recipes for key in recipe})
     return [key for key in keys if any(recipe.get(key) != recipes[0].get(key) for recipe in recipes)]
@@ -168,7 +168,7 @@ def _is_baseline(baseline: Group, group: Group) -> bool:
     """Whether ``baseline`` is the same student, trained on labels only."""
     labels_only = "method.name" not in baseline.recipe and baseline is not group
     own = options_for("teacher", "method")  # which training on labels does not have, or does not need
-    return labels_only and all(place.split(".")[0] in own for place in differing([baseline.recipe, group.recipe]))
+    return labels_only and all(place.split(".")[0] in own for place in differences([baseline.recipe, group.recipe]))
 
 
 def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -178,7 +178,7 @@ def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     names: list[str] = []
     for recipe, beginning in zip(recipes, beginnings, strict=True):
         alike = [other for other, own in zip(recipes, beginnings, strict=True) if own == beginning]
-        name = ", ".join([*beginning, *(_part(key, recipe.get(key)) for key in _telling_apart(recipe, alike))])
+        name = ", ".join([*beginning, *(_part(key, recipe.get(key)) for key in _places_of(recipe, alike))])
         names.append(f"{name} ({names.count(name) + 1})" if name in names else name)
     return names
 
@@ -190,9 +190,9 @@ def _beginning(recipe: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     return [*student, method_name(recipe), *teacher]
 
 
-def _telling(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+def _choose_places(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Few places by which all of ``recipes`` can be told apart: each time the one with the most values."""
-    keys = [key for key in differing(recipes) if key not in _FIRST]
+    keys = [key for key in differences(recipes) if key not in _FIRST]
     keys.sort(key=lambda key: (key.split(".")[0] not in ("method", "student"), key.startswith("teacher")))
     chosen: list[str] = []
 
@@ -206,10 +206,10 @@ def _telling(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     return chosen
 
 
-def _telling_apart(recipe: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> list[str]:
+def _places_of(recipe: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first places of `_telling` that tell ``recipe`` from the others."""
     keys, left = [], list(alike)
-    for key in _telling(alike):
+    for key in _choose_places(alike):
         if len(left) == 1:
             break
         keys.append(key)

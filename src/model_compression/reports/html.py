@@ -16,7 +16,7 @@ from model_compression.reports.compression_stages import DISTURBED, Compression
 from model_compression.reports.compression_stages import to_plain as plain_stages
 from model_compression.reports.contents import Detail, Report
 from model_compression.reports.groups import Group
-from model_compression.reports.page_parts import class_rows, compared, gain_text, p_text, picture, tiles
+from model_compression.reports.page_parts import class_rows, gain_text, p_text, picture, result_rows, tiles
 from model_compression.reports.words import command, environment_in_words, recipe_in_words
 
 _MANY_CLASSES = 20
@@ -57,8 +57,8 @@ def to_html(report: Report) -> str:
         svg=Markup,
         num_series=SERIES,
         tiles=tiles(report),
-        compared=compared(report) if several else None,
-        differing=_differing(report.groups) if several else None,
+        compared=result_rows(report) if several else None,
+        differing=_difference_table(report.groups) if several else None,
         unfinished=[run for run in report.runs if run.metrics is None],
         curves=_curves(report),
         costs=_cost_charts(report),
@@ -214,7 +214,7 @@ def _largest_confusions(detail: Detail, names: Sequence[str]) -> list[tuple[str,
     return sorted(wrong, key=lambda entry: -entry[2])[:_SHOWN_CONFUSIONS]
 
 
-def _differing(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _difference_table(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """What differs between the groups in words: columns, and a row for each."""
     words = [dict(recipe_in_words(group.recipe)) for group in groups]
     columns = list(dict.fromkeys(key for own in words for key in own))

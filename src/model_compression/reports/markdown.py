@@ -62,7 +62,7 @@ def _gains(report: Report) -> list[str]:
 
 def _unfinished(report: Report) -> list[str]:
     lines = [f"Left out: {escape_markdown(reason)}." for reason in report.left_out]
-    lines += [escape_markdown(report.unsealed)] if report.unsealed else []
+    lines += [escape_markdown(report.manifest_warning)] if report.manifest_warning else []
     return lines + [
         f"{escape_markdown(str(run.path))} is not finished: {run.epochs_done} of {run.config['epochs']} epochs."
         for run in report.runs

@@ -9,7 +9,7 @@ from typing import Any
 from model_compression.core.config_json import GIVEN, LOADERS, is_given
 from model_compression.core.text import NO_BREAK, escape_markdown, markdown_table, percent, percent_interval, size
 from model_compression.core.trust import names_of_code
-from model_compression.reports.answers import accuracy, by_class
+from model_compression.reports.answers import accuracy, class_accuracies
 from model_compression.reports.groups import is_path, method_name, run_recipe, short
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.run_files import RunFiles
@@ -140,7 +140,8 @@ def _limits(run: RunFiles) -> str:
     found, lines = run.predictions, []
     if found is not None:
         lines.append("It assigns one of these classes to every image, also to an image of another class.")
-        classes = sorted((one for one in by_class(found) if one.student.total), key=lambda one: one.student.share)
+        classes = [one for one in class_accuracies(found) if one.student.total]
+        classes.sort(key=lambda one: one.student.share)
         worst, best = classes[0], classes[-1]
         if worst.student.share < best.student.share:
             lines.append(

@@ -195,7 +195,7 @@ def p_text(found: Gain) -> str:
     return "< 0.0001" if p_value < 1e-4 else f"{p_value:.2g}"
 
 
-def compared(report: Report) -> Rows:
+def result_rows(report: Report) -> Rows:
     """A row for each group that has a result, the best mean first."""
     rows = [
         Row(

@@ -1,4 +1,4 @@
-"""Whether one network is better than another on the same images, or by the luck of these images."""
+"""Tests whether one network is better than another, from their predictions on the same images."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from model_compression.reports.run_files import RunFiles
 
 @dataclass(frozen=True, kw_only=True)
 class OnImages:
-    """Two networks on the same ``count`` images: how many only the first, and only the second, is right on."""
+    """Two networks on the same ``count`` images: how many only the first, and only the second, predicts right."""
 
     count: int
     only_first: int
@@ -19,7 +19,7 @@ class OnImages:
 
     @property
     def difference(self) -> float:
-        """Of the accuracies, the first's minus the second's."""
+        """The first accuracy minus the second."""
         return (self.only_first - self.only_second) / self.count
 
     @property
@@ -35,7 +35,7 @@ class OnImages:
 
     @property
     def p_value(self) -> float:
-        """Exact, two-sided, of McNemar's test (1947, Psychometrika 12, 153-157); 1 where none is right alone."""
+        """Of the exact two-sided McNemar test (1947, Psychometrika 12, 153-157); 1 where no image tells them apart."""
         from scipy.stats import binomtest
 
         alone = self.only_first + self.only_second
@@ -43,7 +43,7 @@ class OnImages:
 
 
 def on_images(first: RunFiles, second: RunFiles) -> OnImages | None:
-    """Of two finished runs; None where they answered other images, or left no answers."""
+    """The comparison of two finished runs; None for predictions of other images, or without predictions."""
     ours, theirs = first.predictions, second.predictions
     if ours is None or theirs is None or not np.array_equal(ours.targets, theirs.targets):
         return None

@@ -1,4 +1,4 @@
-"""The answers that a run leaves: logits of student and teacher on every test image, with targets and thumbnails."""
+"""The predictions of a run: logits of student and teacher on every test image, with targets and thumbnails."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Logits = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _NAMES = {"cifar10": _CIFAR10}
-"""Of the classes in files that do not name them."""
+"""Of the classes, for files that do not name them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Predictions:
     class_names: tuple[str, ...]
 
     def name_of(self, number: int) -> str:
-        """What class ``number`` is called."""
+        """The name of class ``number``."""
         return self.class_names[number] if self.class_names else f"class {number}"
 
     def thumbnail(self, row: int) -> npt.NDArray[np.uint8]:
@@ -43,7 +43,7 @@ class Predictions:
 
 
 def read_predictions(path: Path, data: str) -> Predictions:
-    """What predictions.safetensors of a run on ``data`` holds. Raises FileFormatError for a damaged file, naming it."""
+    """The content of predictions.safetensors of a run on ``data``. Raises FileFormatError for a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -69,7 +69,7 @@ def read_predictions(path: Path, data: str) -> Predictions:
 
 
 def _check(found: Predictions) -> None:
-    """Raises ValueError with what does not fit together."""
+    """Raises ValueError for tensors that do not fit together."""
     student, targets = found.student, found.targets
     if student.ndim != 2 or not student.size or targets.shape != student.shape[:1]:
         raise ValueError(f"logits are {student.shape}, targets {targets.shape}; expected (N, K) and (N,)")

@@ -1,4 +1,4 @@
-"""Records of runs, a JSON file each, as experiments leave them in their results folder."""
+"""Records of runs: a JSON file each, in the results folder of an experiment."""
 
 import json
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from model_compression.core.manifest import with_digest, without_digest
 from model_compression.reports.run_results import check_figures
 
 FAILURES = ("failed", "not_run")
-"""What a record has in the place of metrics: the reason why there are none."""
+"""The keys of a record without metrics: the reason why there are none."""
 
 
 def record_path(folder: Path, arm: str, seed: int) -> Path:
-    """Where the record of a run is."""
+    """The file of the record of a run."""
     return folder / f"{arm}-seed{seed}.json"
 
 
@@ -38,5 +38,5 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def save_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes a record with its digest: one that is changed afterwards is no longer read."""
+    """Writes a record with its digest: a reader refuses a record that was changed afterwards."""
     write_atomically(path, (json.dumps(with_digest(record)) + "\n").encode())

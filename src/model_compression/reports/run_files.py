@@ -1,4 +1,4 @@
-"""Reads run folders without torch, also those of runs that are still going or that stopped."""
+"""Reads run folders without torch, also those of runs in progress and of stopped runs."""
 
 import json
 import re
@@ -58,7 +58,7 @@ class RunFiles:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs have their line."""
+        """The number of epochs with an event."""
         return int(self.events[-1]["epoch"]) if self.events else 0
 
 
@@ -149,14 +149,14 @@ def _read_run(folder: Path, metrics: Values | None) -> RunFiles:
     run = RunFiles(
         path=folder,
         config=config,
-        environment=_environment(folder / "environment.json"),
-        events=_events(folder / "events.jsonl"),
+        environment=_read_environment(folder / "environment.json"),
+        events=_read_events(folder / "events.jsonl"),
         metrics=results.metrics if results else None,
         metric=primary_metric(results.metrics if results else None),
         predictions=results.predictions if results else None,
         student_bytes=weights.stat().st_size if has_weights else None,
-        network=_network(weights) if has_weights else None,
-        measured=_measured(folder / "measure.json"),
+        network=_read_network_name(weights) if has_weights else None,
+        measured=_read_measurement(folder / "measure.json"),
         sealed=results is not None and results.sealed,
     )
     key = run.metric.key(run.eval_set)
@@ -165,7 +165,7 @@ def _read_run(folder: Path, metrics: Values | None) -> RunFiles:
     return run
 
 
-def _environment(path: Path) -> dict[str, Any]:
+def _read_environment(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     values = read_json(path)
@@ -175,8 +175,8 @@ def _environment(path: Path) -> dict[str, Any]:
     return values
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; the last one may be in the middle of being written."""
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    """All complete lines; a run in progress may be writing the last one."""
     if not path.is_file():
         return []
     try:
@@ -203,8 +203,8 @@ def _is_event(event: Values) -> bool:
     )
 
 
-def _network(path: Path) -> str | None:
-    """The network that a weights file names, behind what was done to it; None where it does not say."""
+def _read_network_name(path: Path) -> str | None:
+    """The name of the network in a weights file, as "pruned lenet"; None where the file does not name it."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -220,8 +220,8 @@ def _network(path: Path) -> str | None:
     return " ".join(words) if all(isinstance(word, str) for word in words) else None
 
 
-def _measured(path: Path) -> dict[str, Any] | None:
-    """What `model-compression measure RUN --json` printed into it."""
+def _read_measurement(path: Path) -> dict[str, Any] | None:
+    """The output of `model-compression measure RUN --json`."""
     if not path.is_file():
         return None
     values = read_json(path)

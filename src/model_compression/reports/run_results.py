@@ -1,4 +1,4 @@
-"""What a finished run came to: its metrics and predictions, proven to be whole and to belong together."""
+"""Reads the results of a finished run: metrics and predictions that are whole and belong together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from model_compression.reports.predictions import Predictions, read_predictions
 
 Values = Mapping[str, Any]
 STATES = ("state.safetensors", "state-previous.safetensors")
-"""What a run resumes from until it is finished."""
+"""The files that an unfinished run resumes from."""
 _OPTIONAL = ("predictions.safetensors", "environment.json", "events.jsonl", "timing.jsonl")
 """Results that may be deleted to save space: without them a finished run still has its metrics and weights."""
 _LARGEST = 1e18  # of what is counted or measured

@@ -1,4 +1,4 @@
-"""Whether a gain is more than chance: paired differences, and Holm's correction for the number of comparisons."""
+"""Tests of gains over seeds: paired differences, and Holm's correction for the number of comparisons."""
 
 import math
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def needed_statistic(n: int, comparisons: int) -> float:
-    """How many standard errors the largest of ``comparisons`` mean gains must have from zero to be significant.
+    """The distance from zero, in standard errors, from which the largest of ``comparisons`` mean gains is significant.
 
     ``n`` >= 2 pairs; by Holm's correction at `LEVEL`, two-sided.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, mean, stdev
 
-OF_TWO = "n = 2: the t interval reaches 9 standard deviations to either side; with a third seed it would be 2.5"
+OF_TWO = "n = 2: the t interval reaches 9 standard deviations to either side; with a third seed it reaches 2.5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,12 @@ class Proportion:
 
     @property
     def share(self) -> float:
-        """0 to 1; NaN of no images."""
+        """0 to 1; NaN without images."""
         return self.count / self.total if self.total else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From and to, within 0 and 1; all of it where there are no images."""
+        """Its ends, within 0 and 1; 0 and 1 without images."""
         if not self.total:
             return 0.0, 1.0
         z, n, share = NormalDist().inv_cdf(0.975), self.total, self.share

@@ -1,4 +1,4 @@
-"""What a run did, in words that a reader who never saw its configuration follows."""
+"""Describes a recipe in words for readers who never saw its configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 
 
 def recipe_in_words(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(what, words) of a flat recipe, what matters most first; what is off is left out."""
+    """(option, words) of a flat recipe, the most important first; options that are off are left out."""
     rows = [
         ("student", _network(recipe, "student")),
         ("teacher", _teacher(recipe)),
@@ -30,14 +30,14 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def sentence(recipe: Mapping[str, Any]) -> str:
-    """A flat recipe as one sentence."""
+    """A flat recipe as "lenet on cifar10, kd from nin, 4 epochs"."""
     student, data = short(recipe["student.name"]), short(recipe["data.name"])
     teacher = f" from {short(recipe['teacher.name'])}" if "teacher.name" in recipe else ""
     return f"{student} on {data}, {method_name(recipe)}{teacher}, {count(recipe['epochs'], 'epoch')}"
 
 
 def environment_in_words(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(what, words) of versions and hardware."""
+    """(name, words) of versions and hardware."""
     hardware = [str(environment[key]) for key in ("gpu", "processor") if environment.get(key)]
     threads = f", {count(environment['threads'], 'thread')}" if environment.get("threads") else ""
     system = [str(environment[key]) for key in ("system", "machine") if environment.get(key)]
@@ -70,15 +70,15 @@ def _options(recipe: Mapping[str, Any], prefix: str) -> str:
 
 def _network(recipe: Mapping[str, Any], part: str) -> str:
     options = _options(recipe, f"{part}.options.")
-    start = f", from {short(recipe[f'{part}.start'])} on" if f"{part}.start" in recipe else ""
+    start = f", starting from {short(recipe[f'{part}.start'])}" if f"{part}.start" in recipe else ""
     return short(recipe[f"{part}.name"]) + (f" ({options})" if options else "") + start
 
 
 def _teacher(recipe: Mapping[str, Any]) -> str:
     if "teacher.name" not in recipe:
         return ""
-    flipped = ", mean of its answers to an image and its mirror image" if recipe.get("teacher_tta") == "flip" else ""
-    plain = ", which answers each image as it is, once" if recipe.get("teacher_view") == "plain" else ""
+    flipped = ", mean of an image and its mirror image" if recipe.get("teacher_tta") == "flip" else ""
+    plain = ", which sees each image once, without augmentation" if recipe.get("teacher_view") == "plain" else ""
     return _network(recipe, "teacher") + flipped + plain
 
 
@@ -95,7 +95,7 @@ def _data(recipe: Mapping[str, Any]) -> str:
     held_out = recipe.get("data.validation")
     words = short(recipe["data.name"])
     if held_out:
-        words += f", {held_out:,} training images held out: accuracies are of them"
+        words += f", {held_out:,} training images held out for validation"
     return words + (f", trained on {short(recipe['data.unlabelled'])}" if recipe.get("data.unlabelled") else "")
 
 

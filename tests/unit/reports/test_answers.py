@@ -12,10 +12,10 @@ from written_runs import logits_for
 from model_compression.reports.answers import (
     accuracy,
     agreement,
-    by_class,
     calibration,
+    class_accuracies,
     confusion,
-    mistaken_rows,
+    find_mistakes,
     mistakes,
 )
 from model_compression.reports.predictions import Predictions
@@ -56,7 +56,7 @@ def test_confusion_and_classes_match_a_loop(found):
     for logits, target in zip(found.student, found.targets, strict=True):
         expected[target, max(range(5), key=lambda number: logits[number])] += 1
     assert np.array_equal(confusion(found.student, found.targets), expected)
-    rows = by_class(found)
+    rows = class_accuracies(found)
     assert [row.student for row in rows] == [
         Proportion(count=expected[number, number], total=expected[number].sum()) for number in range(5)
     ]
@@ -110,7 +110,7 @@ def test_mistakes_are_where_the_teacher_is_right_the_surest_first(found):
 
 
 def test_mistakes_are_the_surest_of_all_where_these_can_be_shown(found):
-    rows = mistaken_rows(found.student, found.teacher, found.targets)
+    rows = find_mistakes(found.student, found.teacher, found.targets)
     confidence = torch.from_numpy(found.student).double().softmax(1).amax(1).numpy()
     assert (np.diff(confidence[rows]) <= 0).all()
     held = replace(found, thumbnails=found.thumbnails[:5], thumbnail_rows=np.sort(rows[:5]))

@@ -129,5 +129,5 @@ def test_student_that_began_as_a_file_is_called_by_its_network(tmp_path):
     for run in runs:
         recipe = run_recipe(run)
         assert sentence(recipe).startswith("pruned sparse resnet8 on ")
-        assert dict(recipe_in_words(recipe))["student"] == "pruned sparse resnet8, from final.safetensors on"
+        assert dict(recipe_in_words(recipe))["student"] == "pruned sparse resnet8, starting from final.safetensors"
     assert read_run(write_run(tmp_path / "c")).network is None  # of a file that is none

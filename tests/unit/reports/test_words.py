@@ -39,10 +39,10 @@ def test_words_say_what_is_on():
     found = words(config)
     assert found["student"] == "timm:resnet18 (width 2)"
     assert found["teacher"] == (
-        "teacher, mean of its answers to an image and its mirror image, which answers each image as it is, once"
+        "teacher, mean of an image and its mirror image, which sees each image once, without augmentation"
     )
     assert found["learns by"] == "kd (temperature 2.0; weights: kd 0.7; label weight 0.3)"
-    assert found["data"] == "cifar10, 5,000 training images held out: accuracies are of them"
+    assert found["data"] == "cifar10, 5,000 training images held out for validation"
     assert found["augmentation"].startswith(
         "mirrored and shifted by up to 2 pixels at random, a hole of 8 pixels, 1 view in turn"
     )

@@ -15,7 +15,7 @@ from model_compression.core.metric import ACCURACY
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader import Mixed
 from model_compression.models.base import Network
-from model_compression.reports.answers import mistaken_rows
+from model_compression.reports.answers import find_mistakes
 from model_compression.reports.statistics import Proportion
 from model_compression.tasks.base import TASKS, Changes, Task
 from model_compression.tasks.image_classification import class_names
@@ -89,7 +89,7 @@ class ImageClassification(Task):
 
     def surest_mistakes(self, logits: Tensor, others: Tensor | None, targets: Tensor) -> Tensor:
         """The images that get a wrong class, and where there are ``others`` a right one from those."""
-        rows = mistaken_rows(logits.numpy(), None if others is None else others.numpy(), targets.numpy())
+        rows = find_mistakes(logits.numpy(), None if others is None else others.numpy(), targets.numpy())
         return torch.from_numpy(rows)
 
     def check_answer(self, role: str, model: Network, dataset: Dataset, answer: Tensor) -> None:
