@@ -105,6 +105,7 @@ def test_run_learns_vectors_and_records_its_metric(tiny, watcher, tmp_path):
     assert seen.events[-1]["train_error"] < seen.events[0]["train_error"]
     assert seen.events[-1]["test_error"] == pytest.approx(metrics["test_error"], rel=1e-6)
     assert not [key for key in metrics if "accuracy" in key]
+    assert " mm" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_distilled_run_resumes_to_the_same_bits(tiny, watcher, tmp_path):
@@ -125,6 +126,23 @@ def test_method_for_classes_is_refused_by_name(tiny, tmp_path):
     with pytest.raises(UsageError, match="method 'kd' compares categorical answers, and those of the task 'colours'"):
         start_run(config_of(tiny, "kd"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_are_reported_by_their_own_metric(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        start_run(config_of(tiny, "logits", seed=seed), tmp_path / "runs" / f"distilled-{seed}")
+        start_run(config_of(tiny, None, seed=seed), tmp_path / "runs" / f"labels-{seed}")
+    assert main(["runs", "runs"]) == 0
+    assert "mm" in capsys.readouterr().out
+    for kind in ("md", "html", "json"):
+        assert main(["report", "runs", "--out", f"report.{kind}"]) == 0
+        text = (tmp_path / f"report.{kind}").read_text()
+        assert "error" in text
+        assert "accuracy" not in text.lower()
+    assert not capsys.readouterr().err
+    assert main(["compare", "runs/distilled-0", "runs/labels-0"]) == 0
+    assert " mm" in capsys.readouterr().out
 
 
 def test_network_is_exported_and_verified(tiny, tmp_path, capsys):
