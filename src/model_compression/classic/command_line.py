@@ -53,16 +53,16 @@ def _main(arguments: list[str], data: DataConfig) -> int:
     args = parser.parse_args(arguments)
     try:
         with trust.command(arguments):
-            _run(args, _ineffective(args, _given(parser, arguments)), data)
+            _run(args, _ineffective(args, _given_names(parser, arguments)), data)
     except KeyboardInterrupt:
-        return _failed("interrupted", EXIT_INTERRUPTED)
+        return _print_error("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         raise
     except (ModelCompressionError, OSError, MemoryError) as error:
         code = error.exit_code if isinstance(error, Interrupted) else EXIT_FAILURE
-        return _failed(str(error) or type(error).__name__, code)
+        return _print_error(str(error) or type(error).__name__, code)
     except Exception as error:  # nobody foresaw it
-        return _failed(unforeseen(error), EXIT_BUG)
+        return _print_error(unforeseen(error), EXIT_BUG)
     return 0
 
 
@@ -143,7 +143,7 @@ def _run(args: argparse.Namespace, notes: list[str], data: DataConfig) -> None:
         script_tasks.train(config, data, user_path(args.model))
 
 
-def _given(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+def _given_names(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
     """The names of the options that ``arguments`` spell out: argparse leaves a value that is there, as None, alone."""
     unset = dict.fromkeys(vars(parser.parse_args([])))
     return {
@@ -167,6 +167,6 @@ def _ineffective(args: argparse.Namespace, given: set[str]) -> list[str]:
     return notes
 
 
-def _failed(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     print(f"teacher-student.py: error: {error_line(message)}", file=sys.stderr)
     return code

@@ -100,7 +100,7 @@ class ClassicObserver:
             flush=True,
         )
         self._sums_before, self._cost = None, 0.0
-        kept = _kept(self._folder, epoch)
+        kept = _weights_of(self._folder, epoch)
         if kept.exists():
             print(f"Epoch  {epoch}  is done. Saving the model ...", flush=True)
             kept.rename(self._folder / f"model-{epoch}")
@@ -125,13 +125,13 @@ def _measure(model: Network, data: DataConfig) -> None:
 def _student_file(model: str) -> Path:
     path = user_path(model)
     match = re.fullmatch(r"model-(\d+)", path.name)
-    if match and not path.exists() and _kept(path.parent, int(match[1])).exists():
-        return _kept(path.parent, int(match[1]))  # `model-compression resume` leaves the name that it gives
+    if match and not path.exists() and _weights_of(path.parent, int(match[1])).exists():
+        return _weights_of(path.parent, int(match[1]))  # `model-compression resume` leaves the name that it gives
     if not path.exists() and model not in shipped_weights():
         raise NotThereError(f"{path} does not exist; expected a model-N file, a run folder or a weights file")
     return find_weights(model)
 
 
-def _kept(folder: Path, epoch: int) -> Path:
+def _weights_of(folder: Path, epoch: int) -> Path:
     """The weights of ``epoch`` under the name that `runs` gives them."""
     return folder / f"student-{epoch}.safetensors"

@@ -59,8 +59,8 @@ def apply_plan(images: Tensor, plan: Plan | None, fill: Tensor | None = None) ->
     if plan is None:
         return images
     _, channels, height, width = images.shape
-    rows = _reflected(torch.arange(height, device=images.device) - plan.shift[:, :1], height)  # (B, H)
-    columns = _reflected(torch.arange(width, device=images.device) - plan.shift[:, 1:], width)  # (B, W)
+    rows = _reflect(torch.arange(height, device=images.device) - plan.shift[:, :1], height)  # (B, H)
+    columns = _reflect(torch.arange(width, device=images.device) - plan.shift[:, 1:], width)  # (B, W)
     columns = torch.where(plan.flip[:, None], width - 1 - columns, columns)
     source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H · W)
     gathered = images.flatten(2).gather(2, source[:, None].expand(-1, channels, -1))
@@ -82,7 +82,7 @@ def _within(middle: Tensor, side: int, size: int) -> Tensor:
     return (position >= first) & (position < first + side)
 
 
-def _reflected(position: Tensor, size: int) -> Tensor:
+def _reflect(position: Tensor, size: int) -> Tensor:
     """Positions outside 0..size−1 come back from the border, which is not repeated."""
     position = position.abs()
     return torch.where(position > size - 1, 2 * (size - 1) - position, position)

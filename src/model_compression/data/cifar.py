@@ -16,7 +16,7 @@ from model_compression.core.options import setting
 from model_compression.data import cifar_content
 from model_compression.data.cifar_content import Arrays, Cifar, verify
 from model_compression.data.cifar_files import read_official
-from model_compression.data.cifar_store import TAG_NAME, locked, read_store, write_store
+from model_compression.data.cifar_store import TAG_NAME, lock_store, read_store, write_store
 from model_compression.data.dataset import Dataset
 
 ENVIRONMENT_VARIABLE = "MODEL_COMPRESSION_DATA"
@@ -71,18 +71,15 @@ def _load(
     train, test = (
         Dataset(
             name=name,
-            images=images,
-            labels=labels.reshape(len(images), -1)[:, -1].astype(np.int64),
+            images=arrays[f"{part}_images"],
+            labels=arrays[f"{part}_labels"].reshape(-1, len(cifar.labels))[:, -1].astype(np.int64),
             class_names=cifar.class_names,
             mean=cifar.mean,
             std=cifar.std,
             source=source,
             path=path,
         )
-        for name, images, labels in (
-            (cifar.key, arrays["train_images"], arrays["train_labels"]),
-            (f"{cifar.key}-test", arrays["test_images"], arrays["test_labels"]),
-        )
+        for part, name in (("train", cifar.key), ("test", f"{cifar.key}-test"))
     )
     return train, test
 
@@ -102,7 +99,7 @@ def _read_or_fill(cifar: Cifar, path: Path, report: Report, allow_download: bool
             state = f"damaged ({error})" if isinstance(error, FileFormatError) else "not there"
             remedy = f"run 'model-compression data {cifar.key}' first"
             raise DataError(f"{cifar.name} in {path} is {state} and downloads are off; {remedy}") from error
-    with locked(path, report):  # without the lock the file may just be on its way: it is looked at once more
+    with lock_store(path, report):  # without the lock the file may just be on its way: it is looked at once more
         try:
             return read_store(cifar, path)
         except FileNotFoundError:

@@ -45,7 +45,7 @@ def read_store(cifar: Cifar, path: Path) -> tuple[Arrays, str]:
 
 
 @contextmanager
-def locked(path: Path, report: Callable[[str], None]) -> Iterator[None]:
+def lock_store(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     """Holds the store against other processes, and marks its folder as one; says so when it has to wait.
 
     The system frees the lock of a process that died. Raises ModelCompressionError when the folder cannot be written.

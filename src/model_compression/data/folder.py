@@ -109,12 +109,12 @@ def load_folder(
     test_classes = _classes(test_root)
     if _is_unlabelled(train_root):
         say(f"{train_root} holds images and no class folders: they are trained on without labels")
-        train = _unlabelled(train_root, test_classes, image_size)
+        train = _load_unlabelled(train_root, test_classes, image_size)
     else:
         classes = _classes(train_root)
         _check_same_classes(classes, test_classes, train_root, test_root)
-        train = _labelled(train_root, root.name, classes, image_size)
-    test = _labelled(test_root, f"{root.name}-test", test_classes, image_size, like=train)
+        train = _load_labelled(train_root, root.name, classes, image_size)
+    test = _load_labelled(test_root, f"{root.name}-test", test_classes, image_size, like=train)
     check_pair(train, test)
     if test.image_shape != train.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
@@ -183,11 +183,11 @@ def _split_off_test(folder: Path, root: Path, image_size: int, say: Callable[[st
             f"{folder} holds images and no class folders; to train on them without labels, name a data set with "
             f"labels for the test beside them: {settings(data='NAME', unlabelled=f'folder:{folder}')}"
         )
-    whole = _labelled(folder, root.name, _classes(folder), image_size)
+    whole = _load_labelled(folder, root.name, _classes(folder), image_size)
     return hold_out_test(whole, f"{root} has no test/ or val/", say)
 
 
-def _labelled(
+def _load_labelled(
     folder: Path, name: str, classes: tuple[str, ...], image_size: int, like: Dataset | None = None
 ) -> Dataset:
     """The images in the folders ``classes`` of ``folder``, with the mean and deviation of ``like``, else their own."""
@@ -197,7 +197,7 @@ def _labelled(
     return _dataset(name, folder, images, by_class, classes, labels, like)
 
 
-def _unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
+def _load_unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
     found = find_images(folder)
     return _dataset(folder.parent.name, folder, _images(folder, found.files, image_size), [found], classes)
 

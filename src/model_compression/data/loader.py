@@ -154,6 +154,7 @@ def images_on(device: torch.device, dataset: Dataset) -> Tensor:
 
     It is kept as long as one of the data sets that it was asked for.
     """
+    device = torch.empty(0, device=device).device  # "cuda" with its number
     for other, copies in list(_COPIES.items()):
         if other.digest == dataset.digest and device in copies:
             found = copies[device]

@@ -158,7 +158,7 @@ def _labels(dataset: TorchDataset[Any], what: str, report: Report) -> Labels | N
     first = _parts(dataset[0])[1]
     if first is None:
         return None
-    listed = _listed(dataset)
+    listed = _read_list(dataset)
     if listed is not None and all(
         listed[number] == _class_number(_parts(dataset[int(number)])[1]) for number in evenly(len(listed), _READ_TWICE)
     ):
@@ -167,10 +167,10 @@ def _labels(dataset: TorchDataset[Any], what: str, report: Report) -> Labels | N
     return np.array([_class_number(_parts(dataset[number])[1]) for number in range(_length(dataset))], dtype=np.int64)
 
 
-def _listed(dataset: Any) -> Labels | None:
+def _read_list(dataset: Any) -> Labels | None:
     """The attribute ``targets`` or ``labels`` that data sets by convention have, for a subset its share of it."""
     if isinstance(dataset, Subset):
-        whole = _listed(dataset.dataset)
+        whole = _read_list(dataset.dataset)
         return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.int64)]
     if getattr(dataset, "target_transform", None) is not None:
         return None  # the list is of what goes into that

@@ -34,7 +34,7 @@ def config_of(*arguments):
 
 def notes_of(*arguments):
     parser = classic.build_parser()
-    return classic._ineffective(parser.parse_args(arguments), classic._given(parser, arguments))
+    return classic._ineffective(parser.parse_args(arguments), classic._given_names(parser, arguments))
 
 
 def test_parser_keeps_names_and_defaults():

@@ -1,5 +1,6 @@
 """Downloads from a server on this machine that cuts, lies, redirects and is not there."""
 
+import contextlib
 import hashlib
 import http.server
 import shutil
@@ -99,10 +100,13 @@ def test_download_refuses_a_file_that_was_cut(server):
 
 
 @pytest.mark.parametrize("hide_length", [False, True])
-def test_download_refuses_more_bytes_than_expected(server, hide_length):
-    server.hide_length = hide_length
+def test_download_stops_at_more_bytes_than_expected(server, hide_length, monkeypatch):
+    server.hide_length, received = hide_length, []
+    show = contextlib.nullcontext(lambda done, total: received.append(done))
+    monkeypatch.setattr(fetching, "show_progress", lambda label: show)
     with pytest.raises(DataError, match="sends more than the 1000 bytes"):
         fetch(server.url, max_bytes=1000)
+    assert max(received) <= 1000 + fetching.CHUNK_BYTES
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])
