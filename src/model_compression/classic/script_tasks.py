@@ -35,7 +35,7 @@ def train(config: TrainConfig, data: DataConfig, folder: Path) -> None:
     try:
         RunFolder(folder).check_free()  # before anything is imported
     except RunFolderError as error:
-        raise RunFolderError(str(error).replace("(--out, run_dir in Python)", "with --model")) from None
+        raise RunFolderError(str(error).replace("--out", "--model")) from None
     assert config.method is not None
     print(f"prepare for training, {_MODES[config.method.name]} mode", flush=True)
     config = dataclasses.replace(config, data=data, allow_weak_teacher=True)  # the script trained on any
