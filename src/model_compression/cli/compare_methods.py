@@ -56,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes the runs that have no record, and prints the tables; returns the exit code."""
 
+    from model_compression.cli.comparison_progress import ComparisonProgress
     from model_compression.core.text import count
     from model_compression.experiments.comparison import Plan, make_runs
     from model_compression.experiments.recipes import methods_protocol
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         configs={seed: methods_protocol(base, methods, seed) for seed in seeds},
         debug=args.debug,
     )
-    tables, content = make_runs(plan)
+    with ComparisonProgress() as progress:
+        tables, content = make_runs(plan, progress)
     if args.json:
         print(json_text({"results": str(plan.out), **content}))
     else:

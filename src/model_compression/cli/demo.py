@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.engine.console_observer import ConsoleObserver
     from model_compression.engine.events import read_events
     from model_compression.engine.observer import left_out
+    from model_compression.engine.parts import Parts
     from model_compression.engine.run_folder import RunFolder
     from model_compression.engine.runs import finish_run
     from model_compression.experiments.recipes import demo_pair
@@ -41,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
     data = DataConfig(name=args.data, data_dir=args.data_dir)
     find_weights(args.teacher)  # fail before the first student is trained
     pair = demo_pair(teacher=args.teacher, epochs=args.epochs, data=data)
-    metrics, events = {}, {}
+    metrics, events, parts = {}, {}, Parts()
     for number, (arm, config) in enumerate(pair.items(), start=1):
         with ConsoleObserver() as observer:
             what = "labels only" if config.teacher is None else f"the answers of {args.teacher}"
             observer.message(f"\n{number} of {len(pair)}: a LeNet is trained on {what}")
             try:
-                metrics[arm] = finish_run(config, out / arm, observer)
+                metrics[arm] = finish_run(config, out / arm, observer, parts)
             except Interrupted as stop:  # its remedy names one run only
                 raise Interrupted(
                     f"{str(stop).partition('; continue with')[0]}; the same command resumes it", stop.exit_code

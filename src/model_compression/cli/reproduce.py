@@ -50,45 +50,26 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.core.config import DataConfig
     from model_compression.core.registry import unknown_name
     from model_compression.engine.console_observer import ConsoleObserver
-    from model_compression.engine.runs import finish_run
-    from model_compression.experiments.recipes import classic_protocol, modern_protocol, views_protocol
-    from model_compression.experiments.records import is_recorded, logs, write_record
-    from model_compression.models.weights import find_weights
-    from model_compression.reports.experiment_table import LAYOUTS, write_report
-    from model_compression.reports.records import record_path
+    from model_compression.experiments.reproduce import EXPERIMENTS, reproduce
+    from model_compression.reports.experiment_table import LAYOUTS
 
     check_seeds(args.seeds)
-    if args.experiment not in LAYOUTS:
-        raise unknown_name("experiment", args.experiment, list(LAYOUTS))
-    layout = LAYOUTS[args.experiment]
-    protocol, epochs, teacher, title = {
-        "classic": (classic_protocol, 100, "nin-cifar10", "The classic experiment"),
-        "modern": (modern_protocol, 30, "whitening-cnn-small-cifar10", "The classic student at its best"),
-        "views": (views_protocol, 20, "whitening-cnn-small-cifar10", "How many views the teacher should answer"),
-    }[args.experiment]
-    epochs, teacher = epochs if args.epochs is None else args.epochs, args.teacher or teacher
-    arms = args.arms or list(layout.arms)
-    for arm in arms:
-        if arm not in layout.arms:
-            raise unknown_name("arm", arm, list(layout.arms))
-    if arms != ["labels"]:
-        find_weights(teacher)  # before an hour goes into the students that need none
-    out = user_path(args.out or f"results/{args.experiment}-{epochs}-epochs")
-    data = DataConfig(name=args.data, data_dir=args.data_dir)
-    title = f"{title}, {epochs} epochs"
-    table = ""
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        configs = protocol(teacher=teacher, epochs=epochs, seed=seed, data=data)
-        for arm in arms:
-            record = record_path(out, arm, seed)
-            if is_recorded(record, configs[arm]):
-                continue
-            folder = user_path(args.runs) / out.name / f"{arm}-seed{seed}"
-            with ConsoleObserver() as observer:
-                observer.message(f"{arm}, seed {seed} → {folder}")
-                metrics = finish_run(configs[arm], folder, observer)
-            write_record(record, arm, configs[arm], {"metrics": metrics, **logs(folder)})
-            table = write_report(out, title, layout)
-    table = table or write_report(out, title, layout)
+    name = args.experiment
+    if name not in EXPERIMENTS:
+        raise unknown_name("experiment", name, list(EXPERIMENTS))
+    epochs = EXPERIMENTS[name].epochs if args.epochs is None else args.epochs
+    out = user_path(args.out or f"results/{name}-{epochs}-epochs")
+    with ConsoleObserver() as observer:
+        table = reproduce(
+            name,
+            seeds=range(args.first_seed, args.first_seed + args.seeds),
+            out=out,
+            runs=user_path(args.runs),
+            data=DataConfig(name=args.data, data_dir=args.data_dir),
+            epochs=epochs,
+            teacher=args.teacher or EXPERIMENTS[name].teacher,
+            arms=args.arms or list(LAYOUTS[name].arms),
+            observer=observer,
+        )
     print(f"{table}\n{out / 'table.md'}\n{out / 'curves.png'}")
     return 0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from model_compression.core.options import setting
 from model_compression.core.run_options import options_for
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
-from model_compression.experiments.comparison_progress import ComparisonProgress
 from model_compression.experiments.processes import RunError, run_isolated
 from model_compression.experiments.records import differences, is_recorded, logs, write_record
 from model_compression.reports.comparison_tables import write_comparison
@@ -44,8 +43,30 @@ class Plan:
 Pending = list[tuple[str, int]]
 
 
-def make_runs(plan: Plan) -> tuple[str, dict[str, Any]]:
-    """Makes the runs that have no record; returns the tables and their content.
+class Progress(Protocol):
+    """Who watches a comparison."""
+
+    def expect(self, total: int, done: int) -> None:
+        """``total`` runs make up the comparison, ``done`` of them are recorded already."""
+
+    def message(self, text: str) -> None:
+        """A line for the user."""
+
+    def begin(self, name: str) -> None:
+        """What is done now."""
+
+    def watch(self, message: dict[str, Any]) -> None:
+        """How far it is, as its process says."""
+
+    def end(self) -> None:
+        """Nothing is going on."""
+
+    def finish(self, text: str) -> None:
+        """A run is done, or was none, as ``text`` says."""
+
+
+def make_runs(plan: Plan, progress: Progress) -> tuple[str, dict[str, Any]]:
+    """Makes the runs that have no record; returns the tables and their content. ``progress`` watches.
 
     Raises UsageError when nothing can be run as it is asked for, RunFolderError when ``plan.out`` holds runs of
     another recipe, and Interrupted after a signal, with everything saved.
@@ -58,7 +79,8 @@ def make_runs(plan: Plan) -> tuple[str, dict[str, Any]]:
         if not is_recorded(record_path(plan.out, arm, seed), plan.configs[seed][arm])
     ]
     if pending:
-        with stop_requests() as stopped, ComparisonProgress(len(wanted), len(wanted) - len(pending)) as progress:
+        progress.expect(len(wanted), len(wanted) - len(pending))
+        with stop_requests() as stopped:
             _make(plan, pending, progress, stopped)
     _add_label_agreement(plan)
     _add_label_share(plan)
@@ -79,7 +101,7 @@ def _check_recipe(plan: Plan) -> None:
             )
 
 
-def _make(plan: Plan, pending: Pending, progress: ComparisonProgress, stopped: Sequence[int]) -> None:
+def _make(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> None:
     refused = _prepare(plan, pending, progress, stopped)
     for arm, seed in pending:
         if stopped:
@@ -106,7 +128,7 @@ def _make(plan: Plan, pending: Pending, progress: ComparisonProgress, stopped: S
         write_comparison(plan.out, plan.title)
 
 
-def _prepare(plan: Plan, pending: Pending, progress: ComparisonProgress, stopped: Sequence[int]) -> dict[str, str]:
+def _prepare(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> dict[str, str]:
     """The methods that cannot run, with the reason; the teacher's answers are stored for the others."""
     first: dict[str, TrainConfig] = {}
     for arm, seed in pending:

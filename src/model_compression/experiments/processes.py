@@ -26,7 +26,7 @@ class RunError(ModelCompressionError):
 def run_isolated(
     task: dict[str, Any], watch: Callable[[dict[str, Any]], None], stopped: Sequence[int], *, debug: bool = False
 ) -> dict[str, Any]:
-    """Does ``task``, as `run_worker` takes it, in a process of its own; returns its result.
+    """Does ``task``, as `worker` takes it, in a process of its own; returns its result.
 
     ``watch`` is given what it says of its progress, and an empty message now and then. When a signal appears in
     ``stopped``, the process is asked to save and end. ``debug`` shows its tracebacks on stderr.

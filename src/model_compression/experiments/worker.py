@@ -1,6 +1,6 @@
-"""One run in a process of its own, so that its peak memory and its failure are its own: what `isolated_runs` starts.
+"""The program that `processes` starts: one run in a process of its own, whose memory and failure are its own.
 
-Reads a task from stdin as JSON and answers in JSON lines on stdout; stderr is for tracebacks.
+It reads a task from stdin as JSON and answers in JSON lines on stdout; stderr is for tracebacks.
 """
 
 import dataclasses

@@ -12,8 +12,7 @@ from model_compression.core.console import console
 class ComparisonProgress:
     """Lines on stderr; the live one, on a terminal, says how long this run and all that are left will take."""
 
-    def __init__(self, total: int, done: int):
-        """``total`` runs make up the comparison, ``done`` of them are recorded already."""
+    def __init__(self) -> None:
         self.console = console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -23,7 +22,7 @@ class ComparisonProgress:
             refresh_per_second=4,
             transient=True,
         )
-        self._total, self._done = total, done
+        self._total = self._done = 0
         self._seconds: list[float] = []  # of the runs of this call
         self._task: TaskID | None = None
         self._begun = self._first_time = 0.0
@@ -37,6 +36,10 @@ class ComparisonProgress:
     def __exit__(self, *exception: object) -> None:
         if self.console.is_terminal:
             self._progress.stop()
+
+    def expect(self, total: int, done: int) -> None:
+        """``total`` runs make up the comparison, ``done`` of them are recorded already."""
+        self._total, self._done = total, done
 
     def message(self, text: str) -> None:
         """A line of its own."""
