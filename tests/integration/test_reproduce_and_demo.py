@@ -80,6 +80,6 @@ def test_interrupted_demo_says_what_its_help_says(
         patch.setattr(ConsoleObserver, "epoch_done", lambda self, event: signal.raise_signal(signal.SIGINT))
         assert main(command) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("state saved; go on with the same command")
-    assert "resume" not in last
+    assert last.endswith("state saved; the same command resumes it")
+    assert "model-compression resume" not in last
     assert main(command) == 0
