@@ -118,7 +118,7 @@ def test_pointing_at_a_curve_tells_its_figures(open_page, pages):
       return [matrix.e + x * matrix.a, matrix.f + y * matrix.d];
     }""")
     page.mouse.move(place[0] + 4, place[1] - 3)
-    assert page.locator("#tip").text_content() == "kd: epoch 4: 60.00 %"
+    assert page.locator("#tip").text_content() == "kd: epoch 4: 60.00\u00a0%"
     page.mouse.move(5, 5)
     assert not page.locator("#tip").is_visible()
 
