@@ -266,7 +266,7 @@ def test_method_that_needs_no_teacher_runs_without_and_not_with_one(tiny, tmp_pa
     assert "teacher_agreement" not in metrics
     result = mc.distill(None, "tiny", "tiny", method="tf_kd", epochs=3, config=tiny.config(), run_dir=tmp_path / "b")
     assert {**result.metrics, "seconds": 0} == {**metrics, "seconds": 0}
-    with pytest.raises(UsageError, match="method 'kd' needs a teacher; name one, or train on labels alone"):
+    with pytest.raises(UsageError, match="method 'kd' needs a teacher; name one, or train on labels only"):
         start_run(dataclasses.replace(tiny.config("kd"), teacher=None), tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

@@ -1,4 +1,4 @@
-"""Compare distillation methods: the same student, data and recipe with each method and on labels alone, over several
+"""Compare distillation methods: the same student, data and recipe with each method and on labels only, over several
 seeds, with intervals and tests.
 
 Each run is a process of its own: its peak memory is its own, and when it fails the others go on. Finished runs leave a
@@ -120,7 +120,7 @@ def _methods(args: argparse.Namespace, base: "TrainConfig") -> list["MethodConfi
 
 
 def _arms(text: str) -> list[str]:
-    """The names in ``--methods``, each once; labels alone are run with any."""
+    """The names in ``--methods``, each once; label-only is always included."""
     from model_compression.core.errors import UsageError
     from model_compression.distillation.methods import METHODS
 

@@ -94,7 +94,7 @@ def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[n
     )
     default = scheme_default(default, args)
     config = with_options(base_config(args, default), args)
-    if args.scheme and config.method is None:  # a recipe of labels alone
+    if args.scheme and config.method is None:  # a recipe of labels only
         config = dataclasses.replace(config, method=default.method, teacher=default.teacher)
     return with_peers(_with_method(config, args), args)
 

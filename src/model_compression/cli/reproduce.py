@@ -1,4 +1,4 @@
-"""Repeat an experiment: `classic`, a LeNet on labels alone and with the three ways of 2016 to learn from a teacher;
+"""Repeat an experiment: `classic`, a LeNet on labels only and with the three ways of 2016 to learn from a teacher;
 `modern`, the same with today's augmentation, optimiser and teacher; or `views`, how many augmented views of each image
 the teacher should answer.
 

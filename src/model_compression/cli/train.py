@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.core.errors import UsageError
 
     if args.teacher or args.method:
-        raise UsageError("train learns from labels alone; to learn from a teacher: model-compression distill")
+        raise UsageError("train learns from labels only; to learn from a teacher: model-compression distill")
     config = with_options(base_config(args, TrainConfig(student=ModelConfig(name="lenet"))), args)
     if config.method is not None:
         raise UsageError(

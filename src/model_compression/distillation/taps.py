@@ -50,7 +50,7 @@ def check_teacher(config: MethodConfig, *, given: bool) -> None:
     """Raises UsageError when a method that needs a teacher has none, or one that needs none has one."""
     needed = create(config.name, **config.params).needs_teacher
     if needed and not given:
-        raise UsageError(f"method {config.name!r} needs a teacher; name one, or train on labels alone")
+        raise UsageError(f"method {config.name!r} needs a teacher; name one, or train on labels only")
     if given and not needed:
         raise UsageError(f"method {config.name!r} makes up its own teacher; leave the other one out")
 

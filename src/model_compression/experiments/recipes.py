@@ -79,7 +79,7 @@ def _whitening_cnn(options: dict[str, Any], epochs: int) -> TrainConfig:
 
 @RECIPES.register("lenet-cifar10")
 def lenet_cifar10() -> Recipe:
-    """The classic student on labels alone, with augmentation."""
+    """The classic student on labels only, with augmentation."""
     return Recipe(
         config=TrainConfig(
             student=_LENET,
@@ -182,7 +182,7 @@ def _augmented_lenet(epochs: int, seed: int, data: DataConfig | None) -> TrainCo
 
 
 def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: int) -> dict[str, TrainConfig]:
-    """``base`` on labels alone ("labels") and with each method: the same student, data, optimiser and epochs.
+    """``base`` on labels only ("labels") and with each method: the same student, data, optimiser and epochs.
 
     An arm has its method's name, as "kd" or "kd+at". The smoothing of a label loss that a method does not have is left
     out, and so are pairs of layers where it compares none. Raises UsageError for a method that is not known.
@@ -204,7 +204,7 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
 
 
 def demo_pair(*, teacher: str, epochs: int, data: DataConfig) -> dict[str, TrainConfig]:
-    """A LeNet on labels alone and one that learns from the teacher, with the same short schedule."""
+    """A LeNet on labels only and one that learns from the teacher, with the same short schedule."""
     labels = TrainConfig(
         student=_LENET,
         data=data,

@@ -82,7 +82,7 @@ def _train(task: dict[str, Any], say: Say) -> dict[str, Any]:
 def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     """Finds which methods cannot run, and why, and stores the teacher's answers if one of them reads them.
 
-    Raises UsageError when it is not the method's fault: with labels alone, or the plainest method, it is the same.
+    Raises UsageError when it is not the method's fault: with labels only, or the plainest method, it is the same.
     """
     configs = {arm: from_dict(TrainConfig, values) for arm, values in task["configs"].items()}
     reporter = Reporter(say)

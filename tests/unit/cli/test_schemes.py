@@ -101,7 +101,7 @@ def test_scheme_options_reach_the_configuration():
     assert (config.peers.name, config.method.name, config.method.label_weight) == ("nin,lenet", "dkd", 0.5)
     assert config_of("--scheme", "self").teacher is None
     assert config_of("--scheme", "self", "--teacher", "nin-cifar10").teacher.name == "nin-cifar10"
-    config = config_of("--scheme", "self", "--recipe", "lenet-cifar10")  # of labels alone
+    config = config_of("--scheme", "self", "--recipe", "lenet-cifar10")  # of labels only
     assert (config.teacher, config.method.name, config.epochs) == (None, "kd", 12)
     assert config_of("--scheme", "takd", "--assistants", "lenet").teacher.name == "nin-cifar10"
     assert config_of("--method", "tf_kd").teacher is None
