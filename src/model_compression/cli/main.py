@@ -10,8 +10,9 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from model_compression._version import __version__
 from model_compression.cli.early import check_early
@@ -62,6 +63,7 @@ COMMANDS = {
     "export-npy": ("export_npy", "write a network's weights as a caffe-tensorflow .npy file"),
 }
 
+_GROUP = "model_compression.commands"
 _OPTIONS_IN_USAGE = 8
 _TRUST_NOTHING = ("runs", "compare", "push", "demo", "report", "methods", "data", "import")
 
@@ -131,8 +133,8 @@ def _main(arguments: list[str]) -> int:
         print(f"model-compression {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, list(COMMANDS), n=3, cutoff=0.5)
+    if name not in COMMANDS and name not in _plugins():
+        near = difflib.get_close_matches(name, [*COMMANDS, *_plugins()], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         print(
             f"model-compression: error: unknown command {name!r}; {hint}see model-compression --help", file=sys.stderr
@@ -141,9 +143,32 @@ def _main(arguments: list[str]) -> int:
     return run_command(name, rest)
 
 
+def _plugins() -> dict[str, EntryPoint]:
+    """Subcommands of other packages by name: modules with a docstring, EXAMPLES, `configure` and `run`."""
+    return {plugin.name: plugin for plugin in entry_points(group=_GROUP) if plugin.name not in COMMANDS}
+
+
+def _module_of(name: str) -> ModuleType:
+    """The module of a subcommand. Raises UsageError for a plug-in that cannot be loaded, or is none."""
+    if name in COMMANDS:
+        return importlib.import_module(f"model_compression.cli.{COMMANDS[name][0]}")
+    plugin = _plugins()[name]
+    try:
+        module = plugin.load()
+    except Exception as error:  # a stranger's module can raise anything while it is imported
+        raise UsageError(
+            f"the command {name!r}, a plug-in, cannot be loaded from {plugin.value}: {type(error).__name__}: {error}; "
+            "mend or remove it"
+        ) from error
+    missing = [part for part in ("EXAMPLES", "configure", "run") if not hasattr(module, part)]
+    if missing:
+        raise UsageError(f"the command {name!r}, a plug-in, has no {missing[0]} in {plugin.value}")
+    return cast(ModuleType, module)
+
+
 def parser_of(name: str) -> tuple[ModuleType, Parser]:
     """The module of a subcommand, and what parses its arguments."""
-    module = importlib.import_module(f"model_compression.cli.{COMMANDS[name][0]}")
+    module = _module_of(name)
     parser = Parser(
         prog=f"model-compression {name}", description=_wrapped(module.__doc__ or ""), epilog=module.EXAMPLES
     )
@@ -212,6 +237,7 @@ def _wrapped(text: str) -> str:
 def _overview() -> str:
     width = max(len(name) for name in COMMANDS)
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:<{width}}  {plugin.value}" for name, plugin in _plugins().items()]
     return "\n".join(
         [
             "usage: model-compression COMMAND [options]",
