@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.record import line, surroundings
-from model_compression.compression.pipeline import Budget, CompressConfig, Compression, compress
+from model_compression.compression.config import Budget, CompressConfig
+from model_compression.compression.pipeline import Compression, compress
 from model_compression.core.config import ModelConfig, OptimConfig
 from model_compression.core.files import write_atomically, write_json
 from model_compression.engine.console_observer import ConsoleObserver

@@ -14,7 +14,8 @@ from torch import nn
 from model_compression.cli.compression_reports import print_compressed
 from model_compression.cli.main import main
 from model_compression.compression import pipeline
-from model_compression.compression.pipeline import Budget, CompressConfig, Compression, broken, compress
+from model_compression.compression.config import Budget, CompressConfig
+from model_compression.compression.pipeline import Compression, broken, compress
 from model_compression.core.config import ModelConfig
 from model_compression.core.config_json import to_json
 from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
@@ -291,14 +292,14 @@ def test_a_student_that_int8_does_not_make_small_is_refused_before_training(tiny
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-bytes", "-1"], "max_bytes and max_latency_ms must be at least 0, got -1"),
-        (["--min-accuracy", "82"], "min_accuracy must lie between 0 and 1, got 82.0; 0.82 is 82 %"),
+        (["--max-bytes", "-1"], "--max-bytes must be at least 0, got -1"),
+        (["--min-accuracy", "82"], "--min-accuracy must be at least 0 and at most 1, got 82.0; 0.82 is 82 %"),
         pytest.param(["--max-bytes", "100"], "however far wide is pruned, it does not fit", marks=pytest.mark.slow),
         (["--method", "fitnet"], "method 'fitnet' compares features"),
         (["--scheme", "self"], "--scheme has no effect here"),
         (["--validation", "3"], "--validation 3 has no effect here"),
         (["--to", "half"], "unknown precision 'half'; known: int4, int8"),
-        (["--steps", "0"], "steps must be at least 1, got 0"),
+        (["--steps", "0"], "--steps must be at least 1 and at most 1000, got 0; 2 to 10 are usual"),
     ],
 )
 def test_wrong_usage_is_one_line(tiny, tmp_path, capsys, arguments, message):

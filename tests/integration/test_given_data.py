@@ -291,7 +291,7 @@ def test_train_agreement_is_the_share_of_images_on_which_student_and_teacher_cho
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("kd", "have no labels, and the label loss has the weight 0.1 beside method 'kd'; leave it out with --label-w"),
+        ("kd", "have no labels, and the label loss has the weight 0.1 beside method 'kd'; leave it out with label_w"),
         ("dkd", "have no labels, and method 'dkd' needs the class of each; choose kd or another"),
         ("kd,crd", "method 'kd,crd' needs the class of each"),
     ],

@@ -12,7 +12,8 @@ from torch import nn
 from model_compression.cli.compression_reports import print_pruned
 from model_compression.cli.main import main
 from model_compression.cli.prune import add_repair_options, repaired
-from model_compression.compression.prune import PruneConfig, Pruning, prune, shares
+from model_compression.compression.config import PruneConfig
+from model_compression.compression.prune import Pruning, prune, shares
 from model_compression.compression.repair import repair_config
 from model_compression.core.config import MethodConfig
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
@@ -215,9 +216,9 @@ def test_smoothing_of_the_run_goes_where_the_method_has_no_label_loss(tiny, tmp_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"share": 1.0}, "the share that is left must lie between 0 and 1, got 1.0"),
+        ({"share": 1.0}, "share must be above 0 and below 1, got 1.0; 0.5 leaves half"),
         ({"share": 0.001}, "cannot be cut to 7 parameters: with 4 channels in every layer that can be cut it has"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1 and at most 1000, got 0"),
         ({"resource": "mac"}, "unknown resource 'mac'; did you mean 'macs'"),
     ],
 )

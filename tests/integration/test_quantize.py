@@ -10,7 +10,8 @@ import pytest
 from torch import nn
 
 from model_compression.cli.main import main
-from model_compression.compression.quantize import Quantisation, QuantizeConfig, quantize
+from model_compression.compression.config import QuantizeConfig
+from model_compression.compression.quantize import Quantisation, quantize
 from model_compression.compression.repair import repair_config
 from model_compression.core.config import ModelConfig
 from model_compression.core.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
@@ -139,7 +140,7 @@ def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watche
         ({"calibration": "max"}, "unknown calibration 'max'"),
         ({"to": "half", "images": 5}, "calibration and images have no effect for half"),
         ({"images": 0}, "images must be at least 1, got 0"),
-        ({"max_drop": -1}, "max_drop must lie between 0 and 100 points, got -1"),
+        ({"max_drop": -1}, "max_drop must be at least 0 and at most 100, got -1.0; 0.5 is usual"),
         ({"model": "lenet"}, "network 'lenet' has no weights"),
         ({"model": "lenet-cifar10"}, "answers with 10 classes, but the data .tiny-test. have 3|cannot take images"),
     ],

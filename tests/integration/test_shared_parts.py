@@ -6,7 +6,8 @@ from collections import Counter, OrderedDict
 import pytest
 from torch import nn
 
-from model_compression.compression.pipeline import Budget, CompressConfig, compress
+from model_compression.compression.config import Budget, CompressConfig
+from model_compression.compression.pipeline import compress
 from model_compression.core.config import ModelConfig
 from model_compression.data.sources import DATASETS
 from model_compression.engine import networks, parts

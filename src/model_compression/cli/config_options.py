@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from model_compression.core.config import TrainConfig
-from model_compression.core.config_values import configuration_in, types_of_fields
+from model_compression.core.config_values import configuration_in, options_of, types_of_fields
 from model_compression.core.errors import UsageError
 from model_compression.core.options import default_of, has_effect
 from model_compression.core.run_options import OPTIONS, with_values
@@ -15,10 +15,9 @@ from model_compression.core.run_options import OPTIONS, with_values
 _METAVARS = {str: "NAME", int: "N", float: "X"}
 
 
-def _type_and_default(place: str) -> tuple[Any, Any]:
-    """The plain type of an option, which is that of a text for a choice and a path, and its default."""
+def _type_and_default(place: str, kind: Any) -> tuple[Any, Any]:
+    """The plain type of an option of ``kind``, which is that of a text for a choice and a path, and its default."""
     *parts, name = place.split(".")
-    kind: Any = TrainConfig
     for part in parts:
         kind = configuration_in(types_of_fields(kind)[part])
     hint = types_of_fields(kind)[name]
@@ -28,41 +27,46 @@ def _type_and_default(place: str) -> tuple[Any, Any]:
     return plain, default_of(next(entry for entry in dataclasses.fields(kind) if entry.name == name))
 
 
-def _places(part: str, of: Collection[str] = ("",)) -> list[str]:
-    """The options of a part of a run that take one value or none, and belong to one of ``of``."""
-    own = [place for place, said in OPTIONS.items() if place.rpartition(".")[0] == part and said.help and said.of in of]
-    return [place for place in own if _type_and_default(place)[0] in (*_METAVARS, bool) and place != "method.name"]
+def places_of(kind: Any, part: str = "", of: Collection[str] = ("",)) -> list[str]:
+    """The options of ``part`` of a configuration that have a help, take one value or none, and are of one of ``of``."""
+    own = [
+        place
+        for place, said in options_of(kind).items()
+        if place.rpartition(".")[0] == part and said.help and said.of in of
+    ]
+    return [place for place in own if _type_and_default(place, kind)[0] in (*_METAVARS, bool)]
 
 
-TEACHER, METHOD, DATA = _places("", ["teacher"]), _places("method"), _places("data")
-TRAINING = [*_places("", ["", "method"]), *_places("optim")]
+TEACHER, DATA = places_of(TrainConfig, of=["teacher"]), places_of(TrainConfig, "data")
+TRAINING = [*places_of(TrainConfig, of=["", "method"]), *places_of(TrainConfig, "optim")]
+METHOD = places_of(TrainConfig, "method")
 
 
 def add_config_options(
-    parser: argparse._ActionsContainer, places: Iterable[str], *, show_defaults: bool = True
+    parser: argparse._ActionsContainer, places: Iterable[str], kind: Any = TrainConfig, *, show_defaults: bool = True
 ) -> None:
-    """Adds the options at ``places``.
+    """Adds the options at ``places`` of a configuration of ``kind``.
 
     Every default is None: what is not given is as the configuration has it that a command starts from.
     """
     for place in places:
-        said, (kind, default) = OPTIONS[place], _type_and_default(place)
-        if kind is bool:
-            parser.add_argument(flag_of(place), action="store_const", const=True, help=said.help)
+        said, (plain, default) = options_of(kind)[place], _type_and_default(place, kind)
+        flag = flag_of(place, kind)
+        if plain is bool:
+            parser.add_argument(flag, action="store_const", const=True, help=said.help)
             continue
         shown = f" (default: {default})" if show_defaults and default not in (None, "") else ""
-        metavar = said.metavar or _METAVARS[kind]
-        parser.add_argument(flag_of(place), type=kind, metavar=metavar, help=said.help + shown)
+        parser.add_argument(flag, type=plain, metavar=said.metavar or _METAVARS[plain], help=said.help + shown)
 
 
-def flag_of(place: str) -> str:
-    """What the command line calls the option at ``place``, as --lr for "optim.lr"."""
-    return "--" + (OPTIONS[place].flag or place.rpartition(".")[2]).replace("_", "-")
+def flag_of(place: str, kind: Any = TrainConfig) -> str:
+    """What the command line calls the option at ``place`` of a configuration of ``kind``, as --lr for "optim.lr"."""
+    return "--" + (options_of(kind)[place].flag or place.rpartition(".")[2]).replace("_", "-")
 
 
-def given_values(args: argparse.Namespace, places: Iterable[str]) -> dict[str, Any]:
-    """What was typed of the options at ``places``."""
-    typed = {place: getattr(args, flag_of(place)[2:].replace("-", "_"), None) for place in places}
+def given_values(args: argparse.Namespace, places: Iterable[str], kind: Any = TrainConfig) -> dict[str, Any]:
+    """What was typed of the options at ``places`` of a configuration of ``kind``."""
+    typed = {place: getattr(args, flag_of(place, kind)[2:].replace("-", "_"), None) for place in places}
     return {place: value for place, value in typed.items() if value is not None}
 
 

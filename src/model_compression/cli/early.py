@@ -13,6 +13,7 @@ from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from model_compression.compression.config import CALIBRATED, PRECISIONS
 from model_compression.core.config import DataConfig, OptimConfig, TrainConfig
 from model_compression.core.errors import DataError, NotThereError, UsageError
 from model_compression.core.files import user_path
@@ -21,7 +22,7 @@ from model_compression.core.trust import NAME
 from model_compression.core.user_code import import_own, working_folder_first
 
 _NETWORKS = ("student", "teacher", "peers", "assistants", "model")  # options and arguments that name networks
-_PRECISIONS = {"compress": ["int8", "int4"], "quantize": ["int8", "int4", "half", "int8-weights"]}
+_PRECISIONS = {"compress": list(CALIBRATED), "quantize": list(PRECISIONS)}
 _PLACES = {"methods": "distillation/methods", "models": "models", "data": "data", "recipes": "experiments/recipes.py"}
 _PLUGINS = {"methods": "model_compression.methods", "data": "model_compression.datasets"}
 

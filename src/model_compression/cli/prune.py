@@ -8,14 +8,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_compression.cli.config_options import add_config_options
+from model_compression.cli.config_options import add_config_options, given_values, places_of
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_recipe_options, out_folder, with_recipe_options
+from model_compression.compression.config import PruneConfig
 from model_compression.core.argument_types import parse_pairs
 from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
-    from model_compression.compression.prune import PruneConfig
     from model_compression.core.config import TrainConfig
 
 EXAMPLES = """examples:
@@ -30,8 +30,7 @@ The result is the run in OUT/final; OUT itself names it as well:
   model-compression export runs/distilled-macs-0.5 --out small.onnx
 """
 
-ROUND_TO = "layers that lose channels keep a multiple of N, which runtimes are faster with (default: 4)"
-LOW_RANK = "large inner products, as a LeNet's, lose rank as well: two small ones are in the place of each"
+_CUTS = places_of(PruneConfig)
 _GOALS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "time for one image, as measured here"}
 
 
@@ -49,12 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="share of the single weights that become zero, as 0.9; the file gets no smaller but zipped, and nothing "
         "gets faster without a runtime for sparse weights",
     )
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="cuts, each with its repair (default: 4)")
-    parser.add_argument(
-        "--step-epochs", type=int, default=2, metavar="N", help="of the repairs before the last (default: 2)"
-    )
-    parser.add_argument("--low-rank", action="store_true", help=LOW_RANK)
-    parser.add_argument("--round-to", type=int, default=4, metavar="N", help=ROUND_TO)
+    add_config_options(parser, _CUTS, PruneConfig)
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN and how far it is pruned")
     add_repair_options(parser, "how it is repaired (default: as the run was trained)")
 
@@ -81,8 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return print_pruned(metrics, folder, args.json)
 
 
-def _config(args: argparse.Namespace) -> "PruneConfig":
-    from model_compression.compression.prune import PruneConfig
+def _config(args: argparse.Namespace) -> PruneConfig:
     from model_compression.compression.repair import place_of
     from model_compression.core.errors import UsageError
 
@@ -95,10 +88,7 @@ def _config(args: argparse.Namespace) -> "PruneConfig":
         run=repaired(args.model, args),
         resource=resource,
         share=1 - share if goal == "sparsity" else share,
-        steps=args.steps,
-        step_epochs=args.step_epochs,
-        low_rank=args.low_rank,
-        round_to=args.round_to,
+        **given_values(args, _CUTS, PruneConfig),
     )
 
 

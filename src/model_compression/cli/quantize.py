@@ -6,12 +6,10 @@ int8-weights store small and compute in float32.
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
+from model_compression.cli.config_options import add_config_options, given_values, places_of
 from model_compression.cli.prune import add_repair_options, repaired
-
-if TYPE_CHECKING:
-    from model_compression.compression.quantize import QuantizeConfig
+from model_compression.compression.config import CALIBRATED, PRECISIONS, QuantizeConfig
 
 EXAMPLES = """examples:
   model-compression quantize runs/distilled
@@ -25,26 +23,15 @@ The file is OUT/student.onnx:
 """
 
 _EPOCHS, _RATE = 8, 0.1  # of the training with roundings: the network is nearly there
+_OPTIONS = places_of(QuantizeConfig)
 _OF_ALL_PRECISIONS = ("json", "data", "data_dir", "image_size", "resident", "workers")  # where test images come from
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
-    parser.add_argument("--to", default="int8", metavar="NAME", help="int8, int4, half or int8-weights (default: int8)")
     parser.add_argument("--out", metavar="FOLDER", help="default: RUN and the precision")
-    parser.add_argument(
-        "--max-drop", type=float, default=0.5, metavar="POINTS", help="of accuracy that may be lost (default: 0.5)"
-    )
-    parser.add_argument(
-        "--calibration",
-        metavar="NAME",
-        help="how int8 and int4 find ranges: minmax, percentile, entropy, or auto, the best of them on images that it "
-        "has not seen (default: auto)",
-    )
-    parser.add_argument(
-        "--images", type=int, metavar="N", help="training images that ranges are seen on (default: 512)"
-    )
+    add_config_options(parser, _OPTIONS, QuantizeConfig)
     add_repair_options(parser, f"how it is trained on, if it must be (default: as its run, but {_EPOCHS} epochs)")
 
 
@@ -56,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.compression.quantize import quantize
     from model_compression.engine.console_observer import ConsoleObserver
 
-    folder, note = out_folder(args, beside(args.model, args.to))
+    config = _config(args)
+    folder, note = out_folder(args, beside(args.model, config.to))
     with ConsoleObserver(note) as observer:
-        report = quantize(_config(args), folder, observer)
+        report = quantize(config, folder, observer)
     return print_quantized(report, folder, args.json)
 
 
-def _config(args: argparse.Namespace) -> "QuantizeConfig":
+def _config(args: argparse.Namespace) -> QuantizeConfig:
     import dataclasses
 
-    from model_compression.compression.quantize import CALIBRATED, PRECISIONS, QuantizeConfig
     from model_compression.compression.repair import place_of
 
     if args.to in PRECISIONS and args.to not in CALIBRATED:
@@ -75,8 +62,7 @@ def _config(args: argparse.Namespace) -> "QuantizeConfig":
         run = dataclasses.replace(run, epochs=_EPOCHS)
     if args.lr is None:
         run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, lr=_RATE * run.optim.lr))
-    given = {name: getattr(args, name) for name in ("calibration", "images") if getattr(args, name) is not None}
-    return QuantizeConfig(model=place_of(args.model), run=run, to=args.to, max_drop=args.max_drop, **given)
+    return QuantizeConfig(model=place_of(args.model), run=run, **given_values(args, _OPTIONS, QuantizeConfig))
 
 
 def _check_none_is_of_ranges_or_training(args: argparse.Namespace) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from model_compression.compression.channels import (
-    ROUND_TO,
     Resource,
     cost_of,
     cut_channels,
@@ -18,6 +17,7 @@ from model_compression.compression.channels import (
     seen_shape,
     shown_images,
 )
+from model_compression.compression.config import ROUND_TO
 from model_compression.compression.groups import copied, smallest
 from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file
 from model_compression.core.errors import MissingExtraError, UsageError

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_compression.compression.config import ROUND_TO
 from model_compression.compression.groups import Group, channels_of, copied, find_groups, remove, smallest
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
@@ -23,7 +24,6 @@ from model_compression.models.pruned import as_pruned
 from model_compression.models.summary import summarize
 
 Resource = Literal["macs", "params"]
-ROUND_TO = 4  # of what is left of a layer's channels, unless another is asked for
 _SHOWN, _BATCH = 1024, 64  # images that show what channels are worth
 SMALLEST = 4  # channels that every layer keeps
 _ROUND = 0.8  # of the cost at most goes in a round, after which what channels are worth is seen anew

@@ -8,7 +8,6 @@ the budget is kept.
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,25 +16,21 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from model_compression.compression.budget import as_if_trained, fits_budget, quantised_file, share_that_fits
-from model_compression.compression.channels import ROUND_TO, check_reachable, cost_of
+from model_compression.compression.channels import check_reachable, cost_of
+from model_compression.compression.config import CALIBRATED, Budget, CompressConfig, PruneConfig, QuantizeConfig
 from model_compression.compression.costs import float_rows, quantised_row
-from model_compression.compression.prune import MOST_STEPS, PruneConfig, Pruning
-from model_compression.compression.quantize import CALIBRATED, ONNX, Quantisation, QuantizeConfig
-from model_compression.compression.repair import checked_repair
+from model_compression.compression.prune import Pruning
+from model_compression.compression.quantize import ONNX, Quantisation
+from model_compression.compression.repair import check_repair
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import HERE
-from model_compression.core.config_values import Config
 from model_compression.core.errors import (
     ModelCompressionError,
     NotVerifiedError,
-    UsageError,
 )
 from model_compression.core.extras import check_extra
 from model_compression.core.files import write_atomically, write_json, write_text
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
-from model_compression.core.options import setting
-from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, left_out
 from model_compression.engine.runs import check_run, finish_run
@@ -49,69 +44,6 @@ from model_compression.reports.compression_stages import Stage as Row
 from model_compression.reports.compression_stages import markdown, plot, read_compression, to_plain
 
 PREDICTIONS = "predictions.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget(Config):
-    """What the file that ships may cost; 0: anything."""
-
-    max_bytes: int = 0
-    max_latency_ms: float = 0.0
-    """Median of one image, in ONNX Runtime, on this machine."""
-    min_accuracy: float = 0.0
-    """On the test images, 0 to 1."""
-
-    def check(self) -> None:
-        """Checks the values."""
-        if self.max_bytes < 0 or self.max_latency_ms < 0:
-            raise UsageError(
-                f"max_bytes and max_latency_ms must be at least 0, got {self.max_bytes} and {self.max_latency_ms}"
-            )
-        if not 0 <= self.min_accuracy <= 1:
-            raise UsageError(f"min_accuracy must lie between 0 and 1, got {self.min_accuracy}; 0.82 is 82 %")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressConfig(Config):
-    """A compression, whole. ``share`` of the ``resource`` is left by pruning; 1: nothing is pruned."""
-
-    run: TrainConfig
-    """How the student is distilled."""
-    budget: Budget
-    resource: Literal["macs", "params"] = "params"
-    share: float = 1.0
-    steps: int = 4
-    step_epochs: int = 2
-    prune_epochs: int = 0
-    """Of the repair after the last cut; 0: as many as the distillation."""
-    low_rank: bool = False
-    """Whether pruning lowers the rank of large inner products, too."""
-    round_to: int = ROUND_TO
-    """Every layer that loses channels keeps a multiple of it."""
-    to: str = "int8"
-    """What is quantised to."""
-    quantize_epochs: int = 8
-    """Of the training with roundings, where it is needed, at a tenth of the rate."""
-    max_drop: float = 0.5
-    """Points of accuracy that quantising may lose."""
-
-    def check(self) -> None:
-        """Checks the values."""
-        checked_repair(self.run)
-        if self.run.data.validation:
-            raise UsageError(
-                f"{setting('validation', self.run.data.validation)} has no effect here: every stage is measured "
-                "on the test images; leave it out, or set data.validation to 0 in the configuration"
-            )
-        if self.to not in CALIBRATED:
-            raise unknown_name("precision", self.to, list(CALIBRATED))
-        for name in ("steps", "step_epochs", "quantize_epochs", "round_to"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.steps > MOST_STEPS:
-            raise UsageError(f"steps must be at most {MOST_STEPS}, got {self.steps}; 2 to 10 are usual")
-        if self.prune_epochs < 0 or not 0 <= self.max_drop <= 100:
-            raise UsageError(f"prune_epochs and max_drop must be at least 0, got {self.prune_epochs}, {self.max_drop}")
 
 
 class Compression(Stage[CompressConfig, dict[str, Any]]):
@@ -144,6 +76,7 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
         check_extra("quantize", "quantising")
         if config.budget.max_bytes or config.budget.max_latency_ms:
             check_extra("prune", "pruning")
+        check_repair(config.run)
         check_cache_place(config.run)
         train, _ = self.parts.load_data(config.run.data, report)
         looked_at = dataclasses.replace(config.run, teacher_cache="off")

@@ -6,25 +6,18 @@ whose network is the result. The steps spare the same share each, and the last o
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from model_compression.checks.networks import check_classes
 from model_compression.compression.budget import share_that_fits, time_of_one_image
-from model_compression.compression.channels import (
-    ROUND_TO,
-    check_reachable,
-    cost_of,
-    cut_channels,
-    shown_images,
-)
-from model_compression.compression.repair import checked_repair
+from model_compression.compression.channels import check_reachable, cost_of, cut_channels, shown_images
+from model_compression.compression.config import PruneConfig
+from model_compression.compression.repair import check_repair
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import HERE, located
-from model_compression.core.config_values import Config, PathText
-from model_compression.core.errors import FileFormatError, UsageError
+from model_compression.core.errors import FileFormatError
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
@@ -36,47 +29,7 @@ from model_compression.models.factored import as_factored
 from model_compression.models.sparse import as_sparse, density_of
 from model_compression.models.weights import find_weights, read_model, save_weights
 
-MOST_STEPS = 1000
 _NAMES = {"macs": "MACs", "params": "parameters", "weights": "weights that are not zero"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneConfig(Config):
-    """What is pruned, how far, and how it is repaired."""
-
-    model: PathText
-    """A run, a weights file or a shipped network."""
-    run: TrainConfig
-    """How each step is repaired; its student is replaced. Its epochs are those of the last step."""
-    resource: Literal["macs", "params", "weights", "latency"] = "macs"
-    """What is spared: multiply-accumulates or parameters, by whole channels, or single weights, which become zero.
-
-    latency, the time for one image on this machine, is recorded as the multiply-accumulates that take so long.
-    """
-    share: float
-    """Of the resource that is left in the end, between 0 and 1."""
-    steps: int = 4
-    step_epochs: int = 2
-    """Epochs of the repair after each step but the last."""
-    low_rank: bool = False
-    """Whether large inner products lose rank as well: each is written as a product of two before the first cut."""
-    round_to: int = ROUND_TO
-    """Every layer that loses channels keeps a multiple of it."""
-
-    def check(self) -> None:
-        """Checks the values."""
-        if not 0 < self.share < 1:
-            raise UsageError(f"the share that is left must lie between 0 and 1, got {self.share}; 0.5 leaves half")
-        for name in ("steps", "step_epochs", "round_to"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.steps > MOST_STEPS:
-            raise UsageError(f"steps must be at most {MOST_STEPS}, got {self.steps}; 2 to 10 are usual")
-        if self.low_rank and self.resource == "weights":
-            raise UsageError("low_rank has no effect on single weights; leave it out")
-        if self.round_to != ROUND_TO and self.resource == "weights":
-            raise UsageError("round_to has no effect on single weights; leave it out")
-        checked_repair(self.run)
 
 
 class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
@@ -96,6 +49,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
     def check(self) -> PruneConfig:
         """Tries the first repair, on the network as it is, and whether it can be cut so far."""
         config = located(self.config, self.folder)
+        check_repair(config.run)
         check_cache_place(config.run)
         network = read_model(find_weights(config.model))
         train, _ = self.parts.load_data(config.run.data, self.observer.message)

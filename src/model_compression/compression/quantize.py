@@ -7,7 +7,6 @@ quantisation-aware run ``trained``. A file that loses more accuracy than it may 
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,20 @@ from torch import Tensor
 
 from model_compression.checks.networks import check_classes
 from model_compression.compression.channels import shown_images
+from model_compression.compression.config import AUTO, CALIBRATED, QuantizeConfig
 from model_compression.compression.groups import copied
-from model_compression.compression.repair import checked_repair
+from model_compression.compression.repair import check_repair
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import HERE, located
-from model_compression.core.config_values import Config, PathText
 from model_compression.core.errors import (
     FileFormatError,
     NotVerifiedError,
-    UsageError,
 )
 from model_compression.core.extras import check_extra
 from model_compression.core.files import read_json, write_json
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
 from model_compression.core.options import setting
-from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
 from model_compression.engine.observer import Observer
@@ -50,45 +47,7 @@ from model_compression.models.weights import find_weights, read_model
 from model_compression.tasks import task_of
 
 ONNX, REPORT = "student.onnx", "report.json"
-AUTO, _IMAGES = "auto", 512
-CALIBRATED = {"int8": 8, "int4": 4}  # precisions that compute in int8, and the bits of their weights
 _STORED_SMALL: dict[str, Callable[[Any], Any]] = {"half": to_half, "int8-weights": to_int8_weights}
-PRECISIONS = (*CALIBRATED, *_STORED_SMALL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeConfig(Config):
-    """What is quantised, to what, and what it may cost."""
-
-    model: PathText
-    """A run, a weights file or a shipped network."""
-    run: TrainConfig
-    """How it is trained on where it must be, and on what data; its student is replaced."""
-    to: str = "int8"
-    """int8 computes so, and int4 too, on weights of 4 bits; the others store weights small and compute in float32."""
-    calibration: str = AUTO
-    """How ranges are found: minmax, percentile or entropy; auto takes what changes answers to other images least."""
-    images: int = _IMAGES
-    """Training images that ranges are seen on."""
-    max_drop: float = 0.5
-    """Points of test accuracy that the file may lose."""
-
-    def check(self) -> None:
-        """Checks the values."""
-        if self.to not in PRECISIONS:
-            raise unknown_name("precision", self.to, list(PRECISIONS))
-        if self.calibration not in (AUTO, *CALIBRATIONS):
-            raise unknown_name("calibration", self.calibration, [AUTO, *CALIBRATIONS])
-        if self.to not in CALIBRATED and (self.calibration, self.images) != (AUTO, _IMAGES):
-            raise UsageError(
-                f"calibration and images have no effect for {self.to}, which needs no ranges; leave them out, or "
-                "choose int8 or int4"
-            )
-        if self.images < 1:
-            raise UsageError(f"images must be at least 1, got {self.images}; some hundreds are usual")
-        if not 0 <= self.max_drop <= 100:
-            raise UsageError(f"max_drop must lie between 0 and 100 points, got {self.max_drop}; 0.5 is usual")
-        checked_repair(self.run)
 
 
 class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
@@ -113,6 +72,7 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
     def check(self) -> QuantizeConfig:
         """Tries whether the network fits data and precision, and the training that may be needed."""
         config = located(self.config, self.folder)
+        check_repair(config.run)
         check_extra("quantize", "quantising")
         check_cache_place(config.run)
         weights = find_weights(config.model)
@@ -175,7 +135,8 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
     ) -> dict[str, Any]:
         """Writes and proves the file; returns the report. Raises NotVerifiedError, leaving nothing, if it fails."""
         config, (train, test) = self.config, data
-        encode, calibration = _STORED_SMALL.get(config.to), None
+        encode = _STORED_SMALL.get(config.to)
+        calibration: str | None = None
         if encode is None:
             bits = CALIBRATED[config.to]
             shown = torch.cat(list(shown_images(train, config.run.seed, 2 * config.images)))

@@ -70,8 +70,8 @@ def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
     )
 
 
-def checked_repair(config: TrainConfig) -> TrainConfig:
-    """``config``, if a method of it can repair. Raises UsageError for one that compares features."""
+def check_repair(config: TrainConfig) -> None:
+    """Raises UsageError unless ``config`` has a teacher and a method that serves any student."""
     if config.method is None or config.teacher is None:
         raise UsageError("what was made smaller is repaired by a teacher: give a method that has one, as kd")
     if create_method(config.method).needs != {"logits"}:
@@ -79,7 +79,6 @@ def checked_repair(config: TrainConfig) -> TrainConfig:
             f"method {config.method.name!r} compares features, and layers lose theirs here; give one that needs logits "
             "only, as kd"
         )
-    return config
 
 
 def _run_folder(model: str) -> Path | None:

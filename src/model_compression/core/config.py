@@ -140,7 +140,7 @@ class ModelConfig(Config):
 class MethodConfig(Config):
     """How the student learns from the teacher. ``weights`` override the method's default weight of a term."""
 
-    name: str = option(help="the distillation method; a+b adds two")
+    name: str
     params: dict[str, Any] = option(default_factory=dict, help="of the method, as temperature=2")
     weights: dict[str, float] = option(default_factory=dict, help="weight of a term of the method")
     pairs: dict[str, str] = option(
