@@ -16,14 +16,14 @@ def test_no_option_of_a_subcommand_and_no_default_is_lost():
 
 
 def described(name, parser):
-    """A line for each argument: the command, the option with its default or the positional's name."""
+    """A line for each argument: the command, the option with its default, if that is a value, or the positional."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for part, own in action.choices.items():
                 yield from described(f"{name} {part}", own)
         elif not isinstance(action, argparse._HelpAction):
             kind = "" if action.nargs != 0 else " (no value)"
-            stated = re.search(r"\(?default: ([^)]*)\)?$", action.help or "")
+            stated = re.search(r"\(?default: ([^) ]*)\)?$", action.help or "")
             has_own = action.default not in (None, False, [], argparse.SUPPRESS)
             value = action.default if has_own else stated and stated[1]
             name_of = "/".join(action.option_strings) or action.dest.upper()
