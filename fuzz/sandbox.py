@@ -1,4 +1,4 @@
-"""A folder with a tiny data set, networks and runs, in which wrong calls are made; nothing outside of it is reached."""
+"""A folder with a tiny dataset, networks and runs, in which wrong calls are made; nothing outside of it is reached."""
 
 import contextlib
 import json

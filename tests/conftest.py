@@ -127,7 +127,7 @@ def tiny_teacher(num_classes=3):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Data set "tiny" (22 and 13 images of 3 × 8 × 8, 3 classes) and the networks "tiny" and "tiny-teacher".
+    """Dataset "tiny" (22 and 13 images of 3 × 8 × 8, 3 classes) and the networks "tiny" and "tiny-teacher".
 
     ``data`` makes the sets, ``teacher`` is a weights file, ``config`` makes a TrainConfig of 3 epochs of 5 steps.
     """
@@ -161,7 +161,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def uploads(monkeypatch):
-    """Names of the data sets whose images are copied to a device, in turn."""
+    """Names of the datasets whose images are copied to a device, in turn."""
     from model_compression.data import loader
 
     names, upload = [], loader.upload

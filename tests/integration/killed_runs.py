@@ -25,7 +25,7 @@ CALLS = ("fsync", "replace")
 
 
 def register_tiny():
-    """The data set and the network of conftest.py."""
+    """The dataset and the network of conftest.py."""
     spec = importlib.util.spec_from_file_location("conftest_", Path(__file__).parents[1] / "conftest.py")
     conftest = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(conftest)

@@ -30,7 +30,7 @@ def few(data_dir=None, report=None, allow_download=True):
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A working folder, a data set of 40 and 10 images; the shipped teacher is out of reach."""
+    """A working folder, a dataset of 40 and 10 images; the shipped teacher is out of reach."""
     monkeypatch.setitem(DATASETS._entries, "few", few)
     monkeypatch.setattr(classic, "TEACHER", "not-to-be-used")
     monkeypatch.chdir(tmp_path)

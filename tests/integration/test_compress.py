@@ -52,7 +52,7 @@ def settings(tiny, **changes):
     return CompressConfig(run=run, **{**given, **changes})
 
 
-UPLOADED = []  # names of the data sets whose images `whole` copied to the device
+UPLOADED = []  # names of the datasets whose images `whole` copied to the device
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_distill_of_own_modules_on_arrays_learns_and_leaves_them_as_they_are(arr
 
 @pytest.mark.parametrize("teacher_cache", ["on", "off"])
 def test_distill_has_each_image_on_the_device_once(arrays, uploads, teacher_cache):
-    gc.collect()  # data sets of other tests, with these images
+    gc.collect()  # datasets of other tests, with these images
     settings = {"method": "kd", "augmentation": "flip", "teacher_cache": teacher_cache}
     mc.distill(own(0), own(1), arrays, epochs=2, config=CONFIG, **settings)
     assert sorted(name for name in uploads if "[" not in name) == ["arrays", "arrays-test"]  # the others are samples

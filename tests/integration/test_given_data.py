@@ -1,4 +1,4 @@
-"""distill() on PyTorch data sets, DataLoaders and images without labels."""
+"""distill() on PyTorch datasets, DataLoaders and images without labels."""
 
 import dataclasses
 import json
@@ -246,7 +246,7 @@ def test_methods_that_must_know_which_image_is_which_are_refused_for_loaders(arr
         ({"resident": "on"}, "resident 'on' has no effect on DataLoaders"),
         ({"workers": 2}, "workers 2 has no effect on DataLoaders"),
         ({"validation": 3}, "images of a DataLoader cannot be held out"),
-        ({"unlabelled": "folder:x"}, "DataConfig.unlabelled goes with a data set's name"),
+        ({"unlabelled": "folder:x"}, "DataConfig.unlabelled goes with a dataset's name"),
     ],
 )
 def test_settings_without_effect_on_loaders_are_refused(arrays, tmp_path, data, message):
@@ -334,7 +334,7 @@ def test_unlabelled_folder_takes_the_place_of_the_training_images(tiny, photos, 
     config = tiny.config(method, data={"unlabelled": f"folder:{photos}", "augmentation": "flip"})
     metrics = start_run(config, tmp_path / "run", seen)
     assert len(seen.trainer.loader) == 10
-    assert seen.trainer.loader.images.shape == (10, 3, 8, 8)  # as those of the data set
+    assert seen.trainer.loader.images.shape == (10, 3, 8, 8)  # as those of the dataset
     assert seen.trainer.student.preprocessing.mean == (0.5, 0.5, 0.5)
     assert seen.answered == [(10, 10)] * 3
     assert "test_accuracy" in metrics

@@ -1,4 +1,4 @@
-"""Data that is given as objects, in the place of a name: arrays, PyTorch data sets, DataLoaders."""
+"""Data that is given as objects, in the place of a name: arrays, PyTorch datasets, DataLoaders."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ GivenData = (
 )
 
 _EXPECTED = (
-    "expected a name, a pair (training, test) of data sets or of DataLoaders, or four arrays: training images, "
+    "expected a name, a pair (training, test) of datasets or of DataLoaders, or four arrays: training images, "
     "training labels, test images, test labels"
 )
 _SHOWN = 4
@@ -48,7 +48,7 @@ def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple
     if not isinstance(data, Sequence):
         raise UsageError(f"data is a {type(data).__name__}; {_EXPECTED}")
     if config.unlabelled:
-        raise UsageError("DataConfig.unlabelled goes with a data set's name; give the images as training data instead")
+        raise UsageError("DataConfig.unlabelled goes with a dataset's name; give the images as training data instead")
     for name in ("image_size", "data_dir"):
         if getattr(config, name):
             raise UsageError(f"{name} {getattr(config, name)!r} has no effect on data that are given as objects")
@@ -90,7 +90,7 @@ def _check_as_they_are(config: DataConfig) -> None:
         if field.name in without_effect and getattr(config, field.name) != field.default:
             raise UsageError(
                 f"{field.name} {getattr(config, field.name)!r} has no effect on DataLoaders, which are taken as they "
-                "are; give the data sets in their place, or leave it out"
+                "are; give the datasets in their place, or leave it out"
             )
 
 

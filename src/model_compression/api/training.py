@@ -84,7 +84,7 @@ def distill(
             images (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. A `ModelConfig` gives
             options, normalisation and size beside the name. None for a method that needs none, as "tf_kd".
         student: a network's name, as "resnet20", "timm:resnet18" or "mypackage.nets:build", or a module, likewise.
-        data: a data set's name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch data sets
+        data: a dataset's name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch datasets
             whose items are (PIL image or uint8 tensor (C, H, W), class number), or of DataLoaders; or four arrays:
             training images (N, C, H, W) uint8, training labels (N,), or None where there are none, test images, test
             labels. Modules get pixels normalised by the training images' mean and deviation. DataLoaders are taken as

@@ -13,7 +13,7 @@ def check_data_needs(objective: Objective, train_set: Dataset, config: DataConfi
     method, name = objective.method, objective.name
     if isinstance(train_set.images, LoaderImages) and method is not None and method.uses_indices:
         raise UsageError(
-            f"method {name!r} needs to know which image is which, and a DataLoader does not say; give the data set "
+            f"method {name!r} needs to know which image is which, and a DataLoader does not say; give the dataset "
             "itself in its place, or choose another method"
         )
     if config.mixes and method is not None and method.uses_targets:

@@ -21,7 +21,7 @@ ENOUGH = 50  # images, below which nothing is concluded
 
 
 def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_option: bool = True) -> None:
-    """Raises UsageError unless the network takes the data set's images and gives the answers of its task.
+    """Raises UsageError unless the network takes the dataset's images and gives the answers of its task.
 
     ``has_size_option``: images can be scaled for the ``role``; the error names the option then.
     """
@@ -161,7 +161,7 @@ def _is_without_weights(model: Network, config: TrainConfig) -> bool:
 
 
 def _trained_on(model: Network) -> str | None:
-    """The data set that a network's file names; None where it names none."""
+    """The dataset that a network's file names; None where it names none."""
     data = config.get("data") if isinstance(config := model.facts.get("config"), dict) else None
     name = data.get("name") if isinstance(data, dict) else None
     return name if isinstance(name, str) else None

@@ -26,7 +26,7 @@ from model_compression.models.copies import placed
 from model_compression.models.prediction import predict
 from model_compression.models.weights import find_weights, read_model, shipped_weights
 
-_NUM_CLASSES = 10  # of CIFAR-10, the script's one data set
+_NUM_CLASSES = 10  # of CIFAR-10, the script's one dataset
 _MODES = {"logits": "NIPS2014", "noisy_teacher": "noisy", "kd": "knowledge distilling"}
 
 

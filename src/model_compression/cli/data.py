@@ -1,4 +1,4 @@
-"""Brings a data set into the cache, checks it, and says what was done: which source was used, where the data is, its
+"""Brings a dataset into the cache, checks it, and says what was done: which source was used, where the data is, its
 digest, and whether anything about it is odd."""
 
 import argparse
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Loads the data set and prints what is known about it."""
+    """Loads the dataset and prints what is known about it."""
     from model_compression.data.sources import load_dataset
 
     messages: list[str] = []

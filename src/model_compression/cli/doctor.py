@@ -31,9 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--student", metavar="MODEL", help="what is to learn, as `distill` takes it")
     add_model_options(parser, "student")
     parser.add_argument(
-        "--data", metavar="NAME", help="data set, folder:PATH or hf:NAME (default with a network: cifar10)"
+        "--data", metavar="NAME", help="dataset, folder:PATH or hf:NAME (default with a network: cifar10)"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is to be stored")
     parser.add_argument("--image-size", type=int, default=0, metavar="N", help="of folder:PATH and hf:NAME")
     parser.add_argument("--method", metavar="NAME", help="whose terms are looked at (default: kd)")
     parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs are to be (default: runs)")

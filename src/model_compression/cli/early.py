@@ -125,4 +125,4 @@ def _check_data(name: str) -> None:
             raise NotThereError(f"{path} is not there; expected a folder that holds a folder of images for each class")
         raise DataError(f"{path} is not a folder; expected one that holds a folder of images for each class")
     if name and not colon and name not in names("data") and not _exists(name):
-        raise unknown_name("data set", name, [*names("data"), "folder:PATH", "hf:NAME"])
+        raise unknown_name("dataset", name, [*names("data"), "folder:PATH", "hf:NAME"])

@@ -39,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--teacher", metavar="MODEL", help="default: classic nin-cifar10, the others whitening-cnn-small-cifar10"
     )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="some of the arms only (default: all)")
-    parser.add_argument("--data", default="cifar10", metavar="NAME", help="data set (default: cifar10)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--data", default="cifar10", metavar="NAME", help="dataset (default: cifar10)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is to be stored")
     parser.add_argument("--out", metavar="FOLDER", help="results folder (default: results/EXPERIMENT-E-epochs)")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders go (default: runs)")
 

@@ -1,4 +1,4 @@
-"""The data set that a command means: the one that is named, else that of the run that is given, else CIFAR-10."""
+"""The dataset that a command means: the one that is named, else that of the run that is given, else CIFAR-10."""
 
 import argparse
 import dataclasses
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds --data, --image-size and --data-dir."""
     parser.add_argument(
-        "--data", metavar="NAME", help="data set, folder:PATH or hf:NAME (default: the run's, or cifar10)"
+        "--data", metavar="NAME", help="dataset, folder:PATH or hf:NAME (default: the run's, or cifar10)"
     )
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="of folder:PATH and hf:NAME")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data set is, or is to be stored")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is to be stored")
 
 
 def data_of(args: argparse.Namespace) -> "DataConfig":

@@ -55,7 +55,7 @@ def states_figures_of(model: str, data: DataConfig) -> bool:
 
 
 def _place(data: str) -> str:
-    """The name of a data set, with a folder's as a whole path, whichever folder it is seen from."""
+    """The name of a dataset, with a folder's as a whole path, whichever folder it is seen from."""
     path = user_path(data.partition(":")[2])
     return str(path.resolve()) if ":" in data and path.exists() else data
 

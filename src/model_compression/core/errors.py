@@ -36,7 +36,7 @@ class GivenAsObjectError(UsageError):
 
 
 class DataError(ModelCompressionError):
-    """A data set is missing, corrupt or something else than it was said to be."""
+    """A dataset is missing, corrupt or something else than it was said to be."""
 
 
 class FileFormatError(ModelCompressionError):

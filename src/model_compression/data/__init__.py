@@ -1,1 +1,1 @@
-"""Data sets as uint8 arrays with labels and a digest; nothing here imports torch, and importing it loads nothing."""
+"""Datasets as uint8 arrays with labels and a digest; nothing here imports torch, and importing it loads nothing."""

@@ -20,12 +20,12 @@ IMAGE_BYTES = math.prod(IMAGE_SHAPE)
 
 Bytes = npt.NDArray[np.uint8]
 Arrays = dict[str, Bytes]
-"""All of a data set: train_images, train_labels, test_images and test_labels, see `shapes`."""
+"""All of a dataset: train_images, train_labels, test_images and test_labels, see `shapes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar:
-    """The facts of one of the two data sets.
+    """The facts of one of the two datasets.
 
     ``key``: its name in commands and in the cache. ``labels``: the labels of an image in the order of the binary files,
     as the Python files name them; the last one is the class. ``files``: the number of images of each official file, the
@@ -182,7 +182,7 @@ def verify(cifar: Cifar, arrays: Arrays, source: str) -> None:
         if found != cifar.sha256[name]:
             raise DataError(
                 f"{source} is not {cifar.name}: SHA-256 of the records of {name} is {found}, expected "
-                f"{cifar.sha256[name]}; it was altered or is another data set: fetch it again, or leave "
+                f"{cifar.sha256[name]}; it was altered or is another dataset: fetch it again, or leave "
                 f"{setting('data_dir')} out to have it fetched"
             )
 

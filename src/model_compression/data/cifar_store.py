@@ -27,7 +27,7 @@ def read_store(cifar: Cifar, path: Path) -> tuple[Arrays, str]:
     """
     expected = shapes(cifar)
     if path.stat().st_size > sum(map(math.prod, expected.values())) + MAX_HEADER_BYTES:
-        raise FileFormatError(f"{path} is larger than the data set is")
+        raise FileFormatError(f"{path} is larger than the dataset is")
     try:
         with safe_open(path, framework="numpy") as file:
             arrays: Arrays = {name: file.get_tensor(name) for name in expected}

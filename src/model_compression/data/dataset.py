@@ -103,7 +103,7 @@ class Dataset:
         return self.labels if self.class_names else np.zeros(len(self), dtype=np.int64)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.integer], name: str | None = None) -> "Dataset":
-        """The images at ``indices`` (M,), in that order, as a data set of its own with its own digest.
+        """The images at ``indices`` (M,), in that order, as a dataset of its own with its own digest.
 
         Raises UsageError for an empty list, for indices that are not integers, and for those out of 0…N−1.
         """
@@ -185,7 +185,7 @@ def number_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> tup
 
 
 def content_digest(images: Images, labels: npt.NDArray[Any]) -> str:
-    """SHA-256 (hexadecimal) of shape, pixels and labels: two data sets with equal digests train alike.
+    """SHA-256 (hexadecimal) of shape, pixels and labels: two datasets with equal digests train alike.
 
     ``images``: (N, C, H, W) uint8; ``labels``: (N,) integers or (N, …) numbers.
     """

@@ -1,4 +1,4 @@
-"""A folder of one folder for each class, with images in them, as a data set that is decoded when it is asked for."""
+"""A folder of one folder for each class, with images in them, as a dataset that is decoded when it is asked for."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def load_folder(
     to which the shorter side is scaled and the longer one cropped; 0 takes images as they are, all of one size. Images
     are turned as their EXIF data say, and become RGB; files .npy hold (C, H, W) or (H, W) of any number of channels.
     Mean and deviation are those of up to 1,000 training images. Images are decoded when they are asked for, see
-    `OnDemandImages`. Hidden files and folders are no data; what else is no image is named in the data set's ``notes``.
+    `OnDemandImages`. Hidden files and folders are no data; what else is no image is named in the dataset's ``notes``.
 
     Raises DataError for a folder that is something else, classes that differ, and images that cannot be read.
     """
@@ -180,7 +180,7 @@ def _loose_images(root: Path) -> list[str]:
 def _split_off_test(folder: Path, root: Path, image_size: int, say: Callable[[str], None]) -> tuple[Dataset, Dataset]:
     if _is_unlabelled(folder):
         raise DataError(
-            f"{folder} holds images and no class folders; to train on them without labels, name a data set with "
+            f"{folder} holds images and no class folders; to train on them without labels, name a dataset with "
             f"labels for the test beside them: {settings(data='NAME', unlabelled=f'folder:{folder}')}"
         )
     whole = _load_labelled(folder, root.name, _classes(folder), image_size)
@@ -243,7 +243,7 @@ def _common_channels(files: Sequence[Path]) -> int:
         return 3
     if len(arrays) < len(files):
         other = next(path for path in files if path.suffix.lower() != ARRAYS)
-        raise DataError(f"{arrays[0]} is an array and {other} an image file; expected one kind of file in a data set")
+        raise DataError(f"{arrays[0]} is an array and {other} an image file; expected one kind of file in a dataset")
     return _common(arrays, num_channels, lambda channels: f"of {channels} channels", "expected as many in all")
 
 

@@ -1,4 +1,4 @@
-"""Images that are held out of a data set: for validation, or as the test set of one that has none."""
+"""Images that are held out of a dataset: for validation, or as the test set of one that has none."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def hold_out(dataset: Dataset, count: int, seed: int, called: str = "validation"
 
 
 def hold_out_test(dataset: Dataset, reason: str, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a data set without a test: a fifth of each class, the same images every time.
+    """(training set, test set) of a dataset without a test: a fifth of each class, the same images every time.
 
     At least one image of each class that has two. Reports the ``reason`` and how many were taken.
     """

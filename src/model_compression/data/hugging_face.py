@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or saved to disk by its library, which are decoded when they are asked for."""
+"""Datasets of the Hugging Face hub, or saved to disk by its library, which are decoded when they are asked for."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ def load_hugging_face(
 ) -> tuple[Dataset, Dataset]:
     """(training set, test set) of ``text``, as "NAME" or "NAME,label=fine_label,config=plain_text".
 
-    NAME is a data set of the hub, a folder that `save_to_disk` wrote, or one of files that the library reads. The
+    NAME is a dataset of the hub, a folder that `save_to_disk` wrote, or one of files that the library reads. The
     splits are "train", and "test" or "validation", unless ``train=`` and ``test=`` name others; without one for the
     test a fifth of each class is held out. The image column and the label column are found by their types, unless
     ``image=`` and ``label=`` name them; labels are class labels, integers, or texts, which become classes in sorted
@@ -136,11 +136,11 @@ def _options(text: str) -> dict[str, str]:
 
 
 def _splits(name: str, config: str | None) -> Mapping[str, Any]:
-    """The splits by name; a data set that was saved alone is "train"."""
+    """The splits by name; a dataset that was saved alone is "train"."""
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError(error.name or "datasets", "hf", "a Hugging Face data set") from error
+        raise MissingExtraError(error.name or "datasets", "hf", "a Hugging Face dataset") from error
     folder = user_path(name)
     saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
     if saved and config is not None:
@@ -154,7 +154,7 @@ def _splits(name: str, config: str | None) -> Mapping[str, Any]:
     except Exception as error:  # the library's own errors, and those of what it reads and downloads with
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise DataError(
-            f"hf:{name} cannot be loaded: {reason}; expected a data set of the hub, a folder that save_to_disk wrote, "
+            f"hf:{name} cannot be loaded: {reason}; expected a dataset of the hub, a folder that save_to_disk wrote, "
             "or a folder of files that the library reads"
         ) from None
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}

@@ -1,4 +1,4 @@
-"""Batches of a data set, augmented on the device that trains."""
+"""Batches of a dataset, augmented on the device that trains."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ class Mixed:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Images (B, C, H, W) uint8, augmented, not normalised; targets (B,); indices (B,) into the data set; the view.
+    """Images (B, C, H, W) uint8, augmented, not normalised; targets (B,); indices (B,) into the dataset; the view.
 
     Where images are mixed, ``mixed`` says with what.
     """
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Loader(ABC):
-    """The batches of a data set on ``device``, in any order; a subclass says where the pixels come from."""
+    """The batches of a dataset on ``device``, in any order; a subclass says where the pixels come from."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
         check_sizes(config, dataset.image_shape)
@@ -135,7 +135,7 @@ class Loader(ABC):
 
 
 class ResidentLoader(Loader):
-    """A data set's images on ``device``, which all loaders of the data set share."""
+    """A dataset's images on ``device``, which all loaders of the dataset share."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
         super().__init__(dataset, config, device)
@@ -150,9 +150,9 @@ _COPIES: WeakKeyDictionary[Dataset, dict[torch.device, Tensor]] = WeakKeyDiction
 
 
 def images_on(device: torch.device, dataset: Dataset) -> Tensor:
-    """The images (N, C, H, W) on ``device``: one copy in a process for all data sets of one digest.
+    """The images (N, C, H, W) on ``device``: one copy in a process for all datasets of one digest.
 
-    It is kept as long as one of the data sets that it was asked for.
+    It is kept as long as one of the datasets that it was asked for.
     """
     device = torch.empty(0, device=device).device  # "cuda" with its number
     for other, copies in list(_COPIES.items()):

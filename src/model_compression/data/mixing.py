@@ -2,7 +2,7 @@
 
 As with augmentation, what is done to an image is a pure function of (view_seed, view, sample index): teacher and
 student see the same mixture, and a teacher's answers to it can be stored. A view's partners are a permutation of the
-data set.
+dataset.
 Shares are multiples of 1/4096 and blends are made of integers, so that every device makes the same pixels.
 """
 
@@ -23,7 +23,7 @@ _STEPS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """How each image of a batch is mixed: ``partners`` (B,) are indices into the data set.
+    """How each image of a batch is mixed: ``partners`` (B,) are indices into the dataset.
 
     ``parts`` (B,) int64 is the image's own share, of 4096: of its light, or where ``boxed`` (B,) of its area that is
     left beside a box from its partner; ``middle`` (B, 2) of that box in shares of height and width.
@@ -36,7 +36,7 @@ class Mixture:
 
 
 class Mixing:
-    """Draws the mixtures of a data set of ``count`` images."""
+    """Draws the mixtures of a dataset of ``count`` images."""
 
     def __init__(self, config: DataConfig, count: int, device: torch.device):
         self._config, self._count, self._device = config, count, device

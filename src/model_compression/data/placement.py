@@ -1,4 +1,4 @@
-"""Which data sets are held in memory, decoded, and which are decoded batch by batch while they are trained on."""
+"""Which datasets are held in memory, decoded, and which are decoded batch by batch while they are trained on."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Images that are in two data sets."""
+"""Images that are in two datasets."""
 
 import hashlib
 from collections.abc import Iterator

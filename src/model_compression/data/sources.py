@@ -1,4 +1,4 @@
-"""The data sets by name. A loader is imported when it is asked for: listing the names costs nothing."""
+"""The datasets by name. A loader is imported when it is asked for: listing the names costs nothing."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from model_compression.data.placement import place_images
 Loader = Callable[..., tuple[Dataset, Dataset]]
 PathLike = str | os.PathLike[str]
 
-DATASETS: Registry[Loader] = Registry("data set", "model_compression.datasets")
+DATASETS: Registry[Loader] = Registry("dataset", "model_compression.datasets")
 
 
 @DATASETS.register("cifar10")
@@ -63,12 +63,12 @@ def load_dataset(
     resident: Resident = "auto",
     workers: int | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a registered data set, of "folder:PATH" or of "hf:NAME".
+    """(training set, test set) of a registered dataset, of "folder:PATH" or of "hf:NAME".
 
     ``unlabelled``, as "folder:PATH", are images that take the place of the training images. ``resident`` and
     ``workers`` are those of `place_images`.
 
-    Raises UnknownNameError with near matches, UsageError for options that the data set has no use for, DataError.
+    Raises UnknownNameError with near matches, UsageError for options that the dataset has no use for, DataError.
     """
     train, test = _load(name, data_dir, report, image_size)
     if unlabelled:
@@ -84,15 +84,15 @@ def _load(
     name: str, data_dir: PathLike | None, report: Callable[[str], None] | None, image_size: int
 ) -> tuple[Dataset, Dataset]:
     if name.startswith(GIVEN):
-        raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", f"name a data set with {setting('data')}")
+        raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", f"name a dataset with {setting('data')}")
     prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
     if prefix is None:
         if name not in DATASETS and user_path(name).is_dir():
             raise UsageError(
-                f"{name} is a folder, not a data set's name; write {setting('data', f'folder:{name}')}, or hf:{name}"
+                f"{name} is a folder, not a dataset's name; write {setting('data', f'folder:{name}')}, or hf:{name}"
             )
         if name not in DATASETS:
-            raise unknown_name("data set", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])
+            raise unknown_name("dataset", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])
         loader = DATASETS.get(name)
         if image_size:
             raise UsageError(
@@ -100,7 +100,7 @@ def _load(
             )
         return loader(data_dir, report)
     if not name.removeprefix(prefix).strip():
-        what = "path; expected folder:PATH" if prefix == FOLDER else "data set; expected hf:NAME or hf:PATH"
+        what = "path; expected folder:PATH" if prefix == FOLDER else "dataset; expected hf:NAME or hf:PATH"
         raise UsageError(f"{prefix} names no {what}")
     if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UsageError(

@@ -31,7 +31,7 @@ def loader_for(dataset: Dataset, config: DataConfig, device: torch.device) -> Lo
 
 
 class StreamingLoader(Loader):
-    """A data set's images, decoded batch by batch; the same batches as `ResidentLoader` for any number of workers.
+    """A dataset's images, decoded batch by batch; the same batches as `ResidentLoader` for any number of workers.
 
     Workers decode and nothing else. Order and views are made here, where they are a function of seed, epoch and view.
     """
@@ -113,7 +113,7 @@ class GivenLoader(Loader):
             if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self._num_classes:
                 raise DataError(
                     f"a batch has labels from {int(targets.min())} to {int(targets.max())}; expected 0 to "
-                    f"{self._num_classes - 1}, as the test images have or the data set's `classes` say"
+                    f"{self._num_classes - 1}, as the test images have or the dataset's `classes` say"
                 )
             unknown = torch.full((len(targets),), -1, device=device)
             yield Batch(images=images.float().to(device), targets=targets.to(device), indices=unknown, view=0)

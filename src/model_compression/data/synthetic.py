@@ -1,4 +1,4 @@
-"""A built-in data set of coloured patterns for quick trials and tests: nothing is downloaded, a few steps learn it."""
+"""A built-in dataset of coloured patterns for quick trials and tests: nothing is downloaded, a few steps learn it."""
 
 import os
 from collections.abc import Callable

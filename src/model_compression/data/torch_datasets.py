@@ -1,4 +1,4 @@
-"""PyTorch's own map-style data sets and DataLoaders as data sets of this package."""
+"""PyTorch's own map-style datasets and DataLoaders as datasets of this package."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class TorchImages:
-    """The images of a map-style data set whose items are (image, label), or images alone."""
+    """The images of a map-style dataset whose items are (image, label), or images alone."""
 
     dataset: TorchDataset[Any]
     image_shape: tuple[int, int, int]
@@ -34,9 +34,9 @@ class TorchImages:
         try:
             return pixels_of(_parts(self.dataset[number])[0])
         except UsageError as error:
-            raise UsageError(f"item {number} of the data set: {error}") from None
+            raise UsageError(f"item {number} of the dataset: {error}") from None
         except Exception as error:  # of code that is not ours
-            raise DataError(f"item {number} of the data set cannot be read: {type(error).__name__}: {error}") from error
+            raise DataError(f"item {number} of the dataset cannot be read: {type(error).__name__}: {error}") from error
 
     def identity(self, number: int) -> bytes:
         """Nothing: an item is known by being read."""
@@ -48,15 +48,15 @@ class TorchImages:
 
 
 def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], report: Report) -> tuple[Dataset, Dataset]:
-    """A pair of map-style data sets, of whose items (PIL image or uint8 tensor, label) nothing is held.
+    """A pair of map-style datasets, of whose items (PIL image or uint8 tensor, label) nothing is held.
 
-    Items of ``train`` without labels make an unlabelled training set. Class names are the data set's ``classes``, else
+    Items of ``train`` without labels make an unlabelled training set. Class names are the dataset's ``classes``, else
     numbers. Raises UsageError for items that are something else, or that differ from one reading to the next.
     """
     sources = [_source(dataset, what) for dataset, what in ((train, "training"), (test, "test"))]
     labels = [_labels(dataset, what, report) for dataset, what in ((train, "training"), (test, "test"))]
     if labels[1] is None:
-        raise UsageError(f"items of the test data set have no labels; {_ITEMS}")
+        raise UsageError(f"items of the test dataset have no labels; {_ITEMS}")
     names = _class_names((train, test), [part for part in labels if part is not None])
     on_demand = [OnDemandImages(source=source, rows=np.arange(_length(source.dataset))) for source in sources]
     mean, std = mean_and_std(on_demand[0].sample())
@@ -69,7 +69,7 @@ def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], repor
             class_names=names,
             mean=mean,
             std=std,
-            source="PyTorch data set",
+            source="PyTorch dataset",
             labelled=found is not None,
         )
         for images, found, ending in zip(on_demand, labels, ("", "-test"), strict=True)
@@ -86,7 +86,7 @@ def from_loaders(train: DataLoader[Any], test: DataLoader[Any]) -> tuple[Dataset
         try:
             len(loader)
         except TypeError:
-            raise UsageError(f"the {what} DataLoader has no length; give one of a data set that has") from None
+            raise UsageError(f"the {what} DataLoader has no length; give one of a dataset that has") from None
     first, first_labels = _first(train, "training")
     first_test, _ = _first(test, "test")
     test_labels = torch.cat([check_batch(batch, "test")[1] for batch in test]).long().cpu().numpy()
@@ -118,20 +118,20 @@ def pixels_of(image: Any) -> Images:
         return image.cpu().numpy()
     found = f"{image.dtype} {tuple(image.shape)}" if isinstance(image, torch.Tensor) else type(image).__name__
     raise UsageError(
-        f"an image of the data set is {found}; expected a PIL image or a uint8 tensor (C, H, W): leave out ToTensor "
+        f"an image of the dataset is {found}; expected a PIL image or a uint8 tensor (C, H, W): leave out ToTensor "
         "and Normalize, which each network does for itself, or give DataLoaders, which are taken as they are"
     )
 
 
 def _source(dataset: TorchDataset[Any], what: str) -> TorchImages:
     if isinstance(dataset, IterableDataset) or _length(dataset) < 2:
-        raise UsageError(f"the {what} data set cannot be asked for each of its items, or has fewer than two; {_ITEMS}")
+        raise UsageError(f"the {what} dataset cannot be asked for each of its items, or has fewer than two; {_ITEMS}")
     shape = pixels_of(_parts(dataset[0])[0]).shape
     source = TorchImages(dataset, (shape[0], shape[1], shape[2]))
     for number in range(min(_READ_TWICE, _length(dataset))):
         if not np.array_equal(source.decode(number), source.decode(number)):
             raise UsageError(
-                f"item {number} of the {what} data set is another image each time: it is transformed at random; leave "
+                f"item {number} of the {what} dataset is another image each time: it is transformed at random; leave "
                 "that to `augmentation` in DataConfig, which teacher and student see alike, or give DataLoaders"
             )
     return source
@@ -150,11 +150,11 @@ def _parts(item: Any) -> tuple[Any, Any]:
         return item, None
     if isinstance(item, Sequence) and not isinstance(item, str | bytes) and len(item) in (1, 2):
         return item[0], item[1] if len(item) == 2 else None
-    raise UsageError(f"an item of the data set is a {type(item).__name__}; {_ITEMS}")
+    raise UsageError(f"an item of the dataset is a {type(item).__name__}; {_ITEMS}")
 
 
 def _labels(dataset: TorchDataset[Any], what: str, report: Report) -> Labels | None:
-    """Labels (N,), or None where items have none; read from the data set's own list where it has one."""
+    """Labels (N,), or None where items have none; read from the dataset's own list where it has one."""
     first = _parts(dataset[0])[1]
     if first is None:
         return None
@@ -163,12 +163,12 @@ def _labels(dataset: TorchDataset[Any], what: str, report: Report) -> Labels | N
         listed[number] == _class_number(_parts(dataset[int(number)])[1]) for number in evenly(len(listed), _READ_TWICE)
     ):
         return listed
-    report(f"the {what} data set lists no labels: each of its {_length(dataset):,} items is read for its own")
+    report(f"the {what} dataset lists no labels: each of its {_length(dataset):,} items is read for its own")
     return np.array([_class_number(_parts(dataset[number])[1]) for number in range(_length(dataset))], dtype=np.int64)
 
 
 def _read_list(dataset: Any) -> Labels | None:
-    """The attribute ``targets`` or ``labels`` that data sets by convention have, for a subset its share of it."""
+    """The attribute ``targets`` or ``labels`` that datasets by convention have, for a subset its share of it."""
     if isinstance(dataset, Subset):
         whole = _read_list(dataset.dataset)
         return None if whole is None else whole[np.asarray(dataset.indices, dtype=np.int64)]
@@ -187,12 +187,12 @@ def _read_list(dataset: Any) -> Labels | None:
 def _class_number(label: Any) -> int:
     value = label.item() if isinstance(label, torch.Tensor | np.generic) and np.ndim(label) == 0 else label
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"a label of the data set is {label!r}; {_ITEMS}")
+        raise UsageError(f"a label of the dataset is {label!r}; {_ITEMS}")
     return value
 
 
 def _class_names(datasets: Sequence[Any], given: Sequence[Labels]) -> tuple[str, ...]:
-    """Those that the data sets have, if they are names of all labels. Raises UsageError where the two differ."""
+    """Those that the datasets have, if they are names of all labels. Raises UsageError where the two differ."""
     largest = max(int(labels.max()) for labels in given)
     wholes = [dataset.dataset if isinstance(dataset, Subset) else dataset for dataset in datasets]
     classes = [getattr(whole, "classes", None) for whole in wholes]
@@ -201,7 +201,7 @@ def _class_names(datasets: Sequence[Any], given: Sequence[Labels]) -> tuple[str,
         different = sorted(set(named[0]) ^ set(named[1]))
         how = f"only one of them has {', '.join(different[:5])}" if different else "the order differs"
         raise UsageError(
-            f"the training and the test data set have other classes: {how}, so that a class number means one thing "
+            f"the training and the test dataset have other classes: {how}, so that a class number means one thing "
             "here and another there; give both the same class folders, or the same attribute `classes`"
         )
     if named and len(set(named[0])) == len(named[0]) > largest:

@@ -63,7 +63,7 @@ def load_student(config: ModelConfig, data: Dataset, seed: int) -> Network:
 
 
 def given_network(module: nn.Module, data: Dataset, seed: int, config: ModelConfig | None = None) -> Network:
-    """A module that was given, copied, with the mean and std of ``config``, or the data set's.
+    """A module that was given, copied, with the mean and std of ``config``, or the dataset's.
 
     ``seed`` is of weights that it has not yet.
     """
@@ -116,7 +116,7 @@ def _is_untrained(config: ModelConfig) -> bool:
 
 
 def _fitted(name: str, options: dict[str, Any], num_classes: int) -> dict[str, Any]:
-    """``options`` with the data set's number of classes, where the network is built anew and has that option."""
+    """``options`` with the dataset's number of classes, where the network is built anew and has that option."""
     if "num_classes" in options or not (name in MODELS or is_external(name)):
         return options
     if name not in MODELS:
@@ -134,7 +134,7 @@ def _with_shape(config: ModelConfig, options: dict[str, Any], data: Dataset) -> 
 
 
 def _with_preprocessing(model: Network, config: ModelConfig, data: Dataset) -> Network:
-    """``model`` with its own preprocessing, else with the data set's mean and std; ``config`` has the last word."""
+    """``model`` with its own preprocessing, else with the dataset's mean and std; ``config`` has the last word."""
     own = model.preprocessing
     if not model.declares_preprocessing:
         own = Preprocessing(mean=data.mean, std=data.std, size=own.size)

@@ -24,7 +24,7 @@ class Network(nn.Sequential):
     options: dict[str, Any]
     preprocessing: Preprocessing
     declares_preprocessing: bool = False
-    """Whether its weights came with the preprocessing they were trained with; else it takes the data set's."""
+    """Whether its weights came with the preprocessing they were trained with; else it takes the dataset's."""
     facts: dict[str, Any]
     """What its weights file states of it, as ``test_accuracy``; empty for one from elsewhere."""
     flatten_shape: tuple[int, int, int] | None

@@ -1,4 +1,4 @@
-"""What a network answers on a whole data set."""
+"""What a network answers on a whole dataset."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Which data set a command means."""
+"""Which dataset a command means."""
 
 import argparse
 

@@ -174,7 +174,7 @@ def test_what_a_recipe_gives_is_promised_of_the_recipe_alone(command):
         ([*TRAIN, "--student-option", "drop=1"], "unknown option of model 'tiny': 'drop'; did you mean 'dropout'"),
         ([*TRAIN, "--student-option", "dropout"], "--student-option must be KEY=VALUE, got 'dropout'"),
         ([*TRAIN, "--student-option", "seed=1"], "seed is not an option of a network"),
-        ([*TRAIN, "--data", "cifar"], "unknown data set 'cifar'; did you mean 'cifar10'"),
+        ([*TRAIN, "--data", "cifar"], "unknown dataset 'cifar'; did you mean 'cifar10'"),
         ([*TRAIN, "--augmentation", "flipshift"], "unknown augmentation 'flipshift'; did you mean 'flip_shift'"),
         ([*TRAIN, "--optimizer", "adamz"], "unknown optimizer 'adamz'; did you mean 'adam"),
         ([*TRAIN, "--views", 4], "--views has no effect here: it needs --augmentation, --mixup or --cutmix"),

@@ -20,7 +20,7 @@ FILES = {"cifar10": dict.fromkeys(CIFAR10.files, 4), "cifar100": {"train": 8, "t
 
 
 class TinyCifar:
-    """Random content, writers of files that hold it, and the facts of the real data set with its sizes and digests."""
+    """Random content, writers of files that hold it, and the facts of the real dataset with its sizes and digests."""
 
     def __init__(self, real: Cifar) -> None:
         generator = np.random.Generator(np.random.PCG64(7))
@@ -86,7 +86,7 @@ class TinyCifar:
         return members
 
     def assert_content(self, loaded) -> None:
-        """Raises AssertionError unless ``loaded`` is the pair of data sets that holds this content."""
+        """Raises AssertionError unless ``loaded`` is the pair of datasets that holds this content."""
         for dataset, rows in zip(loaded, (slice(self.split), slice(self.split, None)), strict=True):
             np.testing.assert_array_equal(dataset.images, self.images[rows])
             np.testing.assert_array_equal(dataset.labels, self.classes[rows])

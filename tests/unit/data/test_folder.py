@@ -112,13 +112,13 @@ def test_load_dataset_knows_folders_and_registered_names(tmp_path):
     fill(tmp_path, ("a", "b"), 5)
     assert load_dataset(f"folder:{tmp_path}", image_size=4)[0].image_shape == (3, 4, 4)
     assert len(load_dataset("synthetic")[0]) == 1000
-    with pytest.raises(UnknownNameError, match="unknown data set 'cifar'"):
+    with pytest.raises(UnknownNameError, match="unknown dataset 'cifar'"):
         load_dataset("cifar")
     with pytest.raises(
         UsageError, match="image_size is for folder:PATH and hf:NAME; the images of synthetic have a size"
     ):
         load_dataset("synthetic", image_size=64)
-    with pytest.raises(UsageError, match=r"is a folder, not a data set's name; write data='folder:.*', or hf:"):
+    with pytest.raises(UsageError, match=r"is a folder, not a dataset's name; write data='folder:.*', or hf:"):
         load_dataset(str(tmp_path))
     with pytest.raises(UsageError, match="data_dir has no effect with folder:"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)

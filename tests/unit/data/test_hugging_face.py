@@ -1,4 +1,4 @@
-"""Hugging Face data sets that are made on the spot: splits and columns are found, images arrive to the pixel."""
+"""Hugging Face datasets that are made on the spot: splits and columns are found, images arrive to the pixel."""
 
 import gc
 import io
@@ -211,9 +211,9 @@ def test_data_set_that_cannot_serve_is_named(monkeypatch, part, message):
 
 
 def test_what_is_not_there_is_one_line(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"hf:.*nothing cannot be loaded: .*; expected a data set of the hub, a folder"):
+    with pytest.raises(DataError, match=r"hf:.*nothing cannot be loaded: .*; expected a dataset of the hub, a folder"):
         load_dataset(f"hf:{tmp_path / 'nothing'}")
-    with pytest.raises(UsageError, match="hf: names no data set; expected hf:NAME or hf:PATH"):
+    with pytest.raises(UsageError, match="hf: names no dataset; expected hf:NAME or hf:PATH"):
         load_dataset("hf:")
     with pytest.raises(UsageError, match="data_dir has no effect with hf:x"):
         load_dataset("hf:x", data_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Images that are in two data sets are counted."""
+"""Images that are in two datasets are counted."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The registry of data sets."""
+"""The registry of datasets."""
 
 import inspect
 import subprocess

@@ -1,4 +1,4 @@
-"""PyTorch's data sets and DataLoaders: what they hold is what arrives, and what cannot serve is named."""
+"""PyTorch's datasets and DataLoaders: what they hold is what arrives, and what cannot serve is named."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_items_arrive_to_the_pixel_with_their_labels(as_pil):
     assert train.class_names == ("0", "1", "2")
     assert train.mean == pytest.approx(PIXELS.mean(axis=(0, 2, 3)) / 255, abs=1e-5)
     assert (train.labelled, train.name, test.name) == (True, "Items", "Items-test")
-    assert said[0] == "the training data set lists no labels: each of its 12 items is read for its own"
+    assert said[0] == "the training dataset lists no labels: each of its 12 items is read for its own"
 
 
 def test_listed_labels_and_classes_are_taken_without_reading_all_items():
@@ -74,7 +74,7 @@ def test_items_without_labels_are_unlabelled_for_training_only():
     train, test = from_torch_datasets(images, items, lambda text: None)
     assert (train.labelled, test.labelled) == (False, True)
     assert train.class_names == test.class_names == ("0", "1", "2")
-    with pytest.raises(UsageError, match="items of the test data set have no labels; expected"):
+    with pytest.raises(UsageError, match="items of the test dataset have no labels; expected"):
         from_torch_datasets(items, images, lambda text: None)
 
 
@@ -95,13 +95,13 @@ class Endless(IterableDataset):
     ("items", "message"),
     [
         (Items(lambda n: (torch.zeros(3, 6, 5), 0)), r"is torch.float32 \(3, 6, 5\); expected a PIL image or a uint8"),
-        (Items(lambda n: {"image": pil(n)}), "an item of the data set is a dict; expected .image, label."),
-        (Items(lambda n: (pil(n), "cat")), "a label of the data set is 'cat'; expected"),
-        (Items(lambda n: (pil(n), -1)), "a label of the data set is -1"),
-        (Items(lambda n: (pil(n), 0.5)), "a label of the data set is 0.5"),
+        (Items(lambda n: {"image": pil(n)}), "an item of the dataset is a dict; expected .image, label."),
+        (Items(lambda n: (pil(n), "cat")), "a label of the dataset is 'cat'; expected"),
+        (Items(lambda n: (pil(n), -1)), "a label of the dataset is -1"),
+        (Items(lambda n: (pil(n), 0.5)), "a label of the dataset is 0.5"),
         (Items(lambda n: (torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8), 0)), "item 0 .* transformed at random"),
         (Items(count=1), "has fewer than two"),
-        (Endless(), "the training data set cannot be asked for each of its items"),
+        (Endless(), "the training dataset cannot be asked for each of its items"),
     ],
 )
 def test_items_that_cannot_serve_are_named(items, message):
@@ -116,7 +116,7 @@ def test_item_of_another_size_or_that_fails_is_named_when_it_is_read():
     items = Items(targets=LABELS)
     train, _ = from_torch_datasets(items, Items(), lambda text: None)
     items.make = lambda n: 1 / 0
-    with pytest.raises(DataError, match="item 4 of the data set cannot be read: ZeroDivisionError: division by zero"):
+    with pytest.raises(DataError, match="item 4 of the dataset cannot be read: ZeroDivisionError: division by zero"):
         train.images[4:5]
 
 

@@ -227,7 +227,7 @@ def test_run_goes_on_from_a_weights_file_as_it_is(tiny, run, tmp_path):
             "the student answers with 7 classes, but the data .tiny. have 3",
         ),
         ({"data": {"name": "synthetic"}}, r"the student cannot take images of \(3, 32, 32\), as synthetic has"),
-        ({"data": {"name": "tinny"}}, "unknown data set 'tinny'; did you mean 'tiny'"),
+        ({"data": {"name": "tinny"}}, "unknown dataset 'tinny'; did you mean 'tiny'"),
         ({"data": {"validation": 22}}, "cannot hold out 22 of 22 images"),
         ({"data": {"augmentation": "flip_shift", "shift": 8}}, "shift must be below the images' 8 pixels"),
         ({"device": "tpu"}, "device must be auto, cpu, cuda or mps"),

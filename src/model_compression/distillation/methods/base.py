@@ -17,7 +17,7 @@ from model_compression.core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where in the run a batch is: ``indices`` (B,) of its images in the data set, epoch, step, and the run's seed."""
+    """Where in the run a batch is: ``indices`` (B,) of its images in the dataset, epoch, step, and the run's seed."""
 
     indices: Tensor
     epoch: int
@@ -52,7 +52,7 @@ class Method(nn.Module):
     uses_targets: bool = False
     """Whether the terms depend on the classes of the images; such a method does not serve unlabelled ones."""
     uses_indices: bool = False
-    """Whether they depend on which image of the data set is which; such a method does not serve a plain DataLoader."""
+    """Whether they depend on which image of the dataset is which; such a method does not serve a plain DataLoader."""
     uses_context: bool = False
     """Whether it needs a `Context`: it draws, or changes with the epoch."""
     per_sample: bool = False

@@ -17,7 +17,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, answer: Tensor) -
     if classes != dataset.num_classes:
         raise UsageError(
             f"the {who} answers with {classes} classes, but the data ({dataset.name}) have {dataset.num_classes}; "
-            f"choose another {role}{option} or another data set"
+            f"choose another {role}{option} or another dataset"
         )
     own, names = model.facts.get("class_names"), list(dataset.class_names)
     if role != "student" and isinstance(own, list) and own != names and set(own) == set(names):
@@ -30,7 +30,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, answer: Tensor) -
 
 
 def other_classes(model: Network, dataset: Dataset) -> list[str]:
-    """A line where a trained network and the data set name their classes differently; numbers are no names."""
+    """A line where a trained network and the dataset name their classes differently; numbers are no names."""
     own, names = model.facts.get("class_names"), list(dataset.class_names)
     if (
         not isinstance(own, list)
