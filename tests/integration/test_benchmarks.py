@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import digests
+from benchmarks import architecture, digests
 from benchmarks.precision import table as precision_table
 from benchmarks.small_students import table
 
@@ -85,3 +85,11 @@ def test_table_of_precisions_says_how_near_to_the_best_auto_comes():
     assert "Within 3% of the best: 0 of 1." in precision_table(
         [row("bf16", 0.01, 0.02)], "bf16", "", torch.device("cpu")
     )
+
+
+def test_picture_of_the_parts_shows_those_that_there_are():
+    drawn = " ".join(architecture.OUT.read_text(encoding="utf-8").split())
+    for row in architecture.layers(architecture.parts()):
+        for name in row:
+            assert f">{name}</text>" in drawn
+            assert architecture.description(name).split()[-1] in drawn

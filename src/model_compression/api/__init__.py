@@ -1,1 +1,1 @@
-"""The public functions of the package, one file each; `import model_compression` gives them by name."""
+"""The public functions: `import model_compression as mc` gives them by name, and the commands call them."""

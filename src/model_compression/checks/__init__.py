@@ -1,1 +1,1 @@
-"""What is wrong with data, networks or a teacher, as far as it is seen before the first step of a run."""
+"""What is wrong with data, networks or a teacher, as far as it shows before the first step."""

@@ -1,1 +1,1 @@
-"""The experiment of 2016: its command line, and the weights that Caffe and caffe-tensorflow left behind."""
+"""The experiment of 2016: its command line, and the weights of Caffe and caffe-tensorflow."""

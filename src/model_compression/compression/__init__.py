@@ -1,1 +1,1 @@
-"""Smaller and faster networks: pruned, quantised, measured."""
+"""Smaller and faster networks: stages that prune, quantise, measure and ship."""

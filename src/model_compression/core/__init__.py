@@ -1,1 +1,1 @@
-"""What every part uses: errors, configurations, files, names of code, random numbers. Networks are unknown here."""
+"""What every part uses: errors, options, files, names of code, random numbers. Networks are unknown here."""

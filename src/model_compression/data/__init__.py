@@ -1,1 +1,1 @@
-"""Datasets as uint8 arrays with labels and a digest; nothing here imports torch, and importing it loads nothing."""
+"""Datasets with targets and a digest of their content, and their augmented batches. Importing this loads no torch."""

@@ -1,1 +1,1 @@
-"""What `model-compression doctor` looks at beside the checks of every run: the machine, and the loss at first."""
+"""What `model-compression doctor` looks at: the machine, and the loss at first."""

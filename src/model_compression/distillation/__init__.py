@@ -1,1 +1,1 @@
-"""What a student learns from: methods, teachers, and the layers that are compared."""
+"""What a student learns from: methods, teachers, and the step that owns student and method."""

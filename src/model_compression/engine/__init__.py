@@ -1,1 +1,1 @@
-"""One run: its networks and teacher, its loop, its folder, and how it goes on after an interruption."""
+"""One run: its data, networks and teacher, its loop, its folder, and how it resumes."""

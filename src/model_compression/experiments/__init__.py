@@ -1,1 +1,1 @@
-"""Runs that belong together: comparisons, recipes, schemes; each run in a process of its own where that is needed."""
+"""Runs that belong together: comparisons, recipes and schemes."""
