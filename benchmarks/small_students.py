@@ -21,6 +21,7 @@ from model_compression.compression.config import Budget, CompressConfig
 from model_compression.compression.pipeline import Compression, compress
 from model_compression.core.config import ModelConfig, OptimConfig
 from model_compression.core.files import write_atomically, write_json
+from model_compression.core.metric import ACCURACY
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.experiments.recipes import RECIPES
 from model_compression.reports.statistics import summarise
@@ -103,7 +104,7 @@ def _rows(results: Sequence[dict[str, Any]]) -> list[str]:
         lost = summarise([a - b for a, b in zip(here["accuracy"], first["accuracy"], strict=True)])
         rows.append(
             f"| {stage['name']} | {stage['runtime']} | {max(here['size_bytes']):,.0f} "
-            f"| {max(here['size_bytes']) / min(first['size_bytes']):.1%} | {summary.mean:.2%}{summary.spread} "
+            f"| {max(here['size_bytes']) / min(first['size_bytes']):.1%} | {ACCURACY.text(summary.mean)}{ACCURACY.spread(summary.half_width)} "
             f"| {'' if summary.sd is None else f'{100 * summary.sd:.2f}'} "
             f"| {', '.join(f'{value:.2%}' for value in here['accuracy'])} | {100 * lost.mean:+.2f} "
             f"| {statistics.median(here['median_ms']):.3f} "
