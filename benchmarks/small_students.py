@@ -101,10 +101,11 @@ def _rows(results: Sequence[dict[str, Any]]) -> list[str]:
     for number, stage in enumerate(results[0]["stages"]):
         here = _figures(results, number)
         summary = summarise(here["accuracy"])
+        accuracy = f"{ACCURACY.text(summary.mean)}{ACCURACY.spread(summary.half_width)}"
         lost = summarise([a - b for a, b in zip(here["accuracy"], first["accuracy"], strict=True)])
         rows.append(
             f"| {stage['name']} | {stage['runtime']} | {max(here['size_bytes']):,.0f} "
-            f"| {max(here['size_bytes']) / min(first['size_bytes']):.1%} | {ACCURACY.text(summary.mean)}{ACCURACY.spread(summary.half_width)} "
+            f"| {max(here['size_bytes']) / min(first['size_bytes']):.1%} | {accuracy} "
             f"| {'' if summary.sd is None else f'{100 * summary.sd:.2f}'} "
             f"| {', '.join(f'{value:.2%}' for value in here['accuracy'])} | {100 * lost.mean:+.2f} "
             f"| {statistics.median(here['median_ms']):.3f} "
