@@ -1,30 +1,28 @@
 """The table of an experiment, from records of runs: the result of each arm, beside the published one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from model_compression.core.errors import FileFormatError
-from model_compression.core.metric import ACCURACY
+from model_compression.core.files import write_atomically
 from model_compression.core.options import setting
 from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.curves import plot_curves
+from model_compression.reports.method_comparison import LABELS, Comparison, Row, compare
 from model_compression.reports.records import read_records, record_path
-from model_compression.reports.statistics import summarise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How an experiment is shown: its arms in order, with their names in the table; gains are over ``baseline``.
+    """How an experiment is shown: its arms in order, with their names in the table.
 
     ``published`` has the accuracies that were published in the year ``year``, of an arm or of the "teacher".
     """
 
-    heading: str
     arms: Mapping[str, str]
-    baseline: str
-    published: Mapping[str, float]
+    published: Mapping[str, float] = field(default_factory=dict)
     year: str = ""
 
 
@@ -36,28 +34,14 @@ _CLASSIC_ARMS = {
 }
 LAYOUTS = {
     "classic": Layout(
-        heading="LeNet, trained on",
-        arms={
-            **_CLASSIC_ARMS,
-            "kd": "KD, λ 0.3, τ 3 (Hinton et al. 2015)",
-            "kd_tau_0.3": "KD, λ 0.3, τ 0.3",
-        },
-        baseline="labels",
+        arms={**_CLASSIC_ARMS, "kd": "KD, λ 0.3, τ 3 (Hinton et al. 2015)", "kd_tau_0.3": "KD, λ 0.3, τ 0.3"},
         published=_OF_2016,
         year="2016",
     ),
     "modern": Layout(
-        heading="LeNet, trained on",
-        arms={
-            **_CLASSIC_ARMS,
-            "kd": "KD, τ 4, labels 0.1 (Hinton et al. 2015)",
-        },
-        baseline="labels",
-        published=_OF_2016,
-        year="2016",
+        arms={**_CLASSIC_ARMS, "kd": "KD, τ 4, labels 0.1 (Hinton et al. 2015)"}, published=_OF_2016, year="2016"
     ),
     "views": Layout(
-        heading="LeNet, trained on",
         arms={
             "labels": "labels only, a fresh view each epoch",
             "views_1": "KD, 1 view",
@@ -66,8 +50,6 @@ LAYOUTS = {
             "views_16": "KD, 16 views in turn",
             "fresh": "KD, a fresh view each epoch",
         },
-        baseline="labels",
-        published={},
     ),
 }
 
@@ -85,60 +67,40 @@ def experiment_records(folder: Path, layout: Layout) -> list[dict[str, Any]]:
 
 
 def experiment_table(records: Sequence[Mapping[str, Any]], layout: Layout) -> str:
-    """Markdown, a row for each arm: published figure, mean ± 95 % interval, sd, n, gain over the baseline by seed."""
+    """Markdown, a row for each arm: published figure, mean ± 95 % interval, sd, n, gain over labels only by seed."""
+    found = compare(records)
+    metric = found.metric
     year = [layout.year] if layout.published else []
-    head = [layout.heading, *year, "now, mean ± 95 %" if year else "mean ± 95 %", "sd", "n"]
-    head += [f"gain over {layout.baseline}", "agrees with teacher", "each seed"]
-    rows = []
-    baseline = _by_seed(records, layout.baseline)
-    for arm in layout.arms:
-        found = _by_seed(records, arm)
-        if found:
-            rows.append(_row(arm, layout, found, baseline))
-    answered = [record for record in records if "teacher_test_accuracy" in record["metrics"]]
-    if answered:
-        metrics, name = answered[0]["metrics"], answered[0]["config"]["teacher"]["name"]
-        published = [ACCURACY.text(layout.published["teacher"], 1)] if layout.published else []
-        rows.append(
-            [f"*teacher: {escape_markdown(name)}*", *published, ACCURACY.text(metrics["teacher_test_accuracy"])]
-        )
+    head = ["LeNet, trained on", *year, "now, mean ± 95 %" if year else "mean ± 95 %", "sd", "n"]
+    head += [f"gain over {LABELS}", "agrees with teacher", "each seed"]
+    of_arms = {row.arm: row for row in found.rows}
+    rows = [_row(found, of_arms[arm], layout) for arm in layout.arms if arm in of_arms]
+    if found.teacher is not None and found.teacher_result is not None:
+        published = [metric.text(layout.published["teacher"], 1)] if year else []
+        rows.append([f"*teacher: {escape_markdown(found.teacher)}*", *published, metric.text(found.teacher_result)])
     return markdown_table(head, rows) + "\n"
 
 
 def write_report(folder: Path, title: str, layout: Layout) -> str:
     """Writes table.md and curves.png from the records in ``folder``; returns the table."""
-    from model_compression.core.files import write_atomically
-
     records = experiment_records(folder, layout)
     table = experiment_table(records, layout)
     write_atomically(folder / "table.md", f"# {title}\n\n{table}\n![curves](curves.png)\n".encode())
-    curves = {arm: [r["events"] for r in records if r["arm"] == arm] for arm in layout.arms}
+    curves = {arm: [record["events"] for record in records if record["arm"] == arm] for arm in layout.arms}
     plot_curves(folder / "curves.png", {arm: runs for arm, runs in curves.items() if runs}, title=title)
     return table
 
 
-def _row(arm: str, layout: Layout, found: Mapping[int, Any], baseline: Mapping[int, Any]) -> list[str]:
-    metric, key = ACCURACY, ACCURACY.key("test")
-    values = [metrics[key] for metrics in found.values()]
-    summary = summarise(values)
-    pairs = [(found[seed][key], baseline[seed][key]) for seed in found if seed in baseline]
-    agrees = [metrics["teacher_agreement"] for metrics in found.values() if "teacher_agreement" in metrics]
-    published = [metric.text(layout.published[arm]) if arm in layout.published else ""] if layout.published else []
-    gain = ""
-    if arm != layout.baseline and pairs:
-        paired = summarise([metric.gain(*pair) for pair in pairs])
-        gain = f"{metric.number(paired.mean, sign='+')}{metric.spread(paired.half_width)}"
+def _row(found: Comparison, row: Row, layout: Layout) -> list[str]:
+    metric, summary, gain = found.metric, row.summary, found.gain(row.arm, LABELS)
+    published = [metric.text(layout.published[row.arm]) if row.arm in layout.published else ""]
     return [
-        layout.arms[arm],
-        *published,
+        layout.arms[row.arm],
+        *(published if layout.published else []),
         f"{metric.text(summary.mean)}{metric.spread(summary.half_width)}",
         "" if summary.sd is None else metric.number(summary.sd),
         str(summary.n),
-        gain,
-        f"{summarise(agrees).mean:.2%}" if agrees else "",
-        ", ".join(map(metric.text, values)),
+        "" if gain is None else f"{metric.number(gain.gain.mean, sign='+')}{metric.spread(gain.gain.half_width)}",
+        "" if row.agreement is None else f"{row.agreement:.2%}",
+        ", ".join(map(metric.text, row.values)),
     ]
-
-
-def _by_seed(records: Sequence[Mapping[str, Any]], arm: str) -> dict[int, Any]:
-    return {r["config"]["seed"]: r["metrics"] for r in records if r["arm"] == arm}

@@ -160,8 +160,8 @@ def gains(groups: Sequence[Group]) -> list[Gain]:
             found.append(
                 Gain(group=group.name, baseline=baseline.name, gain=gain, p_value=gain.p_value, on_images=images)
             )
-    corrected = iter(holm([gain.p_value for gain in found if gain.p_value is not None]))
-    return [gain if gain.p_value is None else replace(gain, p_value=next(corrected)) for gain in found]
+    corrected = holm([gain.p_value for gain in found])
+    return [replace(gain, p_value=p_value) for gain, p_value in zip(found, corrected, strict=True)]
 
 
 def _is_baseline(baseline: Group, group: Group) -> bool:

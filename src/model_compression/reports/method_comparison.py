@@ -83,7 +83,7 @@ def compare(records: Records) -> Comparison:
         key=lambda row: metric.order(row.summary.mean),
     )
     gains = _gains(rows, metric)
-    taught = [record for record in done if record["config"]["teacher"]]
+    taught = [record for record in done if record["config"].get("teacher")]
     return Comparison(
         metric=metric,
         eval_set=eval_set,
@@ -91,7 +91,7 @@ def compare(records: Records) -> Comparison:
         gains=gains,
         num_tests=sum(gain.gain.p_value is not None for gain in gains),
         teacher=taught[0]["config"]["teacher"]["name"] if taught else None,
-        teacher_result=taught[0]["metrics"][f"teacher_{metric.key(eval_set)}"] if taught else None,
+        teacher_result=taught[0]["metrics"].get(f"teacher_{metric.key(eval_set)}") if taught else None,
         not_run={r["arm"]: r["not_run"] for r in records if "not_run" in r and r["arm"] not in by_arm},
         failed={f"{r['arm']}, seed {r['config']['seed']}": r["failed"] for r in records if "failed" in r},
     )
@@ -132,11 +132,8 @@ def _gains(rows: Sequence[Row], metric: Metric) -> tuple[Gain, ...]:
             if arm not in (baseline, LABELS) and common:
                 gain = paired_gain([own[seed] for seed in common], [base[seed] for seed in common], metric)
                 found.append((arm, baseline, gain))
-    p_values = [gain.p_value for _, _, gain in found if gain.p_value is not None]
-    corrected = iter(holm(p_values))
-    gains = []
-    for arm, baseline, gain in found:
-        p = None if gain.p_value is None else next(corrected)
-        significant = p is not None and p < LEVEL
-        gains.append(Gain(arm=arm, baseline=baseline, gain=gain, corrected_p=p, significant=significant))
-    return tuple(gains)
+    corrected = holm([gain.p_value for _, _, gain in found])
+    return tuple(
+        Gain(arm=arm, baseline=baseline, gain=gain, corrected_p=p, significant=p is not None and p < LEVEL)
+        for (arm, baseline, gain), p in zip(found, corrected, strict=True)
+    )

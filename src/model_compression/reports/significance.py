@@ -45,15 +45,16 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float], metric: Metr
     return PairedGain(n=summary.n, mean=summary.mean, half_width=summary.half_width, p_value=p_value)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """The p values of m tests, corrected so that all m hold together (Holm 1979, Scand. J. Statist. 6, 65-70).
 
-    The i-th smallest is multiplied by m − i + 1; none becomes smaller than one before it, or larger than 1.
+    The i-th smallest is multiplied by m − i + 1; none becomes smaller than one before it, or larger than 1. None stands
+    for no test, and stays.
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    tests = sorted((p_value, index) for index, p_value in enumerate(p_values) if p_value is not None)
+    corrected, largest = list[float | None]([None] * len(p_values)), 0.0
+    for rank, (p_value, index) in enumerate(tests):
+        largest = max(largest, min(1.0, (len(tests) - rank) * p_value))
         corrected[index] = largest
     return corrected
 
