@@ -99,7 +99,7 @@ def to_plain(stages: Sequence[Stage], metric: Metric = ACCURACY) -> list[dict[st
     fronts = zip(front(stages, "size_bytes", metric), front(stages, "median_ms", metric), strict=True)
     values = [asdict(stage) for stage in stages]
     return [
-        {**one, metric.name: one.pop("result"), "on_size_front": size, "on_latency_front": latency}
+        {metric.name: one.pop("result"), **one, "on_size_front": size, "on_latency_front": latency}
         for one, (size, latency) in zip(values, fronts, strict=True)
     ]
 

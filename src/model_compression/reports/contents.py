@@ -29,7 +29,7 @@ from model_compression.reports.compression_stages import to_plain as plain_stage
 from model_compression.reports.groups import Gain, Group, check_same_metric, gains, group_runs, short
 from model_compression.reports.predictions import Predictions, read_predictions
 from model_compression.reports.run_files import RunFiles, find_runs, run_places
-from model_compression.reports.statistics import Proportion
+from model_compression.reports.statistics import Proportion, Summary
 from model_compression.reports.words import command, environment_in_words, recipe_in_words, sentence
 
 SHOWN_MISTAKES = 24
@@ -54,20 +54,6 @@ class Detail:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
-    """A group's result, and the cost of its network: of the first run for which it is known."""
-
-    group: str
-    series: int
-    result: float
-    interval: tuple[float, float] | None
-    parameters: int | None
-    size_bytes: int | None
-    latency: Sequence[dict[str, Any]]
-    """Runtime, batch, threads, median_ms and p95_ms of each, as `model-compression measure RUN --json` has them."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole report; all its finished runs have the same ``metric``. ``details`` has at most one run of each group.
 
@@ -79,7 +65,6 @@ class Report:
     groups: Sequence[Group]
     gains: Sequence[Gain]
     details: Sequence[Detail]
-    costs: Sequence[Cost]
     compressions: Sequence[Compression]
     left_out: Sequence[str]
     """Damaged and changed runs, which the report ignores: a line each, with the reason."""
@@ -89,6 +74,11 @@ class Report:
     def runs(self) -> list[RunFiles]:
         """The runs of all groups."""
         return [run for group in self.groups for run in group.runs]
+
+    @property
+    def results(self) -> list[tuple[int, Group, Summary]]:
+        """The groups with a result, with their numbers in `groups`."""
+        return [(series, group, group.summary) for series, group in enumerate(self.groups) if group.summary is not None]
 
     @property
     def manifest_warning(self) -> str:
@@ -102,7 +92,10 @@ class Report:
 
     def interval_of(self, group: Group) -> tuple[float, float] | None:
         """The 95 % interval of a group's result: of the mean over seeds; of one run, over its images (Wilson)."""
-        return _interval(group, self.detail_of(group))
+        summary, detail = group.summary, self.detail_of(group)
+        if summary is not None and summary.half_width is not None:
+            return self.metric.bounded(summary.mean - summary.half_width, summary.mean + summary.half_width)
+        return detail.accuracy.interval if detail else None
 
     def text(self, value: float, half_width: float | None = None) -> str:
         """A value of the primary metric, with a space that does not break before the unit."""
@@ -121,16 +114,13 @@ def make_report(paths: Sequence[str | Path]) -> Report:
     places, left_out = run_places(paths), list[str]()
     groups = group_runs(find_runs(places, left_out.append))
     metric = check_same_metric(groups)
-    details = {group.name: detail for group in groups if (detail := _detail(group)) is not None}
-    costs = [_cost(group, series, details.get(group.name)) for series, group in enumerate(groups)]
     compressions = _compressions(places, left_out)
     return Report(
         title=_title(groups),
         metric=metric,
         groups=groups,
         gains=gains(groups),
-        details=[*details.values()],
-        costs=[cost for cost in costs if cost is not None],
+        details=[detail for group in groups if (detail := _detail(group)) is not None],
         compressions=compressions,
         left_out=left_out,
         shipped=_read_shipped(groups, compressions, left_out),
@@ -146,7 +136,18 @@ def to_plain(report: Report) -> dict[str, Any]:
         "left_out": report.left_out,
         "groups": [_plain_group(report, group) for group in report.groups],
         "gains": _plain(report.gains),
-        "costs": [{metric.name: cost.pop("result"), **cost} for cost in map(asdict, report.costs)],
+        "costs": [
+            {
+                "group": group.name,
+                "series": series,
+                metric.name: summary.mean,
+                "interval": report.interval_of(group),
+                "parameters": group.parameters,
+                "size_bytes": group.size_bytes,
+                "latency": group.latency,
+            }
+            for series, group, summary in report.results
+        ],
         "compressions": [
             {
                 "path": str(found.path),
@@ -186,15 +187,6 @@ def _read_shipped(groups: Sequence[Group], compressions: Sequence[Compression], 
     return _detail_of(groups[0].name, replace(run, path=compressions[0].path), predictions)
 
 
-def _interval(group: Group, detail: Detail | None) -> tuple[float, float] | None:
-    summary = group.summary
-    if summary is None:
-        return None
-    if summary.half_width is not None:
-        return group.metric.bounded(summary.mean - summary.half_width, summary.mean + summary.half_width)
-    return detail.accuracy.interval if detail else None
-
-
 def _title(groups: Sequence[Group]) -> str:
     if len(groups) == 1:
         return sentence(groups[0].recipe)
@@ -228,22 +220,6 @@ def _detail_of(group: str, run: RunFiles, found: Predictions) -> Detail:
         agreement=None if teacher is None else agreement(student, teacher, targets),
         mistakes=shown,
         shows_surest_mistakes=are_surest,
-    )
-
-
-def _cost(group: Group, series: int, detail: Detail | None) -> Cost | None:
-    if group.summary is None:
-        return None
-    counted = [run.metrics["parameters"] for run in group.finished if run.metrics and "parameters" in run.metrics]
-    measured = next((run.measured for run in group.runs if run.measured is not None), {})
-    return Cost(
-        group=group.name,
-        series=series,
-        result=group.summary.mean,
-        interval=_interval(group, detail),
-        parameters=measured.get("parameters", counted[0] if counted else None),
-        size_bytes=next((run.student_bytes for run in group.finished if run.student_bytes), None),
-        latency=measured.get("latency", []),
     )
 
 

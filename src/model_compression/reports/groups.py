@@ -58,6 +58,22 @@ class Group:
         key = f"teacher_{self.metric.key(self.eval_set)}"
         return next((run.metrics.get(key) for run in self.finished if run.metrics), None)
 
+    @property
+    def parameters(self) -> int | None:
+        """Of the network, where measured or recorded."""
+        found = [run.measured for run in self.runs] + [run.metrics for run in self.finished]
+        return next((values["parameters"] for values in found if values and "parameters" in values), None)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the first weights file."""
+        return next((run.student_bytes for run in self.finished if run.student_bytes), None)
+
+    @property
+    def latency(self) -> list[dict[str, Any]]:
+        """Runtime, batch, threads, median_ms and p95_ms of each timing, as `measure --json` prints them."""
+        return next((run.measured.get("latency", []) for run in self.runs if run.measured is not None), [])
+
     def gain_over(self, other: "Group", seeds: Sequence[int]) -> PairedGain:
         """The gain over another group, paired by ``seeds``, which both have."""
         own, base = ([one.values[seed] for seed in seeds] for one in (self, other))

@@ -66,7 +66,7 @@ def to_html(report: Report) -> str:
             (found, _stage_charts(found, number), plain_stages(found.stages, found.metric))
             for number, found in enumerate(report.compressions)
         ],
-        measured=any(cost.latency for cost in report.costs),
+        measured=any(group.latency for group in report.groups),
         details=[_detail(report, detail) for detail in ([report.shipped] if report.shipped else report.details)],
         recipes=[(group, recipe_in_words(group.recipe), command(group)) for group in report.groups],
         environments=_environments(report),
@@ -115,18 +115,18 @@ def _lines(
 def _cost_charts(report: Report) -> list[tuple[str, Chart]]:
     """(title, chart) of the result against size and latency, each where the recipes differ in it."""
     by_axis: dict[str, tuple[str, list[Line]]] = {"weights file, MB, logarithmic": ("Size", [])}
-    for cost in report.costs:
+    for series, group, summary in report.results:
         costs = []
-        if cost.size_bytes:
-            costs.append(("Size", "weights file, MB, logarithmic", cost.size_bytes / 1e6, size(cost.size_bytes)))
-        for entry in cost.latency:
+        if group.size_bytes:
+            costs.append(("Size", "weights file, MB, logarithmic", group.size_bytes / 1e6, size(group.size_bytes)))
+        for entry in group.latency:
             if entry["batch"] == 1:
                 mark = DISTURBED if entry.get("disturbed") else ""
                 text = f"{entry['median_ms']:.3g} ms (95 % below {entry['p95_ms']:.3g} ms){mark}"
                 x = f"{entry['runtime']}, batch 1, median ms, {count(entry['threads'], 'thread')}"
                 costs.append((f"Latency in {entry['runtime']}", x, entry["median_ms"], text))
         for title, x, across, text in costs:
-            line = _point(report.metric, cost.group, cost.series, across, text, cost.result, cost.interval)
+            line = _point(report.metric, group.name, series, across, text, summary.mean, report.interval_of(group))
             by_axis.setdefault(x, (title, []))[1].append(line)
     charts = []
     for number, (x, (title, lines)) in enumerate(by_axis.items()):

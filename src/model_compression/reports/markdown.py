@@ -4,7 +4,6 @@ from model_compression.core.metric import ACCURACY
 from model_compression.core.text import NO_BREAK, count, duration, escape_markdown, markdown_table, percent, size
 from model_compression.reports.compression_stages import markdown as stages_table
 from model_compression.reports.contents import Report
-from model_compression.reports.groups import Group
 from model_compression.reports.page_parts import gain_text, p_text
 from model_compression.reports.words import command, recipe_in_words
 
@@ -29,24 +28,24 @@ def to_markdown(report: Report) -> str:
 
 def _table(report: Report) -> str:
     head = ["", report.metric.label, "95 % interval", "n", "teacher", "agrees", "ECE", "weights file", "training"]
-    return markdown_table(head, [_row(report, group) for group in report.groups if group.summary is not None])
-
-
-def _row(report: Report, group: Group) -> list[str]:
-    summary, detail, seconds = group.summary, report.detail_of(group), group.mean("seconds")
-    assert summary is not None
-    cost = next(cost for cost in report.costs if cost.group == group.name)
-    return [
-        escape_markdown(group.name),
-        report.text(summary.mean),
-        report.interval_text(report.interval_of(group)) or "–",
-        count(summary.n, "seed") + (f", {detail.accuracy.total:,} {group.eval_set} images" if detail else ""),
-        "–" if group.teacher_result is None else report.text(group.teacher_result),
-        percent(detail.agreement.same.share) if detail and detail.agreement else "–",
-        percent(detail.calibration.ece) if detail else "–",
-        size(cost.size_bytes) if cost.size_bytes else "–",
-        "–" if seconds is None else duration(seconds),
-    ]
+    rows = []
+    for _, group, summary in report.results:
+        detail, seconds = report.detail_of(group), group.mean("seconds")
+        images = f", {detail.accuracy.total:,} {group.eval_set} images" if detail else ""
+        rows.append(
+            [
+                escape_markdown(group.name),
+                report.text(summary.mean),
+                report.interval_text(report.interval_of(group)) or "–",
+                count(summary.n, "seed") + images,
+                "–" if group.teacher_result is None else report.text(group.teacher_result),
+                percent(detail.agreement.same.share) if detail and detail.agreement else "–",
+                percent(detail.calibration.ece) if detail else "–",
+                size(group.size_bytes) if group.size_bytes else "–",
+                "–" if seconds is None else duration(seconds),
+            ]
+        )
+    return markdown_table(head, rows)
 
 
 def _gains(report: Report) -> list[str]:

@@ -107,10 +107,9 @@ def _of_group(report: Report, group: Group) -> list[Tile]:
 
 def _cost_tiles(report: Report, group: Group) -> list[Tile]:
     found = _shipped_tiles(report)
-    cost = next((cost for cost in report.costs if cost.group == group.name), None)
-    if cost and cost.size_bytes and not found:
-        counted = f"{cost.parameters:,} parameters, " if cost.parameters else ""
-        found.append(Tile(name="Size", value=size(cost.size_bytes), note=f"{counted}its weights file"))
+    if group.size_bytes and not found:
+        counted = f"{group.parameters:,} parameters, " if group.parameters else ""
+        found.append(Tile(name="Size", value=size(group.size_bytes), note=f"{counted}its weights file"))
     seconds = group.mean("seconds")
     if seconds is not None:
         each = "" if len(group.finished) == 1 else f", mean of {len(group.finished)} runs"
@@ -154,7 +153,7 @@ def _result_tile(report: Report, group: Group) -> Tile:
 
 def _of_groups(report: Report) -> list[Tile]:
     metric, found = report.metric, []
-    results = {group.name: group.summary.mean for group in report.groups if group.summary}
+    results = {group.name: summary.mean for _, group, summary in report.results}
     if results:
         best = min(results, key=lambda name: metric.order(results[name]))
         tile = _result_tile(report, next(group for group in report.groups if group.name == best))
@@ -201,14 +200,13 @@ def result_rows(report: Report) -> Rows:
         Row(
             name=group.name,
             series=series,
-            text=report.text(group.summary.mean, group.summary.half_width),
-            note=f"n = {count(group.summary.n, 'seed')}, {group.eval_set}",
-            middle=group.summary.mean,
+            text=report.text(summary.mean, summary.half_width),
+            note=f"n = {count(summary.n, 'seed')}, {group.eval_set}",
+            middle=summary.mean,
             interval=report.interval_of(group),
-            points=[*group.values.values()] if group.summary.n > 1 else (),
+            points=[*group.values.values()] if summary.n > 1 else (),
         )
-        for series, group in enumerate(report.groups)
-        if group.summary is not None
+        for series, group, summary in report.results
     ]
     return Rows(sorted(rows, key=lambda row: report.metric.order(row.middle)), report.metric, count=3)
 

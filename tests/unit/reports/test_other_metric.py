@@ -12,7 +12,7 @@ from model_compression.cli.main import main
 from model_compression.core.errors import UsageError
 from model_compression.core.metric import RECORDED, Metric
 from model_compression.reports.comparison_tables import write_comparison
-from model_compression.reports.contents import make_report
+from model_compression.reports.contents import make_report, to_plain
 from model_compression.reports.html import to_html
 from model_compression.reports.model_card import model_card
 from model_compression.reports.records import record_path
@@ -182,6 +182,8 @@ def test_table_of_a_compression_of_another_metric(tmp_path):
     assert "pruned, PyTorch 2,500 bytes * 1,234 1.250 mm 1.15 to 1.35 mm 0.410 ms" in text
     (found,) = report.compressions
     assert [stage.result for stage in found.stages] == [1.25, 1.25, 1.5]
+    first, *_ = to_plain(report)["compressions"][0]["stages"]
+    assert {*first} == {*values["stages"][0], "disturbed", "on_size_front", "on_latency_front"}
 
 
 def write_error_run_over(folder):
