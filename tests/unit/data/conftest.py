@@ -33,7 +33,8 @@ class TinyCifar:
         self.key, self.folders = real.key, {"py": real.python_folder, "bin": real.binary_folder}
         self.archives = dict(zip(("py", "bin"), real.archives, strict=True))
         digests = {name: hashlib.sha256(self.records(name)).hexdigest() for name in self.files}
-        self.facts = dataclasses.replace(real, files=self.files, sha256=digests)
+        sizes = {"num_train": self.split, "num_test": 4}
+        self.facts = dataclasses.replace(real, files=self.files, sha256=digests, **sizes)
 
     def rows(self, name: str) -> slice:
         """Where the images of a file are."""

@@ -149,5 +149,5 @@ except DataError as error:
 
 def test_process_that_dies_as_one_that_takes_too_much_memory_is_one_line_with_the_remedy():
     done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"[48] a process that decodes images ended: .*; .* use fewer --workers, or 0\n", done.stdout)
+    assert re.fullmatch(r"[48] a process that decodes images ended: .*; .* use fewer workers, or 0\n", done.stdout)
     assert done.stderr == ""
