@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import signal
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -18,9 +19,16 @@ from model_compression.compression.config import Budget, CompressConfig
 from model_compression.compression.pipeline import Compression, broken, compress
 from model_compression.core.config import ModelConfig
 from model_compression.core.config_json import to_json
-from model_compression.core.errors import Interrupted, ModelCompressionError, NotVerifiedError, RunFolderError
+from model_compression.core.errors import (
+    Interrupted,
+    MissingExtraError,
+    ModelCompressionError,
+    NotVerifiedError,
+    RunFolderError,
+)
 from model_compression.core.text import NO_BREAK
 from model_compression.data import loader
+from model_compression.data.sources import DATASETS
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import Verification
 from model_compression.models.base import MODELS, Network
@@ -271,11 +279,27 @@ def test_budget_says_what_is_broken():
     assert broken(Budget(), stage()) == []
 
 
-def test_pruning_is_planned_from_the_file_that_ships(tiny, tmp_path, monkeypatch):
+def test_pruning_is_planned_from_the_file_that_ships_and_every_try_is_shown(tiny, tmp_path, monkeypatch, watcher):
+    shown = []
+
+    class Showing(watcher):
+        def counter(self, name, total, unit):
+            return lambda done: shown.append((name, done, total, unit))
+
     monkeypatch.setattr(pipeline, "fits_budget", lambda network, *_, **__: network.ip1.out_features <= 8)
-    config = Compression(settings(tiny, share=1.0, budget=Budget(max_bytes=1)), tmp_path / "c").check()
+    config = Compression(settings(tiny, share=1.0, budget=Budget(max_bytes=1)), tmp_path / "c", Showing()).check()
+    assert shown == [("size", number, 8, "tries") for number in range(1, 9)]
     assert config.resource == "params"
     assert 0.1 < config.share < 0.9
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime", "torch_pruning"])
+def test_missing_package_is_said_before_anything_is_loaded(tiny, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(DATASETS._entries, "tiny")  # an error for whoever loads data
+    with pytest.raises(MissingExtraError, match=f"needs the package '{package.replace('_', '-')}'"):
+        compress(settings(tiny, budget=Budget(max_bytes=9000)), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_student_that_int8_does_not_make_small_is_refused_before_training(tiny, tmp_path, monkeypatch):

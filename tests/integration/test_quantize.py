@@ -18,8 +18,9 @@ from model_compression.core.errors import Interrupted, NotVerifiedError, RunFold
 from model_compression.engine.runs import start_run
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import Verification
+from model_compression.models import create_model
 from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import read_model
+from model_compression.models.weights import read_model, save_weights
 
 
 @pytest.fixture
@@ -151,6 +152,19 @@ def test_wrong_use_is_refused_before_anything_is_written(trained, tmp_path, chan
 
     with pytest.raises(UsageError, match=message):
         start()
+    assert not (tmp_path / "q").exists()
+
+
+def test_training_that_may_be_needed_is_tried_before_anything_is_written(trained, tiny, tmp_path):
+    config = settings(trained)
+    save_weights(tmp_path / "other.safetensors", create_model("tiny", seed=0, num_classes=5))
+    for teacher, message in (
+        ("nowhere", "unknown model 'nowhere'"),
+        (tmp_path / "other.safetensors", "with 5 classes"),
+    ):
+        run = dataclasses.replace(config.run, teacher=ModelConfig(name=str(teacher)))
+        with pytest.raises(UsageError, match=message):
+            quantize(dataclasses.replace(config, run=run), tmp_path / "q")
     assert not (tmp_path / "q").exists()
 
 

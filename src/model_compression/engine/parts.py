@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from model_compression.core.options import answer_settings
 from model_compression.data.dataset import Dataset
 from model_compression.data.hold_out import hold_out
 from model_compression.data.on_demand import OnDemandImages
+from model_compression.data.streaming import loader_for
 from model_compression.distillation.taps import Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.distillation.teachers.live import LiveTeacher
@@ -28,6 +30,7 @@ from model_compression.models.copies import placed
 T = TypeVar("T")
 Report = Callable[[str], None]
 
+_BATCH = 500
 _OF_TEACHERS = ("live", "tried", "answers", "teacher findings")  # what is built from the networks
 
 
@@ -58,6 +61,17 @@ class Parts:
     def hold_out(self, train: Dataset, count: int) -> tuple[Dataset, Dataset]:
         """(training set, validation set) of ``count`` images, the same for every run."""
         return self._once("held out", (train, count), lambda: hold_out(train, count, seed=0))
+
+    def read_all(self, dataset: Dataset) -> None:
+        """Raises DataError for an image that cannot be decoded, and what a DataLoader's batches are refused for."""
+
+        def read() -> None:
+            loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
+            for _ in loader.in_order(view=0, batch_size=_BATCH):
+                pass
+
+        if not isinstance(dataset.images, np.ndarray):
+            self._once("read", dataset, read)
 
     def load_teachers(self, config: ModelConfig | None, train: Dataset) -> list[Network]:
         """The networks that were given or that ``config`` names, on the CPU; none where neither does."""

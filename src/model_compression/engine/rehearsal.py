@@ -9,29 +9,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config import TrainConfig
 from model_compression.core.errors import ModelCompressionError
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
-from model_compression.data.streaming import loader_for
 from model_compression.engine.observer import Observer
+from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.setup import Prepared
 
 _FEW = 4  # images that stand for the evaluation set
-_BATCH = 500
 
 # Evaluates what is prepared and writes the results into the folder of a run, which took some seconds.
 Finish = Callable[[TrainConfig, Prepared, RunFolder, float, Observer], Any]
 
 
-def rehearse(config: TrainConfig, prepared: Prepared, observer: Observer, finish: Finish) -> None:
+def rehearse(config: TrainConfig, prepared: Prepared, parts: Parts, observer: Observer, finish: Finish) -> None:
     """Reads the images that are evaluated, and writes all results once.
 
     The results are those of the untrained student on a few images, and go into a temporary folder. Nothing that a run
     is made of changes. Raises what ``finish`` does; an error without a line for the user becomes one.
     """
-    _read_all(prepared.data.evaluation)
+    parts.read_all(prepared.data.evaluation)
     few = dataclasses.replace(prepared.data, evaluation=_few(prepared.data.evaluation))
     rehearsed = dataclasses.replace(prepared, data=few)
     try:
@@ -53,14 +52,6 @@ def rehearse(config: TrainConfig, prepared: Prepared, observer: Observer, finish
                 f"the results of this run could not be written at its end: {type(error).__name__}: {reason}; nothing "
                 "is trained"
             ) from error
-
-
-def _read_all(dataset: Dataset) -> None:
-    """Raises DataError for an image that cannot be decoded, and what a DataLoader's batches are refused for."""
-    if not isinstance(dataset.images, np.ndarray):
-        loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
-        for _ in loader.in_order(view=0, batch_size=_BATCH):
-            pass
 
 
 def _few(dataset: Dataset) -> Dataset:

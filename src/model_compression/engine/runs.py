@@ -67,9 +67,10 @@ def start_run(
     run.check_free()
     observer = observer or Silent()
     # before the folder: a usage error leaves nothing behind
-    prepared = prepare(config, observer, parts or Parts(), run.path, decide=True, strict=strict)
+    parts = parts or Parts()
+    prepared = prepare(config, observer, parts, run.path, decide=True, strict=strict)
     config = prepared.config
-    rehearse(config, prepared, observer, _finish)
+    rehearse(config, prepared, parts, observer, _finish)
     run.create(config)
     try:
         metrics = _train(config, prepared, run, observer, None)
@@ -103,7 +104,7 @@ def resume_run(
     and UsageError for a rate that cannot be.
     """
     run = RunFolder(folder)
-    observer, config = observer or Silent(), run.read_config()
+    observer, config, parts = observer or Silent(), run.read_config(), parts or Parts()
     config = config if rest is None else affecting_result(config, rest)
     run.lock()
     try:
@@ -119,11 +120,11 @@ def resume_run(
         if lr is not None:
             _check_lr(run, config, state, lr)
         with all_files(trust):
-            prepared = prepare(config, observer, parts or Parts(), run.path, strict=strict)
+            prepared = prepare(config, observer, parts, run.path, strict=strict)
         if state is not None:
             _check_unchanged(run, prepared, state)
             _say_changed_code(run, prepared.code, state, observer)
-        rehearse(config, prepared, observer, _finish)
+        rehearse(config, prepared, parts, observer, _finish)
         run.begin()
         metrics = _train(config, prepared, run, observer, state, lr)
         finished(prepared.trainer.network.deployed())
