@@ -1,4 +1,4 @@
-"""What a person sees while methods are compared: a line for each run that is done, and a live one of the current."""
+"""Shows a comparison of methods on stderr: a line for each finished run, and a live one for the current run."""
 
 import time
 from datetime import timedelta
@@ -10,7 +10,7 @@ from model_compression.core.console import console
 
 
 class ComparisonProgress:
-    """Lines on stderr; the live one, on a terminal, says how long this run and all that are left will take."""
+    """Lines on stderr; on a terminal, the live one shows the time that is left for this run and for all runs."""
 
     def __init__(self) -> None:
         self.console = console(stderr=True)
@@ -38,7 +38,7 @@ class ComparisonProgress:
             self._progress.stop()
 
     def expect(self, total: int, done: int) -> None:
-        """``total`` runs make up the comparison, ``done`` of them are recorded already."""
+        """The comparison has ``total`` runs, of which ``done`` are recorded already."""
         self._total, self._done = total, done
 
     def message(self, text: str) -> None:
@@ -46,13 +46,13 @@ class ComparisonProgress:
         self.console.print(text, soft_wrap=True)
 
     def begin(self, name: str) -> None:
-        """What is done now."""
+        """Starts the live line of a run."""
         self.end()
         self._task = self._progress.add_task(name, total=None, note="starting")
         self._begun, self._first_share = time.monotonic(), None
 
     def watch(self, message: dict[str, Any]) -> None:
-        """Shows how far it is: what a process says of itself, or nothing."""
+        """Shows the progress that the process of a run reports."""
         if self._task is None or not message.get("total"):
             return
         now, share = time.monotonic(), message["done"] / message["total"]
@@ -66,13 +66,13 @@ class ComparisonProgress:
         self._progress.update(self._task, completed=message["done"], total=message["total"], note=note)
 
     def end(self) -> None:
-        """Nothing is going on."""
+        """Removes the live line."""
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
 
     def finish(self, text: str) -> None:
-        """A run is done, or was none, as ``text`` says."""
+        """Prints ``text`` on a run that finished or failed."""
         if self._task is not None:
             self._seconds.append(time.monotonic() - self._begun)
         self.end()
@@ -81,7 +81,7 @@ class ComparisonProgress:
         self.message(f"[{self._done:>{width}}/{self._total}] {text}")
 
     def _left(self, of_this_run: float | None) -> str:
-        """Of all runs, as "1:02:10 in all": what is left of this one, and the others as long as those that are done."""
+        """The time for all runs, as "1:02:10 in all": the rest of this one, and the mean of finished ones for each other."""
         if not self._seconds or of_this_run is None:
             return ""
         others = self._total - self._done - 1

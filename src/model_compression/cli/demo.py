@@ -7,6 +7,7 @@ import argparse
 
 from model_compression.core.console import table
 from model_compression.core.files import user_path
+from model_compression.core.metric import ACCURACY
 from model_compression.core.text import count
 
 EXAMPLES = """examples:
@@ -59,11 +60,12 @@ def run(args: argparse.Namespace) -> int:
     plot = out / "curves.png"
     with left_out(f"the plot {plot}", ConsoleObserver().message):
         plot_curves(plot, events, title="A LeNet learns CIFAR-10", levels={args.teacher: teacher})
-    gain = 100 * (distilled["test_accuracy"] - labels["test_accuracy"])
+    metric, key = ACCURACY, ACCURACY.key("test")
+    gain = metric.gain(distilled[key], labels[key])
     rows = [
-        (f"teacher {args.teacher}", f"{teacher:.2%}", ""),
-        ("LeNet, trained on labels only", f"{labels['test_accuracy']:.2%}", ""),
-        ("LeNet, distilled", f"{distilled['test_accuracy']:.2%}", f"{gain:+.2f} points"),
+        (f"teacher {args.teacher}", metric.text(teacher), ""),
+        ("LeNet, trained on labels only", metric.text(labels[key]), ""),
+        ("LeNet, distilled", metric.text(distilled[key]), metric.points(gain)),
     ]
     epochs = count(args.epochs, "epoch")
     print("\n" + table(rows, ("network", "test accuracy", "gain")))

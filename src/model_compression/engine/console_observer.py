@@ -1,4 +1,4 @@
-"""Shows a run on stderr: a bar on a terminal, a line an epoch anywhere."""
+"""Shows a run on stderr: a bar on a terminal, and a line for each epoch."""
 
 import time
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.core.console import console
+from model_compression.core.metric import ACCURACY
 from model_compression.core.options import setting
 from model_compression.core.text import count, duration
 from model_compression.engine.roles import Progress as Training
 from model_compression.engine.trainer import Trainer
 
 _REFRESH_S = 0.5
-_FIRST_EPOCHS = 0.1  # before, too little is known of how long one takes
+_FIRST_EPOCHS = 0.1  # before, the time of an epoch is not known well enough
 _FEW_STEPS, _SMALL_BATCH = 4, 16
 
 
@@ -21,9 +22,9 @@ class ConsoleObserver:
     """A bar on a terminal, lines elsewhere; all on stderr, so that stdout holds results only."""
 
     def __init__(self, note: str = "", epochs: int = 0) -> None:
-        """``note`` is a line that is shown when training begins, and not before: what is wrong comes first.
+        """``note`` is a line for the beginning of training: errors before it come first.
 
-        ``epochs`` are those of all runs to come, about: how long they will take is shown as well.
+        ``epochs`` are about those of all runs to come: the bar also shows the time that is left for all of them.
         """
         self._note = note
         self._all_epochs, self._done_epochs, self._begun = epochs, 0.0, time.monotonic()
@@ -43,7 +44,7 @@ class ConsoleObserver:
         self._batch_size = self._epochs = self._num_images = self._steps_per_epoch = 0
         self._last_time, self._last_step = 0.0, 0
         self._epoch_time, self._epoch_step = 0.0, 0
-        self._eval_name = "test"
+        self._eval_name, self._metric = "test", ACCURACY
 
     def __enter__(self) -> "ConsoleObserver":
         if self.console.is_terminal:
@@ -51,7 +52,7 @@ class ConsoleObserver:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.console.is_terminal:  # elsewhere it was not started, and would end with an empty line
+        if self.console.is_terminal:  # elsewhere it was not started, and stopping it prints an empty line
             self.progress.stop()
 
     def message(self, text: str) -> None:
@@ -64,7 +65,7 @@ class ConsoleObserver:
         self.console.print(text, soft_wrap=True)
 
     def started(self, trainer: Trainer, eval_set: str) -> None:
-        """Says what is computed how, and opens the bar."""
+        """Prints what is trained and how, and opens the bar."""
         if self._note:
             self.message(self._note)
         config = trainer.config
@@ -80,7 +81,8 @@ class ConsoleObserver:
                 f"few steps an epoch: from as few images a network learns faster in smaller batches, as "
                 f"{setting('batch_size', _SMALL_BATCH)}"
             )
-        self._eval_name, self._epochs, self._batch_size = eval_set, config.epochs, config.batch_size
+        self._eval_name, self._metric = eval_set, trainer.task.metric
+        self._epochs, self._batch_size = config.epochs, config.batch_size
         self._num_images, self._steps_per_epoch = len(trainer.loader), trainer.steps_per_epoch
         if self._task is not None:  # of the run before, in a scheme
             self.progress.remove_task(self._task)
@@ -96,7 +98,8 @@ class ConsoleObserver:
         rate = (self._images(progress.step) - self._images(self._last_step)) / (now - self._last_time)
         self._last_time, self._last_step = now, progress.step
         if self.console.is_terminal:
-            note = f"loss {progress.loss:.3f} acc {progress.score:.1%} {rate:,.0f} img/s"
+            score = self._metric.text(progress.score, self._metric.digits - 1)
+            note = f"loss {progress.loss:.3f} {self._metric.label} {score} {rate:,.0f} img/s"
             note += self._left_in_all(progress.step)
             self.progress.update(
                 self._task,
@@ -114,12 +117,13 @@ class ConsoleObserver:
         if "train_agreement" in event:  # the images have no labels
             line += f"agrees with the teacher {event['train_agreement']:.2%}"
         else:
-            line += f"train {event['train_accuracy']:.2%}"
-        if f"{self._eval_name}_accuracy" in event:
-            line += f"  {self._eval_name} {event[f'{self._eval_name}_accuracy']:.2%}"
+            line += f"train {self._metric.text(event[self._metric.key('train')])}"
+        key = self._metric.key(self._eval_name)
+        if key in event:
+            line += f"  {self._eval_name} {self._metric.text(event[key])}"
         self._line(f"{line}  {rate:,.0f} img/s")
         self._done_epochs += 1
-        if event["epoch"] == self._epochs and self._task is not None:  # what comes next is no training
+        if event["epoch"] == self._epochs and self._task is not None:  # what follows is not training
             self.progress.remove_task(self._task)
             self._task = None
 
@@ -132,12 +136,12 @@ class ConsoleObserver:
         return f", {duration(left)} in all"
 
     def _images(self, step: int) -> int:
-        """How many images were shown by ``step``: the last batch of an epoch may have fewer than the others."""
+        """How many images were used by ``step``: the last batch of an epoch may be smaller than the others."""
         epochs, steps = divmod(step, self._steps_per_epoch)
         return epochs * self._num_images + min(steps * self._batch_size, self._num_images)
 
     def teacher_answered(self, done: int, total: int) -> None:
-        """Shows how far the teacher's answers are."""
+        """Shows the progress of the teacher's answers."""
         if not done:  # another run stores them
             return
         if self._teacher_counter is None:
@@ -148,7 +152,7 @@ class ConsoleObserver:
             self._teacher_counter = None
 
     def counter(self, name: str, total: int, unit: str = "images") -> Callable[[int], None]:
-        """A bar of its own for what is no training; it is told how many are done, and goes when all are."""
+        """A separate bar for other work: call the result with how many are done; the bar goes when all are."""
         task = self.progress.add_task(name, total=total, note="")
 
         def count(done: int) -> None:

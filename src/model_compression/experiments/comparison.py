@@ -12,6 +12,7 @@ from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.config_json import to_dict
 from model_compression.core.config_values import from_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
+from model_compression.core.metric import primary_metric
 from model_compression.core.options import setting
 from model_compression.core.run_options import options_for
 from model_compression.distillation.objective import create_method, label_weight_of
@@ -159,10 +160,11 @@ def _interrupted(stopped: Sequence[int], where: str) -> Interrupted:
 
 def _result_line(name: str, result: Mapping[str, Any]) -> str:
     metrics = result["metrics"]
-    accuracy = metrics.get("validation_accuracy", metrics.get("test_accuracy"))
+    metric = primary_metric(metrics)
+    value = metrics.get(metric.key("validation"), metrics.get(metric.key("test")))
     seconds, peak = result["seconds_per_epoch"], result.get("peak_memory_bytes")
     time = "" if seconds is None else f", {seconds:.1f} s an epoch"
-    return f"{name}: {accuracy:.2%}{time}" + ("" if peak is None else f", {peak / 2**20:,.0f} MiB")
+    return f"{name}: {metric.text(value)}{time}" + ("" if peak is None else f", {peak / 2**20:,.0f} MiB")
 
 
 def _add_label_agreement(plan: Plan) -> None:
