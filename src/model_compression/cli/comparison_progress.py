@@ -81,7 +81,7 @@ class ComparisonProgress:
         self.message(f"[{self._done:>{width}}/{self._total}] {text}")
 
     def _left(self, of_this_run: float | None) -> str:
-        """The time for all runs, as "1:02:10 in all": the rest of this one, and the mean of finished ones for each other."""
+        """The time for all runs, as "1:02:10 in all": the rest of this one, and for each other the mean so far."""
         if not self._seconds or of_this_run is None:
             return ""
         others = self._total - self._done - 1
