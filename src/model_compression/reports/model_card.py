@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from model_compression.core.config_json import GIVEN, LOADERS, is_given
+from model_compression.core.metric import ACCURACY
 from model_compression.core.text import NO_BREAK, escape_markdown, markdown_table, percent, percent_interval, size
 from model_compression.core.trust import names_of_code
 from model_compression.reports.answers import accuracy, class_accuracies
@@ -16,7 +17,8 @@ from model_compression.reports.run_files import RunFiles
 from model_compression.reports.words import environment_in_words, recipe_in_words, sentence
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
-_NAMED_CLASSES = 100  # with more, their number is said alone
+_CLASSIFICATION = "image-classification"
+_NAMED_CLASSES = 100  # with more, only their number is given
 
 
 def model_card(run: RunFiles) -> str:
@@ -55,17 +57,18 @@ def _front_matter(run: RunFiles, recipe: dict[str, Any], title: str) -> str:
     on_the_hub = bool(source) and not source.startswith((".", "/", "~"))
     measured = {"type": run.metric.name, "value": run.result, "name": f"{run.eval_set} {run.metric.label}"}
     dataset = {"name": short(name), "type": source if on_the_hub else short(name), "split": run.eval_set}
+    task = _CLASSIFICATION if run.metric == ACCURACY else "other"
     values: dict[str, Any] = {
         "library_name": "model-compression",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "pytorch", *(["knowledge-distillation"] if "method.name" in recipe else [])],
+        **({"pipeline_tag": task} if task == _CLASSIFICATION else {}),
+        "tags": [task, "pytorch", *(["knowledge-distillation"] if "method.name" in recipe else [])],
         "metrics": [run.metric.name],
         **({"datasets": [source]} if on_the_hub else {}),
         "model-index": [
             {
                 "name": title,
                 "results": [
-                    {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": [measured]},
+                    {"task": {"type": task}, "dataset": dataset, "metrics": [measured]},
                 ],
             }
         ],
@@ -106,18 +109,17 @@ def _recipe(run: RunFiles, recipe: dict[str, Any]) -> str:
     rows = [*recipe_in_words(recipe), *environment_in_words(run.environment)]
     if is_given(recipe):
         return (
-            f"{_table(rows)}\n\nData or networks were given from Python: `model_compression.distill` with the same "
-            "objects and config.json makes it again."
+            f"{_table(rows)}\n\nData or networks were given from Python: repeat the run by `model_compression.distill` "
+            "with the same objects and config.json."
         )
     again = "The same command on the same kind of machine gives the same weights"
     own = [part for part in ("student", "teacher") if _is_file(recipe, part)]
     if own:
-        verb = "is" if len(own) == 1 else "are"
-        again = f"The same command gives the same weights where the {' and the '.join(own)} of config.json {verb} there"
+        again = f"The same command gives the same weights if it finds the {' and the '.join(own)} of config.json"
     if names_of_code(recipe):
-        again = f"config.json names code, which must be there and is imported only if you trust it. {again}"
+        again = f"config.json names code, which must be installed and is imported only if you trust it. {again}"
     if "optim.lr_changed_to" in recipe:
-        again = "The same recipe but for the rate, which was changed while it ran"
+        again = "The same recipe, except for the learning rate, which was changed during the run"
     return f"{_table(rows)}\n\n{again}:\n\n```sh\n{command}\n```"
 
 

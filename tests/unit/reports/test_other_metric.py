@@ -140,6 +140,7 @@ def test_model_card_of_another_metric(runs):
     assert "| error of the teacher | 0.875 mm |" in card
     assert '"type": "error", "value": 1.25' in card
     assert "accuracy" not in card
+    assert "classif" not in card
 
 
 def test_comparison_ranks_the_lowest_error_first(tmp_path, runs):
