@@ -20,10 +20,11 @@ from model_compression.core.files import user_path
 from model_compression.core.registry import unknown_name
 from model_compression.core.trust import NAME
 from model_compression.core.user_code import import_own, working_folder_first
+from model_compression.experiments.recipes import RECIPES
 
 _NETWORKS = ("student", "teacher", "peers", "assistants", "model")  # options and arguments that name networks
 _PRECISIONS = {"compress": list(CALIBRATED), "quantize": list(PRECISIONS)}
-_PLACES = {"methods": "distillation/methods", "models": "models", "data": "data", "recipes": "experiments/recipes.py"}
+_PLACES = {"methods": "distillation/methods", "models": "models", "data": "data"}
 _PLUGINS = {"methods": "model_compression.methods", "data": "model_compression.datasets"}
 
 
@@ -38,7 +39,7 @@ def check_early(command: str, args: argparse.Namespace) -> None:
     if given.get("device", "auto") not in ("auto", "cpu", "cuda", "mps"):
         raise UsageError(f"device must be auto, cpu, cuda or mps, got {given['device']!r}")
     if given.get("recipe"):
-        _check("recipe", given["recipe"], names("recipes"))
+        RECIPES.get(given["recipe"])
     named = [given.get("method", ""), given.get("methods", "").removeprefix("all")]
     named += [given.get("name", "")] if command == "methods" else []
     for method in re.split("[,+]", ",".join(named)):
@@ -55,17 +56,18 @@ def check_early(command: str, args: argparse.Namespace) -> None:
 
 @cache
 def names(part: str) -> list[str]:
-    """What "methods", "models", "data" or "recipes" registers, and the names of plug-ins, which are not loaded."""
+    """What "methods", "models" or "data" registers, and the names of plug-ins, which are not loaded."""
     found: list[str] = []
     place = Path(str(resources.files("model_compression"))) / _PLACES[part]
-    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+    for path in sorted(place.rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         found += re.findall(r'^@[A-Z]+\.register\("([^"]+)"\)', source, re.MULTILINE)
         table = re.search(r"^_NETWORKS = (\{.*?\})$", source, re.MULTILINE | re.DOTALL)
         if table:
             tree = ast.parse(table[1], mode="eval").body
             found += [ast.literal_eval(key) for key in typing.cast(ast.Dict, tree).keys if key is not None]
-    return sorted({*found, *(plugin.name for plugin in entry_points(group=_PLUGINS.get(part, "-")))})
+    plugins = entry_points(group=_PLUGINS[part]) if part in _PLUGINS else ()
+    return sorted({*found, *(plugin.name for plugin in plugins)})
 
 
 def shipped() -> list[str]:

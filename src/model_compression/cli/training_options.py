@@ -5,12 +5,12 @@ import dataclasses
 from pathlib import Path
 
 from model_compression.cli.config_options import DATA, TRAINING, add_config_options, with_options_at
-from model_compression.cli.early import names
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json
 from model_compression.core.errors import FileFormatError, NotThereError, UsageError
 from model_compression.core.files import user_path
+from model_compression.experiments.recipes import RECIPES, Recipe
 
 _MOST_SEEDS = 10_000
 
@@ -28,7 +28,7 @@ def add_options(
     )
     add_model_options(student, "student")
     parser.add_argument("--out", metavar="FOLDER", help=out)
-    parser.add_argument("--recipe", metavar="NAME", help=f"start from a recipe: {', '.join(names('recipes'))}")
+    parser.add_argument("--recipe", metavar="NAME", help=f"start from a recipe: {', '.join(RECIPES.names())}")
     parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
     add_recipe_options(parser)
 
@@ -64,8 +64,6 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
     if args.config and args.recipe:
         raise UsageError("--config and --recipe both say where to start from; give one of them")
     if args.recipe:
-        from model_compression.experiments.recipes import RECIPES, Recipe
-
         recipe: Recipe = RECIPES.create(args.recipe)
         return recipe.config
     if args.config:

@@ -8,7 +8,6 @@ from typing import Any
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
 from model_compression.core.registry import Registry
 from model_compression.core.run_options import options_for
-from model_compression.distillation.objective import create_method, label_weight_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +186,8 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
     An arm has its method's name, as "kd" or "kd+at". The smoothing of a label loss that a method does not have is left
     out, and so are pairs of layers where it compares none. Raises UsageError for a method that is not known.
     """
+    from model_compression.distillation.objective import create_method, label_weight_of
+
     defaults = TrainConfig(student=base.student)
     without = {name: getattr(defaults, name) for name in options_for("teacher")}
     labels = dataclasses.replace(base, **without, method=None, seed=seed)

@@ -14,11 +14,10 @@ from model_compression.core.errors import ModelCompressionError
 def test_names_in_the_source_are_those_that_are_registered():
     from model_compression.data.sources import DATASETS
     from model_compression.distillation.methods import METHODS
-    from model_compression.experiments.recipes import RECIPES
     from model_compression.models import MODELS
     from model_compression.models.weights import shipped_weights
 
-    registries = {"methods": METHODS, "models": MODELS, "data": DATASETS, "recipes": RECIPES}
+    registries = {"methods": METHODS, "models": MODELS, "data": DATASETS}
     for part, registry in registries.items():
         own = [
             name for name in registry.names() if registry.get(name).__module__.startswith(("model_comp", "functools"))
