@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import flat, to_dict
-from model_compression.core.config_values import options_of
+from model_compression.core.config_values import configuration_in, options_of, types_of_fields
 from model_compression.core.options import Option, option_of
 from model_compression.core.registry import unknown_name
 
@@ -15,13 +15,18 @@ C = TypeVar("C")
 OPTIONS = options_of(TrainConfig)
 """What is said of each option of a run, by its place, as "optim.lr"."""
 
+PARTS = {
+    entry.name: kind
+    for entry in dataclasses.fields(TrainConfig)
+    if entry.default is None and (kind := configuration_in(types_of_fields(TrainConfig)[entry.name])) is not None
+}
+"""The configurations in that of a run that it may lack, as a teacher, with their classes."""
+
 
 def result_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """All that a result depends on, by place, of plain values, with the defaults of what they do not have."""
     defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
-    for part, kind in (("teacher", ModelConfig), ("method", MethodConfig), ("peers", ModelConfig)):
-        if values.get(part):
-            defaults[part] = to_dict(kind(name=""))
+    defaults |= {part: to_dict(kind(name="")) for part, kind in PARTS.items() if values.get(part)}
     found = {**flat(defaults), **flat(values)}
     return {place: value for place, value in found.items() if OPTIONS.get(place, Option()).affects == "result"}
 

@@ -21,6 +21,7 @@ from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import HERE, located
 from model_compression.core.config_values import Config
 from model_compression.core.errors import UsageError
+from model_compression.core.options import option
 from model_compression.core.trust import all_files
 from model_compression.engine.mutual import SEED_STRIDE
 from model_compression.engine.observer import Observer
@@ -31,8 +32,6 @@ from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place, with_own_cache
 from model_compression.models.base import Network
 
-_MOST = 1000  # generations
-
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeConfig(Config):
@@ -40,7 +39,7 @@ class SchemeConfig(Config):
 
     scheme: Literal["self", "takd"]
     run: TrainConfig
-    generations: int = 0
+    generations: int = option(0, minimum=0, maximum=1000)
     """Of ``self``: how many networks are trained, the first included."""
     assistants: str = ""
     """Of ``takd``: names of networks, with commas between them, from the teacher's side to the student's."""
@@ -51,8 +50,6 @@ class SchemeConfig(Config):
             raise UsageError(f"scheme {self.scheme!r} needs a method by which a network teaches the next, and no peers")
         if self.scheme == "self" and (self.generations < 2 or self.assistants):
             raise UsageError(f"scheme 'self' needs at least 2 generations, and no assistants; got {self.generations}")
-        if self.generations > _MOST:
-            raise UsageError(f"generations must be at most {_MOST}, got {self.generations}")
         if self.scheme == "takd" and (not self.assistants.strip() or self.generations):
             raise UsageError("scheme 'takd' needs assistants, as resnet20,resnet14, and no generations")
         if self.scheme == "takd" and self.run.teacher is None:

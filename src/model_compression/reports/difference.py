@@ -6,6 +6,7 @@ from typing import Any
 
 from model_compression.core.errors import UsageError
 from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.run_options import PARTS
 from model_compression.reports.groups import Group, check_same_metric, differences, group_runs
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles, find_runs
@@ -102,6 +103,6 @@ def _one_group(folder: str, left_out: list[str]) -> Group:
 def _is_part(place: str, a: Group, b: Group) -> bool:
     """Whether it is an option of a teacher or method that only one recipe has: the name is listed already."""
     part = place.split(".")[0]
-    if place.endswith(".name") or part not in ("teacher", "method", "peers"):
+    if place.endswith(".name") or part not in PARTS:
         return False
     return (f"{part}.name" in a.recipe) != (f"{part}.name" in b.recipe) and not place.startswith(f"{part}.params")
