@@ -74,6 +74,16 @@ def test_pruned_run_is_a_run_as_any_other(trained, tiny, tmp_path, watcher):
     assert again["final"]["parameters"] < metrics["final"]["parameters"]
 
 
+def test_pruning_on_another_device_is_the_same_and_one_to_another_size_is_not(trained, tmp_path):
+    config = settings(trained, steps=1)
+    metrics = prune(config, tmp_path / "p")
+    run = dataclasses.replace(config.run, device="auto", teacher_cache="off", checkpoint_every=2)
+    assert run != config.run
+    assert Pruning(dataclasses.replace(config, run=run), tmp_path / "p").finish() == metrics
+    with pytest.raises(RunFolderError, match="holds another pruning; choose another folder, or delete it"):
+        Pruning(dataclasses.replace(config, share=0.4), tmp_path / "p").finish()
+
+
 def test_low_rank_pruning_cuts_the_rank_too_to_the_size_of_the_network_itself(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(factored, "_LEAST_RANK", 4)
     whole = sum(parameter.numel() for parameter in read_model(trained / "student.safetensors").parameters())
