@@ -15,9 +15,11 @@ OTHERS = {"data/cifar_sources.py"}  # calls npm
 
 
 def texts(tree):
-    """All texts of a module, docstrings included; the parts of an f-string are one."""
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    """All texts of a module but its docstrings; the parts of an f-string are one."""
+    nodes = list(ast.walk(tree))
+    inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    inside |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield (
                 node.lineno,
