@@ -1,8 +1,7 @@
-"""From a teacher to the file that ships: distil, prune, quantise, export and verify, within a budget.
+"""Distil, prune, quantise, export and verify a student within a budget, in one command.
 
-The student is pruned as far as --max-bytes or --max-latency-ms ask, as its int8 file (or int4, --to) has them; without
-either it is not. A table and a plot show what each stage won and lost. What was interrupted goes on at its stage with
-`resume`.
+The student is pruned until its quantised file keeps --max-bytes and --max-latency-ms; without either, nothing is
+pruned. A table and a plot show what each stage gained or cost. `resume` continues an interrupted compression.
 """
 
 import argparse
@@ -20,7 +19,8 @@ EXAMPLES = """examples:
       --student resnet8 --max-bytes 100000
   model-compression resume runs/small
 
-OUT/student.onnx is the file, OUT/table.md and OUT/stages.png what it cost.
+OUT/student.onnx is the file; OUT/table.md and OUT/stages.png compare the
+stages.
 """
 
 
@@ -29,9 +29,9 @@ _BUDGET, _STAGES = places_of(Budget), places_of(CompressConfig)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    group = parser.add_argument_group("what the file that ships may cost")
+    group = parser.add_argument_group("budget of the shipped file")
     add_config_options(group, _BUDGET, Budget)
-    add_config_options(parser.add_argument_group("how it is pruned and quantised"), _STAGES, CompressConfig)
+    add_config_options(parser.add_argument_group("pruning and quantisation"), _STAGES, CompressConfig)
     distill.configure(parser)
 
 

@@ -1,4 +1,7 @@
-"""Write a network for other runtimes, proven on all test images: what does not answer alike is not written."""
+"""Write a network for another runtime, and compare the file with the network on every test image.
+
+A file that answers differently is not written.
+"""
 
 import argparse
 
@@ -27,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, .onnx or .pt2")
     parser.add_argument("--to", metavar="FORMAT", help="onnx or torch-export (default: by the file's ending)")
     parser.add_argument(
-        "--bare", action="store_true", help="leave the preprocessing out: the file takes normalised float32 images"
+        "--bare", action="store_true", help="without the preprocessing: the file takes normalised float32 images"
     )
     add_data_options(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing file")

@@ -1,7 +1,7 @@
-"""Take channels out of a trained network, in steps, each repaired by distillation from its run's teacher.
+"""Remove channels of a trained network in steps, and fine-tune it with its run's teacher after each step.
 
-What comes out is an ordinary smaller network: it is tested, measured, exported, quantised and trained on as any other.
-A network that is no run, or had no teacher, learns from what it was before; --teacher names another.
+The result is an ordinary, smaller network: test, measure, export, quantise or train it like any other. A network
+without a teacher learns from its own state before pruning; --teacher names another teacher.
 """
 
 import argparse
@@ -26,12 +26,12 @@ EXAMPLES = """examples:
       --teacher whitening-cnn-cifar10
   model-compression prune runs/distilled --sparsity 0.9
 
-The result is the run in OUT/final; OUT itself names it as well:
+The result is the run OUT/final; OUT is a name of it as well:
   model-compression export runs/distilled-macs-0.5 --out small.onnx
 """
 
 _CUTS = places_of(PruneConfig)
-_GOALS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "time for one image, as measured here"}
+_GOALS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency of one image on this machine"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,21 +40,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
     goal = parser.add_mutually_exclusive_group(required=True)
     for name, text in _GOALS.items():
-        goal.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"share that is left of the {text}")
+        goal.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"share of the {text} to keep")
     goal.add_argument(
         "--sparsity",
         type=float,
         metavar="SHARE",
-        help="share of the single weights that become zero, as 0.9; the file gets no smaller but zipped, and nothing "
-        "gets faster without a runtime for sparse weights",
+        help="share of single weights to set to zero, as 0.9; the file keeps its size and speed",
     )
     add_config_options(parser, _CUTS, PruneConfig)
-    parser.add_argument("--out", metavar="FOLDER", help="default: RUN and how far it is pruned")
-    add_repair_options(parser, "how it is repaired (default: as the run was trained)")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of the result; default: RUN with the goal in its name")
+    add_repair_options(parser, "fine-tuning (default: as the run was trained)")
 
 
 def add_repair_options(parser: argparse.ArgumentParser, title: str) -> None:
-    """Adds what says how a smaller network is trained on; what is not given is as in its run."""
+    """Adds the options of fine-tuning; those that are not given are as in the network's run."""
     group = parser.add_argument_group(title)
     group.add_argument("--method", metavar="NAME", help="one that needs logits only, as kd or dkd")
     group.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="of the method")
@@ -109,7 +108,7 @@ def beside(model: str, what: str) -> Path:
 
 
 def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":
-    """How ``model`` is trained on: as it was, but for what the command line gives."""
+    """How ``model`` is fine-tuned: as it was trained, except for what the command line gives."""
     import dataclasses
 
     from model_compression.compression.repair import repair_config, without_idle_smoothing

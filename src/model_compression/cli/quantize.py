@@ -1,8 +1,8 @@
-"""Write a network in fewer bits, proven on every test image: what loses more accuracy than it may is not written.
+"""Write a quantised ONNX file, compare it with the network on every test image, and fine-tune if it loses too much.
 
-int8 and int4, which is int8 on weights of 4 bits, are calibrated on training images. If the file loses more than
---max-drop points, the network is trained on with these roundings, by its run's teacher, and written again. half and
-int8-weights store small and compute in float32.
+int8, and int4 (int8 arithmetic on 4-bit weights), are calibrated on training images. If the file loses more than
+--max-drop points, the network is fine-tuned with the same rounding by its run's teacher, and written again. half and
+int8-weights store small weights and compute in float32. A file that loses too much is not written.
 """
 
 import argparse
@@ -30,9 +30,11 @@ _OF_ALL_PRECISIONS = ("json", "data", "data_dir", "image_size", "resident", "wor
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("model", metavar="RUN", help="a finished run, a weights file or a shipped network")
-    parser.add_argument("--out", metavar="FOLDER", help="default: RUN and the precision")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder of the result; default: RUN with the precision in its name"
+    )
     add_config_options(parser, _OPTIONS, QuantizeConfig)
-    add_repair_options(parser, f"how it is trained on, if it must be (default: as its run, but {_EPOCHS} epochs)")
+    add_repair_options(parser, f"fine-tuning, if it is needed (default: as the run was trained, but {_EPOCHS} epochs)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Compare an exported file with the network that it was made of, on every test image, in the file's own runtime."""
+"""Compare an exported file with its network on every test image, in the file's own runtime."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("file", metavar="FILE", help="what `export` has written, .onnx or .pt2")
+    parser.add_argument("file", metavar="FILE", help="file that `export` or `quantize` has written")
     parser.add_argument("--model", required=True, metavar="MODEL", help="the run, weights file or shipped network")
     add_data_options(parser)
     parser.add_argument(
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         type=float,
         metavar="POINTS",
-        help="of accuracy that a file of fewer bits may lose, in the place of --bound (default: 0.5)",
+        help="largest loss of a quantised file, instead of --bound (default: 0.5)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 

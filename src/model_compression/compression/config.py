@@ -19,10 +19,12 @@ AUTO, _IMAGES = "auto", 512
 class Cuts(Config):
     """How a network is cut, to whatever size."""
 
-    steps: int = option(4, help="cuts, each with its repair", minimum=1, maximum=1000, remedy="2 to 10 are usual")
-    step_epochs: int = option(2, help="epochs of the repairs before the last", minimum=1)
-    low_rank: bool = option(False, help="lower the rank of large inner products, too: each becomes two")
-    round_to: int = option(ROUND_TO, help="number of which cut layers keep a multiple of channels", minimum=1)
+    steps: int = option(
+        4, help="pruning steps, each with a fine-tuning", minimum=1, maximum=1000, remedy="2 to 10 are usual"
+    )
+    step_epochs: int = option(2, help="epochs of fine-tuning after each step but the last", minimum=1)
+    low_rank: bool = option(False, help="also replace each large inner product by a product of two")
+    round_to: int = option(ROUND_TO, help="layers that are cut keep a multiple of N channels", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ class QuantizeConfig(Config):
     )
     images: int = option(_IMAGES, help="training images to find ranges on", minimum=1, remedy="some hundreds are usual")
     max_drop: float = option(
-        0.5, help="accuracy that may be lost", minimum=0, maximum=100, remedy="0.5 is usual", metavar="POINTS"
+        0.5, help="largest loss from quantisation", minimum=0, maximum=100, remedy="0.5 is usual", metavar="POINTS"
     )
 
     def check(self) -> None:
@@ -82,7 +84,7 @@ class Budget(Config):
 
     max_bytes: int = option(0, help="largest size of the file in bytes, as 250000; 0: any", minimum=0)
     max_latency_ms: float = option(
-        0.0, help="longest median time for one image in ONNX Runtime, here; 0: any", minimum=0, metavar="MS"
+        0.0, help="largest median latency of one image, ONNX Runtime, this machine; 0: any", minimum=0, metavar="MS"
     )
     min_accuracy: float = option(
         0.0,
@@ -103,13 +105,13 @@ class CompressConfig(Cuts):
     budget: Budget
     resource: Literal["macs", "params"] = "params"
     share: float = 1.0
-    prune_epochs: int = option(0, help="epochs of the last repair; 0: as many as the distillation", minimum=0)
-    to: str = option("int8", help="number format of the file: int8, or int4 (half the bytes)")
-    quantize_epochs: int = option(
-        8, help="epochs of the training with roundings, if rounding loses too much", minimum=1
+    prune_epochs: int = option(
+        0, help="epochs of fine-tuning after the last step; 0: as many as the distillation", minimum=0
     )
+    to: str = option("int8", help="number format of the file: int8, or int4 (half the bytes)")
+    quantize_epochs: int = option(8, help="epochs of fine-tuning with rounding, if rounding loses too much", minimum=1)
     max_drop: float = option(
-        0.5, help="accuracy that quantising may lose", minimum=0, maximum=100, remedy="0.5 is usual", metavar="POINTS"
+        0.5, help="largest loss from quantisation", minimum=0, maximum=100, remedy="0.5 is usual", metavar="POINTS"
     )
 
     def check(self) -> None:
