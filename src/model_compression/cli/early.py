@@ -10,7 +10,6 @@ import re
 import typing
 from functools import cache
 from importlib import resources
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from model_compression.compression.config import CALIBRATED, PRECISIONS
@@ -66,6 +65,8 @@ def names(part: str) -> list[str]:
         if table:
             tree = ast.parse(table[1], mode="eval").body
             found += [ast.literal_eval(key) for key in typing.cast(ast.Dict, tree).keys if key is not None]
+    from importlib.metadata import entry_points
+
     plugins = entry_points(group=_PLUGINS[part]) if part in _PLUGINS else ()
     return sorted({*found, *(plugin.name for plugin in plugins)})
 
