@@ -10,9 +10,8 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from model_compression._version import __version__
 from model_compression.cli.early import check_early
@@ -31,6 +30,9 @@ from model_compression.core.errors import (
 )
 from model_compression.core.options import speaking_flags
 from model_compression.core.registry import unknown_name
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 # Name → (module in this package, one-line help). The modules are imported only when asked for: help stays instant.
 COMMANDS = {
@@ -143,8 +145,10 @@ def _main(arguments: list[str]) -> int:
     return run_command(name, rest)
 
 
-def _plugins() -> dict[str, EntryPoint]:
+def _plugins() -> "dict[str, EntryPoint]":
     """Subcommands of other packages by name: modules with a docstring, EXAMPLES, `configure` and `run`."""
+    from importlib.metadata import entry_points  # a tenth of the time in which a help is printed
+
     return {plugin.name: plugin for plugin in entry_points(group=_GROUP) if plugin.name not in COMMANDS}
 
 
