@@ -197,7 +197,7 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), left: int = 1
 
     Args:
         rows: cells, of one line or several, taken as they are: no markup, no colours.
-        head: the titles of the columns; a rule follows. Without them there is neither.
+        head: the titles of the columns, with a rule below them; without titles there is no rule.
         left: how many columns hold text, which is justified to the left and wrapped where space is short. The others
             hold numbers, which are justified to the right and neither wrapped nor cut.
     """
@@ -210,11 +210,9 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), left: int = 1
     least = [min(width, _NARROW) if column < left else width for column, width in enumerate(longest)]
     box, gap = (SIMPLE_HEAD, _GAP - 1) if head else (None, _GAP)  # a box has a space of its own between columns
     grid = Table(box=box, show_header=bool(head), show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-    for column, width in enumerate(least):
+    for column in range(len(least)):
         title, is_text = cells[0][column] if head else "", column < left
-        grid.add_column(
-            title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text, min_width=width
-        )
+        grid.add_column(title, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in cells[bool(head) :]:
         grid.add_row(*row)
     width = max(_WIDTH, sum(least) + _GAP * (len(least) - 1))
