@@ -124,7 +124,7 @@ def test_a_run_of_before_there_were_manifests_is_read_and_its_figures_are_those_
 def test_what_may_be_deleted_to_save_space_leaves_a_run_whole(copy):
     for name in ("predictions.safetensors", "events.jsonl"):
         (copy / name).unlink()
-    assert read_run(copy).accuracy is not None
+    assert read_run(copy).result is not None
     (copy / "student.safetensors").unlink()
     with pytest.raises(FileFormatError, match=r"student\.safetensors is missing"):
         read_run(copy)
