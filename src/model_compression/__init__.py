@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 from model_compression._version import __version__
 
 if TYPE_CHECKING:
+    from model_compression.api.compression import compress, prune, quantize
     from model_compression.api.evaluation import evaluate
     from model_compression.api.examination import doctor
+    from model_compression.api.experiments import compare_methods, report, reproduce
+    from model_compression.api.exporting import export, verify
+    from model_compression.api.measuring import measure
     from model_compression.api.prediction import predict
     from model_compression.api.sharing import pack, push
     from model_compression.api.training import distill, resume, train
@@ -37,22 +41,31 @@ _HOMES = {
     "SchemeConfig": "experiments.schemes",
     "Tapped": "models.features",
     "TrainConfig": "core.config",
+    "compare_methods": "api.experiments",
+    "compress": "api.compression",
     "create_method": "distillation.methods:create",
     "create_model": "models",
     "distill": "api.training",
     "doctor": "api.examination",
     "evaluate": "api.evaluation",
+    "export": "api.exporting",
     "load_cifar10": "data.cifar",
     "load_model": "models.weights",
+    "measure": "api.measuring",
     "pack": "api.sharing",
     "predict": "api.prediction",
+    "prune": "api.compression",
     "push": "api.sharing",
+    "quantize": "api.compression",
+    "report": "api.experiments",
+    "reproduce": "api.experiments",
     "resume": "api.training",
     "resume_run": "engine.runs",
     "resume_scheme": "experiments.schemes",
     "run_scheme": "experiments.schemes",
     "start_run": "engine.runs",
     "train": "api.training",
+    "verify": "api.exporting",
 }
 
 __all__ = [
@@ -67,22 +80,31 @@ __all__ = [
     "Tapped",
     "TrainConfig",
     "__version__",
+    "compare_methods",
+    "compress",
     "create_method",
     "create_model",
     "distill",
     "doctor",
     "evaluate",
+    "export",
     "load_cifar10",
     "load_model",
+    "measure",
     "pack",
     "predict",
+    "prune",
     "push",
+    "quantize",
+    "report",
+    "reproduce",
     "resume",
     "resume_run",
     "resume_scheme",
     "run_scheme",
     "start_run",
     "train",
+    "verify",
 ]
 
 

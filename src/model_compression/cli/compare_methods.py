@@ -58,22 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
     from model_compression.cli.comparison_progress import ComparisonProgress
     from model_compression.core.text import count
-    from model_compression.experiments.comparison import Plan, make_runs
+    from model_compression.experiments.comparison import make_runs, plan_comparison
     from model_compression.experiments.recipes import methods_protocol
 
-    check_seeds(args.seeds)
     base = _base(args)
-    methods = _methods(args, base)
-    seeds = range(base.seed, base.seed + args.seeds)
-    teacher, student = (Path(model.name).stem for model in (base.teacher, base.student) if model)
-    plan = Plan(
-        title=f"{student} learns from {teacher}: {Path(base.data.name).name}, {count(base.epochs, 'epoch')}",
-        out=user_path(args.out or f"results/compare-{short_name(base)}-{base.epochs}-epochs"),
-        runs=user_path(args.runs),
-        base=base,
-        configs={seed: methods_protocol(base, methods, seed) for seed in seeds},
-        debug=args.debug,
-    )
+    plan = plan_comparison(base, _methods(args, base), args.seeds, args.out, args.runs, debug=args.debug)
     with ComparisonProgress() as progress:
         tables, content = make_runs(plan, progress)
     if args.json:

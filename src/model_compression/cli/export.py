@@ -39,40 +39,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports and verifies; returns the exit code."""
-    from model_compression.checks.networks import check_classes
+    from model_compression.api.exporting import export
     from model_compression.cli.verify import print_verification
     from model_compression.core.config import ModelConfig
-    from model_compression.core.errors import UsageError
-    from model_compression.data.sources import load_dataset
     from model_compression.engine.console_observer import ConsoleObserver
-    from model_compression.engine.networks import check_teachers, load_trained
-    from model_compression.exporting.runtimes import RUNTIMES, names_by_suffix
-    from model_compression.exporting.write import export
-    from model_compression.tasks import task_of
 
-    out = user_path(args.out)
-    kinds = names_by_suffix()
-    if args.to is None and out.suffix not in kinds:
-        raise UsageError(f"--out must end in {' or '.join(kinds)}, got {args.out}")
-    to = args.to or kinds[out.suffix]
-    RUNTIMES.create(to).check()
-    if out.exists() and not args.force:
-        raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
-    config = with_model_options(ModelConfig(name=args.model), args)
-    check_teachers(config)
+    model = with_model_options(ModelConfig(name=args.model), args)
     with ConsoleObserver() as observer:
-        data = data_of(args)
-        _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
-        network = load_trained(config, test)
-        check_classes("model", network, test)
-        for line in task_of(test).differences(network, test):
-            observer.message(line)
-        observer.message(f"writing {out}, and comparing its answers to {len(test):,} images with the network's")
-        found = export(network, out, test, to=to, preprocessing=not args.bare)
+        done = export(
+            model, args.out, data_of(args), to=args.to, preprocessing=not args.bare, force=args.force, observer=observer
+        )
+    found = done.verification
     if args.json:
-        facts = {"out": str(out), "bytes": out.stat().st_size}
-        print(json_text({**facts, found.metric.name: found.value, "largest_difference": found.largest_difference}))
+        facts = {"out": str(done.path), "bytes": done.size_bytes}
+        values = {found.metric.name: found.value, "largest_difference": found.largest_difference}
+        print(json_text({**facts, **values}))
         return 0
-    print(f"{out}   {out.stat().st_size:,} bytes")
-    print_verification(found, network.facts)
+    print(f"{done.path}   {done.size_bytes:,} bytes")
+    print_verification(found, done.facts)
     return 0

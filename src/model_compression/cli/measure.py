@@ -2,11 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.core.console import json_text, table
-from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.compression.measure import Latency, Size
@@ -16,8 +14,6 @@ EXAMPLES = """examples:
   model-compression measure runs/distilled --threads 1
   model-compression measure student.onnx --batch-size 64
 """
-
-_MOST_THREADS = 1024
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,86 +39,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures; returns the exit code."""
-    from contextlib import suppress
+    from model_compression.api.measuring import measure
 
-    import torch
-
-    from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file, size_of
-    from model_compression.core.config import check_side
-    from model_compression.core.errors import MissingExtraError, UsageError
-    from model_compression.models.weights import build_model
-
-    if args.size is not None:
-        check_side("--size", args.size)
-    if args.batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, got {args.batch_size}")
-    if not 0 <= args.threads <= _MOST_THREADS:
-        raise UsageError(f"--threads must lie between 0 (all cores) and {_MOST_THREADS}, got {args.threads}")
-    if args.seconds <= 0:
-        raise UsageError(f"--seconds must be above 0, got {args.seconds}")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    threads = torch.get_num_threads()
-    path = user_path(args.model)
-    if path.suffix in (".onnx", ".pt2"):
-        size, answering = None, [of_file(path, threads)]
-        if answering[0].is_guest:
-            print(
-                f"{path} is from elsewhere: it runs in a process of its own, which is a little slower; --trust runs it "
-                "in this one",
-                file=sys.stderr,
-            )
-    else:
-        loaded = build_model(args.model)
-        channels, height, width = loaded.image_shape
-        shape = (channels, args.size or height, args.size or width)
-        network = loaded.deployed().eval()
-        size = size_of(network, shape)
-        _check_memory(args.batch_size, size)
-        answering = [in_pytorch(network, shape)]
-        with suppress(MissingExtraError):
-            answering.append(in_onnx_runtime(network, shape, threads))
-    try:
-        times = [
-            one.latency(batch, threads, args.seconds)
-            for batch in dict.fromkeys((1, args.batch_size))
-            for one in answering
-        ]
-    except (MemoryError, RuntimeError) as error:
-        raise UsageError(
-            f"{args.batch_size} images at once do not fit into memory ({str(error)[:80]}); give a smaller --batch-size"
-        ) from None
-    if path.suffix not in (".onnx", ".pt2") and len(answering) == 1:
-        print("no ONNX Runtime beside PyTorch: pip install 'model-compression[export]'", file=sys.stderr)
-    file_bytes = _file_bytes(args.model)
-    if args.json:
-        print(json_text(_plain(args.model, size, file_bytes, times)))
-    else:
-        _print(size, file_bytes, times)
-    return 0
-
-
-def _check_memory(batch: int, size: "Size") -> None:
-    """Raises UsageError for a batch whose activations do not fit in memory: the system would kill the process."""
-    from model_compression.core.errors import UsageError
-    from model_compression.core.free_memory import available_memory_bytes
-
-    needed, available = batch * size.activation_bytes, available_memory_bytes()
-    if needed > available:
-        raise UsageError(
-            f"{batch} images of {size.image_shape} at once need about {needed / 2**30:,.0f} GiB, and "
-            f"{available / 2**30:,.0f} GiB are free; give a smaller --batch-size"
+    cost = measure(
+        args.model, batch_size=args.batch_size, threads=args.threads, seconds=args.seconds, size=args.size
+    )
+    if cost.is_guest:
+        print(
+            f"{args.model} is from elsewhere: it runs in a process of its own, which is a little slower; --trust runs "
+            "it in this one",
+            file=sys.stderr,
         )
-
-
-def _file_bytes(name: str) -> int | None:
-    from model_compression.models.base import MODELS
-    from model_compression.models.weights import find_weights
-
-    if name in MODELS:
-        return None
-    path = Path(name)
-    return (path if path.is_file() else find_weights(name)).stat().st_size
+    if cost.size is not None and len({one.runtime for one in cost.latencies}) == 1:
+        print("no ONNX Runtime beside PyTorch: pip install 'model-compression[export]'", file=sys.stderr)
+    if args.json:
+        print(json_text(_plain(args.model, cost.size, cost.file_bytes, list(cost.latencies))))
+    else:
+        _print(cost.size, cost.file_bytes, list(cost.latencies))
+    return 0
 
 
 def _plain(name: str, size: "Size | None", file_bytes: int | None, times: "list[Latency]") -> dict[str, Any]:

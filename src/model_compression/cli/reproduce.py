@@ -47,29 +47,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what has no record yet; returns the exit code."""
+    from model_compression.api.experiments import reproduce
     from model_compression.core.config import DataConfig
-    from model_compression.core.registry import unknown_name
     from model_compression.engine.console_observer import ConsoleObserver
-    from model_compression.experiments.reproduce import EXPERIMENTS, reproduce
-    from model_compression.reports.experiment_table import LAYOUTS
 
-    check_seeds(args.seeds)
-    name = args.experiment
-    if name not in EXPERIMENTS:
-        raise unknown_name("experiment", name, list(EXPERIMENTS))
-    epochs = EXPERIMENTS[name].epochs if args.epochs is None else args.epochs
-    out = user_path(args.out or f"results/{name}-{epochs}-epochs")
     with ConsoleObserver() as observer:
-        table = reproduce(
-            name,
-            seeds=range(args.first_seed, args.first_seed + args.seeds),
-            out=out,
-            runs=user_path(args.runs),
+        done = reproduce(
+            args.experiment,
+            seeds=args.seeds,
+            first_seed=args.first_seed,
+            epochs=args.epochs,
+            teacher=args.teacher,
+            arms=args.arms,
             data=DataConfig(name=args.data, data_dir=args.data_dir),
-            epochs=epochs,
-            teacher=args.teacher or EXPERIMENTS[name].teacher,
-            arms=args.arms or list(LAYOUTS[name].arms),
+            out=args.out,
+            runs=args.runs,
             observer=observer,
         )
-    print(f"{table}\n{out / 'table.md'}\n{out / 'curves.png'}")
+    print(f"{done.table}\n{done.out / 'table.md'}\n{done.out / 'curves.png'}")
     return 0

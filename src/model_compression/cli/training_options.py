@@ -12,7 +12,6 @@ from model_compression.core.errors import FileFormatError, NotThereError, UsageE
 from model_compression.core.files import user_path
 from model_compression.experiments.recipes import RECIPES, Recipe
 
-_MOST_SEEDS = 10_000
 
 
 def add_options(
@@ -44,14 +43,6 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
 def add_strict(parser: argparse.ArgumentParser) -> None:
     """Adds --strict."""
     parser.add_argument("--strict", action="store_true", help="a warning about data or teacher stops the command")
-
-
-def check_seeds(count: int) -> None:
-    """Raises UsageError for a number of seeds that nobody can wait for."""
-    if count < 1:
-        raise UsageError(f"--seeds must be at least 1, got {count}")
-    if count > _MOST_SEEDS:
-        raise UsageError(f"--seeds must be at most {_MOST_SEEDS:,}, got {count}")
 
 
 def started_from(args: argparse.Namespace) -> str:
@@ -105,10 +96,3 @@ def out_folder(args: argparse.Namespace, default: Path) -> tuple[Path, str]:
     from model_compression.engine.run_folder import free_folder
 
     return (user_path(args.out), "") if args.out else free_folder(default)
-
-
-def short_name(config: TrainConfig) -> str:
-    """DATA-STUDENT, as part of a folder's name."""
-    _, _, path = config.data.name.rpartition(":")  # of folder:PATH and hf:NAME,OPTIONS the last part of the path
-    student = Path(config.student.name.rpartition(":")[2]).stem  # of a library's network its name alone
-    return f"{Path(path.partition(',')[0]).name}-{student}"

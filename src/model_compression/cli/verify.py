@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.run_data import add_data_options, data_of
 from model_compression.core.console import json_text
-from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,45 +39,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares; returns the exit code: 1 when the file does not answer as the network does."""
-    from model_compression.checks.networks import check_classes
-    from model_compression.core.errors import ModelCompressionError, UsageError
-    from model_compression.data.sources import load_dataset
-    from model_compression.distillation.teachers.fingerprint import digest_of
+    """Compares; returns the exit code, 1 when the file does not answer alike."""
+    from model_compression.api.exporting import verify
+    from model_compression.core.errors import ModelCompressionError
     from model_compression.engine.console_observer import ConsoleObserver
-    from model_compression.exporting.runtimes import open_file
-    from model_compression.exporting.verify import BOUND, verify
-    from model_compression.exporting.write import frozen
-    from model_compression.models.weights import find_weights, read_model
+    from model_compression.exporting.verify import BOUND
 
-    if args.max_drop is not None and not 0 <= args.max_drop <= 100:
-        raise UsageError(f"--max-drop must lie between 0 and 100 points, got {args.max_drop}; 0.5 is usual")
-    if args.bound is not None and not 0 < args.bound < 1:
-        raise UsageError(f"--bound must lie between 0 and 1, got {args.bound}; 1e-4 is usual")
-    known = open_file(user_path(args.file)).metadata
-    exact = known.precision == "float32"
-    if (args.max_drop if exact else args.bound) is not None:
-        useless, used = ("--max-drop", "--bound") if exact else ("--bound", "--max-drop")
-        raise UsageError(
-            f"{useless} has no effect on a file of {known.precision}, which is held to {used}; leave it out"
-        )
-    network = read_model(find_weights(args.model))
     with ConsoleObserver() as observer:
-        data = data_of(args)
-        _, test = load_dataset(data.name, data.data_dir, observer.message, data.image_size)
-        check_classes("model", network, test)
-        found = verify(args.file, network, test)
-    bound = BOUND if args.bound is None else args.bound
-    fault = found.fault(bound) if exact else found.drop_fault(0.5 if args.max_drop is None else args.max_drop)
-    if not exact and digest_of([frozen(network)]) not in (known.weights_sha256, known.reference_sha256):
-        fault = "it was made of other weights; give the run or file that it was made of"
+        done = verify(
+            args.file, args.model, data_of(args), bound=args.bound, max_drop=args.max_drop, observer=observer
+        )
+    found, fault = done.verification, done.fault
     if args.json:
         values: dict[str, Any] = {"images": found.images, found.metric.name: found.value}
         values |= {"agreement": found.agreement, "largest_difference": found.largest_difference}
         ties = {"others": found.changes.others, "ties": found.changes.ties}
         print(json_text({"file": args.file, **values, "relative": found.relative_difference, **ties, "fault": fault}))
     else:
-        print_verification(found, network.facts, exact and found.relative_difference <= bound)
+        close = found.relative_difference <= (args.bound or BOUND)
+        print_verification(found, done.facts, done.exact and close)
     if fault:
         raise ModelCompressionError(f"{args.file} does not answer as {args.model} does: {fault}")
     return 0

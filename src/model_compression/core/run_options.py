@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from model_compression.core.config import ModelConfig, TrainConfig
@@ -60,3 +61,10 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
         if name not in places:
             raise unknown_name("setting", name, list(places))
     return with_values(config, {places[name]: value for name, value in settings.items()})
+
+
+def short_name(config: TrainConfig) -> str:
+    """DATA-STUDENT, as part of a folder's name."""
+    _, _, path = config.data.name.rpartition(":")  # of folder:PATH and hf:NAME,OPTIONS the last part of the path
+    student = Path(config.student.name.rpartition(":")[2]).stem  # of a library's network its name alone
+    return f"{Path(path.partition(',')[0]).name}-{student}"

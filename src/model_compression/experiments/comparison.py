@@ -41,6 +41,37 @@ class Plan:
         return self.runs / self.out.name / f"{arm}-seed{seed}"
 
 
+def plan_comparison(
+    base: TrainConfig,
+    methods: Sequence[MethodConfig],
+    seeds: int,
+    out: str | Path | None,
+    runs: str | Path,
+    *,
+    debug: bool = False,
+) -> Plan:
+    """``seeds`` runs of each of ``methods``, and of labels, from the seed of ``base`` on.
+
+    Raises UsageError for a number of seeds that cannot be.
+    """
+    check_seeds(seeds)
+    teacher, student = (Path(model.name).stem for model in (base.teacher, base.student) if model)
+    return Plan(
+        title=f"{student} learns from {teacher}: {Path(base.data.name).name}, {count(base.epochs, 'epoch')}",
+        out=user_path(str(out or f"results/compare-{short_name(base)}-{base.epochs}-epochs")),
+        runs=user_path(str(runs)),
+        base=base,
+        configs={seed: methods_protocol(base, methods, seed) for seed in range(base.seed, base.seed + seeds)},
+        debug=debug,
+    )
+
+
+def check_seeds(number: int) -> None:
+    """Raises UsageError for a number of seeds that nobody can wait for."""
+    if not 1 <= number <= _MOST_SEEDS:
+        raise UsageError(f"{setting('seeds')} must lie between 1 and {_MOST_SEEDS:,}, got {number}")
+
+
 Pending = list[tuple[str, int]]
 
 

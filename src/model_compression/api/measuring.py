@@ -1,0 +1,131 @@
+"""`measure`: what a network costs."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model_compression.api.inputs import give_names
+from model_compression.compression.measure import Latency, Size, in_onnx_runtime, in_pytorch, of_file, size_of
+from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.config import check_side
+from model_compression.core.errors import MissingExtraError, UsageError
+from model_compression.core.files import user_path
+from model_compression.core.free_memory import available_memory_bytes
+from model_compression.core.options import setting
+from model_compression.core.trust import all_files
+from model_compression.exporting.runtimes import names_by_suffix
+from model_compression.models.base import MODELS
+from model_compression.models.weights import build_model, find_weights
+
+_MOST_THREADS = 1024
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Cost:
+    """What a network costs.
+
+    ``size`` is None for an exported file; ``file_bytes`` None for a network without a file; ``is_guest``: a stranger's
+    file runs in a process of its own, which takes a little longer.
+    """
+
+    model: str
+    size: Size | None
+    file_bytes: int | None
+    latencies: tuple[Latency, ...]
+    is_guest: bool = False
+
+    def __repr__(self) -> str:
+        parts = [] if self.size is None else [f"{self.size.parameters:,} parameters, {self.size.macs:,} MACs"]
+        parts += [] if self.file_bytes is None else [f"{self.file_bytes:,} bytes"]
+        parts += [f"{one.runtime}, batch {one.batch}: {one.median_ms:.2f} ms" for one in self.latencies]
+        return f"<{self.model}: {'; '.join(parts)}>"
+
+
+@checked_arguments
+def measure(
+    model: str | Path,
+    *,
+    batch_size: int = 256,
+    threads: int = 0,
+    seconds: float = 2.0,
+    size: int | None = None,
+    trust: bool = False,
+) -> Cost:
+    """Measures parameters, multiply-accumulates, bytes, memory of activations, and latency here.
+
+    Example:
+        >>> mc.measure("lenet", seconds=0.1).size.parameters
+        62006
+
+    Args:
+        model: a network's name, a run folder, a weights file, or an exported file.
+        batch_size: images at once, beside one.
+        threads: 0: as many as there are cores.
+        seconds: for each latency.
+        size: height and width of the images, in pixels; None: the network's own.
+        trust: whether code that a stranger's file names is imported.
+
+    Raises:
+        UsageError: a batch that does not fit into memory, or an argument that cannot be.
+    """
+    if batch_size < 1:
+        raise UsageError(f"{setting('batch_size')} must be at least 1, got {batch_size}")
+    if not 0 <= threads <= _MOST_THREADS:
+        raise UsageError(f"{setting('threads')} must lie between 0 (all cores) and {_MOST_THREADS}, got {threads}")
+    if seconds <= 0:
+        raise UsageError(f"{setting('seconds')} must be above 0, got {seconds}")
+    give_names(model)
+    if size is not None:
+        check_side(setting("size"), size)
+    if threads:
+        torch.set_num_threads(threads)
+    used = torch.get_num_threads()
+    with all_files(trust):
+        path = user_path(str(model))
+        costs: Size | None = None
+        if path.suffix in names_by_suffix():
+            answering = [of_file(path, used)]
+        else:
+            loaded = build_model(str(model))
+            channels, height, width = loaded.image_shape
+            shape = (channels, size or height, size or width)
+            network = loaded.deployed().eval()
+            costs = size_of(network, shape)
+            _check_memory(batch_size, costs)
+            answering = [in_pytorch(network, shape)]
+            with suppress(MissingExtraError):
+                answering.append(in_onnx_runtime(network, shape, used))
+        try:
+            times = [one.latency(batch, used, seconds) for batch in dict.fromkeys((1, batch_size)) for one in answering]
+        except (MemoryError, RuntimeError) as error:
+            raise UsageError(
+                f"{batch_size} images at once do not fit into memory ({str(error)[:80]}); give a smaller "
+                f"{setting('batch_size')}"
+            ) from None
+        file_bytes = _file_bytes(str(model))
+    return Cost(
+        model=str(model),
+        size=costs,
+        file_bytes=file_bytes,
+        latencies=tuple(times),
+        is_guest=costs is None and answering[0].is_guest,
+    )
+
+
+def _check_memory(batch: int, size: Size) -> None:
+    """Raises UsageError for a batch whose activations do not fit in memory: the system would kill the process."""
+    needed, available = batch * size.activation_bytes, available_memory_bytes()
+    if needed > available:
+        raise UsageError(
+            f"{batch} images of {size.image_shape} at once need about {needed / 2**30:,.0f} GiB, and "
+            f"{available / 2**30:,.0f} GiB are free; give a smaller {setting('batch_size')}"
+        )
+
+
+def _file_bytes(name: str) -> int | None:
+    if name in MODELS:
+        return None
+    path = Path(name)
+    return (path if path.is_file() else find_weights(name)).stat().st_size
