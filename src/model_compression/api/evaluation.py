@@ -61,8 +61,8 @@ def evaluate(
     """Measures how good a trained network is.
 
     Example:
-        >>> mc.evaluate("nin-cifar10", "cifar10")  # doctest: +SKIP
-        <accuracy 88.67%, nll 0.3474, ece 0.01287 on 10,000 samples>
+        >>> mc.evaluate("runs/labels")
+        <accuracy ...%, nll ..., ece ... on ... samples>
 
     Args:
         model: a shipped network, a run folder, a weights file, "hf:NAME", a `ModelConfig` with options, or a module.

@@ -102,10 +102,11 @@ def compare_methods(
     Every run is a process of its own; runs that are recorded in ``out`` are not made again.
 
     Example:
-        >>> mc.compare_methods(
-        ...     "runs/labels", "lenet", "synthetic", methods=["kd"], seeds=1, epochs=1, out="results/methods"
-        ... )
-        kd ...
+        >>> found = mc.compare_methods("runs/labels", "lenet", "synthetic", methods=["kd"], seeds=1, epochs=1)
+        >>> found.out
+        PosixPath('results/compare-synthetic-lenet-1-epochs')
+        >>> "label-only" in found.tables
+        True
 
     Args:
         teacher: a network with weights, by name.
@@ -163,7 +164,8 @@ def reproduce(
 
     Example:
         >>> mc.reproduce("classic", data="synthetic", teacher="runs/labels", epochs=1, arms=["labels"], out="results/c")
-        The classic experiment, 1 epoch...
+        | LeNet, trained on | 2016 | now, mean ± 95 % ...
+        | labels only | 66.15% | ...
 
     Args:
         experiment: "classic", "modern" or "views".
@@ -210,8 +212,8 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = Non
 
     Example:
         >>> page = mc.report(["runs/labels", "runs/distilled"], "report.html")
-        >>> [run.name for run in page.runs]
-        ['labels', 'distilled']
+        >>> len(page.runs)
+        2
 
     Args:
         runs: run folders, or folders with runs in them.

@@ -59,8 +59,8 @@ def export(
     """Writes a network for another runtime, and proves on every test image that the file answers alike.
 
     Example:
-        >>> mc.export("runs/labels", "student.onnx")
-        <student.onnx: ... bytes, accuracy ...%, verified on ... images>
+        >>> mc.export("runs/labels", "small.onnx")
+        <small.onnx: ... bytes, accuracy ...%, verified on ... images>
 
     Args:
         model: as `evaluate` takes it.
@@ -149,6 +149,4 @@ def verify(
     if not exact and digest_of([write.frozen(network)]) not in (known.weights_sha256, known.reference_sha256):
         fault = "it was made of other weights; give the run or file that it was made of"
     size = path.stat().st_size
-    return Exported(
-        path=path, size_bytes=size, verification=found, facts=network.facts, exact=exact, fault=fault
-    )
+    return Exported(path=path, size_bytes=size, verification=found, facts=network.facts, exact=exact, fault=fault)

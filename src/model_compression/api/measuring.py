@@ -57,7 +57,7 @@ def measure(
 
     Example:
         >>> mc.measure("lenet", seconds=0.1).size.parameters
-        62006
+        3497866
 
     Args:
         model: a network's name, a run folder, a weights file, or an exported file.

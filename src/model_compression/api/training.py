@@ -79,6 +79,13 @@ def distill(
 ) -> RunResult:
     """Trains ``student`` on what ``teacher`` answers, and returns figures, student and run folder.
 
+    Example:
+        >>> run = mc.distill("runs/labels", "lenet", "synthetic", epochs=1, run_dir="runs/taught")
+        >>> run
+        <test accuracy ...%, run runs/taught>
+        >>> run.student(run.preprocessing(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))).shape
+        torch.Size([2, 10])
+
     Args:
         teacher: a shipped network, a weights file, a run folder, "hf:NAME", or any module that answers normalised
             images (B, C, H, W) with logits (B, K). Modules are copied; yours stay as they are. A `ModelConfig` gives
@@ -167,8 +174,8 @@ def train(
     """Trains ``student`` on labels only; arguments and results are those of `distill`.
 
     Example:
-        >>> mc.train("lenet", "cifar10", epochs=10)  # doctest: +SKIP
-        <test accuracy 77.03%, run runs/cifar10-lenet-labels-1>
+        >>> mc.train("lenet", "synthetic", epochs=1, run_dir="runs/lenet")
+        <test accuracy ...%, run runs/lenet>
     """
     _check_types(epochs=epochs, seed=seed, run_dir=run_dir, resume=resume, config=config, progress=progress)
     _check_observer(observer)
@@ -195,8 +202,9 @@ def resume(
     A run that got objects from Python is resumed by `distill` or `train` with ``resume=True`` and the same objects.
 
     Example:
-        >>> mc.resume("runs/cifar10-lenet-kd-1")  # doctest: +SKIP
-        <test accuracy 77.90%, run runs/cifar10-lenet-kd-1>
+        >>> mc.resume("runs/distilled")
+        Traceback (most recent call last):
+        model_compression.core.errors.RunFolderError: runs/distilled is finished: there is nothing to resume; ...
 
     Args:
         run_dir: the folder.

@@ -7,14 +7,12 @@ methods or seeds makes only what is new. Failed runs are tried again.
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
-from model_compression.cli.training_options import add_options, base_config, check_seeds, short_name, with_options
+from model_compression.cli.training_options import add_options, base_config, with_options
 from model_compression.core.argument_types import parse_pairs
 from model_compression.core.console import json_text
-from model_compression.core.files import user_path
 
 if TYPE_CHECKING:
     from model_compression.core.config import MethodConfig, TrainConfig
@@ -57,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Makes the runs that have no record, and prints the tables; returns the exit code."""
 
     from model_compression.cli.comparison_progress import ComparisonProgress
-    from model_compression.core.text import count
     from model_compression.experiments.comparison import make_runs, plan_comparison
-    from model_compression.experiments.recipes import methods_protocol
 
     base = _base(args)
     plan = plan_comparison(base, _methods(args, base), args.seeds, args.out, args.runs, debug=args.debug)

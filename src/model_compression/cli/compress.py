@@ -38,8 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compresses; returns the exit code."""
     from model_compression.cli.compression_reports import print_compressed
-    from model_compression.cli.training_options import out_folder, short_name
+    from model_compression.cli.training_options import out_folder
     from model_compression.compression.pipeline import compress
+    from model_compression.core.run_options import short_name
     from model_compression.engine.console_observer import ConsoleObserver
 
     config = _config(args)

@@ -8,7 +8,6 @@ import argparse
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.run_data import add_data_options, data_of
 from model_compression.core.console import json_text
-from model_compression.core.files import user_path
 
 EXAMPLES = """examples:
   model-compression export runs/distilled --out student.onnx

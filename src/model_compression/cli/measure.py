@@ -41,9 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures; returns the exit code."""
     from model_compression.api.measuring import measure
 
-    cost = measure(
-        args.model, batch_size=args.batch_size, threads=args.threads, seconds=args.seconds, size=args.size
-    )
+    cost = measure(args.model, batch_size=args.batch_size, threads=args.threads, seconds=args.seconds, size=args.size)
     if cost.is_guest:
         print(
             f"{args.model} is from elsewhere: it runs in a process of its own, which is a little slower; --trust runs "

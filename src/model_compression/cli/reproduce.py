@@ -8,8 +8,7 @@ goes on where it stopped: give the same command again.
 
 import argparse
 
-from model_compression.cli.training_options import add_strict, check_seeds
-from model_compression.core.files import user_path
+from model_compression.cli.training_options import add_strict
 
 EXAMPLES = """examples:
   model-compression reproduce

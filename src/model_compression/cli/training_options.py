@@ -12,6 +12,7 @@ from model_compression.core.errors import FileFormatError, NotThereError, UsageE
 from model_compression.core.files import user_path
 from model_compression.experiments.recipes import RECIPES, Recipe
 
+from model_compression.core.run_options import short_name
 
 
 def add_options(

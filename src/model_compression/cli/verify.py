@@ -46,9 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.exporting.verify import BOUND
 
     with ConsoleObserver() as observer:
-        done = verify(
-            args.file, args.model, data_of(args), bound=args.bound, max_drop=args.max_drop, observer=observer
-        )
+        done = verify(args.file, args.model, data_of(args), bound=args.bound, max_drop=args.max_drop, observer=observer)
     found, fault = done.verification, done.fault
     if args.json:
         values: dict[str, Any] = {"images": found.images, found.metric.name: found.value}

@@ -12,17 +12,22 @@ from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.config_json import to_dict
 from model_compression.core.config_values import from_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
+from model_compression.core.files import user_path
 from model_compression.core.metric import primary_metric
 from model_compression.core.options import setting
-from model_compression.core.run_options import options_for
+from model_compression.core.run_options import options_for, short_name
+from model_compression.core.text import count
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.processes import RunError, run_isolated
+from model_compression.experiments.recipes import methods_protocol
 from model_compression.experiments.records import differences, is_recorded, logs, write_record
 from model_compression.reports.comparison_tables import write_comparison
 from model_compression.reports.predictions import Predictions
 from model_compression.reports.records import read_records, record_path, save_record
 from model_compression.reports.run_results import read_results
+
+_MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

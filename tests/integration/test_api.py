@@ -1,0 +1,57 @@
+"""The public functions: each has an example, which runs as it stands, and the name of the command that calls it."""
+
+import doctest
+import inspect
+
+import pytest
+import torch
+
+import model_compression as mc
+from model_compression.cli.main import COMMANDS
+
+FUNCTIONS = (
+    "train", "distill", "resume", "evaluate", "prune", "quantize", "export", "verify", "predict", "compress",
+    "compare_methods", "reproduce", "report", "measure", "doctor", "push", "pack",
+)  # fmt: skip
+_SLOW = {"compare_methods", "compress", "prune", "reproduce"}
+_CALLED = {"evaluate": "test"}  # function → the command of another name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with the runs "labels" and "distilled", as the examples begin with."""
+    path = tmp_path_factory.mktemp("api")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        mc.train("lenet", "synthetic", epochs=2, run_dir="runs/labels", precision="fp32")
+        mc.distill("runs/labels", "lenet", "synthetic", epochs=1, run_dir="runs/distilled", precision="fp32")
+        mc.export("runs/labels", "student.onnx")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in _SLOW else ()) for name in FUNCTIONS]
+)
+def test_example_of_a_function_runs_as_it_stands(name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    (found,) = doctest.DocTestFinder(recurse=False).find(getattr(mc, name), name, globs={"mc": mc, "torch": torch})
+    assert found.examples
+    runner = doctest.DocTestRunner(optionflags=options)
+    said = []
+    runner.run(found, out=said.append)
+    assert not runner.failures, "".join(said)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_argument_is_documented(name):
+    function = getattr(mc, name)
+    text = inspect.getdoc(function)
+    if name == "train":  # its arguments are those of distill
+        return
+    for argument in inspect.signature(function).parameters:
+        assert f"\n    {argument}: " in text, argument
+
+
+def test_each_function_has_the_name_of_its_command():
+    assert {_CALLED.get(name, name).replace("_", "-") for name in FUNCTIONS} <= COMMANDS.keys()
