@@ -10,9 +10,8 @@ from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json
 from model_compression.core.errors import FileFormatError, NotThereError, UsageError
 from model_compression.core.files import user_path
-from model_compression.experiments.recipes import RECIPES, Recipe
-
 from model_compression.core.run_options import short_name
+from model_compression.experiments.recipes import RECIPES, Recipe
 
 
 def add_options(
