@@ -323,7 +323,7 @@ def test_a_student_that_int8_does_not_make_small_is_refused_before_training(tiny
         (["--scheme", "self"], "--scheme has no effect here"),
         (["--validation", "3"], "--validation 3 has no effect here"),
         (["--to", "half"], "unknown precision 'half'; known: int4, int8"),
-        (["--steps", "0"], "--steps must be at least 1 and at most 1000, got 0; 2 to 10 are usual"),
+        (["--steps", "0"], "--steps must be at least 1 and at most 1,000, got 0; 2 to 10 are usual"),
     ],
 )
 def test_wrong_usage_is_one_line(tiny, tmp_path, capsys, arguments, message):

@@ -228,7 +228,7 @@ def test_smoothing_of_the_run_goes_where_the_method_has_no_label_loss(tiny, tmp_
     [
         ({"share": 1.0}, "share must be above 0 and below 1, got 1.0; 0.5 leaves half"),
         ({"share": 0.001}, "cannot be cut to 7 parameters: with 4 channels in every layer that can be cut it has"),
-        ({"steps": 0}, "steps must be at least 1 and at most 1000, got 0"),
+        ({"steps": 0}, "steps must be at least 1 and at most 1,000, got 0"),
         ({"resource": "mac"}, "unknown resource 'mac'; did you mean 'macs'"),
     ],
 )
@@ -260,7 +260,7 @@ def test_command_says_what_was_left(trained, tmp_path, capsys):
         f"The file keeps its {size:,} bytes, and neither PyTorch nor ONNX Runtime computes faster"
     )
     for arguments, message in (
-        (["--params", "1.5"], "--params must lie between 0 and 1, got 1.5"),
+        (["--params", "1.5"], "--params must be above 0 and below 1, got 1.5"),
         (["--params", "0.5", "--method", "fitnet"], "method 'fitnet' compares features"),
         (["--params", "0.5", "--method", "kdd"], "unknown method 'kdd'; did you mean 'kd'"),
     ):

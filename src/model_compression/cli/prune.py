@@ -76,11 +76,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> PruneConfig:
     from model_compression.compression.repair import place_of
-    from model_compression.core.errors import UsageError
+    from model_compression.core.options import Option
 
     goal, share = _goal(args)
-    if not 0 < share < 1:
-        raise UsageError(f"--{goal} must lie between 0 and 1, got {share}; 0.5 is a half")
+    Option(above=0, below=1, remedy="0.5 is a half").check(goal, share)
     resource: Any = "weights" if goal == "sparsity" else goal
     return PruneConfig(
         model=place_of(args.model),

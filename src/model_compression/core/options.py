@@ -52,7 +52,7 @@ class Option:
         )
         given = [(words, bound, holds) for words, bound, holds in bounds if bound is not None]
         if value is not None and not all(holds(value, bound) for _, bound, holds in given):
-            expected = " and ".join(f"{words} {bound}" for words, bound, _ in given)
+            expected = " and ".join(f"{words} {bound:,}" for words, bound, _ in given)
             remedy = f"; {self.remedy}" if self.remedy else ""
             raise UsageError(f"{setting(name, flag=self.flag)} must be {expected}, got {value}{remedy}")
 

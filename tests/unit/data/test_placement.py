@@ -65,7 +65,7 @@ def test_default_workers_leave_a_processor_to_the_network(monkeypatch):
     ("options", "message"),
     [
         ({"resident": "yes"}, "unknown resident 'yes'"),
-        ({"workers": -1}, "workers must be at least 0 and at most 1024, got -1"),
+        ({"workers": -1}, "workers must be at least 0 and at most 1,024, got -1"),
     ],
 )
 def test_data_config_refuses_what_is_no_way_to_hold_images(options, message):
