@@ -14,6 +14,7 @@ from pathlib import Path
 
 from model_compression.compression.config import CALIBRATED, PRECISIONS
 from model_compression.core.config import DataConfig, OptimConfig, TrainConfig
+from model_compression.core.config_values import types_of_fields
 from model_compression.core.errors import DataError, NotThereError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.registry import unknown_name
@@ -85,12 +86,8 @@ def _check(kind: str, name: str, known: list[str]) -> None:
 @cache
 def _choices() -> dict[str, tuple[str, ...]]:
     """By field the texts that a configuration takes, where that is a closed list."""
-    found = {}
-    for kind in (TrainConfig, DataConfig, OptimConfig):
-        for name, hint in typing.get_type_hints(kind).items():
-            if typing.get_origin(hint) is typing.Literal:
-                found[name] = typing.get_args(hint)
-    return found
+    fields = [item for kind in (TrainConfig, DataConfig, OptimConfig) for item in types_of_fields(kind).items()]
+    return {name: typing.get_args(hint) for name, hint in fields if typing.get_origin(hint) is typing.Literal}
 
 
 def _exists(path: str) -> bool:
