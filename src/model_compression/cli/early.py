@@ -15,7 +15,7 @@ from pathlib import Path
 from model_compression.compression.config import CALIBRATED, PRECISIONS
 from model_compression.core.config import DataConfig, OptimConfig, TrainConfig
 from model_compression.core.config_values import types_of_fields
-from model_compression.core.errors import DataError, NotThereError, UsageError
+from model_compression.core.errors import NotThereError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.registry import unknown_name
 from model_compression.core.trust import NAME
@@ -121,8 +121,6 @@ def _check_network(name: str, whole: str) -> None:
 def _check_data(name: str) -> None:
     prefix, colon, path = name.partition(":")
     if prefix == "folder" and path.strip() and not _exists(path):
-        if not _exists(path):
-            raise NotThereError(f"{path} is not there; expected a folder that holds a folder of images for each class")
-        raise DataError(f"{path} is not a folder; expected one that holds a folder of images for each class")
+        raise NotThereError(f"{path} is not there; expected a folder that holds a folder of images for each class")
     if name and not colon and name not in names("data") and not _exists(name):
         raise unknown_name("dataset", name, [*names("data"), "folder:PATH", "hf:NAME"])
