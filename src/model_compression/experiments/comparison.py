@@ -14,7 +14,7 @@ from model_compression.core.config_values import from_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.metric import primary_metric
-from model_compression.core.options import setting
+from model_compression.core.options import Option, setting
 from model_compression.core.run_options import options_for, short_name
 from model_compression.core.text import count
 from model_compression.distillation.objective import create_method, label_weight_of
@@ -73,8 +73,7 @@ def plan_comparison(
 
 def check_seeds(number: int) -> None:
     """Raises UsageError for a number of seeds that nobody can wait for."""
-    if not 1 <= number <= _MOST_SEEDS:
-        raise UsageError(f"{setting('seeds')} must lie between 1 and {_MOST_SEEDS:,}, got {number}")
+    Option(minimum=1, maximum=_MOST_SEEDS).check("seeds", number)
 
 
 Pending = list[tuple[str, int]]

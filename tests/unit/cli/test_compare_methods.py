@@ -209,7 +209,7 @@ def test_commands_of_the_page_are_ones_that_there_are(text):
         (["--methods", "kdd"], "unknown method 'kdd'; did you mean 'kd'"),
         (["--methods", "kd+att"], "unknown method 'att'; did you mean 'at'"),
         (["--methods", "kd,,at"], "--methods must be all, or names with commas between them, got 'kd,,at'"),
-        (["--seeds", "0"], "--seeds must be at least 1 and at most 10,000, got 0"),
+        (["--seeds", "0"], "--seeds must be at least 1 and at most 1,000, got 0"),
         (["--methods", "kd", "--method-param", "dkd.beta=1"], "which is none of --methods: 'dkd'; did you mean 'kd'"),
         (["--methods", "kd", "--method-param", "temperature=1"], "--method-param must be METHOD.KEY=VALUE"),
         (["--methods", "kd", "--method-param", "kd.temp=1"], "unknown option of method 'kd': 'temp'"),
