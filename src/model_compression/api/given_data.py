@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from model_compression.core.config import DataConfig, TrainConfig
 from model_compression.core.config_json import GIVEN, LOADERS
 from model_compression.core.errors import DataError, UsageError
+from model_compression.core.options import option_of
 from model_compression.data.dataset import Dataset, class_numbers
 from model_compression.data.loader_images import LoaderImages
 from model_compression.data.placement import place_images
@@ -85,9 +86,10 @@ def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfi
 
 
 def _check_as_they_are(config: DataConfig) -> None:
-    without_effect = ("augmentation", "views", "cutout", "mixup", "cutmix", "resident", "workers")
     for field in dataclasses.fields(config):
-        if field.name in without_effect and getattr(config, field.name) != field.default:
+        said = option_of(field)
+        is_of_views = said.affects == "result" and (said.answers or said.needs is not None)
+        if (is_of_views or said.affects == "speed") and getattr(config, field.name) != field.default:
             raise UsageError(
                 f"{field.name} {getattr(config, field.name)!r} has no effect on DataLoaders, which are taken as they "
                 "are; give the datasets in their place, or leave it out"
