@@ -17,7 +17,7 @@ from model_compression.compression.channels import (
     seen_shape,
     shown_images,
 )
-from model_compression.compression.config import ROUND_TO
+from model_compression.compression.config import Cuts
 from model_compression.compression.groups import copied, smallest
 from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file
 from model_compression.core.errors import MissingExtraError, UsageError
@@ -40,15 +40,12 @@ def share_that_fits(
     data: Dataset,
     resource: Resource,
     fits: Callable[[Network], bool],
+    cuts: Cuts,
     observer: Observer,
-    *,
-    low_rank: bool = False,
-    round_to: int = ROUND_TO,
 ) -> float:
-    """The largest share of the ``resource`` that is left by a cut that ``fits``; 1.0: all of it.
+    """The largest share of the ``resource`` that is left by a cut, as ``cuts`` says, that ``fits``; 1.0: all of it.
 
-    By bisection of its logarithm, to within a few per cent; ``observer`` sees each try. With ``low_rank`` large
-    inner products lose rank as well; what is left of a layer's channels is a multiple of ``round_to``.
+    By bisection of its logarithm, to within a few per cent; ``observer`` sees each try.
 
     Raises UsageError when the smallest network that can be made does not fit, and what `smallest` raises when the
     network cannot be cut at all.
@@ -56,10 +53,9 @@ def share_that_fits(
     if fits(network):
         return 1.0
     whole = cost_of(network, resource, data.image_shape)
-    cuttable = as_factored(network) if low_rank else network
-    smallest_one, groups = smallest(
-        cuttable, seen_shape(cuttable, data.image_shape), least_channels(round_to), observer
-    )
+    cuttable, round_to = as_factored(network) if cuts.low_rank else network, cuts.round_to
+    shape = seen_shape(cuttable, data.image_shape)
+    smallest_one, groups = smallest(cuttable, shape, least_channels(round_to), observer)
     least = cost_of(smallest_one, resource, data.image_shape)
     low, high, found = least / whole, 1.0, None
     images = list(shown_images(data, 0, _SHOWN))

@@ -16,7 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from model_compression.compression.budget import as_if_trained, fits_budget, quantised_file, share_that_fits
-from model_compression.compression.channels import check_reachable, cost_of
 from model_compression.compression.config import CALIBRATED, Budget, CompressConfig, PruneConfig, QuantizeConfig
 from model_compression.compression.costs import float_rows, quantised_row
 from model_compression.compression.prune import Pruning
@@ -37,7 +36,6 @@ from model_compression.engine.runs import check_run, finish_run
 from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place
 from model_compression.exporting.verify import answers_of
-from model_compression.models.factored import as_factored
 from model_compression.models.quantization_aware import check_weight_bits
 from model_compression.reports.compression_stages import FILE as RESULT
 from model_compression.reports.compression_stages import Stage as Row
@@ -93,14 +91,10 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
             train,
             resource,
             lambda one: fits_budget(one, train, budget.max_bytes, budget.max_latency_ms, weight_bits=bits),
+            config,
             self.observer,
-            low_rank=config.low_rank,
-            round_to=config.round_to,
         )
         if share < 1:
-            target = round(share * cost_of(student, resource, train.image_shape))
-            cuttable = as_factored(student) if config.low_rank else student
-            check_reachable(cuttable, resource, target, train.image_shape, config.round_to)
             report(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
         return dataclasses.replace(config, resource=resource, share=share)
 

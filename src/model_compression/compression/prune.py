@@ -71,13 +71,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
         report(f"looking for the size that takes {config.share:.0%} of the time")
         allowed = config.share * time_of_one_image(network, shape)
         share = share_that_fits(
-            network,
-            train,
-            "macs",
-            lambda one: time_of_one_image(one, shape) <= allowed,
-            self.observer,
-            low_rank=config.low_rank,
-            round_to=config.round_to,
+            network, train, "macs", lambda one: time_of_one_image(one, shape) <= allowed, config, self.observer
         )
         report(f"that is {share:.1%} of the MACs")
         return dataclasses.replace(self.config, resource="macs", share=share)

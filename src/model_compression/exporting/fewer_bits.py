@@ -97,11 +97,11 @@ def _rounded_to_four_bits(model: Any) -> dict[str, list[dict[str, Any]]]:
         raise UsageError("the network has no layer between its first and its last that int4 would store smaller")
     kept = {}
     for name in names:
-        values, axis = numpy_helper.to_array(tensors[name]), _output_axis(model, name)
-        others = tuple(number for number in range(values.ndim) if number != axis)
+        values = numpy_helper.to_array(tensors[name])
+        axis, others = _axes(model, name, values.ndim)
         reach = np.minimum(np.abs(values).max(axis=others), FOUR_BIT_REACH * np.sqrt((values**2).mean(axis=others)))
         scale = (np.maximum(reach, 1e-12) / FOUR_BIT_BOUND).astype(np.float32)
-        by_channel = scale.reshape([-1 if number == axis else 1 for number in range(values.ndim)])
+        by_channel = np.expand_dims(scale, others)
         steps = np.round(values / by_channel).clip(-FOUR_BIT_BOUND, FOUR_BIT_BOUND)
         tensors[name].CopyFrom(numpy_helper.from_array(steps.astype(np.float32) * by_channel, name))
         kept[name] = [{"axis": axis, "scale": one, "zero_point": np.int8(0)} for one in scale]
@@ -156,11 +156,9 @@ def to_int8_weights(model: Any) -> Any:
     whole = _bytes(model)
     for tensor in _large(model):
         values, name = numpy_helper.to_array(tensor), tensor.name
-        axis = _output_axis(model, name)
-        others = tuple(number for number in range(values.ndim) if number != axis)
+        axis, others = _axes(model, name, values.ndim)
         scale = np.maximum(np.abs(values).max(axis=others), 1e-12) / 127
-        shape = [-1 if number == axis else 1 for number in range(values.ndim)]
-        steps = np.round(values / scale.reshape(shape)).astype(np.int8)
+        steps = np.round(values / np.expand_dims(scale, others)).astype(np.int8)
         tensor.CopyFrom(numpy_helper.from_array(steps, f"{name}_int8"))
         model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
         inputs = [f"{name}_int8", f"{name}_scale"]
@@ -242,14 +240,16 @@ def _large(model: Any) -> list[Any]:
     ]
 
 
-def _output_axis(model: Any, name: str) -> int:
-    """Which axis of a weight counts output channels: the last of a MatMul's, the first of the others'."""
+def _axes(model: Any, name: str, count: int) -> tuple[int, tuple[int, ...]]:
+    """The axis of a weight that counts output channels, the last of a MatMul's, the first of others'; and the rest."""
+    axis = 0
     for node in model.graph.node:
         if name in node.input:
             transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
             is_plain = node.op_type == "MatMul" or (node.op_type == "Gemm" and not transposed)
-            return len(next(t for t in model.graph.initializer if t.name == name).dims) - 1 if is_plain else 0
-    return 0
+            axis = count - 1 if is_plain else 0
+            break
+    return axis, tuple(number for number in range(count) if number != axis)
 
 
 def _with_nodes_first(model: Any, nodes: Sequence[Any]) -> Any:

@@ -82,7 +82,7 @@ def export(
         raise UsageError(f"a file for {to} must end in {runtime.suffix}, got {path.name}")
     network = frozen(network)
     expected = logits_on(network, dataset)
-    metadata = _metadata(network, dataset, expected, preprocessing)
+    metadata = _metadata_on(network, dataset, expected, preprocessing)
     if encoding is not None:
         assert to == "onnx"
         metadata = dataclasses.replace(
@@ -137,19 +137,8 @@ def write_unverified(
     runtime.check()
     with torch.no_grad():
         classes = network(torch.zeros(2, *image_shape)).shape[1]
-    how = network.preprocessing
-    metadata = Metadata(
-        model=network.name,
-        class_names=tuple(map(str, range(classes))),
-        image_shape=image_shape,
-        preprocessing_inside=preprocessing,
-        mean=how.mean,
-        std=how.std,
-        channel_order=how.channel_order,
-        data="",
-        accuracy=None,
-        weights_sha256=digest_of([network]),
-    )
+    names = tuple(map(str, range(classes)))
+    metadata = _metadata(network, image_shape, preprocessing, class_names=names, data="", accuracy=None)
     _write(network, path, metadata, runtime)
 
 
@@ -178,26 +167,37 @@ def logits_on(network: Network, dataset: Dataset) -> Tensor:
     return torch.cat([network(network.preprocessing(images)) for images in pixels_of(dataset)])
 
 
-def _metadata(network: Network, dataset: Dataset, logits: Tensor, preprocessing: bool) -> Metadata:
-    how, task = network.preprocessing, task_of(dataset)
-    if how.mean_image is not None and not preprocessing:
+def _metadata_on(network: Network, dataset: Dataset, logits: Tensor, preprocessing: bool) -> Metadata:
+    """With the accuracy that ``logits`` have on ``dataset``."""
+    task = task_of(dataset)
+    if network.preprocessing.mean_image is not None and not preprocessing:
         raise UsageError(
             "this network subtracts a mean image, which the file's description cannot hold; "
             "export it with the preprocessing inside"
         )
+    return _metadata(
+        network,
+        dataset.image_shape,
+        preprocessing,
+        class_names=dataset.class_names,
+        data=dataset.name,
+        accuracy=_accuracy(task.metric, task.value(logits, torch.from_numpy(dataset.labels))),
+        task=dataset.task,
+        outputs=0 if dataset.class_names else dataset.num_outputs,
+    )
+
+
+def _metadata(network: Network, image_shape: tuple[int, int, int], preprocessing: bool, **said: Any) -> Metadata:
+    how = network.preprocessing
     return Metadata(
         model=network.name,
-        class_names=dataset.class_names,
-        image_shape=dataset.image_shape,
+        image_shape=image_shape,
         preprocessing_inside=preprocessing,
         mean=how.mean,
         std=how.std,
         channel_order=how.channel_order,
-        data=dataset.name,
-        accuracy=_accuracy(task.metric, task.value(logits, torch.from_numpy(dataset.labels))),
         weights_sha256=digest_of([network]),
-        task=dataset.task,
-        outputs=0 if dataset.class_names else dataset.num_outputs,
+        **said,
     )
 
 

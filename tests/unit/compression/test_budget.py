@@ -8,6 +8,7 @@ import torch
 
 from model_compression.compression.budget import as_if_trained, quantised_file, share_that_fits
 from model_compression.compression.channels import SMALLEST, cost_of
+from model_compression.compression.config import Cuts
 from model_compression.compression.groups import copied
 from model_compression.core.errors import MissingExtraError, UsageError
 from model_compression.data.dataset import Dataset
@@ -29,9 +30,11 @@ def data():
 def test_share_is_the_largest_that_fits(data):
     network = create_model("lenet-caffe", seed=0)
     allowed = 0.3 * cost_of(network, "params", SHAPE)
-    share = share_that_fits(network, data, "params", lambda one: cost_of(one, "params", SHAPE) <= allowed, Silent())
+    share = share_that_fits(
+        network, data, "params", lambda one: cost_of(one, "params", SHAPE) <= allowed, Cuts(), Silent()
+    )
     assert 0.3 - 2**-6 <= share <= 0.3 + 0.01  # a cut may spare a little more than it has to
-    assert share_that_fits(network, data, "params", lambda one: True, Silent()) == 1.0
+    assert share_that_fits(network, data, "params", lambda one: True, Cuts(), Silent()) == 1.0
 
 
 @pytest.mark.slow
@@ -41,7 +44,7 @@ def test_what_fits_in_no_size_says_how_small_it_gets(data):
         SMALLEST * (3 * 25 + 1) + SMALLEST * (SMALLEST * 25 + 1) + SMALLEST * (SMALLEST * 25 + 1) + 10 * SMALLEST + 10
     )
     with pytest.raises(UsageError, match=f"it does not fit; it can be cut to {least:,} of its .* parameters"):
-        share_that_fits(network, data, "params", lambda one: False, Silent())
+        share_that_fits(network, data, "params", lambda one: False, Cuts(), Silent())
 
 
 @pytest.mark.slow
@@ -66,7 +69,7 @@ def test_file_of_an_untrained_network_is_as_large_as_that_of_a_trained_one(data)
 
 def test_what_cannot_be_pruned_says_why(data, monkeypatch):
     with pytest.raises(UsageError, match="shufflenet_v2 cannot be followed through its layers"):
-        share_that_fits(create_model("shufflenet_v2", seed=0), data, "macs", lambda one: False, Silent())
+        share_that_fits(create_model("shufflenet_v2", seed=0), data, "macs", lambda one: False, Cuts(), Silent())
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(MissingExtraError, match="torch-pruning"):
-        share_that_fits(create_model("lenet-caffe", seed=0), data, "macs", lambda one: False, Silent())
+        share_that_fits(create_model("lenet-caffe", seed=0), data, "macs", lambda one: False, Cuts(), Silent())
