@@ -188,7 +188,7 @@ def _is_baseline(baseline: Group, group: Group) -> bool:
 
 
 def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What to call recipes, each by what sets it apart, in as few words as will do."""
+    """Short names of recipes, each with what distinguishes it from the others."""
     first = [key for key in _FIRST if len({short(recipe.get(key)) for recipe in recipes if key in recipe}) > 1]
     beginnings = [_beginning(recipe, first) for recipe in recipes]
     names: list[str] = []
@@ -200,14 +200,14 @@ def _names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _beginning(recipe: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """The student where there are several, the method, the teacher where there are several."""
+    """The method, with student and teacher where there are several."""
     student = [short(recipe["student.name"])] if "student.name" in keys else []
     teacher = [f"from {short(recipe['teacher.name'])}"] if {"teacher.name"} <= {*keys} & {*recipe} else []
     return [*student, method_name(recipe), *teacher]
 
 
 def _choose_places(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Few places by which all of ``recipes`` can be told apart: each time the one with the most values."""
+    """Few places that distinguish all of ``recipes``: each time the one with the most values."""
     keys = [key for key in differences(recipes) if key not in _FIRST]
     keys.sort(key=lambda key: (key.split(".")[0] not in ("method", "student"), key.startswith("teacher")))
     chosen: list[str] = []
@@ -223,7 +223,7 @@ def _choose_places(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _places_of(recipe: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The first places of `_telling` that tell ``recipe`` from the others."""
+    """The first of `_choose_places` that are enough to tell ``recipe`` from the others."""
     keys, left = [], list(alike)
     for key in _choose_places(alike):
         if len(left) == 1:
@@ -245,7 +245,7 @@ def method_name(recipe: Mapping[str, Any]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as a name has it: of a path its last part, of an object given from Python its name there."""
+    """A value for a name: the last part of a path, the name of an object that was given from Python."""
     if value is None:
         return ""
     if isinstance(value, list):
