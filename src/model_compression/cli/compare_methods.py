@@ -7,15 +7,16 @@ methods or seeds makes only what is new. Failed runs are tried again.
 """
 
 import argparse
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_options, base_config, with_options
 from model_compression.core.argument_types import parse_pairs
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import json_text
-
-if TYPE_CHECKING:
-    from model_compression.core.config import MethodConfig, TrainConfig
+from model_compression.core.errors import UsageError
+from model_compression.core.registry import unknown_name
 
 EXAMPLES = """examples:
   model-compression compare-methods --student lenet --methods kd,dkd --epochs 10
@@ -69,11 +70,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if content["failed"] else 0
 
 
-def _base(args: argparse.Namespace) -> "TrainConfig":
+def _base(args: argparse.Namespace) -> TrainConfig:
     """The recipe that all runs share, with the teacher; its method is none that is run."""
-    import dataclasses
-
-    from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 
     default = TrainConfig(student=ModelConfig(name="lenet"))
     config = with_options(base_config(args, default), args)
@@ -83,11 +81,8 @@ def _base(args: argparse.Namespace) -> "TrainConfig":
     return shared
 
 
-def _methods(args: argparse.Namespace, base: "TrainConfig") -> list["MethodConfig"]:
+def _methods(args: argparse.Namespace, base: TrainConfig) -> list[MethodConfig]:
     """The methods of ``--methods``, each with its own parameters and weights."""
-    import dataclasses
-
-    from model_compression.core.config import MethodConfig
 
     arms = _arms(args.methods)
     params = _by_arm(args.method_param, "--method-param", arms)
@@ -106,7 +101,6 @@ def _methods(args: argparse.Namespace, base: "TrainConfig") -> list["MethodConfi
 
 def _arms(text: str) -> list[str]:
     """The names in ``--methods``, each once; label-only is always included."""
-    from model_compression.core.errors import UsageError
     from model_compression.distillation.methods import METHODS
 
     names = [name.strip() for name in text.split(",")]
@@ -118,8 +112,6 @@ def _arms(text: str) -> list[str]:
 
 def _by_arm(pairs: list[str], option: str, arms: list[str]) -> dict[str, dict[str, Any]]:
     """METHOD.KEY=VALUE texts, as KEY: VALUE of each method. Raises UsageError for a method that is not compared."""
-    from model_compression.core.errors import UsageError
-    from model_compression.core.registry import unknown_name
 
     found: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
     for key, value in parse_pairs(pairs, option).items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from model_compression.cli import distill
 from model_compression.cli.config_options import add_config_options, given_values, places_of
 from model_compression.compression.config import Budget, CompressConfig
+from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression compress --teacher whitening-cnn-cifar10 --student lenet \\
@@ -55,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> CompressConfig:
-    from model_compression.core.errors import UsageError
 
     if args.scheme:
         raise UsageError("--scheme has no effect here: one student is distilled; run `distill --scheme` first")

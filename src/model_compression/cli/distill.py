@@ -1,6 +1,7 @@
 """Train a student on a teacher's answers. The last epoch is what is reported, never the best."""
 
 import argparse
+import dataclasses
 
 from model_compression.cli.config_options import METHOD, TEACHER, add_config_options, flag_of, given_values
 from model_compression.cli.model_options import add_model_options, with_model_options
@@ -13,6 +14,8 @@ from model_compression.cli.schemes import (
 )
 from model_compression.cli.training_options import add_options, base_config, run_folder, started_from, with_options
 from model_compression.core.argument_types import parse_pairs
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression distill --teacher nin-cifar10 --student lenet --method kd
@@ -81,12 +84,8 @@ def run(args: argparse.Namespace) -> int:
     return run_and_report(config, folder, note, as_json=args.json, recipe=args.recipe)
 
 
-def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
+def distill_config(args: argparse.Namespace) -> TrainConfig:
     """The configuration that the command line asks for."""
-    import dataclasses
-
-    from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
-
     default = TrainConfig(
         student=ModelConfig(name="lenet"),
         teacher=ModelConfig(name=_DEFAULT),
@@ -99,13 +98,8 @@ def distill_config(args: argparse.Namespace) -> "TrainConfig":  # type: ignore[n
     return with_peers(_with_method(config, args), args)
 
 
-def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
+def _with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """``config`` with the command line's teacher and method in their place."""
-    import dataclasses
-
-    from model_compression.core.config import MethodConfig
-    from model_compression.core.errors import UsageError
-
     if config.method is None:
         raise UsageError(f"this configuration has no teacher; run it with: model-compression train{started_from(args)}")
     if args.method == "":
@@ -127,18 +121,15 @@ def _with_method(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfi
     return with_teacher(dataclasses.replace(config, method=method), args)
 
 
-def with_teacher(config: "TrainConfig", args: argparse.Namespace) -> "TrainConfig":  # type: ignore[name-defined]  # noqa: F821
+def with_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """``config``, which has a method, with the command line's teacher, its layers and where its answers are stored."""
-    import dataclasses
-
-    from model_compression.core.config import ModelConfig
-    from model_compression.core.errors import UsageError
     from model_compression.distillation.methods import create
 
     for option in ("teacher", "pairs", "teacher_cache"):
         if getattr(args, option) == "":
             raise UsageError(f"--{option.replace('_', '-')} is empty; give it a value, or leave it out")
     method = config.method
+    assert method is not None
     if args.pairs:
         pairs = {s: str(t) for s, t in parse_pairs(args.pairs.split(","), "--pairs").items()}
         method = dataclasses.replace(method, pairs=pairs)

@@ -5,18 +5,18 @@ without a teacher learns from its own state before pruning; --teacher names anot
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model_compression.cli.config_options import add_config_options, given_values, places_of
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_recipe_options, out_folder, with_recipe_options
 from model_compression.compression.config import PruneConfig
 from model_compression.core.argument_types import parse_pairs
+from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.files import user_path
-
-if TYPE_CHECKING:
-    from model_compression.core.config import TrainConfig
+from model_compression.core.options import Option
 
 EXAMPLES = """examples:
   model-compression prune runs/distilled --macs 0.5
@@ -76,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> PruneConfig:
     from model_compression.compression.repair import place_of
-    from model_compression.core.options import Option
 
     goal, share = _goal(args)
     Option(above=0, below=1, remedy="0.5 is a half").check(goal, share)
@@ -106,12 +105,10 @@ def beside(model: str, what: str) -> Path:
     return parent / f"{path.stem if path.is_file() else path.name}-{what}"
 
 
-def repaired(model: str, args: argparse.Namespace) -> "TrainConfig":
+def repaired(model: str, args: argparse.Namespace) -> TrainConfig:
     """How ``model`` is fine-tuned: as it was trained, except for what the command line gives."""
-    import dataclasses
 
     from model_compression.compression.repair import repair_config, without_idle_smoothing
-    from model_compression.core.config import MethodConfig
 
     config = with_recipe_options(repair_config(model), args)
     method = config.method

@@ -6,10 +6,12 @@ int8-weights store small weights and compute in float32. A file that loses too m
 """
 
 import argparse
+import dataclasses
 
 from model_compression.cli.config_options import add_config_options, given_values, places_of
 from model_compression.cli.prune import add_repair_options, repaired
 from model_compression.compression.config import CALIBRATED, PRECISIONS, QuantizeConfig
+from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression quantize runs/distilled
@@ -53,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> QuantizeConfig:
-    import dataclasses
 
     from model_compression.compression.repair import place_of
 
@@ -69,7 +70,6 @@ def _config(args: argparse.Namespace) -> QuantizeConfig:
 
 def _check_none_is_of_ranges_or_training(args: argparse.Namespace) -> None:
     """Raises UsageError for options of ranges and of training, which other precisions do without."""
-    from model_compression.core.errors import UsageError
 
     parser = argparse.ArgumentParser(add_help=False)
     add_repair_options(parser, "")

@@ -3,6 +3,8 @@
 import argparse
 
 from model_compression.cli.training_options import add_options, base_config, run_folder, started_from, with_options
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
   model-compression train --student lenet --epochs 10
@@ -20,8 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; returns the exit code."""
-    from model_compression.core.config import ModelConfig, TrainConfig
-    from model_compression.core.errors import UsageError
 
     if args.teacher or args.method:
         raise UsageError("train learns from labels only; to learn from a teacher: model-compression distill")

@@ -24,6 +24,7 @@ Resident = Literal["auto", "on", "off"]
 
 _MAX_SIDE = 16_384  # pixels
 _LARGEST_SEED = 2**63 - 1
+_SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}
 _DRAWN: dict[str, tuple[str, ...]] = {"augmentation": (), "mixup": (), "cutmix": ()}  # where views differ
 
 
@@ -60,10 +61,7 @@ class DataConfig(Config):
         4, help="largest shift of flip_shift, in pixels", minimum=0, needs={"augmentation": ("flip_shift",)}
     )
     cutout: int = option(
-        0,
-        help="side of a hole in each augmented image, in pixels; 0: none",
-        minimum=0,
-        needs={"augmentation": ("flip", "flip_shift")},
+        0, help="side of a hole in each augmented image, in pixels; 0: none", minimum=0, needs={"augmentation": ()}
     )
     mixup: float = option(
         0.0, help="blend each image with another, share from Beta(X, X), as 0.2; 0: none", minimum=0, maximum=100
@@ -76,10 +74,7 @@ class DataConfig(Config):
     )
     view_seed: int = option(0, help="seed of the augmentation", minimum=0, maximum=_LARGEST_SEED, needs=_DRAWN)
     validation: int = option(
-        0,
-        help="training images to hold out for tuning, as 5000; the test set stays untouched",
-        minimum=0,
-        answers=False,
+        0, help="training images to hold out for tuning; the test set stays untouched", minimum=0, answers=False
     )
 
     def check(self) -> None:
@@ -155,9 +150,8 @@ class MethodConfig(Config):
     warmup: float | None = option(
         None,
         help="share of the steps in which the method's weights rise (default: the method's)",
-        minimum=0,
-        maximum=1,
         flag="method-warmup",
+        **_SHARE,
     )
 
     def check(self) -> None:
@@ -177,30 +171,21 @@ class OptimConfig(Config):
         0.0, help="weight decay, never on biases and norms; decoupled for adamw, muon", minimum=0
     )
     momentum: float = option(
-        0.9,
-        help="momentum of sgd and muon, with Nesterov's correction",
-        minimum=0,
-        maximum=1,
-        needs={"optimizer": ("sgd", "muon")},
+        0.9, help="momentum of sgd and muon, with Nesterov's correction", needs={"optimizer": ("sgd", "muon")}, **_SHARE
     )
     bias_lr_scale: float = option(1.0, help="factor of the rate for biases of normalisation layers", above=0)
     schedule: Schedule = option("constant", help="schedule of the learning rate: constant, step or one_cycle")
     step_at: float = option(
         0.8,
         help="share of the epochs after which the step schedule lowers the rate",
-        minimum=0,
-        maximum=1,
         needs={"schedule": ("step",)},
+        **_SHARE,
     )
     step_factor: float = option(
         0.1, help="factor by which the step schedule lowers the rate", above=0, needs={"schedule": ("step",)}
     )
     warmup: float = option(
-        0.25,
-        help="share of the steps in which the one_cycle rate rises",
-        minimum=0,
-        maximum=1,
-        needs={"schedule": ("one_cycle",)},
+        0.25, help="share of the steps in which the one_cycle rate rises", needs={"schedule": ("one_cycle",)}, **_SHARE
     )
 
 
@@ -220,9 +205,7 @@ class TrainConfig(Config):
     seed: int = option(
         0, help="seed of the initial weights and of the order of images", minimum=0, maximum=_LARGEST_SEED
     )
-    label_smoothing: float = option(
-        0.0, help="label smoothing, 0 to 1; harmful in a teacher", minimum=0, maximum=1, of="method"
-    )
+    label_smoothing: float = option(0.0, help="label smoothing, 0 to 1; harmful in a teacher", **_SHARE, of="method")
     ema: float = option(
         0.0,
         help="decay per step of the averaged weights that are saved; 0: none",
@@ -232,10 +215,7 @@ class TrainConfig(Config):
     )
     precision: Precision = option("auto", help="number format: auto (measured), native, fp32, bf16 or fp16")
     teacher_precision: TeacherPrecision = option(
-        "auto",
-        help="precision of the teacher's answers: auto, fp32, bf16 or fp16",
-        of="teacher",
-        answers=False,
+        "auto", help="precision of the teacher's answers: auto, fp32, bf16 or fp16", of="teacher", answers=False
     )
     compile: Compile = option("auto", help="compile the student's step: auto (if it pays), on or off", affects="speed")
     device: str = option("auto", help="device to compute on: auto, cpu, cuda or mps", affects="speed")
@@ -248,7 +228,7 @@ class TrainConfig(Config):
     )
     teacher_cache: PathText = option(
         "auto",
-        help="where to store the answers: auto (user's cache), off, or a folder",
+        help="store the answers in: auto (user's cache), off, or a folder",
         affects="place",
         of="teacher",
         metavar="WHERE",
