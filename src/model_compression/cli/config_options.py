@@ -16,7 +16,7 @@ _METAVARS = {str: "NAME", int: "N", float: "X"}
 
 
 def _type_and_default(place: str, kind: Any) -> tuple[Any, Any]:
-    """The plain type of an option of ``kind``, which is that of a text for a choice and a path, and its default."""
+    """The type of an option of ``kind`` on the command line (str for choices and paths), and its default."""
     *parts, name = place.split(".")
     for part in parts:
         kind = configuration_in(types_of_fields(kind)[part])
@@ -28,7 +28,7 @@ def _type_and_default(place: str, kind: Any) -> tuple[Any, Any]:
 
 
 def places_of(kind: Any, part: str = "", of: Collection[str] = ("",)) -> list[str]:
-    """The options of ``part`` of a configuration that have a help, take one value or none, and are of one of ``of``."""
+    """The options of ``part`` of ``kind`` that have a help, take one value at most, and have one of ``of``."""
     own = [
         place
         for place, said in options_of(kind).items()
@@ -47,7 +47,7 @@ def add_config_options(
 ) -> None:
     """Adds the options at ``places`` of a configuration of ``kind``.
 
-    Every default is None: what is not given is as the configuration has it that a command starts from.
+    Every default is None: an option that is not given keeps the value of the configuration that a command starts from.
     """
     for place in places:
         said, (plain, default) = options_of(kind)[place], _type_and_default(place, kind)

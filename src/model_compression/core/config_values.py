@@ -75,7 +75,7 @@ def types_of_fields(kind: Any) -> dict[str, Any]:
 
 @functools.cache
 def options_of(kind: Any, prefix: str = "") -> dict[str, Option]:
-    """What is said of each option of a configuration and of those in it, by its place, as "optim.lr"."""
+    """The metadata of each option of a configuration and of those in it, by place, as "optim.lr"."""
     found: dict[str, Option] = {}
     for entry in dataclasses.fields(kind):
         part = configuration_in(types_of_fields(kind)[entry.name])
@@ -85,7 +85,10 @@ def options_of(kind: Any, prefix: str = "") -> dict[str, Option]:
 
 
 def affecting_result(config: C, rest: C | None = None) -> C:
-    """``config`` with what no result depends on as in ``rest``, or at its default: equal for runs that are the same."""
+    """``config`` with the options that affect no result as in ``rest``, or at their defaults.
+
+    Runs with equal results have equal configurations then.
+    """
     changed = {}
     for entry in dataclasses.fields(config):  # type: ignore[arg-type]
         own, other = getattr(config, entry.name), default_of(entry) if rest is None else getattr(rest, entry.name)

@@ -1,6 +1,7 @@
-"""What is said of an option beside its name, type and default, in one place: a field of a configuration.
+"""Metadata of the fields of configurations: help, bounds, and what depends on the value.
 
-Checks, the command line, the identity of a run, groups in reports and the fingerprint of stored answers follow from it.
+Checks, command-line options, the identity of a run, groups in reports and the fingerprint of stored answers derive from
+it. Messages name options by `setting`.
 """
 
 import operator
@@ -13,15 +14,15 @@ from typing import Any, Literal
 from model_compression.core.errors import UsageError
 
 Affects = Literal["result", "speed", "place", "consent"]
-"""What changes with an option: what a run comes to; only how fast; only what is read and written where; or only
-whether something doubtful is accepted. Runs that differ in others than the first are one and the same run."""
+"""What depends on an option: the result of a run, its speed, where files are read and written, or whether a doubtful
+input is accepted. Only options that affect the result make two runs different."""
 
-_FLAGS = "MODEL_COMPRESSION_SPEAKS_FLAGS"  # an environment variable, so that child processes speak alike
+_FLAGS = "MODEL_COMPRESSION_SPEAKS_FLAGS"  # an environment variable: child processes inherit it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What the metadata of a field say. Without any it affects the result, and the command line does not have it."""
+    """The metadata of a field. A field without them affects the result and has no option on the command line."""
 
     help: str = ""
     affects: Affects = "result"
@@ -30,20 +31,22 @@ class Option:
     above: float | None = None
     below: float | None = None
     remedy: str = ""
-    """What the error of a value out of bounds advises."""
+    """Ends the message about a value out of bounds."""
     of: Literal["", "teacher", "method"] = ""
-    """Options of the teacher have no effect without one, and a run may differ in those of the method from its baseline
-    on labels."""
+    """Options of the teacher have no effect without a teacher. Options of the method may differ between a run and its
+    label-only baseline."""
     needs: Mapping[str, tuple[str, ...]] | None = None
-    """It has no effect unless one of these fields beside it has one of the values, or with none named, is set."""
+    """The option has an effect only if one of these fields of the same configuration has one of the values; an empty
+    tuple stands for every value but the default."""
     answers: bool = True
-    """Whether it says by itself how the teacher answers; others do by what they come to, which is recorded."""
+    """Whether the value itself enters the fingerprint of stored answers. False where the fingerprint has what the value
+    leads to, as the digest of the images."""
     flag: str = ""
-    """What the command line calls it, where that is not the field's name."""
+    """The name on the command line, if it differs from the name of the field."""
     metavar: str = ""
 
     def check(self, name: str, value: Any) -> None:
-        """Raises UsageError for a number out of bounds; None has none."""
+        """Raises UsageError for a number out of bounds. None passes."""
         bounds = (
             ("at least", self.minimum, operator.ge),
             ("above", self.above, operator.gt),
@@ -59,13 +62,11 @@ class Option:
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, **said: Any) -> Any:
     """A field of a configuration; ``said`` are the fields of `Option`."""
-    if default_factory is not MISSING:
-        return field(default_factory=default_factory, metadata={"option": Option(**said)})
-    return field(default=default, metadata={"option": Option(**said)})
+    return field(default=default, default_factory=default_factory, metadata={"option": Option(**said)})
 
 
 def option_of(entry: "Field[Any]") -> Option:
-    """What is said of a field of a configuration."""
+    """The metadata of a field of a configuration."""
     said: Option = entry.metadata.get("option", Option())
     return said
 
@@ -76,7 +77,7 @@ def default_of(entry: "Field[Any]") -> Any:
 
 
 def has_effect(config: Any, said: Option) -> bool:
-    """Whether the fields beside it in ``config`` have what an option needs."""
+    """Whether ``config`` has what an option ``needs``."""
     defaults = {entry.name: default_of(entry) for entry in fields(config)}
     return said.needs is None or any(
         getattr(config, name) in values if values else getattr(config, name) != defaults[name]
@@ -85,9 +86,9 @@ def has_effect(config: Any, said: Option) -> bool:
 
 
 def answer_settings(config: Any, of: str = "") -> dict[str, Any]:
-    """The options in ``config``, those of ``of``, that say how a teacher answers an image.
+    """The options of ``config``, those with this ``of``, on which a teacher's answer to an image depends.
 
-    A new one is in it where it is not at its default; one that ``needs`` others where they are set.
+    An option is left out at its default; one that ``needs`` others is left out if they are not set.
     """
     found = {}
     for entry in fields(config):
@@ -99,9 +100,9 @@ def answer_settings(config: Any, of: str = "") -> dict[str, Any]:
 
 
 def setting(name: str, value: Any = None, *, flag: str = "") -> str:
-    """An option in a message, with a value if one is advised: ``batch_size=64``, or the flag for those who type flags.
+    """An option in a message, with the advised value: ``batch_size=64`` in Python, the flag and 64 in a command.
 
-    ``name`` is that of the argument in Python; ``flag`` that of the command line, without dashes, where it is another.
+    ``name`` is the argument in Python. ``flag`` is the name on the command line, without dashes, if it differs.
     """
     if _FLAGS not in os.environ:
         return name if value is None else f"{name}={value!r}"
@@ -114,13 +115,13 @@ def setting(name: str, value: Any = None, *, flag: str = "") -> str:
 
 
 def settings(**values: Any) -> str:
-    """Several options with their values, as they stand side by side in a call or in a command."""
+    """Several options with their values, as in a call or a command."""
     return (" " if _FLAGS in os.environ else ", ").join(setting(name, value) for name, value in values.items())
 
 
 @contextmanager
 def speaking_flags() -> Iterator[None]:
-    """Within it, here and in child processes, messages name options as the command line does."""
+    """Messages of this process and its children name options as the command line does."""
     before = os.environ.get(_FLAGS)
     os.environ[_FLAGS] = "1"
     try:

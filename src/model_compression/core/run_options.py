@@ -1,4 +1,4 @@
-"""The options of a run by place, as "optim.lr": what is said of each, and how values are set and compared by place."""
+"""The options of a run by place, as "optim.lr": their metadata, and how values are set and compared by place."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from model_compression.core.registry import unknown_name
 C = TypeVar("C")
 
 OPTIONS = options_of(TrainConfig)
-"""What is said of each option of a run, by its place, as "optim.lr"."""
+"""The metadata of each option of a run, by place."""
 
 PARTS = {
     entry.name: kind
     for entry in dataclasses.fields(TrainConfig)
     if entry.default is None and (kind := configuration_in(types_of_fields(TrainConfig)[entry.name])) is not None
 }
-"""The configurations in that of a run that it may lack, as a teacher, with their classes."""
+"""The parts that a run may lack, as a teacher, with the classes of their configurations."""
 
 
 def result_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a result depends on, by place, of plain values, with the defaults of what they do not have."""
+    """All that a result depends on, by place: from plain values, with defaults for what they lack."""
     defaults = to_dict(TrainConfig(student=ModelConfig(name="")))
     defaults |= {part: to_dict(kind(name="")) for part, kind in PARTS.items() if values.get(part)}
     found = {**flat(defaults), **flat(values)}
@@ -33,7 +33,7 @@ def result_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_for(*parts: str) -> set[str]:
-    """The fields of a run that are of ``parts``, "teacher" or "method", themselves included."""
+    """The names of the fields of a run whose ``of`` is one of ``parts``: "teacher", "method"."""
     return {entry.name for entry in dataclasses.fields(TrainConfig) if option_of(entry).of in parts}
 
 
