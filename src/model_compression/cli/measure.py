@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     cost = measure(args.model, batch_size=args.batch_size, threads=args.threads, seconds=args.seconds, size=args.size)
     if cost.is_guest:
         print(
-            f"{args.model} is from elsewhere: it runs in a process of its own, which is a little slower; --trust runs "
+            f"{args.model} is from elsewhere: it runs in a separate process, which is a little slower; --trust runs "
             "it in this one",
             file=sys.stderr,
         )

@@ -28,6 +28,7 @@ _CURSOR_UP = re.compile(r"(\x1b\[A)+")
 _PLAIN = {"→": "->", "×": "x", "±": "+-", "…": "...", "–": "-", "—": "-", "−": "-", "·": "-", "≥": ">=", "≤": "<="}
 _PLAIN["─"] = "-"  # of a table's rule
 
+_KEEP = "\u200b"  # of no width: spaces before it are not stripped
 _WIDTH, _GAP, _NARROW = 80, 2, 12  # of a table, between its columns, and of a column of text at least
 _LONGEST_ERROR = 1500  # characters
 
@@ -196,7 +197,7 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), left: int = 1
     """A table as text, the same in a terminal, a pipe and a file: 80 columns wide at most, unless numbers need more.
 
     Args:
-        rows: cells, of one line or several, taken as they are: no markup, no colours.
+        rows: cells, of one line or several, taken as they are: no markup, no colours. Spaces behind a number align it.
         head: the titles of the columns, with a rule below them; without titles there is no rule.
         left: how many columns hold text, which is justified to the left and wrapped where space is short. The others
             hold numbers, which are justified to the right and neither wrapped nor cut.
@@ -205,7 +206,7 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), left: int = 1
     from rich.console import Console
     from rich.table import Table
 
-    cells = [[*map(harmless, row)] for row in ([head, *rows] if head else rows)]
+    cells = [[f"{harmless(cell)}{_KEEP}" for cell in row] for row in ([head, *rows] if head else rows)]
     longest = [max(map(_cell_width, column)) for column in zip_longest(*cells, fillvalue="")]
     least = [min(width, _NARROW) if column < left else width for column, width in enumerate(longest)]
     box, gap = (SIMPLE_HEAD, _GAP - 1) if head else (None, _GAP)  # a box has a space of its own between columns
@@ -219,4 +220,4 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), left: int = 1
     page = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
     with page.capture() as capture:
         page.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+    return "\n".join(line.rstrip() for line in capture.get().replace(_KEEP, "").rstrip("\n").split("\n"))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +140,11 @@ def _mebibytes(size_bytes: float | None) -> str:
 
 
 def _terminal_table(cells: Cells) -> str:
-    """The table for a terminal, in which what follows ± has a column of its own: numbers stand under numbers."""
-    columns: list[Sequence[str]] = []
+    """The table for a terminal: in a column where some numbers have a ± behind them, all numbers are aligned."""
+    columns = []
     for title, *values in zip(*cells, strict=True):
-        parts = [value.partition(" ± ") for value in values]
-        columns.append([title, *(number for number, _, _ in parts)])
-        if any(sign for _, sign, _ in parts):
-            columns.append(["", *(f"± {half}" if sign else "" for _, sign, half in parts)])
+        room = max(len(value) - len(value.partition(" ± ")[0]) for value in values)
+        columns.append([title, *(value if " ± " in value else f"{value}{' ' * room}" for value in values)])
     head, *rows = zip(*columns, strict=True)
     return table(rows, head)
 

@@ -88,7 +88,7 @@ def _curves(report: Report) -> list[tuple[str, Chart, str]]:
     lines = _lines(report.groups, lambda group: "train_loss", 1, "{:.4f}".format, log=True)
     if lines:
         chart = line_chart(lines, key="loss", x="epoch", y="training loss, logarithmic", log=True)
-        note = "Each method has a loss of its own: compare the shapes only." if len(report.groups) > 1 else ""
+        note = "The losses of methods differ: compare the shapes only." if len(report.groups) > 1 else ""
         charts.append(("Loss", chart, note))
     return charts
 

@@ -40,7 +40,7 @@ class RunState:
 
     @property
     def resumable(self) -> bool:
-        """Whether `resume` goes on with it from a state."""
+        """Whether `resume` continues it."""
         return self.state == "stopped" and has_state(self.path)
 
 

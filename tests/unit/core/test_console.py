@@ -242,6 +242,7 @@ def test_a_table_cuts_no_number_and_takes_no_markup(monkeypatch):
         "lines\\x1b[2J",
     ]
     assert table([("a", "1", "b"), ("b", "10")]).splitlines() == ["a   1  b", "b  10"]
+    assert table([("a", "1 ± 2"), ("b", "10    ")]) == "a   1 ± 2\nb  10"
     many = table([("word " * 40, *["123456789012"] * 7)]).splitlines()
     assert many[0].split()[-7:] == ["123456789012"] * 7
     assert "".join(many).count("word") == 40
