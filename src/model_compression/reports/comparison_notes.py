@@ -7,8 +7,7 @@ from model_compression.core.metric import ACCURACY
 from model_compression.core.options import setting
 from model_compression.core.text import count
 from model_compression.reports.method_comparison import LABELS, Comparison
-from model_compression.reports.significance import LEVEL, needed_statistic, sign_test_floor
-from model_compression.reports.statistics import OF_TWO
+from model_compression.reports.statistics import LEVEL, OF_TWO, needed_statistic, sign_test_floor
 
 _FAR, _LITTLE = 0.02, 0.5  # of accuracy below label-only, and of the loss
 

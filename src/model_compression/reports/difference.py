@@ -10,7 +10,7 @@ from model_compression.core.run_options import PARTS
 from model_compression.reports.groups import Group, check_same_metric, differences, group_runs
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles, find_runs
-from model_compression.reports.significance import LEVEL, PairedGain
+from model_compression.reports.statistics import LEVEL, PairedGain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from model_compression.core.metric import ACCURACY, Metric
 from model_compression.core.run_options import options_for, result_values
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles
-from model_compression.reports.significance import PairedGain, holm, paired_gain
-from model_compression.reports.statistics import Summary, summarise
+from model_compression.reports.statistics import PairedGain, Summary, holm, paired_gain, summarise
 
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins with

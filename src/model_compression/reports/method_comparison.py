@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model_compression.core.metric import ACCURACY, Metric, primary_metric
-from model_compression.reports.significance import LEVEL, PairedGain, holm, paired_gain
-from model_compression.reports.statistics import Summary, summarise
+from model_compression.reports.statistics import LEVEL, PairedGain, Summary, holm, paired_gain, summarise
 
 LABELS = "labels"
 BASELINES = (LABELS, "kd")
