@@ -67,7 +67,7 @@ def answered(method, batch, networks=CONVOLUTIONAL, epoch=1):
     networks = with_classifier(networks) if method.reuses_classifier else networks
     student, teacher = (outputs(shapes, batch, seed) for seed, shapes in enumerate(networks))
     targets = torch.arange(batch) % NUM_CLASSES
-    context = Context(indices=torch.arange(batch), epoch=epoch, step=7, seed=0)
+    context = Context(ids=torch.arange(batch), epoch=epoch, step=7, seed=0)
     terms = method(student, teacher, targets, context)
     return SimpleNamespace(student=student, teacher=teacher, terms=terms)
 
@@ -124,7 +124,7 @@ def test_method_takes_answers_in_half_precision(name):
     method = built(name)
     networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
     student, teacher = (outputs(shapes, 13, seed) for seed, shapes in enumerate(networks))
-    context = Context(indices=torch.arange(13), epoch=1, step=7, seed=0)
+    context = Context(ids=torch.arange(13), epoch=1, step=7, seed=0)
 
     def half(answers):
         return Outputs(
@@ -172,7 +172,7 @@ def test_method_says_whether_it_uses_classes_and_indices(name, changed):
         networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
         student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
         given = {"targets": torch.arange(6), "indices": torch.arange(6)} | change
-        context = Context(indices=given["indices"], epoch=1, step=7, seed=0)
+        context = Context(ids=given["indices"], epoch=1, step=7, seed=0)
         return method(student, teacher, given["targets"], context)
 
     before, after = terms(), terms(**{changed: torch.tensor([9, 7, 5, 3, 1, 0])})
@@ -189,7 +189,7 @@ def test_wrapped_and_added_methods_use_what_their_parts_use():
         ("at,crd", {}, (True, True)),
     ):
         method = create(name, **params)
-        assert (method.uses_targets, method.uses_indices) == expected, name
+        assert (method.uses_targets, method.uses_ids) == expected, name
     for name, params, expected in (
         ("logit_std", {"base": "dkd"}, True),
         ("logit_std", {"base": "dist"}, False),
@@ -203,7 +203,7 @@ def test_wrapped_and_added_methods_use_what_their_parts_use():
 def test_method_that_needs_no_teacher_looks_at_none(name):
     method = built(name)
     beside = answered(method, 5)
-    context = Context(indices=torch.arange(5), epoch=1, step=7, seed=0)
+    context = Context(ids=torch.arange(5), epoch=1, step=7, seed=0)
     alone = method(beside.student, None, torch.arange(5), context)
     assert method.needs == {"logits"}
     assert {key: term.item() for key, term in alone.items()} == {key: t.item() for key, t in beside.terms.items()}
@@ -214,7 +214,7 @@ def test_soft_labels_are_refused_by_methods_that_use_classes_alone(name):
     method = built(name)
     networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
     student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
-    context = Context(indices=torch.arange(6), epoch=1, step=7, seed=0)
+    context = Context(ids=torch.arange(6), epoch=1, step=7, seed=0)
     soft = torch.eye(NUM_CLASSES)[:6]
     if method.uses_targets:
         with pytest.raises(UsageError, match=r"needs class numbers \(B,\) as targets, got float32 of shape \(6, 10\)"):
@@ -229,7 +229,7 @@ def test_a_missing_context_is_one_error_and_of_methods_that_use_it_alone(name):
     networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
     student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
     if method.uses_context:
-        with pytest.raises(UsageError, match=r"call it with Context\(indices=…, epoch=…, step=…, seed=…\)"):
+        with pytest.raises(UsageError, match=r"call it with Context\(ids=…, epoch=…, step=…, seed=…\)"):
             method(student, teacher, torch.arange(6))
     else:
         assert method(student, teacher, torch.arange(6))
@@ -258,7 +258,7 @@ def test_method_says_whether_parts_of_a_batch_add_up_to_its_gradient(name):
         start = 0
         for size in sizes:
             rows = slice(start, start + size)
-            context = Context(indices=torch.arange(6)[rows], epoch=1, step=7, seed=0)
+            context = Context(ids=torch.arange(6)[rows], epoch=1, step=7, seed=0)
             terms = method(part(student, rows), part(teacher, rows), torch.arange(6)[rows], context)
             (sum(terms.values()) * (size / 6)).backward()
             start += size

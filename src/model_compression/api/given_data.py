@@ -15,7 +15,6 @@ from model_compression.core.config_json import GIVEN, LOADERS
 from model_compression.core.errors import DataError, UsageError
 from model_compression.core.options import option_of
 from model_compression.data.dataset import Dataset, class_numbers
-from model_compression.data.loader_images import LoaderImages
 from model_compression.data.placement import place_images
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
 from model_compression.engine.observer import Observer
@@ -77,9 +76,9 @@ def with_loaders_settings(config: TrainConfig, train_set: Dataset) -> TrainConfi
 
     Raises UsageError for another batch size.
     """
-    if not isinstance(train_set.images, LoaderImages):
+    if train_set.has_ids:
         return config
-    own, default = len(train_set.images.first), TrainConfig(student=config.student).batch_size
+    own, default = train_set.num_viewable, TrainConfig(student=config.student).batch_size
     if config.batch_size not in (own, default):
         raise UsageError(f"batch_size {config.batch_size} has no effect on DataLoaders; these give batches of {own}")
     return dataclasses.replace(config, batch_size=own, teacher_cache="off")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from model_compression.core.finding import Finding
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 from model_compression.data.shared_images import count_shared_images
 from model_compression.tasks import task_of
 
@@ -33,7 +32,7 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
             remedy="scale one of them, unless another size is meant to be tested",
         )
     # The mean and deviation of a DataLoader's batches are not measured: they only leave its values as they are.
-    if max(train.std) < _FAINT and not isinstance(train.images, LoaderImages):
+    if max(train.std) < _FAINT and train.has_ids:
         yield Finding(
             area="data",
             subject="contrast",
@@ -42,7 +41,7 @@ def examine_data(train: Dataset, test: Dataset, *, reads_all: bool = True) -> It
             f"deviation {_short(train.std)}, 1 = white)",
             remedy="look at them: 12 bits in files of 16, or pixels of 0 to 1 as integers, come out black",
         )
-    if reads_all and not isinstance(train.images, LoaderImages):
+    if reads_all and train.has_ids:
         yield _shared(train, test)
 
 

@@ -4,14 +4,13 @@ from model_compression.core.config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 from model_compression.distillation.objective import Objective
 
 
 def check_data_needs(objective: Objective, train_set: Dataset, config: DataConfig) -> None:
     """Raises UsageError where a method needs what the images have not: labels, one class each, or an order."""
     method, name = objective.method, objective.name
-    if isinstance(train_set.images, LoaderImages) and method is not None and method.uses_indices:
+    if not train_set.has_ids and method is not None and method.uses_ids:
         raise UsageError(
             f"method {name!r} needs to know which image is which, and a DataLoader does not say; give the dataset "
             "itself in its place, or choose another method"

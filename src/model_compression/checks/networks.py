@@ -9,7 +9,6 @@ from model_compression.core.config import TeacherAnswers, TrainConfig
 from model_compression.core.errors import ModelCompressionError, NumericalError, UsageError
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models.base import Network, seeded
 from model_compression.models.copies import copy_of
@@ -117,7 +116,7 @@ def check_teachers_answers(
     Raises UsageError with what is wrong, or only says so where ``config`` allows a weak teacher. Without labels, or
     with those of a DataLoader, which come with its batches, nothing is compared.
     """
-    if not dataset.labelled or isinstance(dataset.images, LoaderImages) or len(dataset) < ENOUGH:
+    if not dataset.labelled or not dataset.has_ids or len(dataset) < ENOUGH:
         return
     task = task_of(dataset)
     for model, precision in zip(live.models, live.precisions, strict=True):

@@ -8,7 +8,6 @@ import torch
 from model_compression.checks.networks import ENOUGH
 from model_compression.core.finding import Finding
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 from model_compression.models.base import Network
 from model_compression.models.prediction import evaluating
 from model_compression.tasks import task_of
@@ -24,13 +23,13 @@ def examine_before_run(model: Network, train: Dataset, device: torch.device) -> 
     Whether it is weak is seen by `check_teachers_answers`, which refuses some.
     """
     yield _constancy(model, train, device)
-    known = not isinstance(train.images, LoaderImages) and train.labelled and len(train) >= ENOUGH
+    known = train.has_ids and train.labelled and len(train) >= ENOUGH
     yield from task_of(train).teacher_findings(model, train, _sample(train, _FEW) if known else None, device)
 
 
 def examine_teacher(model: Network, train: Dataset, test: Dataset, device: torch.device) -> Iterator[Finding]:
     """Findings on one teacher, in eval mode on ``device``, from a sample of the test images."""
-    task, known = task_of(test), not isinstance(test.images, LoaderImages)
+    task, known = task_of(test), test.has_ids
     yield from task.answer_findings(model, torch.from_numpy(test.images[:8]).to(device))
     yield _constancy(model, test, device)
     yield from task.teacher_findings(model, train, _sample(test, _SAMPLE) if known else None, device, thorough=True)

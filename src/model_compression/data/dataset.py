@@ -85,6 +85,11 @@ class Dataset:
         return channels, height, width
 
     @property
+    def has_ids(self) -> bool:
+        """Whether an image is known by its number, and its pixels from the start: not in a DataLoader's batches."""
+        return not isinstance(self.images, LoaderImages)
+
+    @property
     def num_viewable(self) -> int:
         """How many images `thumbnails` can give: the first batch of a DataLoader, else all."""
         return len(self.images.first) if isinstance(self.images, LoaderImages) else len(self)

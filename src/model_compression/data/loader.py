@@ -30,14 +30,14 @@ class Mixed:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Images (B, C, H, W) uint8, augmented, not normalised; targets (B,); indices (B,) into the dataset; the view.
+    """Inputs (B, C, H, W) uint8, augmented, not normalised; targets (B, …); ids (B,) into the dataset; the view.
 
     Where images are mixed, ``mixed`` says with what.
     """
 
-    images: Tensor
+    inputs: Tensor
     targets: Tensor
-    indices: Tensor
+    ids: Tensor
     view: int
     mixed: Mixed | None = None
 
@@ -115,11 +115,11 @@ class Loader(ABC):
         """The batch of ``count`` images that is made of ``pixels``, of the images at ``rows``."""
         images, targets = self._augment(pixels, rows, view), self.targets[rows]
         if self._mixing is None:
-            return Batch(images=images, targets=targets, indices=rows, view=view)
+            return Batch(inputs=images, targets=targets, ids=rows, view=view)
         mixture = self._mixing.sample(rows[:count], view)
         images, share = mix(images[:count], images[count:], mixture)
         mixed = Mixed(targets=targets[count:], share=share)
-        return Batch(images=images, targets=targets[:count], indices=rows[:count], view=view, mixed=mixed)
+        return Batch(inputs=images, targets=targets[:count], ids=rows[:count], view=view, mixed=mixed)
 
     def _augment(self, pixels: Tensor, indices: Tensor, view: int) -> Tensor:
         config = self.config

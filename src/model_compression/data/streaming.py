@@ -116,7 +116,7 @@ class GivenLoader(Loader):
                     f"{self._num_classes - 1}, as the test images have or the dataset's `classes` say"
                 )
             unknown = torch.full((len(targets),), -1, device=device)
-            yield Batch(images=images.float().to(device), targets=targets.to(device), indices=unknown, view=0)
+            yield Batch(inputs=images.float().to(device), targets=targets.to(device), ids=unknown, view=0)
 
 
 def _join_last(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -124,8 +124,8 @@ def _join_last(batches: Iterator[Batch]) -> Iterator[Batch]:
     held = next(batches)
     for batch in batches:
         if len(batch.targets) == 1:
-            images, targets = torch.cat([held.images, batch.images]), torch.cat([held.targets, batch.targets])
-            held = replace(held, images=images, targets=targets, indices=torch.cat([held.indices, batch.indices]))
+            images, targets = torch.cat([held.inputs, batch.inputs]), torch.cat([held.targets, batch.targets])
+            held = replace(held, inputs=images, targets=targets, ids=torch.cat([held.ids, batch.ids]))
         else:
             yield held
             held = batch

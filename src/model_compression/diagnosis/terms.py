@@ -69,7 +69,7 @@ def _first_terms(trainer: Trainer) -> tuple[dict[str, Tensor], float]:
     config = trainer.config
     trainer.student.train()
     batch = next(iter(trainer.loader.epoch(epoch=0, seed=config.seed, batch_size=config.batch_size)))
-    context = Context(indices=batch.indices, epoch=0, step=0, seed=config.seed)
+    context = Context(ids=batch.ids, epoch=0, step=0, seed=config.seed)
     with seeded(config.seed):  # for dropout
         student = trainer.answer(batch)
         teacher = trainer.teacher.answer(batch) if trainer.teacher is not None else None

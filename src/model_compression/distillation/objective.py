@@ -106,7 +106,7 @@ class Objective:
         if self.method is not None:
             assert teacher is not None or not self.method.needs_teacher
             rows = self.task.rows(student, teacher, batch)
-            context = dataclasses.replace(context, indices=rows.ids)
+            context = dataclasses.replace(context, ids=rows.ids)
             found = self.method(rows.student, rows.teacher, rows.targets, context)
             terms |= checked_terms(self.name, found, self.weights)
         risen = {name: min(1.0, done / warmup) for name, warmup in self._warmups.items() if warmup}
@@ -122,7 +122,7 @@ class Objective:
             method = copy.deepcopy(self.method)
         except Exception:  # of a method of someone's own, which holds what cannot be copied
             return
-        context = Context(indices=torch.arange(len(targets), device=targets.device), epoch=0, step=0, seed=0)
+        context = Context(ids=torch.arange(len(targets), device=targets.device), epoch=0, step=0, seed=0)
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 terms = method(_with_gradient(student), teacher, targets, context)
@@ -151,7 +151,7 @@ class Objective:
         found = []
         try:
             for rows in (slice(0, 2), slice(0, 1), slice(1, 2)):
-                context = Context(indices=torch.arange(len(targets))[rows].to(targets.device), epoch=0, step=0, seed=0)
+                context = Context(ids=torch.arange(len(targets))[rows].to(targets.device), epoch=0, step=0, seed=0)
                 own, taught = (None if side is None else side.rows(rows) for side in (student, teacher))
                 assert own is not None
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -81,7 +81,7 @@ class Step(nn.Module):
 
     def answer(self, batch: Batch) -> Outputs:
         """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
-        images = self.student.preprocessing(batch.images)
+        images = self.student.preprocessing(batch.inputs)
         with autocast(self.device, self.precision):
             answer = self._tapped[0](images) if self._tapped else Outputs(logits=self._forward[0](images))
         return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
@@ -98,7 +98,7 @@ class Step(nn.Module):
         loss, terms = self.objective(student, teacher, batch, context, done)
         taught = None if self.labelled or teacher is None else self.task.as_targets(teacher.logits)
         logits = student.logits.detach()
-        inputs = {IMAGES: batch.images.sum()} if batch.images.is_floating_point() else {}
+        inputs = {IMAGES: batch.inputs.sum()} if batch.inputs.is_floating_point() else {}
         if teacher is not None and self.watches_teacher:
             inputs[ANSWERS] = teacher.logits.sum()
         return loss, Learned(

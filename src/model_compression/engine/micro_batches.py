@@ -29,7 +29,7 @@ def learn_in_less_memory(
     """
     whole = min(size or len(batch.targets), len(batch.targets))
     # Once more, as the first attempt has made the memory that is kept from step to step the system's again.
-    give_freed_memory_back(batch.images.device)
+    give_freed_memory_back(batch.inputs.device)
     learned = _tried(attempt, batch, whole)
     if learned is not None:
         if obstacle is not None:
@@ -60,7 +60,7 @@ def _tried(attempt: Attempt, batch: Batch, size: int) -> Learned | None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    give_freed_memory_back(batch.images.device)  # out here, where the error no longer holds what was computed
+    give_freed_memory_back(batch.inputs.device)  # out here, where the error no longer holds what was computed
     return None
 
 
@@ -76,9 +76,7 @@ def part_of(batch: Batch, start: int, size: int) -> Batch:
     """``size`` images of a batch from ``start`` on."""
     rows = slice(start, start + size)
     mixed = batch.mixed and replace(batch.mixed, targets=batch.mixed.targets[rows], share=batch.mixed.share[rows])
-    return replace(
-        batch, images=batch.images[rows], targets=batch.targets[rows], indices=batch.indices[rows], mixed=mixed
-    )
+    return replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows], ids=batch.ids[rows], mixed=mixed)
 
 
 def batch_obstacle(modules: nn.Module, method: Method | None, name: str, options: Mapping[str, bool]) -> str | None:

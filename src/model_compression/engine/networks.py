@@ -12,7 +12,6 @@ from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 from model_compression.models.base import MODELS, Network, seeded
 from model_compression.models.copies import copy_of
 from model_compression.models.external import (
@@ -92,7 +91,7 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
             "mean and std"
         )
     takes_floats = model.preprocessing.is_identity and library_of(config.name) is None
-    if takes_floats and not (config.mean or isinstance(data.images, LoaderImages)):
+    if takes_floats and not (config.mean or not data.has_ids):
         raise UsageError(
             f"{config.name} learned from batches of DataLoaders, and only who made them knows how their pixels were "
             f"normalised; give that mean and std ({setting('mean')} and {setting('std')}, of a teacher "

@@ -19,7 +19,6 @@ from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
 from model_compression.core.user_code import digests_of_own_code
 from model_compression.data.dataset import Dataset, check_pair
-from model_compression.data.loader_images import LoaderImages
 from model_compression.data.streaming import loader_for
 from model_compression.distillation.objective import create_method
 from model_compression.distillation.taps import NO_TAPS, Taps, check_teacher, choose_taps
@@ -167,7 +166,7 @@ def build_networks(config: TrainConfig, parts: Parts, data: RunData) -> RunNetwo
         student: Network = given_network(parts.student, train, config.seed)
     else:
         student = load_student(config.student, train, config.seed)
-    if isinstance(train.images, LoaderImages):
+    if not train.has_ids:
         for network in (student, *teachers):  # whatever it was: the batches are taken as they are
             network.preprocessing = Preprocessing(mean=train.mean, std=train.std)
     check_classes("student", student, train)

@@ -145,7 +145,7 @@ class Trainer:
     def _sample(self, tapped: Tapped | None) -> tuple[Batch, Outputs, Outputs | None]:
         """Two images, and what student and teacher answer to them; nothing is stored, and nothing compiled."""
         batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
-        images = self.student.preprocessing(batch.images)
+        images = self.student.preprocessing(batch.inputs)
         with evaluating(self.student), torch.no_grad():
             student = Outputs(logits=self.student(images)) if tapped is None else tapped(images)
         teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher
@@ -207,7 +207,7 @@ class Trainer:
         self, batch: Batch, epoch: int, teacher: Outputs | None, share: float, student: Outputs | None = None
     ) -> Learned:
         """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
-        context = Context(indices=batch.indices, epoch=epoch, step=self.step, seed=self.config.seed)
+        context = Context(ids=batch.ids, epoch=epoch, step=self.step, seed=self.config.seed)
         done = (self.step + 1) / self.total_steps
         learned: Learned
         loss, learned = self._run_step(batch, teacher, context, done, student)

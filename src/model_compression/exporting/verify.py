@@ -117,7 +117,7 @@ def answers_of(path: Path, dataset: Dataset) -> Tensor:
 def pixels_of(dataset: Dataset) -> Iterator[Tensor]:
     """All images, in index order, in batches (B, C, H, W) uint8 on the CPU."""
     loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
-    return (batch.images for batch in loader.in_order(view=0, batch_size=_BATCH))
+    return (batch.inputs for batch in loader.in_order(view=0, batch_size=_BATCH))
 
 
 def compared(found: Tensor, reference: Tensor, targets: Tensor, task: Task) -> Verification:

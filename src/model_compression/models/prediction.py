@@ -35,7 +35,7 @@ def predict(
         height, width = model.preprocessing.size or (1, 1)
         size = max(1, min(_BATCH, _BATCH * _LARGE // (height * width)))
         for batch in loader.in_order(view=0, batch_size=size):
-            logits.append(in_parts(lambda images: model(model.preprocessing(images)).float().cpu(), batch.images))
+            logits.append(in_parts(lambda images: model(model.preprocessing(images)).float().cpu(), batch.inputs))
             if watch is not None:
                 watch(sum(map(len, logits)))
         return torch.cat(logits)

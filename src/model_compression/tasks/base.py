@@ -68,7 +68,7 @@ class Task(ABC):
 
     def rows(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Rows:
         """What methods compare; by default each sample is a row."""
-        return Rows(student=student, teacher=teacher, targets=batch.targets, ids=batch.indices)
+        return Rows(student=student, teacher=teacher, targets=batch.targets, ids=batch.ids)
 
     @abstractmethod
     def mean_of(self, answers: Sequence[Tensor]) -> Tensor:

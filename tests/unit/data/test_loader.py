@@ -51,7 +51,7 @@ def test_image_alone_in_the_last_batch_joins_the_one_before(dataset, count, batc
     batches = list(loader.epoch(epoch=1, seed=2, batch_size=batch_size))
     assert [len(batch.targets) for batch in batches] == sizes
     assert loader.steps(batch_size) == len(sizes)
-    assert torch.equal(torch.cat([batch.indices for batch in batches]), epoch_order(count, 2, 1))
+    assert torch.equal(torch.cat([batch.ids for batch in batches]), epoch_order(count, 2, 1))
 
 
 def test_epoch_order_leaves_the_global_generator_alone():
@@ -63,12 +63,12 @@ def test_epoch_order_leaves_the_global_generator_alone():
 def test_loader_epoch_shows_every_image_once_with_its_label(dataset, loader):
     batches = list(loader().epoch(epoch=2, seed=1, batch_size=5))
     assert [len(batch.targets) for batch in batches] == [5, 5, 5, 5, 3]  # the last partial batch is kept
-    indices = torch.cat([batch.indices for batch in batches])
+    indices = torch.cat([batch.ids for batch in batches])
     assert torch.equal(indices, epoch_order(N, 1, 2))
     for batch in batches:
-        assert batch.images.dtype == torch.uint8
-        np.testing.assert_array_equal(batch.images.numpy(), dataset.images[batch.indices])
-        np.testing.assert_array_equal(batch.targets.numpy(), dataset.labels[batch.indices])
+        assert batch.inputs.dtype == torch.uint8
+        np.testing.assert_array_equal(batch.inputs.numpy(), dataset.images[batch.ids])
+        np.testing.assert_array_equal(batch.targets.numpy(), dataset.labels[batch.ids])
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 4, 5])
@@ -78,16 +78,16 @@ def test_loader_epoch_goes_on_from_any_batch(loader, first):
     rest = list(made.epoch(epoch=3, seed=1, batch_size=5, first=first))
     assert len(rest) == 5 - first
     for expected, found in zip(whole[first:], rest, strict=True):
-        assert torch.equal(expected.indices, found.indices)
-        assert torch.equal(expected.images, found.images)
+        assert torch.equal(expected.ids, found.ids)
+        assert torch.equal(expected.inputs, found.inputs)
 
 
 def test_loader_in_order_shows_a_view_in_index_order(loader):
     made = loader(augmentation="flip_shift", shift=2, view_seed=9)
     batches = list(made.in_order(view=5, batch_size=10))
-    assert torch.equal(torch.cat([batch.indices for batch in batches]), torch.arange(N))
+    assert torch.equal(torch.cat([batch.ids for batch in batches]), torch.arange(N))
     plan = sample_plan("flip_shift", torch.arange(N), view_seed=9, view=5, shift=2)
-    assert torch.equal(torch.cat([batch.images for batch in batches]), apply_plan(made.images, plan))
+    assert torch.equal(torch.cat([batch.inputs for batch in batches]), apply_plan(made.images, plan))
     assert {batch.view for batch in batches} == {5}
 
 
@@ -96,9 +96,9 @@ def test_loader_images_depend_on_view_and_index_and_not_on_the_batch(loader):
     shuffled = {}
     for batch in made.epoch(epoch=4, seed=7, batch_size=4):
         assert batch.view == 4
-        shuffled |= dict(zip(batch.indices.tolist(), batch.images, strict=True))
+        shuffled |= dict(zip(batch.ids.tolist(), batch.inputs, strict=True))
     for batch in made.in_order(view=4, batch_size=11):
-        for index, image in zip(batch.indices.tolist(), batch.images, strict=True):
+        for index, image in zip(batch.ids.tolist(), batch.inputs, strict=True):
             assert torch.equal(image, shuffled[index])
 
 
@@ -121,11 +121,11 @@ def test_loader_views_follow_the_epochs(loader, options, views):
 def test_loader_order_does_not_depend_on_the_view_seed_nor_views_on_the_seed(loader):
     first, second = loader(augmentation="flip"), loader(augmentation="flip", view_seed=1)
     one, two = (next(made.epoch(epoch=0, seed=0, batch_size=N)) for made in (first, second))
-    assert torch.equal(one.indices, two.indices)
-    assert not torch.equal(one.images, two.images)
+    assert torch.equal(one.ids, two.ids)
+    assert not torch.equal(one.inputs, two.inputs)
     other = next(first.epoch(epoch=0, seed=1, batch_size=N))
-    assert not torch.equal(one.indices, other.indices)
-    assert torch.equal(one.images[one.indices.argsort()], other.images[other.indices.argsort()])
+    assert not torch.equal(one.ids, other.ids)
+    assert torch.equal(one.inputs[one.ids.argsort()], other.inputs[other.ids.argsort()])
 
 
 def test_loader_takes_batches_that_are_larger_than_the_data_set(loader):
@@ -143,11 +143,11 @@ def test_loader_refuses_a_shift_that_no_border_can_reflect(loader):
 def test_images_are_on_a_device_once_and_as_long_as_their_data_set(dataset, uploads):
     first = ResidentLoader(dataset, DataConfig(), CPU)
     same = dataclasses.replace(dataset, name="another name")
-    assert ResidentLoader(same, DataConfig(augmentation="flip"), CPU).images is first.images
+    assert ResidentLoader(same, DataConfig(augmentation="flip"), CPU).images is first.inputs
     other = dataset.subset(range(N))  # another digest
-    assert ResidentLoader(other, DataConfig(), CPU).images is not first.images
+    assert ResidentLoader(other, DataConfig(), CPU).images is not first.inputs
     assert uploads == ["d", "d[23]"]
-    kept = weakref.ref(first.images)
+    kept = weakref.ref(first.inputs)
     del first
     assert ResidentLoader(dataset, DataConfig(), CPU).images is kept()
     assert len(uploads) == 2

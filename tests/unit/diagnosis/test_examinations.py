@@ -189,12 +189,12 @@ def test_terms_at_the_first_step_are_those_of_the_float64_formula(tiny):
     found = findings_on_loss(tiny, method="kd", student=student)
     loader = ResidentLoader(tiny.data()[0], tiny.config().data, CPU)
     batch = next(iter(loader.epoch(epoch=0, seed=0, batch_size=5)))
-    images = (batch.images.double() / 255 - 0.5) / 0.25
+    images = (batch.inputs.double() / 255 - 0.5) / 0.25
     network = create_model("tiny", seed=0, dropout=0.0).train().double()
     s = network(images)
     model = read_model(tiny.teacher).eval().double()
     with torch.no_grad():
-        t = model(model.preprocessing(batch.images).double())
+        t = model(model.preprocessing(batch.inputs).double())
     label = nn.functional.cross_entropy(s, batch.targets)
     kd = 16 * (t.div(4).softmax(1) * (t.div(4).log_softmax(1) - s.div(4).log_softmax(1))).sum(1).mean()
     for name, term, weight in (("label", label, 0.1), ("kd", kd, 0.9)):

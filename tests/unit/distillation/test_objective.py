@@ -15,7 +15,7 @@ from model_compression.distillation.objective import Objective
 from model_compression.tasks import TASKS
 
 LABELS = TrainConfig(student=ModelConfig(name="lenet"))
-CONTEXT = Context(indices=torch.arange(6), epoch=0, step=0, seed=0)
+CONTEXT = Context(ids=torch.arange(6), epoch=0, step=0, seed=0)
 
 
 def distilled(name, **options):
@@ -23,7 +23,7 @@ def distilled(name, **options):
 
 
 def batch_of(targets, mixed=None):
-    return Batch(images=torch.zeros(6, 1, 2, 2), targets=targets, indices=torch.arange(6), view=0, mixed=mixed)
+    return Batch(inputs=torch.zeros(6, 1, 2, 2), targets=targets, ids=torch.arange(6), view=0, mixed=mixed)
 
 
 def objective_of(config):

@@ -155,9 +155,9 @@ def test_trainer_names_the_step_whose_images_hold_nan(tiny):
     def poisoned(**options):
         for batch in real(**options):
             number[0] += 1
-            images = batch.images.float() / 255
+            images = batch.inputs.float() / 255
             images[2, 0, 1, 1] = float("nan") if number[0] == 3 else 0.0
-            yield Batch(images=images, targets=batch.targets, indices=batch.indices, view=batch.view)
+            yield Batch(inputs=images, targets=batch.targets, ids=batch.ids, view=batch.view)
 
     trainer.loader.epoch = poisoned
     with pytest.raises(NumericalError, match=r"^the images became NaN or infinite at step 3; look at what makes them"):

@@ -42,7 +42,7 @@ def independent_steps(models, batches, rate):
     """Cross-entropy plus the mean of KL(p_other ‖ p_own) over the others; all answer, then all step."""
     models = [copy.deepcopy(model).double().train() for model in models]
     for batch in batches:
-        logits = [model(model.preprocessing(batch.images).double()) for model in models]
+        logits = [model(model.preprocessing(batch.inputs).double()) for model in models]
         p = [torch.exp(z) / torch.exp(z).sum(dim=1, keepdim=True) for z in logits]
         steps = []
         for own, model in enumerate(models):
@@ -77,7 +77,7 @@ def test_terms_of_two_networks_are_the_papers(tiny):
     trainer = mutual(tiny, [student, peer])
     batch = next(trainer.loader.epoch(epoch=0, seed=0, batch_size=22))
     with torch.no_grad():
-        own, other = (model(model.preprocessing(batch.images)).double().log_softmax(dim=1) for model in (student, peer))
+        own, other = (model(model.preprocessing(batch.inputs)).double().log_softmax(dim=1) for model in (student, peer))
     trainer.learn(batch, 0, trainer.answer(batch), trainer.teacher.answer(batch))
     assert trainer._terms["kd"].item() / 22 == pytest.approx(
         (other.exp() * (other - own)).sum(dim=1).mean().item(), rel=1e-5

@@ -46,7 +46,7 @@ def test_trainer_steps_are_those_of_plain_pytorch(tiny, built):
     step, losses = 0, []
     for epoch in range(3):
         for batch in loader.epoch(epoch=epoch, seed=0, batch_size=5):
-            loss = F.cross_entropy(model(model.preprocessing(batch.images)), batch.targets)
+            loss = F.cross_entropy(model(model.preprocessing(batch.inputs)), batch.targets)
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             rate = rate_at(config.optim, step=step, steps_per_epoch=5, epochs=3)
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):

@@ -17,9 +17,9 @@ from model_compression.core.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where in the run a batch is: ``indices`` (B,) of its images in the dataset, epoch, step, and the run's seed."""
+    """Where in the run a batch is: ``ids`` (B,) of its samples in the dataset, epoch, step, and the run's seed."""
 
-    indices: Tensor
+    ids: Tensor
     epoch: int
     step: int
     seed: int
@@ -51,7 +51,7 @@ class Method(nn.Module):
     """Share of the steps in which its weights rise from 0, linearly."""
     uses_targets: bool = False
     """Whether the terms depend on the classes of the images; such a method does not serve unlabelled ones."""
-    uses_indices: bool = False
+    uses_ids: bool = False
     """Whether they depend on which image of the dataset is which; such a method does not serve a plain DataLoader."""
     uses_context: bool = False
     """Whether it needs a `Context`: it draws, or changes with the epoch."""
@@ -79,7 +79,7 @@ class Method(nn.Module):
         if self.uses_context and context is None:
             raise UsageError(
                 f"{type(self).__name__} draws numbers or changes with the epoch: call it with "
-                "Context(indices=…, epoch=…, step=…, seed=…) as the fourth argument"
+                "Context(ids=…, epoch=…, step=…, seed=…) as the fourth argument"
             )
         with torch.autocast(student.logits.device.type, enabled=False):
             terms: dict[str, Tensor] = super().__call__(student, teacher, targets, context)

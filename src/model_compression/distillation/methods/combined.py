@@ -55,7 +55,7 @@ class Combined(Method):
         self.reuses_classifier = any(method.reuses_classifier for method in methods.values())  # type: ignore[misc]
         self.min_pairs = max(method.min_pairs for method in methods.values())  # type: ignore[misc]
         self.uses_targets = any(method.uses_targets for method in methods.values())
-        self.uses_indices = any(method.uses_indices for method in methods.values())
+        self.uses_ids = any(method.uses_ids for method in methods.values())
         self.uses_context = any(method.uses_context for method in methods.values())
         self.per_sample = all(method.per_sample for method in methods.values())
         self._pairs: dict[str, Sequence[int]] = {}

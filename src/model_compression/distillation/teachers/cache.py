@@ -56,7 +56,7 @@ class CachedTeacher:
                 self._views[view] = self.view(view)
             answers = self._views[view]
             self._shown = view, {name: tensor.to(batch.targets.device) for name, tensor in answers.items()}
-        shown = {name: tensor[batch.indices].float() for name, tensor in self._shown[1].items()}
+        shown = {name: tensor[batch.ids].float() for name, tensor in self._shown[1].items()}
         return Outputs(logits=shown["logits"], embedding=shown.get("embedding"))
 
     def check_writable(self, views: int) -> None:

@@ -73,8 +73,8 @@ class LiveTeacher:
     def answer(self, batch: Batch) -> Outputs:
         """Logits (B, K) in float32, and what is tapped, for images as the batch shows them."""
         if self._tapped is not None:
-            return self._tapped_answer(self._tapped, batch.images)
-        images = [batch.images, batch.images.flip(3)] if self.tta == "flip" else [batch.images]
+            return self._tapped_answer(self._tapped, batch.inputs)
+        images = [batch.inputs, batch.inputs.flip(3)] if self.tta == "flip" else [batch.inputs]
         answers = [self._logits(number, shown) for number in range(len(self.models)) for shown in images]
         return Outputs(logits=answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0))
 
@@ -122,4 +122,4 @@ class PlainTeacher:
 
     def answer(self, batch: Batch) -> Outputs:
         """Logits (B, K) in float32, and what is tapped."""
-        return self._live.answer(self._loader.batch(batch.indices, view=0))
+        return self._live.answer(self._loader.batch(batch.ids, view=0))

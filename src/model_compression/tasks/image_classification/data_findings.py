@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from model_compression.core.finding import Finding, Level
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 
 _UNEQUAL = 10  # images of the largest class for one of the smallest
 
@@ -13,14 +12,14 @@ _UNEQUAL = 10  # images of the largest class for one of the smallest
 def examine_labels(train: Dataset, test: Dataset) -> Iterator[Finding]:
     """Whether each class has images, and about as many as the others."""
     yield _labels(train, test)
-    if train.labelled and not isinstance(train.images, LoaderImages):
+    if train.labelled and train.has_ids:
         yield _balance(train)
 
 
 def _labels(train: Dataset, test: Dataset) -> Finding:
     level: Level = "warn"
     absent, untested = _absent(train), _absent(test)
-    if isinstance(train.images, LoaderImages):
+    if not train.has_ids:
         absent = []  # each batch brings its own labels
     if not train.labelled:
         text = f"the training images have none: distil with {setting('label_weight', 0)}"

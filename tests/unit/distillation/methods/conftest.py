@@ -38,6 +38,6 @@ def context():
     """Function of (indices, seed, step) → Context."""
 
     def built(indices, seed=3, step=11):
-        return Context(indices=torch.as_tensor(indices), epoch=0, step=step, seed=seed)
+        return Context(ids=torch.as_tensor(indices), epoch=0, step=step, seed=seed)
 
     return built

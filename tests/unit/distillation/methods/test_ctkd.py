@@ -13,7 +13,7 @@ from model_compression.distillation.methods import Context, create
 
 
 def at(epoch):
-    return Context(indices=torch.arange(1), epoch=epoch, step=0, seed=0)
+    return Context(ids=torch.arange(1), epoch=epoch, step=0, seed=0)
 
 
 def built(theta=1.0, **options):

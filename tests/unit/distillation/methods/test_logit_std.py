@@ -10,7 +10,7 @@ from model_compression.core.outputs import Outputs
 from model_compression.distillation.methods import METHODS, Context, Method, create
 
 BASES = ["kd", "logits", "dkd", "nkd", "dist", "mlkd", "ctkd", "wsld", "noisy_teacher"]
-CONTEXT = Context(indices=torch.arange(64), epoch=4, step=2, seed=1)
+CONTEXT = Context(ids=torch.arange(64), epoch=4, step=2, seed=1)
 
 
 @pytest.fixture(params=[(1, 3), *SHAPES[1:]], ids=str)
@@ -59,7 +59,7 @@ def test_logit_std_hands_z_scores_to_any_logit_method(pair, evaluate, base):
     student, teacher, targets = pair
     temperature = {"temperature": 2.0} if base in {"kd", "dkd", "nkd", "dist", "wsld"} else {}
     plain, wrapped = create(base, **temperature), create("logit_std", base=base)
-    context = Context(indices=torch.arange(len(student)), epoch=4, step=2, seed=1)
+    context = Context(ids=torch.arange(len(student)), epoch=4, step=2, seed=1)
     expected, _ = evaluate(plain, z_scores(student), z_scores(teacher), targets, context)
     if base == "mlkd":  # as the authors' code has it
         as_they_are, _ = evaluate(plain, student, teacher, targets, context)

@@ -28,7 +28,7 @@ def test_live_teacher_answers_in_eval_mode_without_gradient(loader):
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # BatchNorm's too
     expected = create_model("tiny", seed=0, dropout=0.9).eval()
-    torch.testing.assert_close(first, expected(expected.preprocessing(batch.images)).detach())
+    torch.testing.assert_close(first, expected(expected.preprocessing(batch.inputs)).detach())
 
 
 @pytest.mark.usefixtures("tiny")
@@ -56,7 +56,7 @@ def test_teachers_together_answer_the_mean_of_their_logits_to_the_image_and_its_
     models = [create_model("tiny", seed=seed) for seed in (0, 1)]
     models[1].preprocessing = Preprocessing(mean=(0.3, 0.2, 0.1), channel_order="bgr")
     batch = loader.batch(torch.arange(9), view=0)
-    for tta, shown in (("none", [batch.images]), ("flip", [batch.images, torch.flip(batch.images, dims=[3])])):
+    for tta, shown in (("none", [batch.inputs]), ("flip", [batch.inputs, torch.flip(batch.inputs, dims=[3])])):
         found = LiveTeacher(models, CPU, torch.float32, tta).answer(batch).logits
         with torch.no_grad():
             answers = [model.eval()(model.preprocessing(images)) for images in shown for model in models]

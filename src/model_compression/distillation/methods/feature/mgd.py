@@ -32,7 +32,7 @@ def keep_mask(context: Context, pair: int, size: tuple[int, int], mask_ratio: fl
     Drawn from (seed, step, sample index, position), so that a resumed run draws the same.
     """
     positions = size[0] * size[1]
-    places = context.indices[:, None] * positions + torch.arange(positions, device=context.indices.device)
+    places = context.ids[:, None] * positions + torch.arange(positions, device=context.ids.device)
     drawn = counter_random.uniform(places, context.seed, context.step, _MASK, pair)  # (B, H · W)
     return (drawn >= mask_ratio).reshape(-1, 1, *size)
 
@@ -74,7 +74,7 @@ class MGD(Method):
 
     needs = frozenset({"features"})
     default_pairs = 1  # the published weight is of the last stage alone
-    uses_indices = True
+    uses_ids = True
     default_weights = {"mgd": 7e-5}
     default_label_weight = 1.0
     uses_context = True

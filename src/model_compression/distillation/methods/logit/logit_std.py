@@ -69,7 +69,7 @@ class LogitStd(Method):
         self.method, self.plain_terms = method, _PLAIN.get(base, ())
         self.default_weights = {term: _FACTOR * weight for term, weight in method.default_weights.items()}
         self.default_label_weight = method.default_label_weight
-        self.uses_targets, self.uses_indices = method.uses_targets, method.uses_indices
+        self.uses_targets, self.uses_ids = method.uses_targets, method.uses_ids
         self.uses_context = method.uses_context
         self.per_sample = method.per_sample
 

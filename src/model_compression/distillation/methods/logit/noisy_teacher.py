@@ -32,7 +32,7 @@ class NoisyTeacher(Method):
             whose mean is zero, so that the student learns little from it.
     """
 
-    uses_indices = True
+    uses_ids = True
     default_weights = {"logits": 1.0}
     default_label_weight = 0.0
     uses_context = True
@@ -58,6 +58,6 @@ class NoisyTeacher(Method):
     def noise(self, context: Context) -> Tensor:
         """ξ per sample (B,), zero for those that are not disturbed."""
         key = (context.seed, context.step)
-        selected = counter_random.uniform(context.indices, *key, _SELECTED) < self.alpha
-        noise = self.sigma * counter_random.normal(context.indices, *key, _NOISE)
+        selected = counter_random.uniform(context.ids, *key, _SELECTED) < self.alpha
+        noise = self.sigma * counter_random.normal(context.ids, *key, _NOISE)
         return torch.where(selected, noise, torch.zeros_like(noise))

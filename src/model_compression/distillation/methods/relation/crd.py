@@ -74,7 +74,7 @@ class CRD(Method):
 
     needs = frozenset({"embedding"})
     uses_targets = True
-    uses_indices = True
+    uses_ids = True
     default_weights = {"crd": 0.8}
     default_label_weight = 1.0
     uses_context = True
@@ -119,7 +119,7 @@ class CRD(Method):
         assert context is not None
         s, t = embedding_pair(student, teacher)
         s, t = unit_vectors(self.student_projection(s)), unit_vectors(self.teacher_projection(t))
-        labels = self.labels.index_copy(0, context.indices, targets)
+        labels = self.labels.index_copy(0, context.ids, targets)
         picks, usable = self._picks(labels, targets, context)
         scores = torch.stack([self._scores(s, self.teacher_memory, picks), self._scores(t, self.student_memory, picks)])
         with torch.no_grad():
@@ -129,17 +129,17 @@ class CRD(Method):
             normalisers = torch.where(first, log_means + math.log(len(labels)), self.log_normalisers)
         terms = [contrastive_loss(*pair, len(labels), usable) for pair in zip(scores, normalisers, strict=True)]
         if self.training:
-            self._remember(s.detach(), t.detach(), labels, normalisers, context.indices)
+            self._remember(s.detach(), t.detach(), labels, normalisers, context.ids)
         return {"crd": terms[0] + terms[1]}
 
     def _picks(self, labels: Tensor, targets: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Sample numbers (B, 1 + n), each sample's own first, and whether there is any of another class (B, 1)."""
         count = min(self.num_negatives, len(labels))
-        draws = context.indices[:, None] * count + torch.arange(count, device=targets.device)
+        draws = context.ids[:, None] * count + torch.arange(count, device=targets.device)
         negatives, usable = draw_negatives(
             labels, targets, counter_random.random_bits(draws, context.seed, context.step)
         )
-        return torch.cat([context.indices[:, None], negatives], dim=1), usable
+        return torch.cat([context.ids[:, None], negatives], dim=1), usable
 
     def _scores(self, anchors: Tensor, memory: Tensor, picks: Tensor) -> Tensor:
         """Similarities of anchors (B, D) with the picked rows of a memory, over τ (B, 1 + n).
