@@ -163,7 +163,7 @@ def test_method_documents_its_parameters(name):
 
 
 @NAMES
-@pytest.mark.parametrize("changed", ["targets", "indices"])
+@pytest.mark.parametrize("changed", ["targets", "ids"])
 def test_method_says_whether_it_uses_classes_and_indices(name, changed):
     """Images without labels, and batches of a plain DataLoader, are refused by what a method says of itself."""
 
@@ -171,8 +171,8 @@ def test_method_says_whether_it_uses_classes_and_indices(name, changed):
         method = built(name)
         networks = with_classifier(CONVOLUTIONAL) if method.reuses_classifier else CONVOLUTIONAL
         student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
-        given = {"targets": torch.arange(6), "indices": torch.arange(6)} | change
-        context = Context(ids=given["indices"], epoch=1, step=7, seed=0)
+        given = {"targets": torch.arange(6), "ids": torch.arange(6)} | change
+        context = Context(ids=given["ids"], epoch=1, step=7, seed=0)
         return method(student, teacher, given["targets"], context)
 
     before, after = terms(), terms(**{changed: torch.tensor([9, 7, 5, 3, 1, 0])})

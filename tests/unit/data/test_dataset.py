@@ -97,7 +97,7 @@ def test_subset_keeps_order_and_gets_its_own_digest():
     dataset = made(source="somewhere")
     part = dataset.subset([4, 1, 1])
     assert part.labels.tolist() == [0, 1, 1]
-    assert part.inputs[0, 0, 0, 0] == 4 * 12
+    assert part.images[0, 0, 0, 0] == 4 * 12
     digests = {made().subset(rows).digest for rows in ([4, 1, 1], [4, 1], [1, 4, 1])}
     assert len(digests | {dataset.digest}) == 4
     assert part.digest in digests

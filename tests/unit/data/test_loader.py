@@ -143,11 +143,11 @@ def test_loader_refuses_a_shift_that_no_border_can_reflect(loader):
 def test_images_are_on_a_device_once_and_as_long_as_their_data_set(dataset, uploads):
     first = ResidentLoader(dataset, DataConfig(), CPU)
     same = dataclasses.replace(dataset, name="another name")
-    assert ResidentLoader(same, DataConfig(augmentation="flip"), CPU).images is first.inputs
+    assert ResidentLoader(same, DataConfig(augmentation="flip"), CPU).images is first.images
     other = dataset.subset(range(N))  # another digest
-    assert ResidentLoader(other, DataConfig(), CPU).images is not first.inputs
+    assert ResidentLoader(other, DataConfig(), CPU).images is not first.images
     assert uploads == ["d", "d[23]"]
-    kept = weakref.ref(first.inputs)
+    kept = weakref.ref(first.images)
     del first
     assert ResidentLoader(dataset, DataConfig(), CPU).images is kept()
     assert len(uploads) == 2

@@ -155,7 +155,7 @@ def test_views_differ_where_images_are_mixed_and_not_augmented():
     )
     loader = ResidentLoader(made, DataConfig(mixup=1.0), CPU)
     assert [loader.view_of(epoch) for epoch in range(3)] == [0, 1, 2]
-    assert not torch.equal(loader.batch(torch.arange(9), 0).images, loader.batch(torch.arange(9), 1).images)
+    assert not torch.equal(loader.batch(torch.arange(9), 0).inputs, loader.batch(torch.arange(9), 1).inputs)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])

@@ -31,7 +31,7 @@ def test_auto_holds_what_takes_a_quarter_of_the_free_memory(monkeypatch, free, h
         assert isinstance(after.images, np.ndarray) == held
         np.testing.assert_array_equal(after.images[:], before.images[:])
         assert after.digest == before.digest  # so that a run can be resumed where less memory is free
-    assert [part.inputs.workers for part in found if not held] == [3, 3][: 2 * (not held)]
+    assert [part.images.workers for part in found if not held] == [3, 3][: 2 * (not held)]
     assert len(said) == (not held)
     if said:
         assert "d20: its 30 images would take 0.0 GiB of the 0.0 GiB that are free: 3 other processes decode" in said[0]
@@ -48,8 +48,8 @@ def test_on_and_off_are_obeyed_whatever_is_free(monkeypatch):
         monkeypatch.setattr(placement, "available_memory_bytes", lambda free=free: free)
         held = place_images(dataset(20, True), dataset(10, False), "on")
         streamed = place_images(dataset(20, True), dataset(10, False), "off", 5)
-        assert all(isinstance(part.inputs, np.ndarray) for part in held)
-        assert all(isinstance(part.inputs, OnDemandImages) and part.inputs.workers == 5 for part in streamed)
+        assert all(isinstance(part.images, np.ndarray) for part in held)
+        assert all(isinstance(part.images, OnDemandImages) and part.images.workers == 5 for part in streamed)
         np.testing.assert_array_equal(streamed[1].images[:], held[1].images)
         assert streamed[1].digest == held[1].digest
 

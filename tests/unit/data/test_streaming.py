@@ -42,7 +42,7 @@ def assert_same(found, expected):
     assert len(found) == len(expected) > 0
     for one, other in zip(found, expected, strict=True):
         assert one.view == other.view
-        for name in ("images", "targets", "indices"):
+        for name in ("inputs", "targets", "ids"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
         assert (one.mixed is None) == (other.mixed is None)
         if one.mixed is not None:
