@@ -204,7 +204,7 @@ def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, 
         refusing(patch, 1)
         patch.setattr(ConsoleObserver, "stepped", interrupting)
         assert main(command) == 128 + signal.SIGTERM
-    assert "training with its roundings" in capsys.readouterr().err
+    assert "fine-tuning with its rounding" in capsys.readouterr().err
     assert main(["resume", str(tmp_path / "q")]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"{tmp_path / 'q' / 'student.onnx'}   ")

@@ -1,4 +1,4 @@
-"""How far a network is to be pruned so that what comes out costs no more than it may."""
+"""Finds how far to prune a network so that its file keeps a budget."""
 
 import math
 import tempfile

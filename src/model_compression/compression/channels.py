@@ -1,7 +1,7 @@
-"""Takes channels away from a network: whole ones, with all that is computed from them, until it costs what it may.
+"""Removes whole channels of a network, with everything that is computed from them, down to a target cost.
 
-Which layers share channels is found in `groups`. Which channels go is our own: those that change the answers least for
-what they cost. The change is the growth of the KL divergence from the answers before, to second order: half the Fisher
+`groups` finds which layers share channels. Channels go in the order of what they change in the answers for what they
+cost. The change is the growth of the KL divergence from the answers before, to second order: half the Fisher
 information of a gate on the channel (Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher
 pruning", arXiv 1801.05787, equation 9). It needs neither labels nor a teacher, as classes are drawn from the network's
 own answers.

@@ -1,4 +1,4 @@
-"""Which channels of a network can go: groups of them, each with all layers that lose something with it.
+"""Which channels of a network can be removed: groups of them, each with all layers that lose something with it.
 
 torch-pruning follows channels through a network's layers (Fang et al. 2023, "DepGraph: towards any structural pruning",
 arXiv 2301.12900). What it finds is checked here: a group stays whole where its channels are bound to those of another

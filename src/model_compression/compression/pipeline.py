@@ -1,8 +1,7 @@
-"""From a teacher to the file that ships: distil, prune, quantise, export, each stage proven, within a budget.
+"""From a teacher to the file that ships: distil, prune, quantise and export within a budget, and prove each stage.
 
-A folder holds compress.json, the run ``distilled``, the pruning ``pruned`` where the budget asks for one, the
-quantisation ``quantized``, float32 files of the networks, stages.json, table.md and stages.png; and student.onnx, when
-the budget is kept.
+A folder holds compress.json, the run ``distilled``, the pruning ``pruned`` if the budget needs one, the quantisation
+``quantized``, float32 files of the networks, stages.json, table.md and stages.png; student.onnx if the budget is kept.
 """
 
 import dataclasses
@@ -95,7 +94,7 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
             self.observer,
         )
         if share < 1:
-            report(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are to be left")
+            report(f"{share:.1%} of the {'MACs' if resource == 'macs' else 'parameters'} are kept")
         return dataclasses.replace(config, resource=resource, share=share)
 
     def run(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Prunes a trained network in steps, each repaired by distillation; every repair is a run of its own.
+"""Prunes a trained network in steps, and fine-tunes it by distillation after each; every fine-tuning is a run.
 
-A folder holds prune.json, what each step began with, as step-1.safetensors, the runs step-1, step-2, … and ``final``,
-whose network is the result. The steps spare the same share each, and the last one is trained longest.
+A folder holds prune.json, the network that each step starts from (step-1.safetensors, …), the runs step-1, step-2, …
+and ``final``, whose network is the result. Each step removes the same share, and the last one is trained longest.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ _NAMES = {"macs": "MACs", "params": "parameters", "weights": "weights that are n
 
 
 class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
-    """Cuts and repairs in turn; the result of each step is a run."""
+    """Cuts and fine-tunes in turn; the result of each step is a run."""
 
     KIND, FILE, NOUN = PruneConfig, "prune.json", "pruning"
 
@@ -47,7 +47,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
         return RunFolder(self.result).is_finished()
 
     def check(self) -> PruneConfig:
-        """Tries the first repair, on the network as it is, and whether it can be cut so far."""
+        """Tries the first fine-tuning, on the network as it is, and whether it can be cut so far."""
         config = located(self.config, self.folder)
         check_repair(config.run)
         check_cache_place(config.run)
@@ -68,7 +68,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
     def _for_latency(self, config: PruneConfig, network: Network, train: Dataset) -> PruneConfig:
         """The configuration with the share of the MACs that takes the wanted share of the time, as measured now."""
         shape, report = train.image_shape, self.observer.message
-        report(f"looking for the size that takes {config.share:.0%} of the time")
+        report(f"looking for the size with {config.share:.0%} of the latency")
         allowed = config.share * time_of_one_image(network, shape)
         share = share_that_fits(
             network, train, "macs", lambda one: time_of_one_image(one, shape) <= allowed, config, self.observer
@@ -106,7 +106,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
         train, _ = self.parts.load_data(config.run.data, self.observer.message)
         original = read_model(find_weights(config.model))
         assert config.resource in ("macs", "params")
-        self.observer.message(f"looking for what is worth least in {source}")
+        self.observer.message(f"estimating the worth of each channel of {source}")
         if source == find_weights(config.model):
             network = _cuttable(config, network)
         return cut_channels(
@@ -121,7 +121,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
 
 @checked_arguments
 def prune(config: PruneConfig, folder: str | Path, observer: Observer | None = None) -> dict[str, dict[str, Any]]:
-    """Prunes and repairs in a new ``folder``; returns the metrics of each step by name, the last one's the result.
+    """Prunes and fine-tunes in a new ``folder``; returns the metrics of each step by name; the last are the result.
 
     Raises RunFolderError when the folder is taken, UsageError, before anything is written, when the network cannot be
     pruned so far, Interrupted after a signal, and what `start_run` raises.

@@ -1,7 +1,7 @@
-"""Quantises a trained network into an ONNX file that is proven on the whole test set, and trains it on where it must.
+"""Quantises a trained network into an ONNX file, proves it on the whole test set, and fine-tunes if it loses too much.
 
-A folder holds quantize.json, student.onnx, report.json (when finished) and, where rounding alone cost too much, the
-quantisation-aware run ``trained``. A file that loses more accuracy than it may does not get its name.
+A folder holds quantize.json, student.onnx, report.json (when finished) and, if rounding alone lost too much, the
+quantisation-aware run ``trained``. A file that loses more than it may does not get its name.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ _STORED_SMALL: dict[str, Callable[[Any], Any]] = {"half": to_half, "int8-weights
 
 
 class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
-    """Writes the file, and where rounding alone costs too much, trains with the roundings and writes it again."""
+    """Writes the file; if rounding alone loses too much, fine-tunes with the rounding and writes it again."""
 
     KIND, FILE, NOUN = QuantizeConfig, "quantize.json", "quantisation"
 
@@ -104,7 +104,7 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
             except NotVerifiedError as loss:
                 if config.to not in CALIBRATED:
                     raise
-                observer.message(f"{loss}; training with its roundings")
+                observer.message(f"{loss}; fine-tuning with its rounding")
         body = str(weights.resolve())
         if config.model.startswith(HERE):  # then they are moved with this folder
             body = HERE + os.path.relpath(body, trained.path.resolve())
@@ -196,5 +196,5 @@ def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: O
         distances[name] = float(F.kl_div(found, expected, log_target=True, reduction="batchmean"))
     best = min(distances, key=lambda name: distances[name])
     listed = ", ".join(f"{name} {distance:.2g}" for name, distance in distances.items())
-    observer.message(f"ranges by {best}, which changes the answers least (KL divergence: {listed})")
+    observer.message(f"calibration {best} changes the answers least (KL divergence: {listed})")
     return best

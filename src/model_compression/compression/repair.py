@@ -1,4 +1,4 @@
-"""How a network that was made smaller is trained on: as its own run was, by the same teacher."""
+"""How a smaller network is fine-tuned: as its own run was trained, by the same teacher."""
 
 import dataclasses
 from pathlib import Path
@@ -73,11 +73,11 @@ def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
 def check_repair(config: TrainConfig) -> None:
     """Raises UsageError unless ``config`` has a teacher and a method that serves any student."""
     if config.method is None or config.teacher is None:
-        raise UsageError("what was made smaller is repaired by a teacher: give a method that has one, as kd")
+        raise UsageError("a teacher fine-tunes the smaller network: give a method that has one, as kd")
     if create_method(config.method).needs != {"logits"}:
         raise UsageError(
-            f"method {config.method.name!r} compares features, and layers lose theirs here; give one that needs logits "
-            "only, as kd"
+            f"method {config.method.name!r} compares features, and layers lose channels here; give a method that needs "
+            "logits only, as kd"
         )
 
 

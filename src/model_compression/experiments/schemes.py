@@ -1,4 +1,4 @@
-"""Schemes of several runs in turn, each taught by the one before: recipes over the same trainer, no losses.
+"""Schemes: several runs in turn, each taught by the one before. They use the same trainer and add no losses.
 
 `self`: born-again generations (Furlanello et al. 2018, arXiv 1805.04770). The same network is trained again and again,
 each time taught by the last one; the first learns from labels, or from a teacher that is given. With `kd` and two
@@ -7,7 +7,7 @@ generations this is Tf-KD_self too (Yuan et al. 2020, arXiv 1909.11723).
 `takd`: teacher assistants (Mirzadeh et al. 2020, arXiv 1902.03393). The teacher teaches an assistant of a size between,
 that one the next, and the last one the student: where the teacher is too large for the student to follow.
 
-Each stage is a run of its own in the scheme's folder. What is finished stays, what was interrupted goes on to the bit.
+Each stage is a run in the scheme's folder. Finished runs stay; an interrupted run resumes bit for bit.
 """
 
 import dataclasses
