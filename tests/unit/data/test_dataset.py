@@ -116,6 +116,7 @@ def test_hold_out_is_stratified_and_disjoint():
     assert validation.class_counts().tolist() == [2, 4, 6]
     assert train.class_counts().tolist() == [8, 16, 24]
     assert sorted([*numbers(train), *numbers(validation)]) == list(range(60))
+    assert (train.name, validation.name) == ("trial", "trial-validation")  # messages show them
 
 
 def test_hold_out_keeps_the_order_of_the_data_set():
