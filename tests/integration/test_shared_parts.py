@@ -11,6 +11,8 @@ from model_compression.compression.pipeline import compress
 from model_compression.core.config import ModelConfig
 from model_compression.data.sources import DATASETS
 from model_compression.engine import networks, parts
+from model_compression.engine.observer import Silent
+from model_compression.engine.runs import finish_run
 from model_compression.experiments.schemes import SchemeConfig, run_scheme
 from model_compression.models.base import MODELS, Network
 
@@ -78,3 +80,14 @@ def test_generations_decode_once(tiny, tmp_path, seen, method):
     loaded = {("teacher", str(tmp_path / "s" / f"generation-{number}")): 1 for number in (1, 2)}
     assert {key: count for key, count in seen.items() if key[0] == "teacher"} == loaded
     assert seen["data"] == 1
+
+
+def test_runs_that_share_parts_end_as_runs_of_their_own(tiny, tmp_path):
+    """Whatever the run before has tapped of the teacher, and in whichever precision it answered."""
+    shared = parts.Parts()
+    for number, (method, precision) in enumerate([("at", "fp32"), ("kd", "bf16"), ("rkd", "fp32"), ("kd", "fp32")]):
+        config = tiny.config(method, epochs=1, precision=precision, teacher_cache="off")
+        for folder, given in (("shared", shared), ("own", None)):
+            finish_run(config, tmp_path / folder / str(number), Silent(), given)
+        one, other = (tmp_path / folder / str(number) / "student.safetensors" for folder in ("shared", "own"))
+        assert one.read_bytes() == other.read_bytes(), method
