@@ -10,7 +10,7 @@ from model_compression.core.errors import FileFormatError, Interrupted, RunFolde
 from model_compression.core.manifest import FILE as MANIFEST
 from model_compression.core.manifest import check_manifest
 from model_compression.data.sources import DATASETS
-from model_compression.engine import runs, trackers
+from model_compression.engine import results, trackers
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import finish_run, resume_run, start_run
 from model_compression.reports.run_files import read_run
@@ -209,7 +209,7 @@ def test_card_and_trackers_that_fail_are_said_in_a_line_and_the_run_is_finished(
     def no_card(run):
         raise KeyError("a class")
 
-    monkeypatch.setattr(runs, "model_card", no_card)
+    monkeypatch.setattr(results, "model_card", no_card)
     monkeypatch.setattr(trackers, "TensorBoard", lambda folder, first_epoch: Failing())
     monkeypatch.setattr(trackers, "check_trackers", lambda config: None)
     seen = watcher()

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
+from model_compression.api.given_networks import NOT_REBUILT, is_rebuilt, named, with_pixels, with_weights
 from model_compression.api.inputs import give_names, observer_for
 from model_compression.core import trust as code
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import GIVEN
-from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.core.metric import primary_metric
 from model_compression.core.run_options import with_settings
@@ -30,10 +30,9 @@ from model_compression.engine.runs import check_same, resume_run, start_run
 from model_compression.experiments.resume import resume as resume_folder
 from model_compression.experiments.resume import stage_kind
 from model_compression.models.base import Network
-from model_compression.models.copies import copy_of
-from model_compression.models.external import External, build_external, is_external
+from model_compression.models.external import External
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import load_own_weights, read_model
+from model_compression.models.weights import read_model
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -136,15 +135,15 @@ def distill(
     _check_observer(observer)
     if isinstance(method, MethodConfig) and params is not None:
         raise UsageError("params are given twice: put them into the MethodConfig that is method")
-    named = None if teacher is None else _named(teacher)
+    config_of_teacher = None if teacher is None else named(teacher)
     if teacher_weights is not None:
-        teacher, named = _with_weights(teacher, named, teacher_weights)
+        teacher, config_of_teacher = with_weights(teacher, config_of_teacher, teacher_weights)
     if isinstance(method, str):
         code.give(method)
         method = MethodConfig(name=method, params=dict(params or {}))
     base = dataclasses.replace(
-        config or TrainConfig(student=_named(student)),
-        teacher=_with_pixels(named, teacher_mean, teacher_std, teacher_size),
+        config or TrainConfig(student=named(student)),
+        teacher=with_pixels(config_of_teacher, teacher_mean, teacher_std, teacher_size),
         method=method,
         epochs=epochs,
         seed=seed,
@@ -180,7 +179,7 @@ def train(
     _check_types(epochs=epochs, seed=seed, run_dir=run_dir, resume=resume, config=config, progress=progress)
     _check_observer(observer)
     base = dataclasses.replace(
-        config or TrainConfig(student=_named(student)), teacher=None, method=None, epochs=epochs, seed=seed
+        config or TrainConfig(student=named(student)), teacher=None, method=None, epochs=epochs, seed=seed
     )
     return _train(
         base, student, data, settings, None, run_dir=run_dir, resume=resume, observer=observer, progress=progress,
@@ -248,12 +247,12 @@ def _train(
         if name in settings:
             raise UsageError(f"{name} is an option of the command line; here it is {ours}")
     give_names(student, data)
-    config = with_settings(dataclasses.replace(config, student=_named(student)), settings)
+    config = with_settings(dataclasses.replace(config, student=named(student)), settings)
     watcher = observer_for(observer, progress)
     if isinstance(student, nn.Module):
         name = config.student.name.removeprefix(GIVEN)
-        if not _is_rebuilt(student, name):
-            watcher.message(f"{name}{_NOT_REBUILT}")
+        if not is_rebuilt(student, name):
+            watcher.message(f"{name}{NOT_REBUILT}")
     datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, watcher)
     if name != config.data.name:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
@@ -279,12 +278,6 @@ def _result(metrics: dict[str, Any], network: Network, folder: Path) -> RunResul
         preprocessing=network.preprocessing,
         run_dir=folder,
     )
-
-
-_NOT_REBUILT = (
-    "() without arguments is not the student that was given: the run folder holds its weights, but not the code that "
-    "builds it, and load_model needs both; give the student by the name of its builder, as 'mynets:small', to have both"
-)
 
 
 # argument → (the types it may have, how an error calls them)
@@ -328,57 +321,3 @@ def _free_folder(config: TrainConfig) -> Path:
     parts = (config.data.name, config.student.name, method)
     name = "-".join(re.sub(r"[^\w.]+", "-", Path(part.rpartition(":")[2]).name) for part in parts)
     return next(folder for number in itertools.count(1) if not (folder := Path("runs") / f"{name}-{number}").exists())
-
-
-def _is_rebuilt(student: nn.Module, name: str) -> bool:
-    """Whether ``name``, without arguments, builds a network with the tensors of ``student``."""
-    if not is_external(name):  # a class within a function
-        return False
-    try:
-        again = build_external(name, {}, seed=0).body
-    except ModelCompressionError:
-        return False
-    shapes = [
-        {key: None if is_lazy(value) else getattr(value, "shape", None) for key, value in one.state_dict().items()}
-        for one in (student, again)
-    ]
-    return shapes[0] == shapes[1]
-
-
-def _with_weights(
-    teacher: str | ModelConfig | nn.Module | None, named: ModelConfig | None, weights: str | Path
-) -> tuple[str | ModelConfig | nn.Module, ModelConfig]:
-    """The teacher with weights of a file: a module gets them here, a name is given them to be built with."""
-    if teacher is None or named is None:
-        raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
-    if not isinstance(teacher, nn.Module):
-        return teacher, dataclasses.replace(named, weights=str(weights))
-    teacher = copy_of(teacher)
-    load_own_weights(teacher, weights)
-    return teacher, named
-
-
-def _with_pixels(
-    named: ModelConfig | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    size: int | tuple[int, int] | None,
-) -> ModelConfig | None:
-    """The teacher with what is wanted done to its pixels."""
-    wanted = {"mean": mean, "std": std, "size": [size, size] if isinstance(size, int) else size}
-    given = {key: list(value) for key, value in wanted.items() if value is not None}
-    if given and named is None:
-        raise UsageError(f"teacher_{next(iter(given))} has no effect without a teacher")
-    return named if named is None else dataclasses.replace(named, **given)  # type: ignore[arg-type]
-
-
-def _named(model: str | ModelConfig | nn.Module) -> ModelConfig:
-    if isinstance(model, ModelConfig):
-        return model
-    if isinstance(model, str):
-        return ModelConfig(name=model)
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
-    kind = type(model.body if isinstance(model, External) else model)
-    code.give(f"{kind.__module__}:{kind.__qualname__}")
-    return ModelConfig(name=f"{GIVEN}{kind.__module__}:{kind.__qualname__}")

@@ -1,48 +1,34 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import save
 
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import UNDECIDED, TrainConfig
 from model_compression.core.config_json import config_digest, located, to_dict
 from model_compression.core.config_values import affecting_result
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
-from model_compression.core.files import write_atomically, write_text
-from model_compression.core.metric import ACCURACY, RECORDED
 from model_compression.core.options import setting
 from model_compression.core.run_options import result_values
 from model_compression.core.trust import all_files
-from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, load_state
 from model_compression.engine.events import read_events
-from model_compression.engine.observer import Observer, Silent, left_out
+from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.recovery import ways_on
 from model_compression.engine.rehearsal import rehearse
-from model_compression.engine.reused_classifier import num_parameters
+from model_compression.engine.results import write_results
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.run_loop import RunLoop
-from model_compression.engine.setup import Prepared, prepare, teacher_answers
+from model_compression.engine.setup import Prepared, prepare
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.engine.teachers import num_views
 from model_compression.engine.trackers import open_trackers
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
-from model_compression.models.prediction import predict
-from model_compression.models.weights import save_weights
-from model_compression.reports.model_card import model_card
-from model_compression.reports.run_files import read_run
-from model_compression.tasks import Task
-
-_FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
 
 
 @checked_arguments
@@ -70,7 +56,7 @@ def start_run(
     parts = parts or Parts()
     prepared = prepare(config, observer, parts, run.path, decide=True, strict=strict)
     config = prepared.config
-    rehearse(config, prepared, parts, observer, _finish)
+    rehearse(config, prepared, parts, observer, write_results)
     run.create(config)
     try:
         metrics = _train(config, prepared, run, observer, None)
@@ -124,7 +110,7 @@ def resume_run(
         if state is not None:
             _check_unchanged(run, prepared, state)
             _say_changed_code(run, prepared.code, state, observer)
-        rehearse(config, prepared, parts, observer, _finish)
+        rehearse(config, prepared, parts, observer, write_results)
         run.begin()
         metrics = _train(config, prepared, run, observer, state, lr)
         finished(prepared.trainer.network.deployed())
@@ -261,63 +247,7 @@ def _train(
             loop.change_lr(lr)
         with open_trackers(config, run.path, loop.next_epoch, observer.message) as trackers:
             loop.train(trackers)
-            metrics = _finish(config, prepared, run, loop.seconds, observer)  # a signal changes nothing now
+            metrics = write_results(config, prepared, run, loop.seconds, observer)  # a signal changes nothing now
             for tracker in trackers:
                 tracker.close(metrics)
             return metrics
-
-
-def _rows_to_show(task: Task, logits: torch.Tensor, answers: torch.Tensor | None, eval_set: Dataset) -> torch.Tensor:
-    """The first images, by which a report tells whether two runs answered the same, and the surest mistakes."""
-    viewable = eval_set.num_viewable
-    wrong = task.surest_mistakes(logits, answers, torch.from_numpy(eval_set.labels))
-    first = torch.arange(min(_FIRST_SHOWN, viewable))
-    rows: torch.Tensor = torch.cat([first, wrong[wrong < viewable][:_MISTAKES_SHOWN]]).unique()
-    return rows
-
-
-def _finish(
-    config: TrainConfig, prepared: Prepared, run: RunFolder, seconds: float, observer: Observer
-) -> dict[str, Any]:
-    """Evaluates the last epoch's network, as it is saved, and writes weights, predictions and metrics."""
-    trainer, eval_set, name = prepared.trainer, prepared.data.evaluation, prepared.data.evaluation_name
-    task, device, precision = trainer.task, trainer.runtime.device, trainer.runtime.precision
-    network = trainer.network.deployed().to(device)
-    targets = torch.from_numpy(eval_set.labels)
-    logits = predict(network, eval_set, device, precision)
-    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in task.figures(logits, targets).items()}
-    tensors = {"student_logits": logits, "targets": targets}
-    answers: torch.Tensor | None = None
-    if prepared.teacher.live is not None:
-        answers = teacher_answers(prepared.teacher.live, eval_set)
-        tensors["teacher_logits"] = answers
-        metrics[f"teacher_{name}_{task.metric.name}"] = task.value(answers, targets)
-        metrics["teacher_agreement"] = task.agreement(logits, answers)
-    rows = _rows_to_show(task, logits, answers, eval_set)
-    thumbnails = eval_set.thumbnails(rows.numpy())
-    tensors |= {"thumbnail_rows": rows, "thumbnails": torch.from_numpy(thumbnails).contiguous()}
-    metrics |= {
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "precision": str(precision).removeprefix("torch."),
-        "device": device.type,
-        "compiled": trainer.compiled,
-        "parameters": num_parameters(network),
-    }
-    if task.metric != ACCURACY:
-        metrics[RECORDED] = dataclasses.asdict(task.metric)
-    if trainer.lr != config.optim.lr:
-        metrics["lr_changed_to"] = trainer.lr
-    for number, peer in enumerate(prepared.teacher.peers.networks if prepared.teacher.peers else (), start=1):
-        of_peer = predict(peer.deployed().to(device), eval_set, device, precision)
-        metrics[f"peer_{number}_{name}_{task.metric.name}"] = task.value(of_peer, targets)
-        save_weights(run.path / f"peer-{number}.safetensors", peer)
-    facts = task.facts(eval_set)
-    write_atomically(run.predictions, save(tensors, metadata={key: json.dumps(value) for key, value in facts.items()}))
-    own = facts | {"image_shape": list(eval_set.image_shape)}
-    save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
-    metrics["seconds"] = round(seconds, 1)
-    with left_out(f"the model card {run.card}", observer.message):
-        write_text(run.card, model_card(read_run(run.path, metrics)))
-    run.finish(metrics)
-    return metrics

@@ -14,7 +14,7 @@ from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json
 from model_compression.core.errors import ModelCompressionError, RunFolderError, UsageError
 from model_compression.data.hold_out import hold_out
-from model_compression.engine import runs
+from model_compression.engine import results, runs
 from model_compression.engine.runs import finish_run, start_run
 from model_compression.models import create_model
 from model_compression.models.prediction import predict
@@ -72,8 +72,8 @@ def test_run_reports_the_network_that_it_saved(tiny, run):
 
 
 def test_run_keeps_the_pictures_of_the_surest_mistakes(tiny, run, monkeypatch):
-    monkeypatch.setattr(runs, "_FIRST_SHOWN", 2)
-    monkeypatch.setattr(runs, "_MISTAKES_SHOWN", 3)
+    monkeypatch.setattr(results, "_FIRST_SHOWN", 2)
+    monkeypatch.setattr(results, "_MISTAKES_SHOWN", 3)
     folder, _, _ = run(tiny.config())
     tensors = load_file(folder / "predictions.safetensors")
     confidence, chosen = tensors["student_logits"].softmax(dim=1).max(dim=1)

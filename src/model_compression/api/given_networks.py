@@ -1,0 +1,75 @@
+"""Networks that are given as modules or by name, and what they are called in a configuration."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from model_compression.core import trust as code
+from model_compression.core.config import ModelConfig
+from model_compression.core.config_json import GIVEN
+from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.models.copies import copy_of
+from model_compression.models.external import External, build_external, is_external
+from model_compression.models.weights import load_own_weights
+
+NOT_REBUILT = (
+    "() without arguments is not the student that was given: the run folder holds its weights, but not the code that "
+    "builds it, and load_model needs both; give the student by the name of its builder, as 'mynets:small', to have both"
+)
+
+
+def is_rebuilt(student: nn.Module, name: str) -> bool:
+    """Whether ``name``, without arguments, builds a network with the tensors of ``student``."""
+    if not is_external(name):  # a class within a function
+        return False
+    try:
+        again = build_external(name, {}, seed=0).body
+    except ModelCompressionError:
+        return False
+    shapes = [
+        {key: None if is_lazy(value) else getattr(value, "shape", None) for key, value in one.state_dict().items()}
+        for one in (student, again)
+    ]
+    return shapes[0] == shapes[1]
+
+
+def with_weights(
+    teacher: str | ModelConfig | nn.Module | None, named: ModelConfig | None, weights: str | Path
+) -> tuple[str | ModelConfig | nn.Module, ModelConfig]:
+    """The teacher with weights of a file: a module gets them here, a name is given them to be built with."""
+    if teacher is None or named is None:
+        raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
+    if not isinstance(teacher, nn.Module):
+        return teacher, dataclasses.replace(named, weights=str(weights))
+    teacher = copy_of(teacher)
+    load_own_weights(teacher, weights)
+    return teacher, named
+
+
+def with_pixels(
+    named: ModelConfig | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+) -> ModelConfig | None:
+    """The teacher with what is wanted done to its pixels."""
+    wanted = {"mean": mean, "std": std, "size": [size, size] if isinstance(size, int) else size}
+    given = {key: list(value) for key, value in wanted.items() if value is not None}
+    if given and named is None:
+        raise UsageError(f"teacher_{next(iter(given))} has no effect without a teacher")
+    return named if named is None else dataclasses.replace(named, **given)  # type: ignore[arg-type]
+
+
+def named(model: str | ModelConfig | nn.Module) -> ModelConfig:
+    if isinstance(model, ModelConfig):
+        return model
+    if isinstance(model, str):
+        return ModelConfig(name=model)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"a network must be a name or a torch.nn.Module, got a {type(model).__name__}")
+    kind = type(model.body if isinstance(model, External) else model)
+    code.give(f"{kind.__module__}:{kind.__qualname__}")
+    return ModelConfig(name=f"{GIVEN}{kind.__module__}:{kind.__qualname__}")
