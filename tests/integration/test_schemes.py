@@ -12,7 +12,7 @@ import torch
 from model_compression.core.config import ModelConfig
 from model_compression.core.config_json import located
 from model_compression.core.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
-from model_compression.engine import results, runs
+from model_compression.engine import results
 from model_compression.engine.mutual import METHOD
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.experiments import schemes
@@ -64,7 +64,7 @@ def test_signal_that_comes_too_late_for_a_stage_stops_behind_it(tiny, tmp_path, 
         os.kill(os.getpid(), signal.SIGTERM)
         return predict(*arguments)
 
-    predict = runs.predict
+    predict = results.predict
     monkeypatch.setattr(results, "predict", answered)
     with pytest.raises(Interrupted, match=r"generation-1: stopped behind .*generation-1, which is finished; .* resume"):
         run_scheme(born_again(tiny), tmp_path / "s", watcher())

@@ -33,9 +33,9 @@ def test_what_cannot_be_written_is_said_before_the_first_step(tiny, watcher, tmp
 def test_want_of_room_elsewhere_stops_no_run(tiny, watcher, tmp_path, monkeypatch):
     full = writing_failed(tmp_path / "x", OSError(errno.ENOSPC, "full"))
     full.__cause__ = OSError(errno.ENOSPC, "full")
-    original, calls = runs.save_weights, []
+    original, calls = results.save_weights, []
     monkeypatch.setattr(
-        runs,
+        results,
         "save_weights",
         lambda *a, **k: (failing(full) if calls.append(1) is None and len(calls) == 1 else original)(*a, **k),
     )

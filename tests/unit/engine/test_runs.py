@@ -160,9 +160,9 @@ def test_teachers_with_a_comma_answer_together(tiny, run, tmp_path):
 
 def test_validation_trains_on_the_rest_and_never_looks_at_the_test_set(tiny, run, monkeypatch):
     looked = []
-    original = runs.predict
+    original = results.predict
     monkeypatch.setattr(
-        runs, "predict", lambda model, dataset, *rest: looked.append(dataset) or original(model, dataset, *rest)
+        results, "predict", lambda model, dataset, *rest: looked.append(dataset) or original(model, dataset, *rest)
     )
     monkeypatch.setattr(
         "model_compression.engine.trainer.predict",
