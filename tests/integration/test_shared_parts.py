@@ -49,6 +49,7 @@ def seen(tiny, monkeypatch):
     return counts
 
 
+@pytest.mark.slow
 def test_compress_with_four_pruning_steps_decodes_and_loads_once(tiny, tmp_path, seen):
     run = tiny.config("kd", student=ModelConfig(name="wide"), epochs=1)
     settings = {"share": 0.5, "steps": 4, "step_epochs": 1, "quantize_epochs": 1, "max_drop": 99}
