@@ -153,3 +153,20 @@ def test_network_is_exported_and_verified(tiny, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert found["error"] == pytest.approx(metrics["test_error"], rel=1e-4)
+
+
+def test_network_is_pruned_and_quantised(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start_run(config_of(tiny, None), tmp_path / "run")
+    learned = ["--method", "logits", "--epochs", "1"]
+    assert main(["prune", "run", "--sparsity", "0.3", "--steps", "1", *learned, "--out", "pruned"]) == 0, (
+        capsys.readouterr().err
+    )
+    assert " mm" in capsys.readouterr().out
+    options = ["--max-drop", "100", "--calibration", "minmax", *learned, "--out", "small"]
+    assert main(["quantize", "run", *options]) == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    report = json.loads((tmp_path / "small" / "report.json").read_text())
+    assert report["drop"] == pytest.approx(report["error"] - report["network_error"], abs=1e-6)
+    assert " mm" in shown
+    assert "accuracy" not in shown

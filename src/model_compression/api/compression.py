@@ -70,13 +70,14 @@ class Compressed:
 
     file: Path
     stages: list[dict[str, Any]]
+    metric: Metric
 
     def __repr__(self) -> str:
-        return "\n".join(
-            f"{one['name']:<10} {one['runtime']:<13} {one['size_bytes']:>10,} bytes  {one['accuracy']:.2%}  "
-            f"{one['median_ms']:.3f} ms"
-            for one in self.stages
-        )
+        lines = []
+        for one in self.stages:
+            what = f"{one['name']:<10} {one['runtime']:<13} {one['size_bytes']:>10,} bytes"
+            lines.append(f"{what}  {self.metric.text(one[self.metric.name])}  {one['median_ms']:.3f} ms")
+        return "\n".join(lines)
 
 
 @checked_arguments
@@ -273,7 +274,7 @@ def compress(
     folder = user_path(str(run_dir)) if run_dir else free_folder(Path("runs") / name)[0]
     with _watched(observer, progress, trust) as watcher:
         result = pipeline.compress(wanted, folder, watcher)
-    return Compressed(file=folder / quantisation.ONNX, stages=result["stages"])
+    return Compressed(file=folder / quantisation.ONNX, stages=result["stages"], metric=primary_metric(result))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.core.console import json_text, table
+from model_compression.core.metric import Metric, primary_metric
 
 
 def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int:
@@ -15,34 +16,37 @@ def print_compressed(result: dict[str, Any], folder: Path, as_json: bool) -> int
     from model_compression.core.text import count
     from model_compression.reports.compression_stages import DISTURBED, NOTE
 
-    if result["teacher_accuracy"] is not None:
+    metric = primary_metric(result)
+    of_teacher = result[f"teacher_{metric.name}"]
+    if of_teacher is not None:
         threads = count(result["threads"], "thread")
-        print(f"teacher {result['teacher_accuracy']:.2%}, latency of one image with {threads}")
+        print(f"teacher {metric.text(of_teacher)}, latency of one image with {threads}")
     rows = [
         (
             f"{stage['name']}, {stage['runtime']}{DISTURBED if stage['disturbed'] else ''}",
             f"{stage['size_bytes']:,}",
             f"{stage['parameters']:,}",
-            f"{stage['accuracy']:.2%}",
+            metric.text(stage[metric.name]),
             f"{stage['median_ms']:.3f} ms",
             f"{stage['p95_ms']:.3f} ms",
         )
         for stage in result["stages"]
     ]
-    print(table(rows, ("stage", "bytes", "parameters", "accuracy", "median", "95 %")))
+    print(table(rows, ("stage", "bytes", "parameters", metric.label, "median", "95 %")))
     if any(stage["disturbed"] for stage in result["stages"]):
         print(NOTE)
     print("\n".join(str(folder / name) for name in ("student.onnx", "table.md", "stages.png")))
-    print(textwrap.fill(_kept_budget(result["budget"], result["stages"][-1]), 80, subsequent_indent="  "))
+    print(textwrap.fill(_kept_budget(result["budget"], result["stages"][-1], metric), 80, subsequent_indent="  "))
     return 0
 
 
-def _kept_budget(budget: dict[str, Any], shipped: dict[str, Any]) -> str:
+def _kept_budget(budget: dict[str, Any], shipped: dict[str, Any], metric: Metric) -> str:
     """That the file that ships keeps what was asked for: one that does not is an error."""
     kept = {
         "max_bytes": f"{shipped['size_bytes']:,} of {budget['max_bytes']:,} bytes",
         "max_latency_ms": f"{shipped['median_ms']:.3f} of {budget['max_latency_ms']:g} ms",
-        "min_accuracy": f"accuracy {shipped['accuracy']:.2%} of at least {budget['min_accuracy']:.2%}",
+        "min_accuracy": f"{metric.label} {metric.text(shipped[metric.name])} of at least "
+        f"{metric.text(budget['min_accuracy'])}",
     }
     asked = [text for name, text in kept.items() if budget[name]]
     return f"the budget is kept: {', '.join(asked)}" if asked else "no budget was given: the student was not pruned"
@@ -54,22 +58,25 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
     if as_json:
         print(json_text({"out": str(path), **report}))
         return 0
-    low, high = report["interval"]
+    metric = primary_metric(report)
+    interval = f"   (95 % interval {metric.interval(report['interval'])})" if report["interval"] else ""
     how = ", ".join([report["precision"], *(["trained with its roundings"] if report["trained"] else [])])
     print(f"{path}   {report['bytes']:,} bytes, {how}")
-    print(f"test accuracy       {report['accuracy']:.2%}   (95 % interval {low:.2%} to {high:.2%})")
+    print(f"{f'test {metric.label}':<18}  {metric.text(report[metric.name])}{interval}")
     turn = "lost" if report["drop"] >= 0 else "won"
     print(
-        f"of the network      {report['network_accuracy']:.2%}   ({abs(report['drop']):.2f} points {turn}, in float32)"
+        f"of the network      {metric.text(report[f'network_{metric.name}'])}   ({abs(report['drop']):.2f} "
+        f"{metric.gain_unit} {turn}, in float32)"
     )
-    print(f"same class          {report['agreement']:.2%} of {report['images']:,} images")
+    print(f"same answer         {report['agreement']:.2%} of {report['images']:,} images")
     return 0
 
 
 def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool) -> int:
     """Prints what each step came to, below what it began with; returns the exit code."""
     last, stages = metrics["final"], {"before": _before_pruning(folder), **metrics}
-    key = "validation_accuracy" if "validation_accuracy" in last else "test_accuracy"
+    metric = primary_metric(last)
+    key = next(key for key in map(metric.key, ("validation", "test")) if key in last)
     if as_json:
         print(json_text({"run": str(folder / "final"), **last, "stages": stages}))
         return 0
@@ -79,7 +86,7 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
             f"{found['share']:.1%}",
             f"{found['parameters']:,}",
             f"{found['density']:.1%}",
-            f"{found[key]:.2%}" if key in found else "not stated",
+            metric.text(found[key]) if key in found else "not stated",
         )
         for stage, found in stages.items()
     ]

@@ -8,6 +8,7 @@ from typing import Any
 from model_compression.compression.channels import cost_of, seen_shape
 from model_compression.compression.measure import in_pytorch, of_file
 from model_compression.core.errors import FileFormatError
+from model_compression.core.metric import primary_metric
 from model_compression.data.dataset import Dataset
 from model_compression.exporting.verify import Verification, verify
 from model_compression.exporting.write import export
@@ -51,13 +52,13 @@ def _exported(network: Network, path: Path, test: Dataset) -> Verification:
 
 def quantised_row(file: Path, report: dict[str, Any], before: Row) -> Row:
     """The file in fewer bits, as its ``report`` has it; ``before`` is the row of its network."""
-    time = of_file(file).latency()
+    time, result = of_file(file).latency(), report[primary_metric(report).name]
     return dataclasses.replace(
         before,
         name=report["precision"],
         size_bytes=report["bytes"],
-        result=report["accuracy"],
-        interval=(report["interval"][0], report["interval"][1]),
+        result=result,
+        interval=(result, result) if report["interval"] is None else (report["interval"][0], report["interval"][1]),
         median_ms=time.median_ms,
         p95_ms=time.p95_ms,
         disturbed=time.disturbed,

@@ -29,6 +29,7 @@ from model_compression.core.errors import (
 from model_compression.core.extras import check_extra
 from model_compression.core.files import write_atomically, write_json, write_text
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
+from model_compression.core.metric import ACCURACY, Metric, primary_metric, recorded
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, left_out
 from model_compression.engine.runs import check_run, finish_run
@@ -125,8 +126,9 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
             rows = [row for name, run in networks.items() for row in float_rows(name, run, self.folder, test)]
             if report is not None:
                 rows.append(quantised_row(quantisation.result, report, rows[-1]))
-            faults = broken(config.budget, rows[-1]) if lost is None else [str(lost)]
-            result = self._write_result(rows, faults, metrics.get("teacher_test_accuracy"))
+            faults = broken(config.budget, rows[-1], primary_metric(metrics)) if lost is None else [str(lost)]
+            metric = primary_metric(metrics)
+            result = self._write_result(rows, faults, metric, metrics.get(f"teacher_{metric.key('test')}"))
             if lost is not None:
                 raise NotVerifiedError(f"{lost}; {self.folder / RESULT} says what the other stages reached") from lost
             if faults:
@@ -147,20 +149,24 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
         with self.part(name):
             yield
 
-    def _write_result(self, rows: list[Row], faults: list[str], teacher_accuracy: float | None) -> dict[str, Any]:
+    def _write_result(
+        self, rows: list[Row], faults: list[str], metric: Metric, of_teacher: float | None
+    ) -> dict[str, Any]:
         """Writes what the stages came to, as values, table and plot; returns the values."""
         run, threads = self.config.run, torch.get_num_threads()
         result: dict[str, Any] = {
             "threads": threads,
-            "stages": to_plain(rows),
+            "stages": to_plain(rows, metric),
             "budget": dataclasses.asdict(self.config.budget),
-            "teacher_accuracy": teacher_accuracy,
+            f"teacher_{metric.name}": of_teacher,
             "broken": faults,
+            **recorded(metric),
         }
         write_json(self.folder / RESULT, result)
-        write_text(self.folder / "table.md", markdown(rows, threads))
+        write_text(self.folder / "table.md", markdown(rows, threads, metric))
         with left_out(f"the plot {self.folder / 'stages.png'}", self.observer.message):
-            plot(self.folder / "stages.png", rows, f"{run.student.name} on {run.data.name}: accuracy and cost")
+            title = f"{run.student.name} on {run.data.name}: {metric.label} and cost"
+            plot(self.folder / "stages.png", rows, title, metric)
         return result
 
 
@@ -183,16 +189,17 @@ def _write_predictions(file: Path, distilled: Path, folder: Path, test: Dataset)
     write_atomically(folder / PREDICTIONS, save(tensors, metadata=metadata))
 
 
-def broken(budget: Budget, shipped: Row) -> list[str]:
-    """What of the budget the file that ships does not keep, in words."""
+def broken(budget: Budget, shipped: Row, metric: Metric = ACCURACY) -> list[str]:
+    """What of the budget the file that ships does not keep, in words; ``min_accuracy`` bounds the primary metric."""
     faults = []
     if budget.max_bytes and shipped.size_bytes > budget.max_bytes:
         faults.append(f"{shipped.size_bytes:,} bytes, at most {budget.max_bytes:,} are allowed")
     if budget.max_latency_ms and shipped.median_ms > budget.max_latency_ms:
         why = "; the measurement was disturbed, run it when the machine is idle" if shipped.disturbed else ""
         faults.append(f"{shipped.median_ms:.3f} ms, at most {budget.max_latency_ms:g} are allowed{why}")
-    if shipped.result < budget.min_accuracy:
-        faults.append(f"accuracy {shipped.result:.2%}, at least {budget.min_accuracy:.2%} is asked for")
+    if budget.min_accuracy and metric.gain(shipped.result, budget.min_accuracy) < 0:
+        bound = metric.text(budget.min_accuracy)
+        faults.append(f"{metric.label} {metric.text(shipped.result)}, at least {bound} is asked for")
     return faults
 
 

@@ -31,6 +31,7 @@ from model_compression.core.errors import (
 from model_compression.core.extras import check_extra
 from model_compression.core.files import read_json, write_json
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
+from model_compression.core.metric import recorded
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
@@ -167,6 +168,7 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
             "drop": found.drop,
             "agreement": found.agreement,
             "largest_difference": float(np.float32(found.largest_difference)),
+            **recorded(found.metric),
         }
         write_json(self.folder / REPORT, report)
         write_manifest(self.folder, (self.FILE, REPORT, ONNX))

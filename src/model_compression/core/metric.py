@@ -1,7 +1,7 @@
 """The primary metric: the one figure that networks are compared by, with its unit, direction and texts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 RECORDED = "primary_metric"
@@ -111,6 +111,11 @@ ACCURACY = Metric(
     lowest=0.0,
     highest=1.0,
 )
+
+
+def recorded(metric: Metric) -> dict[str, Any]:
+    """What results record of their metric, which `primary_metric` reads: nothing for accuracy."""
+    return {} if metric == ACCURACY else {RECORDED: asdict(metric)}
 
 
 def primary_metric(values: Mapping[str, Any] | None) -> Metric:

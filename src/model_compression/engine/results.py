@@ -1,6 +1,5 @@
 """What a run leaves: weights, predictions, figures and the model card of its last epoch."""
 
-import dataclasses
 import json
 from typing import Any
 
@@ -9,7 +8,7 @@ from safetensors.torch import save
 
 from model_compression.core.config import TrainConfig
 from model_compression.core.files import write_atomically, write_text
-from model_compression.core.metric import ACCURACY, RECORDED
+from model_compression.core.metric import recorded
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, left_out
 from model_compression.engine.reused_classifier import num_parameters
@@ -61,8 +60,7 @@ def write_results(
         "compiled": trainer.compiled,
         "parameters": num_parameters(network),
     }
-    if task.metric != ACCURACY:
-        metrics[RECORDED] = dataclasses.asdict(task.metric)
+    metrics |= recorded(task.metric)
     if trainer.lr != config.optim.lr:
         metrics["lr_changed_to"] = trainer.lr
     for number, peer in enumerate(prepared.teacher.peers.networks if prepared.teacher.peers else (), start=1):
