@@ -73,6 +73,15 @@ _SCHEME = f"mc.SchemeConfig(scheme='self', run={_RUN}, generations=2)"
 FUNCTIONS: dict[str, dict[int | str, str]] = {
     "Outputs": {"logits": "torch.ones(2, 3)", "embedding": "None", "features": "{}"},
     "Tapped": {0: "mc.create_model('resnet8', seed=0)", 1: "()", "embedding": "False"},
+    "compare_methods": {
+        **{0: "'teacher'", 1: "'resnet8'", 2: "'folder:images'", "methods": "['kd']", "seeds": "1", "epochs": "1", "out": "'new'"},
+        **{"runs": "'new-runs'", "config": "None", "observer": "None", "progress": "None", "image_size": "8"},
+    },
+    "compress": {
+        **{0: "'teacher'", 1: "'resnet8'", 2: "'folder:images'", "max_bytes": "0", "max_latency_ms": "0.0", "min_accuracy": "0.0"},
+        **{"to": "'int8'", "max_drop": "0.5", "method": "'kd'", "steps": "1", "step_epochs": "1", "epochs": "1", "seed": "0"},
+        **{"config": "None", "run_dir": "'new'", "image_size": "8", "batch_size": "4", "allow_weak_teacher": "True"},
+    },
     "create_method": {0: "'kd'", "temperature": "4.0"},
     "create_model": {0: "'resnet8'", "seed": "0", "num_classes": "3"},
     "distill": {
@@ -80,12 +89,38 @@ FUNCTIONS: dict[str, dict[int | str, str]] = {
         **{"teacher_weights": "None", "run_dir": "'new'", "resume": "False", "config": "None", "observer": "None", "image_size": "8"},
         **{"allow_weak_teacher": "True", "batch_size": "4", "lr": "1e-3"},
     },
+    "doctor": {"teacher": "'teacher'", "student": "None", "data": "mc.DataConfig(name='folder:images', image_size=8)", "method": "'kd'", "device": "'cpu'", "runs": "'new-runs'"},
+    "evaluate": {0: "'run'", 1: "None", "split": "'test'", "device": "'cpu'", "precision": "'fp32'", "observer": "None", "trust": "False"},
+    "export": {0: "'run'", 1: "'new.onnx'", 2: "None", "to": "None", "preprocessing": "True", "force": "False"},
     "load_cifar10": {0: "'nosuch'", "report": "print", "allow_download": "False"},
     "load_model": {0: "'run'", 1: "None", "seed": "0", "weights": "None"},
+    "measure": {0: "'run'", "batch_size": "1", "threads": "0", "seconds": "0.1", "size": "None"},
+    "pack": {0: "'run'", 1: "'new.safetensors'", 2: "None", "force": "False", "trust": "False"},
+    "predict": {0: "'student.onnx'", 1: "'image.png'", "top": "1"},
+    "prune": {
+        **{0: "'run'", 1: "0.5", "resource": "'params'", "steps": "1", "step_epochs": "1", "low_rank": "False", "method": "None"},
+        **{"config": "None", "run_dir": "'new'", "epochs": "1", "batch_size": "4"},
+    },
+    "push": {0: "'run'", 1: "'user/name'", "private": "False", "dry_run": "True"},
+    "quantize": {
+        **{0: "'run'", "to": "'int8'", "calibration": "'minmax'", "max_drop": "0.5", "method": "None", "config": "None"},
+        **{"run_dir": "'new'", "epochs": "1", "batch_size": "4"},
+    },
+    "report": {0: "['run']", 1: "'new.html'"},
+    "reproduce": {
+        **{0: "'classic'", "seeds": "1", "first_seed": "0", "epochs": "1", "teacher": "'teacher'", "arms": "['labels']"},
+        **{"data": "mc.DataConfig(name='folder:images', image_size=8)", "out": "'new'", "runs": "'new-runs'"},
+    },
+    "resume": {0: "'pending'", "lr": "None", "observer": "None", "trust": "False"},
     "resume_run": {0: "'pending'", 1: "None", "parts": "None", "lr": "None", "finished": "print"},
     "resume_scheme": {0: "'scheme'", 1: "None"},
     "run_scheme": {0: _SCHEME, 1: "'new'", 2: "None"},
     "start_run": {0: _RUN, 1: "'new'", 2: "None", "parts": "None", "finished": "print"},
+    "train": {
+        **{0: "'resnet8'", 1: "'folder:images'", "epochs": "1", "seed": "0", "run_dir": "'new'", "resume": "False", "config": "None"},
+        **{"observer": "None", "progress": "None", "image_size": "8", "batch_size": "4", "lr": "1e-3"},
+    },
+    "verify": {0: "'student.onnx'", 1: "'run'", 2: "None", "bound": "None", "max_drop": "None"},
 }  # fmt: skip
 # Every configuration with what is right for its fields that have no default
 CONFIGS: dict[str, dict[str, str]] = {
@@ -102,10 +137,8 @@ CONFIGS: dict[str, dict[str, str]] = {
 }
 _IMPORTS = (
     "from pathlib import Path; import numpy as np; import torch; import model_compression as mc; "
-    "from model_compression.compression.pipeline import Budget, CompressConfig; "
-    "from model_compression.compression.prune import PruneConfig; "
-    "from model_compression.compression.quantize import QuantizeConfig; "
-    "from model_compression.core.config import from_json, to_json; "
+    "from model_compression.compression.config import Budget, CompressConfig, PruneConfig, QuantizeConfig; "
+    "from model_compression.core.config_json import from_json, to_json; "
 )
 
 

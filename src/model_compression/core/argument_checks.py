@@ -9,9 +9,10 @@ import os
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from model_compression.core.errors import UsageError, shown
+from model_compression.core.registry import unknown_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,14 +55,24 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
     if not any(_fits(arm, value) for arm in arms):
         wanted = dict.fromkeys(_called(arm) for arm in arms)
         raise UsageError(f"{name} must be {' or '.join(wanted)}, got {shown(value)}")
+    _check_choice(arms, value, name)
     is_numpys = isinstance(value, numbers.Integral) and not isinstance(value, int)
     return int(value) if is_numpys and int in arms else value  # which torch does not take for a seed
+
+
+def _check_choice(arms: tuple[Any, ...], value: Any, name: str) -> None:
+    """Raises UnknownNameError, with near matches, for a text that is none of a closed list."""
+    choices = [choice for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
+    if choices and isinstance(value, str) and value not in choices:
+        raise unknown_name(name, value, choices)
 
 
 def _called(arm: Any) -> str:
     kind = get_origin(arm) or arm
     if kind is collections.abc.Callable:
         return "a function"
+    if kind is Literal:
+        return "text"
     if kind in _WORDS:
         return _WORDS[kind] + (" of texts" if get_args(arm) == (str,) else "")
     return f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
@@ -81,6 +92,8 @@ def _fits(arm: Any, value: Any) -> bool:
             return False
     if kind is collections.abc.Callable:
         return callable(value)
+    if kind is Literal:
+        return isinstance(value, str)
     if not isinstance(kind, type):
         return True  # Any and the like
     if getattr(kind, "_is_protocol", False) and kind.__module__.startswith("model_compression"):
