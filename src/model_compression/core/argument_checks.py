@@ -34,7 +34,10 @@ def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature.bind(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:  # which does not name the function
+            raise TypeError(f"{function.__name__}() {error}") from None
         hints = _hints(function)
         for name, value in given.arguments.items():
             parameter = signature.parameters[name]
