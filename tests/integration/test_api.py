@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import logging
 
 import pytest
 import torch
@@ -55,3 +56,29 @@ def test_every_argument_is_documented(name):
 
 def test_each_function_has_the_name_of_its_command():
     assert {_CALLED.get(name, name).replace("_", "-") for name in FUNCTIONS} <= COMMANDS.keys()
+
+
+def test_wrong_call_names_the_function():
+    for call in (lambda: mc.evaluate("lenet", "synthetic", image_size=32), lambda: mc.prune("runs/labels"), mc.export):
+        with pytest.raises(TypeError, match=r"^(evaluate|prune|export)\(\) (got an unexpected|missing a required)"):
+            call()
+
+
+def test_finished_run_names_the_call_that_trains_it_for_more_epochs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(mc.ModelCompressionError, match=r"model_compression\.train\('runs/labels', data, epochs=N\)$"):
+        mc.resume("runs/labels")
+    with pytest.raises(mc.ModelCompressionError, match=r"\.distill\(teacher, 'runs/distilled', data, epochs=N\)$"):
+        mc.resume("runs/distilled")
+
+
+def test_exporting_leaves_the_root_logger_without_handlers(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(logging.root, "handlers", [])  # as in a program that sets up no logging
+    mc.quantize("runs/labels", max_drop=100.0)
+    assert logging.root.handlers == []
+
+
+def test_report_is_printed_in_one_short_line(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert repr(mc.report("runs/labels")) == "<report: lenet on synthetic, labels only, 2 epochs, 1 run>"

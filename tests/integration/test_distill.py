@@ -117,8 +117,8 @@ def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(a
     result = mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG, observer=seen)
     mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG)
     assert caplog.record_tuples[0][:2] == ("model_compression", logging.WARNING)
-    assert "without arguments is not the student that was given" in caplog.messages[0]
-    assert seen.messages[0].startswith(f"{__name__}:Own() without arguments is not the student that was given")
+    assert "without arguments does not build the student that you gave" in caplog.messages[0]
+    assert seen.messages[0].startswith(f"{__name__}:Own() without arguments does not build the student that you gave")
     assert not [text for text in other.messages if "without arguments" in text]
     with pytest.raises(WeightsMismatchError, match="name what builds it: load_model"):
         mc.load_model(result.run_dir)

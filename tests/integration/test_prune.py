@@ -238,10 +238,14 @@ def test_wrong_pruning_is_refused_before_anything_is_written(trained, tmp_path, 
     assert not (tmp_path / "p").exists()
 
 
-def test_command_says_what_was_left(trained, tmp_path, capsys):
+def test_command_says_what_was_left(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     base = ["prune", str(trained), "--params", "0.5", "--steps", "2", "--step-epochs", "1", "--epochs", "1"]
     assert main([*base, "--out", str(tmp_path / "p")]) == 0
-    out = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert "each channel of trained/student.safetensors\n" in err
+    assert "\np/step-1.safetensors: " in err
+    out = out.splitlines()
     assert [line.split()[:2] for line in out[2:5]] == [
         ["before", "100.0%"],
         ["step-1", "70.7%"],

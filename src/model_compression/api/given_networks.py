@@ -16,8 +16,8 @@ from model_compression.models.external import External, build_external, is_exter
 from model_compression.models.weights import load_own_weights
 
 NOT_REBUILT = (
-    "() without arguments is not the student that was given: the run folder holds its weights, but not the code that "
-    "builds it, and load_model needs both; give the student by the name of its builder, as 'mynets:small', to have both"
+    "() without arguments does not build the student that you gave. The run folder stores the student's weights, but "
+    "load_model cannot rebuild it from them; give the name of the student's builder instead, as 'mynets:small'"
 )
 
 

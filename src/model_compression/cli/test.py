@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
         print(json_text({**facts, **found.figures, **stated}))
         return 0
     metric, text = found.metric, found.metric.text(found.value)
-    print(f"{args.split} {metric.label}   {text}   ({found.samples:,} images, {found.seconds:.1f} s)")
-    for name, value in list(found.figures.items())[1:]:
-        print(f"{_NAMES.get(name, name):<16}{value:.4f}")
+    lines = [(f"{args.split} {metric.label}", f"{text}   ({found.samples:,} images, {found.seconds:.1f} s)")]
+    lines += [(_NAMES.get(name, name), f"{value:.4f}") for name, value in list(found.figures.items())[1:]]
     if found.stated is not None and data.name == "cifar10":
         same = abs(found.stated - found.value) <= _TOLERANCE
-        print(
-            f"stated          {metric.text(found.stated)}   {'confirmed' if same else 'NOT confirmed on this machine'}"
-        )
+        verdict = "confirmed" if same else "NOT confirmed on this machine"
+        lines.append(("stated", f"{metric.text(found.stated)}   {verdict}"))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}   {value}")
     return 0

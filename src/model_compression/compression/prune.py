@@ -18,6 +18,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import HERE, located
 from model_compression.core.errors import FileFormatError
+from model_compression.core.files import seen_from_here
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
@@ -106,7 +107,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
         train, _ = self.parts.load_data(config.run.data, self.observer.message)
         original = read_model(find_weights(config.model))
         assert config.resource in ("macs", "params")
-        self.observer.message(f"estimating the worth of each channel of {source}")
+        self.observer.message(f"estimating the worth of each channel of {seen_from_here(source)}")
         if source == find_weights(config.model):
             network = _cuttable(config, network)
         return cut_channels(

@@ -44,6 +44,13 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return expanded
 
 
+def seen_from_here(name: str | os.PathLike[str]) -> str:
+    """A path below the working folder relative to it, for messages; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        return str(Path(name).relative_to(Path.cwd()))
+    return str(name)
+
+
 def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, *, keep: Path | None = None) -> None:
     """Writes ``payload`` to ``path`` by a temporary file beside it, flushed, renamed, folder synced.
 

@@ -99,12 +99,17 @@ def answer_settings(config: Any, of: str = "") -> dict[str, Any]:
     return found
 
 
+def speaks_flags() -> bool:
+    """Whether the reader of messages called a command, not a function."""
+    return _FLAGS in os.environ
+
+
 def setting(name: str, value: Any = None, *, flag: str = "") -> str:
     """An option in a message, with the advised value: ``batch_size=64`` in Python, the flag and 64 in a command.
 
     ``name`` is the argument in Python. ``flag`` is the name on the command line, without dashes, if it differs.
     """
-    if _FLAGS not in os.environ:
+    if not speaks_flags():
         return name if value is None else f"{name}={value!r}"
     typed = "--" + (flag or name).replace("_", "-")
     if isinstance(value, dict):
@@ -116,7 +121,7 @@ def setting(name: str, value: Any = None, *, flag: str = "") -> str:
 
 def settings(**values: Any) -> str:
     """Several options with their values, as in a call or a command."""
-    return (" " if _FLAGS in os.environ else ", ").join(setting(name, value) for name, value in values.items())
+    return (" " if speaks_flags() else ", ").join(setting(name, value) for name, value in values.items())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from model_compression.core.console import console
+from model_compression.core.files import seen_from_here
 from model_compression.core.metric import ACCURACY
 from model_compression.core.options import setting
 from model_compression.core.text import count, duration
@@ -70,9 +71,9 @@ class ConsoleObserver:
             self.message(self._note)
         config = trainer.config
         precision = str(trainer.runtime.precision).removeprefix("torch.")
-        beside = f" beside {config.peers.name}" if config.peers else ""
+        names = " beside ".join(seen_from_here(one.name) for one in (config.student, config.peers) if one is not None)
         self._line(
-            f"{config.student.name}{beside}: {len(trainer.loader):,} images, {count(config.epochs, 'epoch')} of "
+            f"{names}: {len(trainer.loader):,} images, {count(config.epochs, 'epoch')} of "
             f"{count(trainer.steps_per_epoch, 'step')}, {precision} on {trainer.device.type}"
             + (", compiled" if trainer.compiled else "")
         )

@@ -18,7 +18,7 @@ from model_compression.core.errors import FileFormatError, ModelCompressionError
 from model_compression.core.files import TEMPORARY, read_json, user_path, write_json, writing_failed
 from model_compression.core.manifest import FILE as MANIFEST
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
-from model_compression.core.options import setting
+from model_compression.core.options import setting, speaks_flags
 from model_compression.core.trust import write_sealed
 from model_compression.engine.checkpoint import delete_states
 from model_compression.engine.relative_paths import ORIGIN, record_origin
@@ -116,8 +116,12 @@ class RunFolder:
 
     @property
     def trained_on(self) -> str:
-        """The command that trains a finished run's network for more epochs."""
-        verb = "distill" if self.read_config().method is not None else "train"
+        """The command or call that trains a finished run's network for more epochs."""
+        distils = self.read_config().method is not None
+        if not speaks_flags():
+            given = "distill(teacher, " if distils else "train("
+            return f"model_compression.{given}{str(self.path)!r}, data, epochs=N)"
+        verb = "distill" if distils else "train"
         return f"model-compression {verb} --config {self.config} --student {self.path} --epochs N"
 
     @property

@@ -9,8 +9,8 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings, logged ones included, and without progress on stdout."""
-    before = logging.root.manager.disable
+    """Without warnings, logged ones included, and without progress on stdout. The root logger keeps its handlers."""
+    before, handlers = logging.root.manager.disable, [*logging.root.handlers]
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -18,3 +18,4 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        logging.root.handlers[:] = handlers  # ONNX Runtime's logging.info() gives it one

@@ -70,6 +70,9 @@ class Report:
     """Damaged and changed runs, which the report ignores: a line each, with the reason."""
     shipped: Detail | None = None
 
+    def __repr__(self) -> str:
+        return f"<report: {self.title}, {count(len(self.runs), 'run')}>"
+
     @property
     def runs(self) -> list[RunFiles]:
         """The runs of all groups."""

@@ -326,3 +326,11 @@ def test_finished_run_is_trained_on_by_the_command_that_is_named(command, tmp_pa
     )
     code, _, err = command(*named.split()[1:], "--out", "second")
     assert (code, err.count("epoch ")) == (0, 4)
+
+
+def test_figures_of_a_test_stand_in_one_column(command):
+    assert command(*TAUGHT, "--out", "first")[0] == 0
+    lines = command("test", "--model", "first", "--data", "tiny")[1].splitlines()
+    names = ("test accuracy", "NLL", "calibration error")
+    assert [line[:20].rstrip() for line in lines] == [*names]
+    assert all(line[17:20] == "   " and line[20] != " " for line in lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from model_compression.core.errors import ModelCompressionError
-from model_compression.core.files import write_atomically
+from model_compression.core.files import seen_from_here, write_atomically
 
 
 def test_write_atomically_writes_and_replaces(tmp_path):
@@ -78,7 +78,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from model_compression.core.errors import ModelCompressionError
-from model_compression.core.files import write_atomically
+from model_compression.core.files import seen_from_here, write_atomically
 try:
     write_atomically(Path(sys.argv[1]), bytes(int(sys.argv[2])))
 except ModelCompressionError as error:
@@ -126,7 +126,7 @@ def test_write_atomically_names_a_full_disk_and_keeps_the_old_content(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from model_compression.core.files import write_atomically
+from model_compression.core.files import seen_from_here, write_atomically
 path, call, moment = sys.argv[1:]
 real = getattr(os, call)
 
@@ -160,3 +160,9 @@ def test_write_atomically_shows_a_reader_whole_contents_only(tmp_path):
         while writer.poll() is None:
             assert path.read_bytes() in contents
     assert writer.returncode == 0
+
+
+def test_path_below_the_working_folder_is_shown_relative_and_others_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {tmp_path / "runs/a": "runs/a", tmp_path.parent: str(tmp_path.parent), "runs/a": "runs/a", "lenet": "lenet"}
+    assert {name: seen_from_here(name) for name in names} == names
