@@ -82,3 +82,8 @@ def test_exporting_leaves_the_root_logger_without_handlers(folder, monkeypatch):
 def test_report_is_printed_in_one_short_line(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert repr(mc.report("runs/labels")) == "<report: lenet on synthetic, labels only, 2 epochs, 1 run>"
+
+
+def test_report_on_no_runs_is_refused():
+    with pytest.raises(mc.ModelCompressionError, match="needs at least one run folder"):
+        mc.report([])

@@ -111,7 +111,7 @@ def test_distill_takes_settings_by_name(arrays):
         mc.distill(own(0), own(1), arrays, out="runs/mine")
 
 
-def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(arrays, watcher, caplog):
+def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(arrays, watcher, caplog, capsys):
     seen, other = watcher(), watcher()
     mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG, observer=other)
     result = mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG, observer=seen)
@@ -120,8 +120,18 @@ def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(a
     assert "without arguments does not build the student that you gave" in caplog.messages[0]
     assert seen.messages[0].startswith(f"{__name__}:Own() without arguments does not build the student that you gave")
     assert not [text for text in other.messages if "without arguments" in text]
-    with pytest.raises(WeightsMismatchError, match="name what builds it: load_model"):
+    with pytest.raises(WeightsMismatchError, match="Name what builds it: load_model"):
         mc.load_model(result.run_dir)
+    assert main(["measure", str(result.run_dir)]) == 1
+    weights = result.run_dir / "student.safetensors"
+    told = capsys.readouterr().err
+    assert (f"Name what builds it: --model mynets:build --weights {weights} (" in told, "load_model" in told) == (
+        True,
+        False,
+    )
+    assert main(["resume", str(result.run_dir)]) == 1
+    told = capsys.readouterr().err
+    assert told.endswith(f": model_compression.distill(teacher, '{result.run_dir}', data, epochs=N)\n")
     network = mc.load_model(f"{__name__}:Own", {"width": 8}, weights=result.run_dir / "student.safetensors")
     assert torch.equal(network.body.head.weight, result.student.head.weight)
 

@@ -118,19 +118,23 @@ class RunFolder:
     def trained_on(self) -> str:
         """The command or call that trains a finished run's network for more epochs."""
         distils = self.read_config().method is not None
-        if not speaks_flags():
+        if not speaks_flags() or self._is_of_objects:
             given = "distill(teacher, " if distils else "train("
             return f"model_compression.{given}{str(self.path)!r}, data, epochs=N)"
         verb = "distill" if distils else "train"
         return f"model-compression {verb} --config {self.config} --student {self.path} --epochs N"
 
     @property
+    def _is_of_objects(self) -> bool:
+        """Whether modules or arrays were given from Python, so that no command can repeat the run."""
+        with suppress(ModelCompressionError):  # of a damaged configuration
+            return is_given(flat(to_dict(self.read_config())))
+        return False
+
+    @property
     def way_on(self) -> str:
         """What continues the run: a command, or for a run on objects that were given from Python a call."""
-        given = False
-        with suppress(ModelCompressionError):  # of a damaged configuration, which the command names
-            given = is_given(flat(to_dict(self.read_config())))
-        if given:
+        if self._is_of_objects:
             return f"model_compression.distill(..., run_dir={str(self.path)!r}, resume=True)"
         return f"model-compression resume {self.path}"
 

@@ -19,9 +19,9 @@ from model_compression.core.errors import (
     UsageError,
     WeightsMismatchError,
 )
-from model_compression.core.files import user_path
+from model_compression.core.files import seen_from_here, user_path
 from model_compression.core.manifest import check_manifest
-from model_compression.core.options import setting, settings
+from model_compression.core.options import setting, settings, speaks_flags
 from model_compression.core.registry import unknown_name
 from model_compression.core.trust import NAME
 from model_compression.models.base import MODELS, Network
@@ -289,10 +289,13 @@ def read_model(path: str | Path) -> Network:
     except WeightsMismatchError as error:
         if NAME.fullmatch(header["model"]) is None:
             raise
+        named = seen_from_here(path)
+        way = f'load_model("mynets:build", weights="{named}")'
+        if speaks_flags():
+            way = settings(model="mynets:build", weights=named)
         raise WeightsMismatchError(
-            f"{path} is of another network than {header['model']} builds, as one that was given as a module may be; "
-            f'name what builds it: load_model("package.module:builder", weights="{path}") or {setting("weights")} '
-            f"({error})"
+            f"{named} is not of the network that {header['model']} builds; it was given from Python as a module. Name "
+            f"what builds it: {way} ({error})"
         ) from None
     return model
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import FileFormatError
+from model_compression.core.errors import FileFormatError, UsageError
 from model_compression.core.manifest import FILE as MANIFEST
 from model_compression.core.metric import ACCURACY, RECORDED, Metric
 from model_compression.core.text import NO_BREAK, count
@@ -112,8 +112,10 @@ class Report:
 def make_report(paths: Sequence[str | Path]) -> Report:
     """The report on the runs in folders; what is damaged is left out.
 
-    Raises UsageError for runs with different metrics, and what `find_runs` does.
+    Raises UsageError for no runs and for runs with different metrics, and what `find_runs` does.
     """
+    if not paths:
+        raise UsageError("a report needs at least one run folder, got none")
     places, left_out = run_places(paths), list[str]()
     groups = group_runs(find_runs(places, left_out.append))
     metric = check_same_metric(groups)
