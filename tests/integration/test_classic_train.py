@@ -16,7 +16,7 @@ from model_compression.core.device import choose_device, choose_precision
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.engine import runs
-from model_compression.engine.roles import Progress
+from model_compression.engine.contracts import Progress
 from model_compression.models import create_model
 from model_compression.models.prediction import predict
 from model_compression.models.weights import read_model, save_weights

@@ -18,7 +18,7 @@ from model_compression.core.errors import Interrupted, NotThereError, RunFolderE
 from model_compression.core.files import user_path
 from model_compression.data.sources import DATASETS
 from model_compression.engine import runs
-from model_compression.engine.roles import Progress
+from model_compression.engine.contracts import Progress
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.trainer import Trainer
 from model_compression.models import Network

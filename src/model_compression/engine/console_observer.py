@@ -11,7 +11,7 @@ from model_compression.core.files import seen_from_here
 from model_compression.core.metric import ACCURACY
 from model_compression.core.options import setting
 from model_compression.core.text import count, duration
-from model_compression.engine.roles import Progress as Training
+from model_compression.engine.contracts import Progress as Training
 from model_compression.engine.trainer import Trainer
 
 _REFRESH_S = 0.5

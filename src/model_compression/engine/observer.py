@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from model_compression.engine.roles import Progress
+from model_compression.engine.contracts import Progress
 from model_compression.engine.trainer import Trainer
 
 

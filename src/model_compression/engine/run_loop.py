@@ -8,9 +8,9 @@ from model_compression.core.config import TrainConfig
 from model_compression.core.errors import Interrupted
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, save_state
+from model_compression.engine.contracts import Progress
 from model_compression.engine.events import EventLog
 from model_compression.engine.observer import Observer
-from model_compression.engine.roles import Progress
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.setup import Prepared
 from model_compression.engine.trackers import Tracker

@@ -24,6 +24,7 @@ from model_compression.distillation.objective import create_method
 from model_compression.distillation.taps import NO_TAPS, Taps, check_teacher, choose_taps
 from model_compression.distillation.teachers.fingerprint import digest_of
 from model_compression.distillation.teachers.live import LiveTeacher, PlainTeacher
+from model_compression.engine.contracts import Teacher
 from model_compression.engine.mutual import Peers, peer_configs
 from model_compression.engine.networks import check_student, check_teachers, given_network, load_student
 from model_compression.engine.observer import Observer
@@ -32,7 +33,6 @@ from model_compression.engine.parts import Parts
 from model_compression.engine.precision import decide_precisions, teacher_precision, usable_precision
 from model_compression.engine.relative_paths import anchored
 from model_compression.engine.reused_classifier import with_teachers_classifier
-from model_compression.engine.roles import Teacher
 from model_compression.engine.runtime import Runtime
 from model_compression.engine.teachers import answered_data
 from model_compression.engine.trackers import check_trackers

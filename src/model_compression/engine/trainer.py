@@ -26,10 +26,10 @@ from model_compression.distillation.step import Learned, Step, merged
 from model_compression.distillation.taps import NO_TAPS, Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, optimizer_tensors, restore_optimizer
+from model_compression.engine.contracts import LearningTeacher, Progress, Teacher
 from model_compression.engine.guard import Guard
 from model_compression.engine.micro_batches import batch_obstacle, learn_in_less_memory, split
 from model_compression.engine.optim import build_optimizer, rate_at, set_rate
-from model_compression.engine.roles import LearningTeacher, Progress, Teacher
 from model_compression.engine.runtime import Runtime
 from model_compression.models.base import Network
 from model_compression.models.copies import placed

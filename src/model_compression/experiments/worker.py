@@ -21,9 +21,9 @@ from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.trust import command
 from model_compression.distillation.objective import create_method
 from model_compression.distillation.teachers.cache import CachedTeacher
+from model_compression.engine.contracts import Progress
 from model_compression.engine.events import read_events
 from model_compression.engine.parts import Parts
-from model_compression.engine.roles import Progress
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run, fill_cache, finish_run
 from model_compression.engine.trainer import Trainer

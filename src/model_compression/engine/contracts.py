@@ -1,4 +1,4 @@
-"""Who takes part in training beside the student: what answers for the teacher, and what a watcher is shown."""
+"""What the trainer expects of a teacher, and what it tells those who watch."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
