@@ -28,7 +28,7 @@ from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.runtime import Runtime
 from model_compression.engine.teachers import cached_teacher
 from model_compression.engine.trainer import Trainer
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 from model_compression.models.preprocessing import CIFAR10_MEAN, CIFAR10_STD
 
 TEMPERATURE, LABEL_WEIGHT = 4.0, 0.9  # of torchdistill's example; ours computes the same sum
@@ -150,7 +150,7 @@ def _torchdistill(job: Job, *, fast: bool) -> tuple[Run, dict[str, Any]]:
     device = choose_device(job.device)
     student, teacher = create_model(job.student, seed=0), load_model(job.teacher)
     if fast:
-        student, teacher = placed(student, device), placed(teacher, device)
+        student, teacher = place(student, device), place(teacher, device)
     data_loader = {
         "dataset_id": "cifar10/train",
         "sampler": {"class_or_func": torch.utils.data.RandomSampler, "kwargs": {}},
@@ -266,7 +266,7 @@ def _bare(job: Job) -> tuple[Run, dict[str, Any]]:
     device = choose_device(job.device)
     keep_freed_memory(device)
     precision = choose_precision(job.precision, device)
-    student = placed(create_model(job.student, seed=0), device)
+    student = place(create_model(job.student, seed=0), device)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3, fused=True)
     images = torch.randn(job.batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     targets = torch.randint(10, (job.batch_size,), device=device)

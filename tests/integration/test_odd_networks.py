@@ -28,7 +28,7 @@ from model_compression.models.external import has_lazy
 from model_compression.models.factored import as_factored
 from model_compression.models.prediction import predict
 from model_compression.models.quantization_aware import rounded_weight
-from model_compression.models.weights import built, load_model, save_weights
+from model_compression.models.weights import build_named, load_model, save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*torch.ao.quantization", "ignore:.*weight_norm")
 CONFIG = TrainConfig(
@@ -110,7 +110,7 @@ def test_tied_weights_are_trained_saved_resumed_and_tested(place, watcher, capsy
     body = load_model("whole").body
     assert body.one.weight is body.two.weight
     assert body.mix is body.again
-    assert not torch.equal(body.one.weight, built("odd_nets:Tied", {}, CONFIG.seed).body.one.weight)
+    assert not torch.equal(body.one.weight, build_named("odd_nets:Tied", {}, CONFIG.seed).body.one.weight)
     for command in (
         "test --model whole --data synthetic",
         "export whole --out whole.onnx",
@@ -120,7 +120,7 @@ def test_tied_weights_are_trained_saved_resumed_and_tested(place, watcher, capsy
 
 
 def test_tied_weights_stay_tied_when_a_network_is_made_smaller(place):
-    network = built("odd_nets:Tied", {}, 0)
+    network = build_named("odd_nets:Tied", {}, 0)
     with pytest.raises(UsageError, match=r"no channels .* \(tied weights: module.one.weight = module.two.weight"):
         smallest(network, (3, 32, 32), 4)
     network.body.one.weight = network.body.two.weight = nn.Parameter(torch.rand(400, 400))
@@ -128,8 +128,11 @@ def test_tied_weights_stay_tied_when_a_network_is_made_smaller(place):
 
 
 def test_tied_weights_are_rounded_in_each_layer_that_has_them(place):
-    save_weights("tied.safetensors", built("odd_nets:Tied", {}, 0))
-    aware, images = built("quantization-aware", {"body": "tied.safetensors"}, 0).eval(), torch.rand(4, 3, 32, 32)
+    save_weights("tied.safetensors", build_named("odd_nets:Tied", {}, 0))
+    aware, images = (
+        build_named("quantization-aware", {"body": "tied.safetensors"}, 0).eval(),
+        torch.rand(4, 3, 32, 32),
+    )
     plain = load_model("tied.safetensors").eval().body
     with torch.no_grad():
         for weight in {id(one): one for one in plain.parameters() if one.ndim > 1}.values():

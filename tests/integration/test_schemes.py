@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model_compression.core.config import ModelConfig
-from model_compression.core.config_json import located
+from model_compression.core.config_json import locate
 from model_compression.core.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
 from model_compression.engine import results
 from model_compression.engine.mutual import METHOD
@@ -151,7 +151,7 @@ def test_scheme_of_before_names_were_relative_goes_on_where_it_is(tiny, tmp_path
     """Its stages name their teachers by whole paths, and its state has the digest of that configuration."""
 
     def whole_paths(config):
-        return {name: located(run, tmp_path / "s" / name) for name, run in stages_of(config).items()}
+        return {name: locate(run, tmp_path / "s" / name) for name, run in stages_of(config).items()}
 
     run_scheme(born_again(tiny), tmp_path / "whole")
     with monkeypatch.context() as patch:

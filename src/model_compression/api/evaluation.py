@@ -16,7 +16,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer
 from model_compression.models.base import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 from model_compression.models.prediction import predict
 from model_compression.tasks import task_of
 
@@ -93,7 +93,7 @@ def evaluate_on(
     """How good ``network``, which has been checked, is on ``dataset``, the ``split`` of its data."""
     begun = time.monotonic()
     bar = watcher.counter(split, len(dataset)) if isinstance(watcher, ConsoleObserver) else None
-    logits = predict(placed(network, device), dataset, device, precision, bar)
+    logits = predict(place(network, device), dataset, device, precision, bar)
     seconds = time.monotonic() - begun
     task = task_of(dataset)
     stated = network.facts.get(task.metric.key("test")) if split == "test" else None

@@ -146,7 +146,7 @@ def verify(
         network = load_network(model, test, watcher)
         found = verification.verify(path, network, test)
     fault = found.fault(bound or BOUND) if exact else found.drop_fault(_MAX_DROP if max_drop is None else max_drop)
-    if not exact and digest_of([write.frozen(network)]) not in (known.weights_sha256, known.reference_sha256):
+    if not exact and digest_of([write.freeze(network)]) not in (known.weights_sha256, known.reference_sha256):
         fault = "it was made of other weights; give the run or file that it was made of"
     size = path.stat().st_size
     return Exported(path=path, size_bytes=size, verification=found, facts=network.facts, exact=exact, fault=fault)

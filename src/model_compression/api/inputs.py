@@ -16,7 +16,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.networks import check_teachers, given_network, load_trained
 from model_compression.engine.observer import Logged, Observer
-from model_compression.engine.relative_paths import anchored
+from model_compression.engine.relative_paths import anchor
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.teachers import load_data
 from model_compression.models.base import Network
@@ -56,7 +56,7 @@ def data_of_run(path: Path) -> DataConfig | None:
     folder = path.parent if path.name == "student.safetensors" else path
     for run in (RunFolder(folder), RunFolder(folder / "final")):
         if run.config.is_file():
-            data = anchored(run.read_config(), run.path).data
+            data = anchor(run.read_config(), run.path).data
             return DataConfig(name=data.name, image_size=data.image_size, data_dir=data.data_dir)
     return None
 

@@ -22,7 +22,7 @@ from model_compression.engine.contracts import Progress
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.trainer import Trainer
 from model_compression.models import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 from model_compression.models.prediction import predict
 from model_compression.models.weights import find_weights, read_model, shipped_weights
 
@@ -116,7 +116,7 @@ def _measure(model: Network, data: DataConfig) -> None:
     checks.check_classes("model", model, dataset)
     device = choose_device("auto")
     begun = time.monotonic()
-    logits = predict(placed(model, device), dataset, device, choose_precision("auto", device))
+    logits = predict(place(model, device), dataset, device, choose_precision("auto", device))
     seconds = time.monotonic() - begun
     correct, total = int((logits.argmax(dim=1) == torch.from_numpy(dataset.labels)).sum()), len(dataset)
     print(f"acc = {correct / total:f} . {correct}/{total}.  Computing time = {seconds:f} seconds")

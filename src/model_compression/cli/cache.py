@@ -111,11 +111,11 @@ def _check(args: argparse.Namespace) -> int:
 def _verdict(store: Any, device: str, observer: Any) -> tuple[bool | None, str]:
     """Whether a store's answers are those that its teacher gives, None where nobody can tell, and why."""
     from model_compression.core.errors import GivenAsObjectError, ModelCompressionError, UntrustedCodeError
-    from model_compression.engine.teachers import reopened
+    from model_compression.engine.teachers import reopen
 
     try:
         precision, views = store.fingerprint["precision"], store.views()
-        teacher = reopened(store, device, observer.message)
+        teacher = reopen(store, device, observer.message)
         if not views:
             return None, "nothing to check: a run was stopped while it stored the first view"
         count = observer.counter("check", len(views), "views")

@@ -101,17 +101,17 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
     """What a pruning in ``folder`` began with, as its file states it; without figures of other data."""
     from model_compression.compression.prune import Pruning
     from model_compression.compression.repair import states_figures_of
-    from model_compression.core.config_json import located
-    from model_compression.engine.relative_paths import anchored
+    from model_compression.core.config_json import locate
+    from model_compression.engine.relative_paths import anchor
     from model_compression.models.sparse import density_of
     from model_compression.models.weights import find_weights, read_model
 
     config = Pruning.at(folder).config
-    model = located(config.model, folder)
+    model = locate(config.model, folder)
     network = read_model(find_weights(model))
     count = sum(parameter.numel() for parameter in network.parameters())
     figures = {name: value for name, value in network.facts.items() if name not in ("class_names", "image_shape")}
-    if not states_figures_of(model, anchored(config.run, folder).data):
+    if not states_figures_of(model, anchor(config.run, folder).data):
         figures = {}
     return {**figures, "share": 1.0, "parameters": count, "density": density_of(network)}
 

@@ -58,11 +58,11 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
         recipe: Recipe = RECIPES.create(args.recipe)
         return recipe.config
     if args.config:
-        from model_compression.engine.relative_paths import anchored
+        from model_compression.engine.relative_paths import anchor
 
         try:
             path = user_path(args.config)
-            return anchored(from_json(TrainConfig, path.read_text(), args.config), path.parent)
+            return anchor(from_json(TrainConfig, path.read_text(), args.config), path.parent)
         except FileNotFoundError:
             raise NotThereError(f"the config {args.config} is not there; expected a run's config.json") from None
         except (OSError, UnicodeDecodeError) as error:

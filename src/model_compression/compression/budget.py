@@ -18,7 +18,7 @@ from model_compression.compression.channels import (
     shown_images,
 )
 from model_compression.compression.config import Cuts
-from model_compression.compression.groups import copied, smallest
+from model_compression.compression.groups import copy_network, smallest
 from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file
 from model_compression.core.errors import MissingExtraError, UsageError
 from model_compression.data.dataset import Dataset
@@ -104,7 +104,7 @@ def quantised_file(network: Network, data: Dataset, weight_bits: int = 8) -> Ite
 @torch.no_grad()
 def as_if_trained(network: Network) -> Network:
     """A copy without zeros where training leaves none: a file has no place for biases that are 0."""
-    network = copied(network)
+    network = copy_network(network)
     generator = torch.Generator().manual_seed(0)
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.is_floating_point() and tensor.ndim == 1:

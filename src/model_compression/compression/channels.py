@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.compression.config import ROUND_TO
-from model_compression.compression.groups import Group, channels_of, copied, find_groups, remove, smallest
+from model_compression.compression.groups import Group, channels_of, copy_network, find_groups, remove, smallest
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer
@@ -75,7 +75,7 @@ def cut_channels(
         UsageError: it has no channels that can be taken away, or not so many.
         MissingExtraError: without torch-pruning.
     """
-    cut = copied(network)
+    cut = copy_network(network)
     normalised = [network.preprocessing(batch).contiguous() for batch in images]
     shape = tuple(normalised[0].shape[1:])
     assert len(shape) == 3

@@ -43,7 +43,7 @@ class Group:
     members: list[Member]
 
 
-def copied(network: Network) -> Network:
+def copy_network(network: Network) -> Network:
     """A copy of what ships, in float32 on the CPU."""
     return copy_of(network.deployed()).cpu().float().eval()
 
@@ -88,7 +88,7 @@ def smallest(
     Raises UsageError, with the first reason, when it can be built again without the channels of no group, and what
     `find_groups` raises.
     """
-    _, groups = find_groups(copied(network), image_shape)
+    _, groups = find_groups(copy_network(network), image_shape)
     names = [group.name for group in groups if group.count > left]
     try:
         return _cut_to(network, image_shape, left, names), frozenset(names)
@@ -122,7 +122,7 @@ def _which_go(
 
 
 def _cut_to(network: Network, image_shape: tuple[int, int, int], left: int, names: Collection[str]) -> Network:
-    cut = copied(network)
+    cut = copy_network(network)
     graph, groups = find_groups(cut, image_shape)
     try:
         for group in groups:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.write import write_unverified
 from model_compression.models.base import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 from model_compression.models.summary import summarize
 
 _TRIES, _PARTS = 3, 4  # measurements at most, and parts of one whose medians are compared
@@ -122,7 +122,7 @@ class Answering:
 
 def in_pytorch(network: Network, image_shape: tuple[int, int, int]) -> Answering:
     """Of normalised images (C, H, W), in float32 on the CPU."""
-    model = placed(network.deployed().float().eval(), torch.device("cpu"))
+    model = place(network.deployed().float().eval(), torch.device("cpu"))
 
     def call(batch: int) -> Callable[[], object]:
         images = torch.zeros(batch, *image_shape).to(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from model_compression.compression.config import PruneConfig
 from model_compression.compression.repair import check_repair
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import ModelConfig, TrainConfig
-from model_compression.core.config_json import HERE, located
+from model_compression.core.config_json import HERE, locate
 from model_compression.core.errors import FileFormatError
 from model_compression.core.files import seen_from_here
 from model_compression.data.dataset import Dataset
@@ -49,7 +49,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
 
     def check(self) -> PruneConfig:
         """Tries the first fine-tuning, on the network as it is, and whether it can be cut so far."""
-        config = located(self.config, self.folder)
+        config = locate(self.config, self.folder)
         check_repair(config.run)
         check_cache_place(config.run)
         network = read_model(find_weights(config.model))
@@ -87,7 +87,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
 
     def _repairs(self) -> Iterator[tuple[str, TrainConfig, str]]:
         """The run after each cut; what it begins with is cut from the result of the one before."""
-        config, plan = located(self.config, self.folder), shares(self.config)
+        config, plan = locate(self.config, self.folder), shares(self.config)
         source = find_weights(config.model)
         for number, (name, share) in enumerate(plan.items(), start=1):
             run, start = RunFolder(self.folder / name), self.folder / f"{name}.safetensors"

@@ -19,11 +19,11 @@ from torch import Tensor
 from model_compression.checks.networks import check_classes
 from model_compression.compression.channels import shown_images
 from model_compression.compression.config import AUTO, CALIBRATED, QuantizeConfig
-from model_compression.compression.groups import copied
+from model_compression.compression.groups import copy_network
 from model_compression.compression.repair import check_repair
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import ModelConfig, TrainConfig
-from model_compression.core.config_json import HERE, located
+from model_compression.core.config_json import HERE, locate
 from model_compression.core.errors import (
     FileFormatError,
     NotVerifiedError,
@@ -72,7 +72,7 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
 
     def check(self) -> QuantizeConfig:
         """Tries whether the network fits data and precision, and the training that may be needed."""
-        config = located(self.config, self.folder)
+        config = locate(self.config, self.folder)
         check_repair(config.run)
         check_extra("quantize", "quantising")
         check_cache_place(config.run)
@@ -94,8 +94,8 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
         begin_again(self.folder)
         config, observer = self.config, self.observer
         train, test = self.parts.load_data(config.run.data, observer.message)
-        weights = find_weights(located(config.model, self.folder))
-        network = copied(read_model(weights))
+        weights = find_weights(locate(config.model, self.folder))
+        network = copy_network(read_model(weights))
         expected = logits_on(network, test)
         trained = RunFolder(self.folder / "trained")
         if not trained.config.exists():
@@ -112,7 +112,7 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
         with self.part("quantisation-aware training"):
             finish_run(self._training(body), trained.path, observer, self.parts)
         try:
-            after = copied(read_model(trained.student))
+            after = copy_network(read_model(trained.student))
             return self._written(after, expected, (train, test), digest_of([network]))
         except NotVerifiedError as loss:
             raise NotVerifiedError(

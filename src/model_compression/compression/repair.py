@@ -7,7 +7,7 @@ from model_compression.core.config import DataConfig, MethodConfig, ModelConfig,
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.distillation.objective import create_method, label_weight_of
-from model_compression.engine.relative_paths import anchored
+from model_compression.engine.relative_paths import anchor
 from model_compression.engine.run_folder import RunFolder
 from model_compression.models.weights import find_weights
 
@@ -40,7 +40,7 @@ def repair_config(model: str) -> TrainConfig:
             optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
             epochs=12,
         )
-    config = anchored(RunFolder(folder).read_config(), folder)
+    config = anchor(RunFolder(folder).read_config(), folder)
     method = config.method if config.method is not None and config.peers is None else _METHOD
     if create_method(method).needs != {"logits"} or not create_method(method).needs_teacher:
         method = _METHOD

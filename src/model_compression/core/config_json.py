@@ -61,15 +61,15 @@ def config_digest(config: Any) -> str:
     return hashlib.sha256(json.dumps(given_values(config), sort_keys=True).encode()).hexdigest()
 
 
-def located(value: V, folder: Path) -> V:
+def locate(value: V, folder: Path) -> V:
     """``value``, a configuration or plain values, of a file in ``folder``, with names after `HERE` as whole paths."""
     if isinstance(value, str) and value.startswith(HERE):
         return typing.cast(V, str((folder / value.removeprefix(HERE)).resolve()))
     if isinstance(value, Mapping):
-        return typing.cast(V, {key: located(entry, folder) for key, entry in value.items()})
+        return typing.cast(V, {key: locate(entry, folder) for key, entry in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        changed = {name: found for name, own in fields.items() if (found := located(own, folder)) != own}
+        changed = {name: found for name, own in fields.items() if (found := locate(own, folder)) != own}
         return typing.cast(V, dataclasses.replace(value, **changed)) if changed else value
     return value
 

@@ -22,7 +22,7 @@ from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.setup import prepare
 from model_compression.engine.teachers import load_data
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 
 
 def examine(
@@ -59,7 +59,7 @@ def examine(
     try:
         for network in load_teachers(teacher, train) if teacher is not None else ():
             check_classes("teacher", network, train)
-            yield from examine_teacher(placed(network, chosen), train, test, chosen)
+            yield from examine_teacher(place(network, chosen), train, test, chosen)
     except ModelCompressionError as error:
         yield Finding(area="teacher", subject="weights", level="fail", text=str(error))
         return

@@ -116,7 +116,7 @@ class Step(nn.Module):
         return self.objective.method.first_stage(teacher)
 
 
-def merged(parts: Sequence[Learned]) -> Learned:
+def merge(parts: Sequence[Learned]) -> Learned:
     """The parts of a batch as one: means by their numbers of samples, the rest by addition."""
     first = parts[0]
     if len(parts) == 1:

@@ -28,7 +28,7 @@ from model_compression.distillation.teachers.store import cache_folder
 from model_compression.engine.optim import build_optimizer
 from model_compression.engine.run_folder import environment
 from model_compression.models.base import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 
 FEWEST_STEPS = 200
 """Shorter runs are not measured: it takes eight steps or more."""
@@ -133,7 +133,7 @@ def _step(
     student: Network, images: Tensor, optim: OptimConfig, device: torch.device, precision: torch.dtype
 ) -> Callable[[], None]:
     """A training step as `Trainer` does it, on a copy of ``student``, with a loss of the size of the usual ones."""
-    network = placed(copy.deepcopy(student), device).train()
+    network = place(copy.deepcopy(student), device).train()
     optimizer = build_optimizer(network, optim)
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=precision == torch.float16)
     images = images.contiguous().to(device)

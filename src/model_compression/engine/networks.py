@@ -21,7 +21,7 @@ from model_compression.models.external import (
     has_num_classes,
     is_external,
     library_of,
-    materialised,
+    materialise,
 )
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.weights import build_model, check_own_weights, find_weights, no_weights, read_header
@@ -68,7 +68,7 @@ def given_network(module: nn.Module, data: Dataset, seed: int, config: ModelConf
     """
     network = External(copy_of(module), Preprocessing(mean=data.mean, std=data.std))
     with seeded(seed):
-        network.options = materialised(network.body, data.image_shape)
+        network.options = materialise(network.body, data.image_shape)
     return network if config is None else _with_preprocessing(network, config, data)
 
 

@@ -23,9 +23,9 @@ from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.networks import given_network, load_teachers
 from model_compression.engine.observer import Observer
-from model_compression.engine.teachers import answered_data, answers_fit, cached_teacher, load_data, num_views
+from model_compression.engine.teachers import answers_fit, cached_teacher, data_of_teacher, load_data, num_views
 from model_compression.models.base import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 
 T = TypeVar("T")
 Report = Callable[[str], None]
@@ -108,7 +108,7 @@ class Parts:
 
         live = self._once("live", (*networks, *options), build)
         for network in networks:
-            placed(network, device)
+            place(network, device)
 
         def tried() -> list[str]:
             lines: list[str] = []
@@ -126,7 +126,7 @@ class Parts:
         """What stores the answers of ``live``, and has read those of earlier runs; None where they are too many."""
         if not answers_fit(config, live, train, observer.message):
             return None
-        of_config = (answered_data(config), answer_settings(config, "teacher"), config.teacher_cache)
+        of_config = (data_of_teacher(config), answer_settings(config, "teacher"), config.teacher_cache)
         key = (live, *live.precisions, train, config.teacher_cache_dtype, *of_config)
         progress = observer.teacher_answered, observer.message
         stored = self._once("answers", key, lambda: cached_teacher(config, live, train, *progress))

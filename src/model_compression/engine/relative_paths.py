@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
-from model_compression.core.config_json import located
+from model_compression.core.config_json import locate
 from model_compression.core.files import write_atomically
 
 ORIGIN = ".started-in"
@@ -32,9 +32,9 @@ def origin(folder: Path) -> Path | None:
     return None
 
 
-def anchored(config: TrainConfig, folder: Path) -> TrainConfig:
+def anchor(config: TrainConfig, folder: Path) -> TrainConfig:
     """``config`` of the run in ``folder`` with relative paths as they are found from here."""
-    config = located(config, folder)
+    config = locate(config, folder)
     base = origin(folder)
     if base is None or base == Path.cwd():
         return config

@@ -7,7 +7,7 @@ from typing import Any
 
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import UNDECIDED, TrainConfig
-from model_compression.core.config_json import config_digest, located, to_dict
+from model_compression.core.config_json import config_digest, locate, to_dict
 from model_compression.core.config_values import affecting_result
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.options import setting
@@ -178,7 +178,7 @@ def check_same(folder: str | Path, config: TrainConfig) -> None:
     if config.precision in UNDECIDED:
         taken = {"precision": recorded.precision, "teacher_precision": recorded.teacher_precision}
         config = dataclasses.replace(config, **taken)  # type: ignore[arg-type]
-    own, wanted = (result_values(to_dict(located(one, run.path))) for one in (recorded, config))
+    own, wanted = (result_values(to_dict(locate(one, run.path))) for one in (recorded, config))
     differing = [
         f"{key} {own.get(key, 'none')} there, {wanted.get(key, 'none')} here"
         for key in sorted(own.keys() | wanted.keys())

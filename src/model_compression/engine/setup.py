@@ -31,10 +31,10 @@ from model_compression.engine.observer import Observer
 from model_compression.engine.optim import check_optimizer
 from model_compression.engine.parts import Parts
 from model_compression.engine.precision import decide_precisions, teacher_precision, usable_precision
-from model_compression.engine.relative_paths import anchored
+from model_compression.engine.relative_paths import anchor
 from model_compression.engine.reused_classifier import with_teachers_classifier
 from model_compression.engine.runtime import Runtime
-from model_compression.engine.teachers import answered_data
+from model_compression.engine.teachers import data_of_teacher
 from model_compression.engine.trackers import check_trackers
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
@@ -108,7 +108,7 @@ def prepare(
     ``folder`` is the run's, where names in ``config`` are relative to it. ``decide`` takes a precision where ``config``
     leaves it open. ``strict`` raises UsageError for what is wrong with data or teacher, which is a line otherwise.
     """
-    recorded, config = config, config if folder is None else anchored(config, folder)
+    recorded, config = config, config if folder is None else anchor(config, folder)
     check_names(config, parts)
     device = choose_device(config.device)
     keep_freed_memory(device)
@@ -238,7 +238,7 @@ def build_teacher(
                 "teacher_view plain is for methods that compare logits or embeddings: maps of another view have "
                 "other things in other places"
             )
-        shown = PlainTeacher(live, loader_for(data.train, answered_data(config), runtime.device))
+        shown = PlainTeacher(live, loader_for(data.train, data_of_teacher(config), runtime.device))
     if config.teacher_cache == "off":
         return RunTeacher(answers=shown, live=live)
     if any(finding.subject == "eval mode" and finding.level == "fail" for finding in findings):

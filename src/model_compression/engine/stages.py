@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from model_compression.core import trust
 from model_compression.core.config import TrainConfig
-from model_compression.core.config_json import located, to_dict
+from model_compression.core.config_json import locate, to_dict
 from model_compression.core.config_values import Config, affecting_result, from_dict
 from model_compression.core.errors import Interrupted, RunFolderError
 from model_compression.core.files import plain_json, read_json, user_path, writing_failed
@@ -95,7 +95,7 @@ class Stage(ABC, Generic[C, R]):
         """
         if not (self.folder / self.FILE).exists():
             return self.start()
-        there, here = (located(one, self.folder) for one in (self.at(self.folder).config, self.config))
+        there, here = (locate(one, self.folder) for one in (self.at(self.folder).config, self.config))
         if affecting_result(there) != affecting_result(here):
             raise RunFolderError(f"{self.folder} holds another {self.NOUN}; choose another folder, or delete it")
         return self.run()

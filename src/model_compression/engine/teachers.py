@@ -48,7 +48,7 @@ def with_own_cache(config: TrainConfig, name: str) -> TrainConfig:
     return dataclasses.replace(config, teacher_cache=str(Path(config.teacher_cache) / name))
 
 
-def answered_data(config: TrainConfig) -> DataConfig:
+def data_of_teacher(config: TrainConfig) -> DataConfig:
     """The images that the teacher answers: the student's views, or the images as they are."""
     if config.teacher_view == "plain":
         return dataclasses.replace(config.data, augmentation="none", cutout=0, views=0)
@@ -57,7 +57,7 @@ def answered_data(config: TrainConfig) -> DataConfig:
 
 def num_views(config: TrainConfig) -> int:
     """How many views the teacher answers."""
-    if not answered_data(config).has_views:
+    if not data_of_teacher(config).has_views:
         return 1
     return min(config.data.views or config.epochs, config.epochs)
 
@@ -72,7 +72,7 @@ def answers_fit(config: TrainConfig, live: LiveTeacher, train_set: Dataset, repo
     """Whether a run's answers may be stored; where "auto" finds them too many, that is said."""
     if config.teacher_cache != "auto":
         return True
-    views, loader = num_views(config), loader_for(train_set, answered_data(config), live.device)
+    views, loader = num_views(config), loader_for(train_set, data_of_teacher(config), live.device)
     numbers = _embedding_size(live, loader) + train_set.num_outputs
     size = size_estimate(images=len(train_set), numbers=numbers, views=views, dtype=config.teacher_cache_dtype)
     if size > _AUTO_BYTES:
@@ -95,7 +95,7 @@ def cached_teacher(
     Raises CacheMismatchError when the folder that is named holds other answers.
     """
     assert config.teacher is not None
-    data = answered_data(config)
+    data = data_of_teacher(config)
     identity = fingerprint(live, train_set, data, config.teacher_cache_dtype, **answer_settings(config, "teacher"))
     if config.teacher_cache == "auto":
         store = store_for(identity)
@@ -113,7 +113,7 @@ def cached_teacher(
     return CachedTeacher(live, loader_for(train_set, data, live.device), store, progress, report)
 
 
-def reopened(store: AnswerStore, device: str, report: Callable[[str], None]) -> CachedTeacher:
+def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> CachedTeacher:
     """What served the answers in ``store``, built again from where it came.
 
     Raises ModelCompressionError when teacher or data are gone, CacheMismatchError when they are no longer the same.

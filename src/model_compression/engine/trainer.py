@@ -22,7 +22,7 @@ from model_compression.data.streaming import loader_for
 from model_compression.distillation.methods import Context
 from model_compression.distillation.methods.contract import LABEL
 from model_compression.distillation.objective import Objective
-from model_compression.distillation.step import Learned, Step, merged
+from model_compression.distillation.step import Learned, Step, merge
 from model_compression.distillation.taps import NO_TAPS, Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, optimizer_tensors, restore_optimizer
@@ -32,7 +32,7 @@ from model_compression.engine.micro_batches import batch_obstacle, learn_in_less
 from model_compression.engine.optim import build_optimizer, rate_at, set_rate
 from model_compression.engine.runtime import Runtime
 from model_compression.models.base import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 from model_compression.models.features import Tapped
 from model_compression.models.prediction import evaluating, predict
 from model_compression.models.weights import load_tensors, not_finite
@@ -60,7 +60,7 @@ class Trainer:
         self.loader = loader_for(train_set, config.data, self.device)
         self.teacher = teacher
         self.peers = teacher if isinstance(teacher, LearningTeacher) else None
-        self.student = placed(student, self.device)
+        self.student = place(student, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=runtime.precision == torch.float16)
         self.average: AveragedModel | None = None
         if config.ema:
@@ -201,7 +201,7 @@ class Trainer:
         for part in parts:
             teacher = self.teacher.answer(part) if self.teacher is not None else None
             learned.append(self._backward(part, epoch, teacher, len(part.targets) / count))
-        return merged(learned)
+        return merge(learned)
 
     def _backward(
         self, batch: Batch, epoch: int, teacher: Outputs | None, share: float, student: Outputs | None = None

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import ModelConfig, TrainConfig
-from model_compression.core.config_json import HERE, located
+from model_compression.core.config_json import HERE, locate
 from model_compression.core.config_values import Config
 from model_compression.core.errors import UsageError
 from model_compression.core.options import option
@@ -115,7 +115,7 @@ class Scheme(Stage[SchemeConfig, dict[str, dict[str, Any]]]):
     def _runs(self) -> Iterator[tuple[str, TrainConfig, str]]:
         stages = stages_of(self.config)
         for number, (name, config) in enumerate(stages.items(), start=1):
-            source = located(config.teacher.name, self.folder / name) if config.teacher else "labels"
+            source = locate(config.teacher.name, self.folder / name) if config.teacher else "labels"
             yield name, config, f"{name}, stage {number} of {len(stages)}: {config.student.name} from {source}"
 
 

@@ -105,7 +105,7 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     found, reference = torch.cat(answers), torch.cat(references) if expected is None else expected
     if found.shape != reference.shape:
         raise ModelCompressionError(f"{path} answers with {tuple(found.shape)}, the network {tuple(reference.shape)}")
-    return compared(found, reference, torch.from_numpy(dataset.labels), task_of(dataset))
+    return compare_answers(found, reference, torch.from_numpy(dataset.labels), task_of(dataset))
 
 
 def answers_of(path: Path, dataset: Dataset) -> Tensor:
@@ -120,7 +120,7 @@ def pixels_of(dataset: Dataset) -> Iterator[Tensor]:
     return (batch.inputs for batch in loader.in_order(view=0, batch_size=_BATCH))
 
 
-def compared(found: Tensor, reference: Tensor, targets: Tensor, task: Task) -> Verification:
+def compare_answers(found: Tensor, reference: Tensor, targets: Tensor, task: Task) -> Verification:
     """The figures of logits ``found`` (N, …) held against ``reference`` (N, …); ``targets`` are the labels (N, …)."""
     largest = float((found - reference).abs().max())
     value = task.value(found, targets)

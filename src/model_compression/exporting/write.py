@@ -80,7 +80,7 @@ def export(
     runtime.check()
     if path.suffix != runtime.suffix:
         raise UsageError(f"a file for {to} must end in {runtime.suffix}, got {path.name}")
-    network = frozen(network)
+    network = freeze(network)
     expected = logits_on(network, dataset)
     metadata = _metadata_on(network, dataset, expected, preprocessing)
     if encoding is not None:
@@ -133,7 +133,7 @@ def write_unverified(
     preprocessing: bool = False,
 ) -> None:
     """An ONNX file that is tried and thrown away: of normalised images, or of pixels. Raises MissingExtraError."""
-    runtime, network = OnnxRuntime(), frozen(network)
+    runtime, network = OnnxRuntime(), freeze(network)
     runtime.check()
     with torch.no_grad():
         classes = network(torch.zeros(2, *image_shape)).shape[1]
@@ -142,7 +142,7 @@ def write_unverified(
     _write(network, path, metadata, runtime)
 
 
-def frozen(network: Network) -> Network:
+def freeze(network: Network) -> Network:
     """A copy of what ships, in float32 on the CPU, that will not be trained."""
     network = copy_of(network.deployed()).cpu().float().eval()
     for parameter in network.parameters():

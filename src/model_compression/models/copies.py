@@ -12,7 +12,7 @@ from model_compression.core.errors import UsageError
 N = TypeVar("N", bound=nn.Module)
 
 
-def placed(model: N, device: torch.device) -> N:
+def place(model: N, device: torch.device) -> N:
     """``model`` on ``device`` with channels-last weights, the layout in which convolutions are fastest."""
     trained = [parameter.requires_grad for parameter in model.parameters()]
     with torch.no_grad():  # the parameters of TorchScript are no leaves otherwise

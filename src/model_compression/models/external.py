@@ -104,7 +104,7 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
         with seeded(seed):
             if library is None:
                 module = build_own(name, options)
-                built = Built(module=module, options=options | materialised(module, shape))
+                built = Built(module=module, options=options | materialise(module, shape))
             else:
                 check_external(name)
                 built = _BUILDERS[library](name.partition(":")[2], options)
@@ -135,7 +135,7 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
     return network
 
 
-def materialised(module: nn.Module, shape: Any) -> dict[str, Any]:
+def materialise(module: nn.Module, shape: Any) -> dict[str, Any]:
     """The options that build ``module`` again for images of ``shape`` (C, H, W), after a pass with such an image.
 
     Lazy layers get their sizes in it, and layers that are made in ``forward`` are made; another network, and None for

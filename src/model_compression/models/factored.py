@@ -10,7 +10,7 @@ from torch import nn
 from model_compression.core.errors import UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.copies import tied
-from model_compression.models.weights import built, built_body
+from model_compression.models.weights import build_body, build_named
 
 NAME = "factored"
 _LEAST_RANK = 32  # an inner product that is worth more than a product of this rank is written as one
@@ -28,7 +28,7 @@ def factored(
     The rank is min(in, out), with which nothing is lost: pruning lowers it. ``num_classes`` is the body's option of
     that name.
     """
-    network = built_body(body, body_options, num_classes)
+    network = build_body(body, body_options, num_classes)
     known = dict(network.named_modules())
     for name in layers:
         layer = known.get(name)
@@ -67,7 +67,7 @@ def as_factored(source: Network) -> Network:
     if not layers:
         return deployed
     options = {"body": deployed.name, "body_options": deployed.options, "layers": layers}
-    network = built(NAME, options, 0)
+    network = build_named(NAME, options, 0)
     weights = dict(deployed.state_dict())
     for name in layers:
         u, s, v = torch.linalg.svd(weights.pop(f"{name}.weight").double(), full_matrices=False)

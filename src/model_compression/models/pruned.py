@@ -14,7 +14,7 @@ from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network
 from model_compression.models.sparse import NAME as SPARSE
 from model_compression.models.sparse import keep_zeros
-from model_compression.models.weights import built, built_body
+from model_compression.models.weights import build_body, build_named
 
 NAME = "pruned"
 Widths = dict[str, list[int]]
@@ -34,7 +34,7 @@ def pruned(
     ``widths`` are [channels in, channels out] of convolutions and inner products and [channels] of normalisations, by
     the layer's name; layers that are not named stay as they are. ``num_classes`` is the body's option of that name.
     """
-    network = built_body(body, body_options, num_classes)
+    network = build_body(body, body_options, num_classes)
     pixels = _pixels(network)
     for name, given in (widths or {}).items():
         _set_widths(network, name, given)
@@ -60,12 +60,12 @@ def as_pruned(cut: Network, source: Network, images: Tensor) -> Network:
     body, options = source.name, source.options
     if body == NAME:
         body, options = options.get("body", "lenet"), _body_options(options)
-    own = layer_widths(built(body, options, None, from_file=True))
+    own = layer_widths(build_named(body, options, None, from_file=True))
     widths = {name: sizes for name, sizes in layer_widths(cut).items() if sizes != own.get(name)}
     options = {"body": body, "body_options": options, "widths": widths}
     refusal = f"{body} cannot be built again with fewer channels"
     try:
-        again = built(NAME, options, 0)
+        again = build_named(NAME, options, 0)
         again.load_state_dict(cut.state_dict())
         with torch.no_grad():
             expected, found = cut.eval()(images), again.eval()(images)

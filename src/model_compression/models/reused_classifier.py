@@ -18,7 +18,7 @@ from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network, check_num_classes
 from model_compression.models.blocks import chain, convolution
 from model_compression.models.features import layers, logits_of, stages
-from model_compression.models.weights import built
+from model_compression.models.weights import build_named
 
 NAME = "reused-classifier"
 TRUNK, PROJECTOR = "trunk", "projector"
@@ -43,7 +43,9 @@ def reused_classifier(
     or "max". With fresh weights it is a network as any other; `reuse_classifier` makes the one with a teacher's.
     """
     check_num_classes(num_classes)
-    trunk = behind_layer(built(body, body_options or {}, None, from_file=True), layer)  # it may be: see `read_model`
+    trunk = behind_layer(
+        build_named(body, body_options or {}, None, from_file=True), layer
+    )  # it may be: see `read_model`
     head = nn.Linear(_map_size(teacher_map)[0], num_classes, bias=bias)
     return _assembled(trunk, _projector(_map_size(body_map), _map_size(teacher_map)), pooling, head)
 

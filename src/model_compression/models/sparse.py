@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import built, built_body
+from model_compression.models.weights import build_body, build_named
 
 NAME = "sparse"
 
@@ -17,7 +17,7 @@ def sparse(body: str = "lenet", body_options: dict[str, Any] | None = None, num_
 
     ``num_classes`` is the body's option of that name.
     """
-    network = built_body(body, body_options, num_classes)
+    network = build_body(body, body_options, num_classes)
     keep_zeros(network)
     return network
 
@@ -34,7 +34,7 @@ def as_sparse(source: Network, density: float) -> Network:
     """A copy of ``source`` that keeps the share ``density`` (0 to 1) of its weights: the largest, over all layers."""
     network = source.deployed()
     options = network.options if network.name == NAME else {"body": network.name, "body_options": network.options}
-    copy = built(NAME, options, 0)
+    copy = build_named(NAME, options, 0)
     copy.load_state_dict(network.state_dict())
     copy.preprocessing, copy.declares_preprocessing = network.preprocessing, True
     weights = prunable_weights(copy)

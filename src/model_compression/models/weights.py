@@ -134,13 +134,13 @@ def build_model(
             check_own_weights(name, weights)
         return read_model(find_weights(name))
     if weights is None:
-        return built(name, options, seed)
+        return build_named(name, options, seed)
     if options.get("pretrained"):
         raise UsageError(f"pretrained and the weights {weights} both say which weights {name!r} has; give one of them")
     if _is_ours(weights):
         of_file = read_header(find_own_weights(weights)[0])["options"]
         options = {key: value for key, value in of_file.items() if key == INPUT_SHAPE} | options
-    model = built(name, {**options, "pretrained": False} if library_of(name) else options, seed)
+    model = build_named(name, {**options, "pretrained": False} if library_of(name) else options, seed)
     if not _is_ours(weights):
         load_own_weights(model.body, weights)
         return model
@@ -161,7 +161,7 @@ def load_own_weights(module: nn.Module, source: str | Path) -> None:
     load_tensors(module, own_tensors(source, module.state_dict()), str(source))
 
 
-def built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bool = False) -> Network:
+def build_named(name: str, options: dict[str, Any], seed: int | None, *, from_file: bool = False) -> Network:
     """A registered network or one of other origin, built anew."""
     if "seed" in options:
         raise UsageError(f"model {name!r}: seed is not an option of a network; the run's seed draws its weights")
@@ -174,12 +174,12 @@ def built(name: str, options: dict[str, Any], seed: int | None, *, from_file: bo
     return build_external(name, options, seed=seed)
 
 
-def built_body(body: str, options: dict[str, Any] | None, num_classes: int | None) -> Network:
+def build_body(body: str, options: dict[str, Any] | None, num_classes: int | None) -> Network:
     """What a network that another one is made of begins as; ``num_classes`` goes to a body that has such an option."""
     options = dict(options or {})
     if num_classes is not None and (body in MODELS or has_num_classes(body)):
         options["num_classes"] = num_classes
-    return built(body, options, None, from_file=True)  # it may be: see `read_model`
+    return build_named(body, options, None, from_file=True)  # it may be: see `read_model`
 
 
 def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
@@ -281,7 +281,7 @@ def read_model(path: str | Path) -> Network:
     header = read_header(path)
     try:
         with bounded_by(Path(path), header["options"]):
-            model = built(header["model"], header["options"], None, from_file=True)
+            model = build_named(header["model"], header["options"], None, from_file=True)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
     try:

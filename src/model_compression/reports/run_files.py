@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_compression.core.config import TrainConfig
-from model_compression.core.config_json import located
+from model_compression.core.config_json import locate
 from model_compression.core.config_values import from_dict
 from model_compression.core.errors import FileFormatError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path
@@ -135,7 +135,7 @@ def read_run(folder: Path, metrics: Values | None = None) -> RunFiles:
 
 def _read_run(folder: Path, metrics: Values | None) -> RunFiles:
     path = folder / "config.json"
-    config = located(read_json(path), folder)
+    config = locate(read_json(path), folder)
     for key in ("student", "data", "epochs", "seed"):
         if key not in config:
             raise FileFormatError(f"{path} is not of a run: the key {key!r} is missing")

@@ -9,7 +9,7 @@ import torch
 from model_compression.compression.budget import as_if_trained, quantised_file, share_that_fits
 from model_compression.compression.channels import SMALLEST, cost_of
 from model_compression.compression.config import Cuts
-from model_compression.compression.groups import copied
+from model_compression.compression.groups import copy_network
 from model_compression.core.errors import MissingExtraError, UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Silent
@@ -51,7 +51,7 @@ def test_what_fits_in_no_size_says_how_small_it_gets(data):
 def test_file_of_an_untrained_network_is_as_large_as_that_of_a_trained_one(data):
     """Biases that are 0 take no place in a file, and training leaves none."""
     network = create_model("resnet8", seed=0)
-    trained = copied(network).train()
+    trained = copy_network(network).train()
     optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3)
     images = torch.from_numpy(data.images)
     for _ in range(2):

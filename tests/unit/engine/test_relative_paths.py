@@ -8,7 +8,7 @@ from PIL import Image
 
 from model_compression.cli.main import main
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
-from model_compression.engine.relative_paths import anchored, record_origin
+from model_compression.engine.relative_paths import anchor, record_origin
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_paths_are_those_of_the_working_folder_of_the_start(project, tmp_path, m
         method=MethodConfig(name="kd"),
         data=DataConfig(name="folder:photos", data_dir="elsewhere"),
     )
-    assert anchored(config, run) == config
+    assert anchor(config, run) == config
     monkeypatch.chdir(tmp_path)
-    found = anchored(config, run)
+    found = anchor(config, run)
     assert found.student == ModelConfig(name="resnet8", weights=f"{project}/own.pt#ema")
     assert found.teacher.name == f"{project}/teacher.safetensors,hf:{project}/my-vit,nin-cifar10,timm:resnet18"
     assert (found.data.name, found.data.data_dir) == (f"folder:{project}/photos", "elsewhere")

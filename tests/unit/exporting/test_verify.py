@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model_compression.cli.verify import print_verification
-from model_compression.exporting.verify import Verification, compared
+from model_compression.exporting.verify import Verification, compare_answers
 from model_compression.tasks import TASKS, Changes
 
 REFERENCE = torch.tensor([[4.0, 1.0, -1.0], [0.0, 2.0, 1.99995], [3.0, -6.0, 0.0], [1.0, 0.5, 0.0]])
@@ -26,7 +26,7 @@ def verification(correct, reference_correct, others=(), ties=(), images=100):
 
 
 def test_equal_answers_have_no_fault():
-    found = compared(REFERENCE.clone(), REFERENCE, TARGETS, TASK)
+    found = compare_answers(REFERENCE.clone(), REFERENCE, TARGETS, TASK)
     assert (found.images, found.largest_difference, found.logit_range) == (4, 0.0, 10.0)
     assert (found.agreement, found.value, found.fault(1e-12)) == (1.0, 0.75, None)
 
@@ -34,7 +34,7 @@ def test_equal_answers_have_no_fault():
 def test_a_difference_is_held_against_the_range():
     answers = REFERENCE.clone()
     answers[0, 0] += 2e-3
-    found = compared(answers, REFERENCE, TARGETS, TASK)
+    found = compare_answers(answers, REFERENCE, TARGETS, TASK)
     assert found.relative_difference == pytest.approx(2e-4, rel=1e-3)
     assert found.fault(1e-3) is None
     assert "logits differ by up to 0.002, 2.0e-04 of their range of 10; at most 1e-04 is accepted" in found.fault()
@@ -43,7 +43,7 @@ def test_a_difference_is_held_against_the_range():
 def test_a_tie_that_turns_is_listed_and_passes():
     answers = REFERENCE.clone()
     answers[1, 2] += 1e-4  # now above the second class, which was ahead by 5e-5
-    found = compared(answers, REFERENCE, TARGETS, TASK)
+    found = compare_answers(answers, REFERENCE, TARGETS, TASK)
     assert found.changes == Changes(others=(1,), ties=(1,), kind="class")
     assert found.value == 0.5
     assert found.fault() is None
@@ -82,7 +82,7 @@ def test_accuracy_that_a_run_states_in_another_precision_is_named_beside(facts, 
 def test_nan_fails():
     answers = REFERENCE.clone()
     answers[2, 0] = float("nan")
-    assert "logits differ by up to nan" in compared(answers, REFERENCE, TARGETS, TASK).fault()
+    assert "logits differ by up to nan" in compare_answers(answers, REFERENCE, TARGETS, TASK).fault()
 
 
 def test_interval_is_wilsons():
@@ -96,7 +96,7 @@ def test_interval_is_wilsons():
 def test_a_file_of_fewer_bits_is_held_to_what_it_loses():
     answers = REFERENCE.clone()
     answers[0] = -answers[0]
-    found = compared(answers, REFERENCE, TARGETS, TASK)
+    found = compare_answers(answers, REFERENCE, TARGETS, TASK)
     assert (found.value, found.reference_value, found.drop) == (0.5, 0.75, 25.0)
     assert found.drop_fault(25) is None
     assert found.drop_fault(24.9) == (

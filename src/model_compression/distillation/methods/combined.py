@@ -12,7 +12,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import UsageError
 from model_compression.core.outputs import Outputs
 from model_compression.distillation.methods.base import Context, Method
-from model_compression.distillation.methods.contract import checked_terms, made
+from model_compression.distillation.methods.contract import checked_terms, make_method
 
 
 @checked_arguments
@@ -27,7 +27,7 @@ def create(name: str, /, **params: Any) -> Method:
     """
     given = [part.strip() for part in re.split("[,+]", name)]
     if len(given) == 1:
-        return made(name, params)
+        return make_method(name, params)
     names = [part.rpartition(":")[2] for part in given]  # of "package.module:NAME" what it registers
     own: dict[str, dict[str, Any]] = {part: {} for part in names}
     if len(own) < len(names):
@@ -38,7 +38,7 @@ def create(name: str, /, **params: Any) -> Method:
             raise UsageError(f"parameter {key!r} of {name!r} must say whose it is, as {names[0]}.{key}")
         own[owner][parameter] = value
     methods = zip(names, given, strict=True)
-    return Combined({part: made(full, own[part]) for part, full in methods})
+    return Combined({part: make_method(full, own[part]) for part, full in methods})
 
 
 class Combined(Method):

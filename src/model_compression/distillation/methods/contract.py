@@ -13,7 +13,7 @@ LABEL = "label"
 _NEEDS = {"logits", "embedding", "features"}
 
 
-def made(name: str, params: Mapping[str, Any]) -> Method:
+def make_method(name: str, params: Mapping[str, Any]) -> Method:
     """One method, if it declares what a `Method` does. Raises UsageError for what one of someone's own gets wrong."""
     try:
         method = METHODS.create(name, **params)

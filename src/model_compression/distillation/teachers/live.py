@@ -11,7 +11,7 @@ from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.outputs import Outputs
 from model_compression.data.loader import Batch, Loader
 from model_compression.models.base import Network
-from model_compression.models.copies import placed
+from model_compression.models.copies import place
 from model_compression.models.features import Tapped
 
 _LEAST = 1e-7  # probability that is told from 0, or a sigmoid's from 1
@@ -104,7 +104,7 @@ def as_logits(answers: Tensor, kind: TeacherAnswers) -> Tensor:
 
 def _ready(model: Network, device: torch.device) -> Network:
     """``model`` on ``device``, in eval mode and without gradients. Raises UsageError for one that stays in training."""
-    model = placed(model, device).eval().requires_grad_(False)
+    model = place(model, device).eval().requires_grad_(False)
     staying = next((name for name, module in model.named_modules() if module.training), None)
     if staying is not None:
         raise UsageError(
