@@ -146,10 +146,10 @@ def _config(kind: type, value: Any, name: str) -> Any:
         return value
     if isinstance(value, str) and "name" in types_of_fields(kind):
         raise UsageError(
-            f"{name} must be a {kind.__name__}, as {kind.__name__}(name={shown(value)}), got the text alone"
+            f"{name} must be {_with_article(kind)}, as {kind.__name__}(name={shown(value)}), got the text alone"
         )
     if not isinstance(value, Mapping):
-        raise UsageError(f"{name} must be a {kind.__name__}, or a dictionary of its fields, got {shown(value)}")
+        raise UsageError(f"{name} must be {_with_article(kind)}, or a dictionary of its fields, got {shown(value)}")
     return from_dict(kind, value, name)
 
 
@@ -204,3 +204,8 @@ def _json(value: Any, name: str, depth: int = 0) -> Any:
     if hasattr(value, "tolist"):  # an array or a tensor
         return _json(value.tolist(), name, depth + 1)
     raise UsageError(f"{name} must be what JSON can hold (numbers, text, lists, dictionaries), got {shown(value)}")
+
+
+def _with_article(kind: type) -> str:
+    """The name of a class with its article, as "an OptimConfig"."""
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"

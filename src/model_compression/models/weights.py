@@ -292,7 +292,7 @@ def read_model(path: str | Path) -> Network:
         named = seen_from_here(path)
         way = f'load_model("mynets:build", weights="{named}")'
         if speaks_flags():
-            way = settings(model="mynets:build", weights=named)
+            way = f"{settings(model='mynets:build', weights=named)} for test and export; in Python {way}"
         raise WeightsMismatchError(
             f"{named} is not of the network that {header['model']} builds; it was given from Python as a module. Name "
             f"what builds it: {way} ({error})"
