@@ -103,7 +103,7 @@ def test_hugging_face_model_teaches_as_the_page_has_it(capsys):
     for command in commands("hugging-face-teacher.md"):
         assert main(command[1:]) == 0, capsys.readouterr().err
         shown.append(capsys.readouterr().out)
-    assert "test accuracy   100.00%" in shown[0]  # so image processor, order and size are those of its training
+    assert "test accuracy       100.00%" in shown[0]  # so image processor, order and size are those of its training
     assert "vit.layers.1" in shown[2]
     script = Path("script.py")
     script.write_text(blocks("hugging-face-teacher.md", "python")[0].replace("epochs=30", "epochs=1"))
