@@ -4,6 +4,7 @@ import doctest
 import inspect
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,3 +88,33 @@ def test_report_is_printed_in_one_short_line(folder, monkeypatch):
 def test_report_on_no_runs_is_refused():
     with pytest.raises(mc.ModelCompressionError, match="needs at least one run folder"):
         mc.report([])
+
+
+class Coded(torch.nn.Module):
+    """Reads the class from the first pixel, as it expects it, in the given order."""
+
+    def __init__(self, order, bounds):
+        super().__init__()
+        self.order, self.bounds = torch.tensor(order), bounds
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        code = sum((images[:, 0, 0, 0] > bound).long() for bound in self.bounds)
+        return 9 * torch.nn.functional.one_hot(self.order[code], 3).float() * self.weight
+
+
+@pytest.mark.parametrize(
+    ("order", "bounds", "said"),
+    [
+        ([0, 1, 2], (0.25, 0.75), "normalisation of the module"),  # it wants 0 to 1, as it comes
+        ([1, 2, 0], (-0.6, 0.6), "class order of the module"),
+        ([0, 1, 2], (-0.6, 0.6), ""),
+    ],
+)
+def test_module_with_other_pixels_or_classes_is_not_measured_in_silence(order, bounds, said, caplog):
+    labels = np.arange(120) % 3
+    images = np.zeros((120, 3, 4, 4), dtype=np.uint8)
+    images[:, 0] = np.array([0, 128, 255], dtype=np.uint8)[labels][:, None, None]
+    found = mc.evaluate(Coded(order, bounds), (images, labels, images, labels), progress=False)
+    assert (found.value == 1.0) == (not said)
+    assert (said in caplog.text) if said else not caplog.text

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 
 from model_compression.cli.main import main
-from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError
+from model_compression.core import trust
+from model_compression.core.errors import FileFormatError, ModelCompressionError, UntrustedCodeError, UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import verify
@@ -74,6 +75,14 @@ def expected(network, images):
         return network.double().eval()(torch.from_numpy(pixels)).numpy(), pixels
 
 
+@pytest.fixture
+def _own(files):
+    """The files of all tests are those of this user: .pt2 of strangers are not run."""
+    for path in files.values():
+        trust.seal_content(path.read_bytes())
+
+
+@pytest.mark.usefixtures("_own")
 def test_files_answer_any_batch_as_the_network_does(files, network, data):
     import copy
 
@@ -86,6 +95,7 @@ def test_files_answer_any_batch_as_the_network_does(files, network, data):
             np.testing.assert_allclose(answers, logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("_own")
 def test_files_say_what_they_are(files, data):
     for (_, inside), path in files.items():
         said = open_file(path).metadata
@@ -140,6 +150,16 @@ def test_an_operator_that_onnx_does_not_have_is_named(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(OLD_TORCH, reason="no .pt2 are written")
+def test_program_of_a_stranger_is_not_run(files, tmp_path):
+    path = tmp_path / "theirs.pt2"
+    path.write_bytes(files["torch-export", True].read_bytes())
+    with pytest.raises(UntrustedCodeError, match=r"theirs\.pt2 was not exported by you on this machine"):
+        open_file(path)
+    with trust.all_files():
+        assert open_file(path).runtime == "torch.export"
+
+
 def test_wrong_names_and_files_are_refused(files, network, data, tmp_path):
     with pytest.raises(UsageError, match=r"a file for onnx must end in \.onnx, got a\.pt2"):
         export(network, tmp_path / "a.pt2", data)
@@ -148,6 +168,7 @@ def test_wrong_names_and_files_are_refused(files, network, data, tmp_path):
     content = files["onnx", True].read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
     (tmp_path / "cut.pt2").write_bytes(b"PK")
+    trust.seal_content(b"PK")
     for name in ("cut.onnx", *([] if OLD_TORCH else ["cut.pt2"]), "none.onnx", "a.txt"):
         with pytest.raises(FileFormatError, match=name):
             open_file(tmp_path / name)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import nn
 
 from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, observer_for
+from model_compression.checks.networks import ENOUGH
+from model_compression.checks.teacher import examine_teacher
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.metric import Metric
@@ -84,7 +87,19 @@ def evaluate(
         train, test = load_datasets(data, model, watcher)
         dataset = test if split == "test" else train
         network = load_network(model, dataset, watcher)
-        return evaluate_on(network, dataset, chosen, kind, watcher, split)
+        found = evaluate_on(network, dataset, chosen, kind, watcher, split)
+        if isinstance(model, nn.Module) and dataset.labelled and len(dataset) >= ENOUGH:
+            _say_what_is_wrong(network, train, dataset, chosen, watcher)
+        return found
+
+
+def _say_what_is_wrong(
+    network: Network, train: Dataset, dataset: Dataset, device: torch.device, watcher: Observer
+) -> None:
+    """A module says nothing of its pixels and its classes: what its answers show of them is a line each."""
+    for finding in examine_teacher(network, train, dataset, device):
+        if finding.level == "fail":
+            watcher.message(f"{finding.subject} of the module, which gets normalised pixels: {finding.text}")
 
 
 def evaluate_on(

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from model_compression.core import trust
+from model_compression.core.errors import UntrustedCodeError
+from model_compression.core.options import setting
 from model_compression.exporting.metadata import Metadata, from_json
 from model_compression.exporting.runtimes.base import RUNTIMES, Array, ExportedFile, Runtime
 
@@ -33,9 +36,19 @@ class TorchExport(Runtime):
 
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         write_program(program, path, metadata.to_json())
+        trust.seal_content(path.read_bytes(), lasting=False)  # it is run here, to prove it
 
     def open(self, path: Path, threads: int) -> ExportedFile:
-        """``threads`` has no effect: PyTorch has a number of its own."""
+        """``threads`` has no effect: PyTorch has a number of its own.
+
+        Raises UntrustedCodeError for a file of a stranger: torch sets its graph no limit of memory and time.
+        """
+        if not trust.is_trusted(path.read_bytes()):
+            raise UntrustedCodeError(
+                f"{path} was not exported by you on this machine, and torch runs the graph of a .pt2 without limits of "
+                f"memory or time; if you trust the file, add {setting('trust', True)}, or ask for an .onnx, which runs "
+                "within limits"
+            )
         import torch
 
         from model_compression.exporting.programs import read_program
