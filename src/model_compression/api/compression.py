@@ -1,13 +1,11 @@
 """`prune`, `quantize` and `compress`: a smaller network, and the file that ships."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model_compression.api.inputs import give_names, observer_for
+from model_compression.api.inputs import give_names, watched
 from model_compression.compression import pipeline
 from model_compression.compression import prune as pruning
 from model_compression.compression import quantize as quantisation
@@ -18,8 +16,6 @@ from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.files import user_path
 from model_compression.core.metric import Metric, primary_metric
 from model_compression.core.run_options import with_settings
-from model_compression.core.trust import all_files
-from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
 from model_compression.models.base import Network
@@ -123,7 +119,7 @@ def prune(
         RunFolderError: ``run_dir`` is taken.
     """
     give_names(model, method)
-    with _watched(observer, progress, trust) as watcher:
+    with watched(observer, progress, trust) as watcher:
         wanted = PruneConfig(
             model=place_of(str(model)),
             run=_repair(model, method, config, settings),
@@ -176,7 +172,7 @@ def quantize(
         RunFolderError: ``run_dir`` is taken.
     """
     give_names(model, method)
-    with _watched(observer, progress, trust) as watcher:
+    with watched(observer, progress, trust) as watcher:
         run = _repair(model, method, config, {})
         if config is None:
             optim = dataclasses.replace(run.optim, lr=_TENTH * run.optim.lr)
@@ -272,17 +268,9 @@ def compress(
     )
     name = f"{Path(data.rpartition(':')[2]).name}-{Path(student.name).stem}-compressed-seed{seed}"
     folder = user_path(str(run_dir)) if run_dir else free_folder(Path("runs") / name)[0]
-    with _watched(observer, progress, trust) as watcher:
+    with watched(observer, progress, trust) as watcher:
         result = pipeline.compress(wanted, folder, watcher)
     return Compressed(file=folder / quantisation.ONNX, stages=result["stages"], metric=primary_metric(result))
-
-
-@contextmanager
-def _watched(observer: Observer | None, progress: bool | None, trust: bool) -> Iterator[Observer]:
-    watcher = observer_for(observer, progress)
-    own = watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext()
-    with all_files(trust), own:
-        yield watcher
 
 
 def _repair(

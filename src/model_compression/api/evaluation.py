@@ -1,20 +1,18 @@
 """`evaluate`: how good a network is."""
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, observer_for
+from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, watched
 from model_compression.checks.networks import ENOUGH
 from model_compression.checks.teacher import examine_teacher
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.metric import Metric
-from model_compression.core.trust import all_files
 from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer
@@ -82,8 +80,7 @@ def evaluate(
     """
     give_names(model, data)
     chosen, kind = choose_device(device), choose_precision(precision, choose_device(device))
-    watcher = observer_for(observer, progress)
-    with all_files(trust), watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext():
+    with watched(observer, progress, trust) as watcher:
         train, test = load_datasets(data, model, watcher)
         dataset = test if split == "test" else train
         network = load_network(model, dataset, watcher)

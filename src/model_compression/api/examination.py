@@ -47,11 +47,11 @@ def doctor(
 
     Args:
         teacher: a network with weights, as `distill` takes it by name.
-        student: a network's name; its loss at the first step is looked at.
+        student: a network's name; adds a check of its loss at the first step.
         data: a dataset's name; with a network CIFAR-10 by default.
         method: whose terms are looked at.
         device: "auto", "cpu", "cuda" or "mps".
-        runs: where runs are to be: its disk is looked at.
+        runs: the folder for runs; its disk is checked.
         trust: whether code that a stranger's file names is imported.
     """
     give_names(teacher, student, data, method)

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_compression.api.inputs import give_names, observer_for
+from model_compression.api.inputs import give_names, watched
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import json_text
@@ -17,7 +16,6 @@ from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.core.run_options import with_settings
 from model_compression.core.text import count
-from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer
 from model_compression.experiments import reproduce as experiments
 from model_compression.experiments.comparison import check_seeds, make_runs, plan_comparison
@@ -141,7 +139,8 @@ def compare_methods(
         epochs=epochs,
     )
     plan = plan_comparison(with_settings(base, settings), chosen, seeds, out, runs)
-    tables, content = make_runs(plan, _Told(observer_for(observer, progress)))
+    with watched(observer, progress) as watcher:
+        tables, content = make_runs(plan, _Told(watcher))
     return Comparison(tables=tables, content=content, out=plan.out)
 
 
@@ -190,8 +189,7 @@ def reproduce(
     known = experiments.EXPERIMENTS[experiment]
     length = known.epochs if epochs is None else epochs
     folder = user_path(str(out or f"results/{experiment}-{length}-epochs"))
-    watcher = observer_for(observer, progress)
-    with watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext():
+    with watched(observer, progress) as watcher:
         table = experiments.reproduce(
             experiment,
             seeds=range(first_seed, first_seed + seeds),

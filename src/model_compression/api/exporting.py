@@ -1,18 +1,15 @@
 """`export` and `verify`: a file for another runtime, proven on every image."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, observer_for
+from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, watched
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.core.options import setting
-from model_compression.core.trust import all_files
 from model_compression.distillation.teachers.fingerprint import digest_of
-from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer
 from model_compression.exporting import verify as verification
 from model_compression.exporting import write
@@ -86,8 +83,7 @@ def export(
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another {setting('out')}, or replace it with {setting('force', True)}")
     give_names(model, data)
-    watcher = observer_for(observer, progress)
-    with all_files(trust), watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext():
+    with watched(observer, progress, trust) as watcher:
         _, test = load_datasets(data, model, watcher)
         network = load_network(model, test, watcher)
         watcher.message(f"writing {path}, and comparing its answers to {len(test):,} images with the network's")
@@ -132,8 +128,8 @@ def verify(
     if bound is not None and not 0 < bound < 1:
         raise UsageError(f"{setting('bound')} must lie between 0 and 1, got {bound}; 1e-4 is usual")
     give_names(model, data)
-    path, watcher = user_path(str(file)), observer_for(observer, progress)
-    with all_files(trust), watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext():
+    path = user_path(str(file))
+    with watched(observer, progress, trust) as watcher:
         known = open_file(path).metadata
         exact = known.precision == "float32"
         if (max_drop if exact else bound) is not None:

@@ -1,4 +1,4 @@
-"""Data that is given as objects, in the place of a name: arrays, PyTorch datasets, DataLoaders."""
+"""Data given as objects instead of a name: arrays, PyTorch datasets, DataLoaders."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
 """What the public functions take: networks and data, by name or as objects."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,18 @@ def observer_for(observer: Observer | None, progress: bool | None) -> Observer:
     if progress is None:
         progress = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
     return ConsoleObserver() if progress else Logged()
+
+
+@contextmanager
+def watched(observer: Observer | None, progress: bool | None, trust_files: bool = False) -> Iterator[Observer]:
+    """Who watches what is done inside, see `observer_for`; a bar made here ends with it.
+
+    ``trust_files``: whether code that a stranger's file names is imported inside.
+    """
+    watcher = observer_for(observer, progress)
+    own = watcher if observer is None and isinstance(watcher, ConsoleObserver) else nullcontext()
+    with trust.all_files(trust_files), own:
+        yield watcher
 
 
 def give_names(*values: Any) -> None:

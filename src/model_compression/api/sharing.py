@@ -6,14 +6,13 @@ from pathlib import Path
 import torch
 
 from model_compression.api.evaluation import Evaluation, evaluate_on
-from model_compression.api.inputs import Data, load_datasets, load_network, observer_for
+from model_compression.api.inputs import Data, load_datasets, load_network, watched
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config_json import to_dict
 from model_compression.core.device import choose_device
 from model_compression.core.errors import NotThereError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path, write_text
 from model_compression.core.options import setting
-from model_compression.core.trust import all_files
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
 from model_compression.models import hub
@@ -76,9 +75,9 @@ def pack(
         raise UsageError(f"{setting('out')} must end in .safetensors, got {path}")
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another {setting('out')}, or replace it with {setting('force', True)}")
-    folder, watcher = RunFolder(run_dir), observer_for(observer, progress)
+    folder = RunFolder(run_dir)
     config, metrics = folder.read_config(), folder.read_metrics()
-    with all_files(trust):
+    with watched(observer, progress, trust) as watcher:
         network = read_model(folder.student)
         for parameter in network.state_dict().values():
             parameter.copy_(parameter.half())  # what is measured is what the file holds

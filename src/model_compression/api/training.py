@@ -13,7 +13,7 @@ from torch import nn
 
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
 from model_compression.api.given_networks import NOT_REBUILT, is_rebuilt, named, with_pixels, with_weights
-from model_compression.api.inputs import give_names, observer_for
+from model_compression.api.inputs import give_names, observer_for, watched
 from model_compression.core import trust as code
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
@@ -218,8 +218,7 @@ def resume(
     Raises:
         RunFolderError: there is nothing to resume.
     """
-    watcher = observer_for(observer, progress)
-    with code.all_files(trust), watcher if isinstance(watcher, ConsoleObserver) else nullcontext():
+    with watched(observer, progress, trust) as watcher:
         metrics = resume_folder(run_dir, watcher, lr=lr)
     if stage_kind(run_dir) is not None:
         return metrics

@@ -133,7 +133,7 @@ class Task(ABC):
         return None
 
     def data_findings(self, train: Dataset, test: Dataset) -> Iterator[Finding]:
-        """What there is to say of the labels."""
+        """Findings on the labels."""
         yield from ()
 
     def answer_findings(self, model: Network, images: Tensor) -> Iterator[Finding]:
@@ -143,7 +143,7 @@ class Task(ABC):
     def teacher_findings(
         self, model: Network, train: Dataset, sample: Dataset | None, device: torch.device, *, thorough: bool = False
     ) -> Iterator[Finding]:
-        """What there is to say of a teacher by its answers to ``sample``, or without one; ``thorough`` for `doctor`."""
+        """Findings on a teacher from its answers to ``sample``, or without one; ``thorough`` for `doctor`."""
         yield from ()
 
     # Results
