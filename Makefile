@@ -70,6 +70,8 @@ bench: $(VENV)/stamp-bench data
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.time_to_accuracy
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.stored_answers
+	$(BIN)/python -m benchmarks.loading
 
 fuzz: $(VENV)/stamp-tools
 	$(PIP) --no-build-isolation --editable '.[all,test,dev,fuzz]'

@@ -1,3 +1,3 @@
-from model_compression.classic.command_line import main
+from model_compression.__main__ import historic
 
-raise SystemExit(main())
+raise SystemExit(historic())

@@ -152,7 +152,7 @@ def images(case: Case) -> Dataset:
     rng, count = np.random.default_rng(0), _STEPS * case.batch
     return Dataset(
         name="random",
-        images=rng.integers(0, 256, (count, 3, case.side, case.side), dtype=np.uint8),
+        samples=rng.integers(0, 256, (count, 3, case.side, case.side), dtype=np.uint8),
         labels=np.arange(count, dtype=np.int64) % 10,
         class_names=tuple("abcdefghij"),
         mean=(0.5,) * 3,

@@ -16,15 +16,15 @@ FOLDER = Path("results/benchmarks")
 _PACKAGES = ("torch", "torchvision", "torchdistill", "numpy", "safetensors")
 
 
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Date, hardware and versions."""
+def surroundings(device: torch.device, *packages: str) -> dict[str, Any]:
+    """Date, hardware and versions, those of further ``packages`` as well."""
     facts: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES if _installed(name)},
+        "versions": {name: metadata.version(name) for name in (*_PACKAGES, *packages) if _installed(name)},
     }
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)

@@ -25,7 +25,7 @@ EPOCH = 50_000
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a way did: rates per round in images/s (steps/s for ``peak``), and what it says of itself."""
+    """What a way did: rates per round in samples/s (steps/s for ``peak``), and what it says of itself."""
 
     rates: list[float]
     memory_bytes: int
@@ -66,9 +66,12 @@ def main() -> None:
     write(args.name or f"speed-{args.student}-{device.type}", content, text)
 
 
-def measure(ways: list[str], job: Job, rounds: int, seconds: float) -> dict[str, Measured]:
-    """Each way for ``seconds`` in turn, ``rounds`` times; all are ready and warm before the first round."""
-    command = [sys.executable, "-m", "benchmarks.worker"]
+def measure(ways: list[str], job: Any, rounds: int, seconds: float) -> dict[str, Measured]:
+    """Each way for ``seconds`` in turn, ``rounds`` times; all are ready and warm before the first round.
+
+    The ways are those of the module of ``job``'s class.
+    """
+    command = [sys.executable, "-m", "benchmarks.worker", type(job).__module__]
     processes = {}
     facts = {}
     for way in ways:
@@ -86,7 +89,7 @@ def measure(ways: list[str], job: Job, rounds: int, seconds: float) -> dict[str,
             stdin.write(f"{seconds}\n")
             stdin.flush()
             result = _said(processes[way])
-            rates[way].append(result["images"] / result["seconds"])
+            rates[way].append(result["samples"] / result["seconds"])
             memory[way] = result["memory_bytes"]
             print(f"round {number + 1}  {way:<18} {rates[way][-1]:12,.1f}", file=sys.stderr)
     for process in processes.values():

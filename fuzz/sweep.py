@@ -42,12 +42,14 @@ BASES: dict[str, list[str]] = {
     "cache": ["build", *CHEAP, "--teacher", "teacher"],
     "compare": ["run", "teacher"],
     "compare-methods": [*CHEAP, *_WEIGHTED, "--student", "resnet8", "--methods", "kd,at", "--out", "new", "--runs", "new-runs"],
+    "search": [*CHEAP, *_WEIGHTED, "--student", "resnet8", "--validation", "2", "--trials", "1", "--out", "new", "--runs", "new-runs"],
     "compress": [*CHEAP, *_WEIGHTED, "--student", "resnet8", "--out", "new"],
     "data": ["folder:images", "--image-size", "8"],
     "demo": ["--data", "folder:images", "--teacher", "teacher", "--epochs", "1", "--out", "new"],
     "distill": [*CHEAP, *_WEIGHTED, "--student", "resnet8", "--out", "new"],
     "doctor": [*_DATA, "--teacher", "teacher", "--student", "resnet8"],
     "draw": ["run", "--out", "new.svg"],
+    "embed": ["run", *_DATA, "--out", "new.parquet"],
     "export": ["run", *_DATA, "--out", "new.onnx"],
     "export-npy": ["lenet-cifar10", "--out", "new.npy"],
     "features": ["run"],
@@ -77,6 +79,11 @@ FUNCTIONS: dict[str, dict[int | str, str]] = {
         **{0: "'teacher'", 1: "'resnet8'", 2: "'folder:images'", "methods": "['kd']", "seeds": "1", "epochs": "1", "out": "'new'"},
         **{"runs": "'new-runs'", "config": "None", "observer": "None", "progress": "None", "image_size": "8"},
     },
+    "search": {
+        **{0: "'resnet8'", 1: "'folder:images'", "teacher": "'teacher'", "method": "'kd'", "tune": "['lr']", "trials": "1"},
+        **{"final_seeds": "0", "epochs": "1", "storage": "None", "out": "'new'", "runs": "'new-runs'", "jobs": "1"},
+        **{"config": "None", "observer": "None", "progress": "None", "image_size": "8", "validation": "2"},
+    },
     "compress": {
         **{0: "'teacher'", 1: "'resnet8'", 2: "'folder:images'", "max_bytes": "0", "max_latency_ms": "0.0", "min_accuracy": "0.0"},
         **{"to": "'int8'", "max_drop": "0.5", "method": "'kd'", "steps": "1", "step_epochs": "1", "epochs": "1", "seed": "0"},
@@ -90,6 +97,7 @@ FUNCTIONS: dict[str, dict[int | str, str]] = {
         **{"allow_weak_teacher": "True", "batch_size": "4", "lr": "1e-3"},
     },
     "doctor": {"teacher": "'teacher'", "student": "None", "data": "mc.DataConfig(name='folder:images', image_size=8)", "method": "'kd'", "device": "'cpu'", "runs": "'new-runs'"},
+    "embed": {0: "'run'", 1: "'new.parquet'", 2: "'folder:images'", "split": "'test'", "device": "'cpu'", "force": "False"},
     "evaluate": {0: "'run'", 1: "None", "split": "'test'", "device": "'cpu'", "precision": "'fp32'", "observer": "None", "trust": "False"},
     "export": {0: "'run'", 1: "'new.onnx'", 2: "None", "to": "None", "preprocessing": "True", "force": "False"},
     "load_cifar10": {0: "'nosuch'", "report": "print", "allow_download": "False"},
@@ -133,12 +141,14 @@ CONFIGS: dict[str, dict[str, str]] = {
     "Budget": {},
     "CompressConfig": {"run": _RUN, "budget": "Budget()"},
     "PruneConfig": {"model": "'run'", "run": _RUN, "share": "0.5"},
+    "TableConfig": {},
     "QuantizeConfig": {"model": "'run'", "run": _RUN},
 }
 _IMPORTS = (
     "from pathlib import Path; import numpy as np; import torch; import model_compression as mc; "
     "from model_compression.compression.config import Budget, CompressConfig, PruneConfig, QuantizeConfig; "
     "from model_compression.core.config_json import from_json, to_json; "
+    "from model_compression.core.table_config import TableConfig; "
 )
 
 

@@ -9,8 +9,10 @@ import pickle
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,9 +28,13 @@ from model_compression.core.errors import ModelCompressionError
 from model_compression.data.cifar_content import CIFAR10
 from model_compression.data.cifar_files import records_from_pickle
 from model_compression.data.tar_members import read_members
-from model_compression.distillation.teachers.store import AnswerStore
+from model_compression.data.tar_shards import list_shards
+from model_compression.distillation.teachers.row_formats import row_format
+from model_compression.distillation.teachers.shards import StoredRows, shard_path
 from model_compression.models import create_model
 from model_compression.models.weights import read_header, read_model, save_weights
+
+_ANSWERS = 3  # rows of a file of stored answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +83,10 @@ def _caffe(kind: str) -> bytes:
     return (blob if kind == "blob" else net).SerializeToString()
 
 
-def _tar() -> bytes:
+def _tar(mode: Literal["w", "w:gz"], members: dict[str, int]) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, size in (("a/one", 10), ("a/two", 600)):
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, size in members.items():
             member = tarfile.TarInfo(name)
             member.size = size
             archive.addfile(member, io.BytesIO(bytes(size)))
@@ -106,13 +112,25 @@ def _read_config(path: Path) -> None:
     from_json(TrainConfig, path.read_bytes().decode("utf-8", "replace"), "config")
 
 
-def _read_answers(path: Path) -> None:
-    store = AnswerStore(path.parent)
-    store.path = lambda view, field="logits": path  # type: ignore[method-assign]
-    store.read(0)
+def _rows(stem: Path) -> StoredRows:
+    return StoredRows(stem, "logits", _ANSWERS, lambda shape: row_format(shape, "fp16", kept=2))
+
+
+def _read_shard(path: Path) -> None:
+    rows = _rows(path.with_suffix(".none"))
+    rows.path = lambda block: path  # type: ignore[method-assign]
+    if not rows.missing():
+        rows.reader()[torch.arange(_ANSWERS)]
+
+
+def _shard(path: Path) -> None:
+    stem = path.with_suffix(".none")
+    _rows(stem).write(0, torch.arange(12.0).view(_ANSWERS, 4), nullcontext)
+    shard_path(stem, 0).rename(path)
 
 
 TARGETS = {
+    "answer-shards": Target(read=_read_shard, seeds=lambda: [_written(_shard)]),
     "batch": Target(
         read=lambda path: records_from_pickle(CIFAR10, 2, path.read_bytes(), "batch"), seeds=lambda: [_batch()]
     ),
@@ -126,7 +144,15 @@ TARGETS = {
         read=read_plain_npy, seeds=lambda: [_written(lambda path: np.save(path, np.ones((2, 3), dtype=np.float32)))]
     ),
     "state": Target(read=lambda path: unseal(path, "key"), seeds=lambda: [seal({"a": torch.ones(2)}, "key", {"b": 1})]),
-    "tar": Target(read=lambda path: list(read_members(path, {"a/one": 10, "a/two": 1000})), seeds=lambda: [_tar()]),
-    "teacher-answers": Target(read=_read_answers, seeds=lambda: [save({"logits": torch.ones(2, 3)})]),
+    "tar": Target(
+        read=lambda path: list(read_members(path, {"a/one": 10, "a/two": 1000})),
+        seeds=lambda: [_tar("w:gz", {"a/one": 10, "a/two": 600})],
+    ),
+    "tar-shard": Target(
+        read=lambda path: list_shards([path], print), seeds=lambda: [_tar("w", {"a/1.png": 600, "a/1.cls": 0})]
+    ),
+    "teacher-answers": Target(
+        read=lambda path: _rows(path.with_suffix("")).reader(), seeds=lambda: [save({"logits": torch.ones(2, 3)})]
+    ),
     "weights": Target(read=_read_weights, seeds=lambda: [_weights()]),
 }

@@ -13,7 +13,14 @@ _TESTS = itertools.count()
 
 
 def pytest_configure(config):
-    """Parallel workers, and the processes that their tests start, compute with one thread each."""
+    """Parallel workers, and the processes that their tests start, compute with one thread each.
+
+    Signals that nohup, or a shell that starts the tests in the background, has ignored are heard: tests send them.
+    """
+    for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -88,7 +95,7 @@ def tiny_data(data_dir=None, report=None, allow_download=True):
     return tuple(
         Dataset(
             name=name,
-            images=rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8),
+            samples=rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8),
             labels=np.arange(count, dtype=np.int64) % 3,
             class_names=("a", "b", "c"),
             mean=(0.5,) * 3,
@@ -140,12 +147,13 @@ def tiny(tmp_path_factory):
     def config(method=None, *, data=(), optim=(), **options):
         teacher = ModelConfig(name=str(file)) if method else None
         method = MethodConfig(name=method) if isinstance(method, str) else method
+        shift = {"shift": 2} if dict(data).get("augmentation") == "flip_shift" else {}
         settings = {"epochs": 3, "batch_size": 5, "precision": "fp32", "device": "cpu", **options}
         return TrainConfig(
             student=settings.pop("student", ModelConfig(name="tiny")),
             teacher=teacher,
             method=method,
-            data=DataConfig(**{"name": "tiny", "shift": 2, **dict(data)}),
+            data=DataConfig(**{"name": "tiny", **shift, **dict(data)}),
             optim=OptimConfig(**dict(optim)),
             **settings,
         )

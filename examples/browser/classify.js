@@ -23,14 +23,18 @@ export async function classify({ known, session }, canvas) {
     .sort((one, other) => other.probability - one.probability);
 }
 
-// Draws an image as the network takes it: scaled and cropped to its size, from the middle.
+// Draws an image as the network takes it: cropped, padded or squashed to its size as the file says; from the middle.
 export function draw(image, canvas, known) {
   const [, height, width] = known.image_shape;
   [canvas.width, canvas.height] = [width, height];
-  const scale = Math.max(width / image.width, height / image.height);
-  const [wide, high] = [image.width * scale, image.height * scale];
+  const { fit = "crop", crop_share: share = 1 } = known;
+  const scales = [width / image.width / share, height / image.height / share];
+  const scale = fit === "pad" ? Math.min(...scales) : Math.max(...scales);
+  const [wide, high] = fit === "squash" ? [width / share, height / share] : [image.width * scale, image.height * scale];
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.imageSmoothingEnabled = scale !== 1;
+  context.fillStyle = "rgb(127, 127, 127)";
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingEnabled = wide !== image.width || high !== image.height;
   context.imageSmoothingQuality = "high";
   context.drawImage(image, (width - wide) / 2, (height - high) / 2, wide, high);
 }

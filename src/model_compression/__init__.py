@@ -11,16 +11,19 @@ from model_compression._version import __version__
 
 if TYPE_CHECKING:
     from model_compression.api.compression import compress, prune, quantize
+    from model_compression.api.embedding import embed
     from model_compression.api.evaluation import evaluate
     from model_compression.api.examination import doctor
     from model_compression.api.experiments import compare_methods, report, reproduce
     from model_compression.api.exporting import export, verify
     from model_compression.api.measuring import measure
     from model_compression.api.prediction import predict
+    from model_compression.api.searching import search
     from model_compression.api.sharing import pack, push
     from model_compression.api.training import distill, resume, train
-    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
     from model_compression.core.errors import Interrupted, ModelCompressionError
+    from model_compression.core.optim_config import OptimConfig
     from model_compression.core.outputs import Outputs
     from model_compression.data.cifar import load_cifar10
     from model_compression.distillation.methods import create as create_method
@@ -36,7 +39,7 @@ _HOMES = {
     "MethodConfig": "core.config",
     "ModelCompressionError": "core.errors",
     "ModelConfig": "core.config",
-    "OptimConfig": "core.config",
+    "OptimConfig": "core.optim_config",
     "Outputs": "core.outputs",
     "SchemeConfig": "experiments.schemes",
     "Tapped": "models.features",
@@ -47,6 +50,7 @@ _HOMES = {
     "create_model": "models",
     "distill": "api.training",
     "doctor": "api.examination",
+    "embed": "api.embedding",
     "evaluate": "api.evaluation",
     "export": "api.exporting",
     "load_cifar10": "data.cifar",
@@ -63,6 +67,7 @@ _HOMES = {
     "resume_run": "engine.runs",
     "resume_scheme": "experiments.schemes",
     "run_scheme": "experiments.schemes",
+    "search": "api.searching",
     "start_run": "engine.runs",
     "train": "api.training",
     "verify": "api.exporting",
@@ -86,6 +91,7 @@ __all__ = [
     "create_model",
     "distill",
     "doctor",
+    "embed",
     "evaluate",
     "export",
     "load_cifar10",
@@ -102,6 +108,7 @@ __all__ = [
     "resume_run",
     "resume_scheme",
     "run_scheme",
+    "search",
     "start_run",
     "train",
     "verify",

@@ -8,8 +8,9 @@ import torch
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.outputs import Outputs
+from model_compression.data.batches import Batch
 from model_compression.distillation.methods import METHODS, Context, Method, create
-from model_compression.distillation.objective import Objective
+from model_compression.distillation.objective import Objective, check_topk
 from model_compression.tasks import TASKS
 
 NAMES = pytest.mark.parametrize("name", METHODS.names())
@@ -37,11 +38,22 @@ def with_classifier(networks):
 def built(name, networks=CONVOLUTIONAL):
     """The method, ready for a pair of networks; its random initialisation is always the same."""
     method = create(name)
+    method.kind = kind_of(method)
     networks = with_classifier(networks) if method.reuses_classifier else networks
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method.setup(dict(zip(("student", "teacher"), networks, strict=True)), NUM_SAMPLES, NUM_CLASSES)
     return method
+
+
+def kind_of(method):
+    """The kind of answers that it is tested with."""
+    return "categorical" if "categorical" in method.answers else min(method.answers)
+
+
+def targets_for(method, numbers):
+    """Class numbers (B,), or as many numbers (B, K) as answers where it compares no classes."""
+    return numbers if method.kind == "categorical" else torch.eye(NUM_CLASSES)[numbers]
 
 
 def outputs(shapes, batch, seed):
@@ -66,7 +78,7 @@ def answered(method, batch, networks=CONVOLUTIONAL, epoch=1):
     """Student's and teacher's outputs and the method's terms for a batch."""
     networks = with_classifier(networks) if method.reuses_classifier else networks
     student, teacher = (outputs(shapes, batch, seed) for seed, shapes in enumerate(networks))
-    targets = torch.arange(batch) % NUM_CLASSES
+    targets = targets_for(method, torch.arange(batch) % NUM_CLASSES)
     context = Context(ids=torch.arange(batch), epoch=epoch, step=7, seed=0)
     terms = method(student, teacher, targets, context)
     return SimpleNamespace(student=student, teacher=teacher, terms=terms)
@@ -134,7 +146,7 @@ def test_method_takes_answers_in_half_precision(name):
         )
 
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method(half(student), half(teacher), torch.arange(13) % NUM_CLASSES, context)
+        terms = method(half(student), half(teacher), targets_for(method, torch.arange(13) % NUM_CLASSES), context)
     for key, term in terms.items():
         assert term.dtype == torch.float32
         assert term.item() == pytest.approx(exact[key].item(), rel=1e-2, abs=1e-3)
@@ -173,7 +185,7 @@ def test_method_says_whether_it_uses_classes_and_indices(name, changed):
         student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
         given = {"targets": torch.arange(6), "ids": torch.arange(6)} | change
         context = Context(ids=given["ids"], epoch=1, step=7, seed=0)
-        return method(student, teacher, given["targets"], context)
+        return method(student, teacher, targets_for(method, given["targets"]), context)
 
     before, after = terms(), terms(**{changed: torch.tensor([9, 7, 5, 3, 1, 0])})
     differs = any(not torch.equal(before[term], after[term]) for term in before)
@@ -216,7 +228,7 @@ def test_soft_labels_are_refused_by_methods_that_use_classes_alone(name):
     student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
     context = Context(ids=torch.arange(6), epoch=1, step=7, seed=0)
     soft = torch.eye(NUM_CLASSES)[:6]
-    if method.uses_targets:
+    if method.uses_targets and method.kind == "categorical":
         with pytest.raises(UsageError, match=r"needs class numbers \(B,\) as targets, got float32 of shape \(6, 10\)"):
             method(student, teacher, soft, context)
     else:
@@ -230,9 +242,9 @@ def test_a_missing_context_is_one_error_and_of_methods_that_use_it_alone(name):
     student, teacher = (outputs(shapes, 6, seed) for seed, shapes in enumerate(networks))
     if method.uses_context:
         with pytest.raises(UsageError, match=r"call it with Context\(ids=…, epoch=…, step=…, seed=…\)"):
-            method(student, teacher, torch.arange(6))
+            method(student, teacher, targets_for(method, torch.arange(6)))
     else:
-        assert method(student, teacher, torch.arange(6))
+        assert method(student, teacher, targets_for(method, torch.arange(6)))
 
 
 @NAMES
@@ -242,9 +254,13 @@ def test_no_method_is_taken_for_one_that_sums_over_the_batch(name, networks, see
     networks = with_classifier(networks) if create(name).reuses_classifier else networks
     config = TrainConfig(student=ModelConfig(name="lenet"), method=MethodConfig(name=name))
     shapes = dict(zip(("student", "teacher"), networks, strict=True))
-    objective = Objective(config, TASKS.create("image-classification"), NUM_SAMPLES, NUM_CLASSES, shapes)
+    kind, made = kind_of(create(name)), map(TASKS.create, TASKS.names())
+    task = next(one for one in made if one.answer == kind and one.one_row_each)
+    objective = Objective(config, task, NUM_SAMPLES, NUM_CLASSES, shapes)
     student, teacher = (outputs(shapes, 2, seed + 7 * side) for side, shapes in enumerate(networks))
-    objective.check(student, teacher, torch.tensor([1, 8]))
+    targets = targets_for(objective.method, torch.tensor([1, 8]))
+    batch = Batch(inputs=torch.zeros(2, 3, 8, 8), targets=targets, ids=torch.arange(2), view=0)
+    objective.check(student, teacher, batch)
 
 
 @NAMES
@@ -259,7 +275,9 @@ def test_method_says_whether_parts_of_a_batch_add_up_to_its_gradient(name):
         for size in sizes:
             rows = slice(start, start + size)
             context = Context(ids=torch.arange(6)[rows], epoch=1, step=7, seed=0)
-            terms = method(part(student, rows), part(teacher, rows), torch.arange(6)[rows], context)
+            terms = method(
+                part(student, rows), part(teacher, rows), targets_for(method, torch.arange(6)[rows]), context
+            )
             (sum(terms.values()) * (size / 6)).backward()
             start += size
         found = [*tensors(student), *method.parameters()]
@@ -282,3 +300,53 @@ def test_method_says_whether_parts_of_a_batch_add_up_to_its_gradient(name):
         for one, other in zip(whole, gradients([3, 2, 1]), strict=True)
     )
     assert create(name).per_sample == adds_up
+
+
+def compares_probabilities(method, shapes):
+    """Whether its terms are those of the teacher's softmax: the same when logits shift, others when they are scaled."""
+    student, teacher = (outputs(side, batch=6, seed=seed) for seed, side in enumerate(shapes))
+    targets, context = targets_for(method, torch.arange(6)), Context(ids=torch.arange(6), epoch=1, step=1, seed=0)
+
+    def terms(logits):
+        taught = Outputs(logits=logits, embedding=teacher.embedding, features=teacher.features)
+        return torch.stack([*method(student, taught, targets, context).values()]).detach()
+
+    logits = teacher.logits.detach()
+    return torch.allclose(terms(logits), terms(logits + torch.arange(6.0)[:, None]), rtol=1e-4) and not torch.allclose(
+        terms(logits), terms(2 * logits), rtol=1e-2
+    )
+
+
+@NAMES
+def test_method_that_compares_all_logits_refuses_the_largest_only(name):
+    """By name and with the remedy; what needs no logits, or whose teacher answers live, is let pass."""
+    method = built(name)
+    config = TrainConfig(student=ModelConfig(name="s"), method=MethodConfig(name=name), teacher_cache_topk=3)
+    whole = "logits" in method.needs and "features" not in method.needs and method.needs_teacher
+    if whole and not compares_probabilities(method, CONVOLUTIONAL):
+        with pytest.raises(UsageError, match=rf"method '{name}' compares all logits as they are.* leave that out, or"):
+            check_topk(config)
+    else:
+        assert method.serves_topk == whole
+        check_topk(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "refused"),
+    [
+        ("kd", {"variant": "historic"}, "kd"),
+        ("rkd,logits", {}, "logits"),
+        ("kd,rkd", {}, None),
+        ("logits,at", {}, None),  # its teacher answers live
+    ],
+)
+def test_largest_logits_serve_what_all_parts_of_a_method_compare(method, params, refused):
+    config = TrainConfig(
+        student=ModelConfig(name="s"), method=MethodConfig(name=method, params=params), teacher_cache_topk=3
+    )
+    if refused is None:
+        check_topk(config)
+    else:
+        with pytest.raises(UsageError, match=f"method '{refused}' compares all logits as they are"):
+            check_topk(config)
+    check_topk(TrainConfig(student=config.student, method=config.method, teacher_cache_topk=3, teacher_cache="off"))

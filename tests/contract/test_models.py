@@ -35,7 +35,10 @@ def test_every_file_that_registers_a_network_is_read_with_the_package():
 def test_network_gives_every_trained_parameter_a_gradient(name):
     model = create_model(name, seed=0, num_classes=7).train()
     torch.manual_seed(0)  # dropout
-    F.cross_entropy(model(images(2)), torch.tensor([0, 6])).backward()
+    logits = model(images(2))
+    F.cross_entropy(
+        logits, torch.tensor([0, 6]).view(2, *[1] * (logits.ndim - 2)).expand(2, *logits.shape[2:])
+    ).backward()
     for key, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, key
         assert parameter.grad is None or bool(parameter.grad.isfinite().all()), key
@@ -46,7 +49,7 @@ def test_network_answers_for_each_image_alone(name):
     model, batch = create_model(name, seed=0, num_classes=7).double().eval(), images(2).double()
     with torch.no_grad():
         together, alone = model(batch), torch.cat([model(batch[:1]), model(batch[1:])])
-    assert together.shape == (2, 7)
+    assert together.shape == ((2, 7, 32, 32) if name == "unet" else (2, 7))
     assert together.dtype == torch.float64
     assert not torch.equal(together[0], together[1])
     torch.testing.assert_close(together, alone)

@@ -13,9 +13,9 @@ from model_compression.cli.main import COMMANDS
 
 FUNCTIONS = (
     "train", "distill", "resume", "evaluate", "prune", "quantize", "export", "verify", "predict", "compress",
-    "compare_methods", "reproduce", "report", "measure", "doctor", "push", "pack",
+    "compare_methods", "reproduce", "search", "report", "measure", "doctor", "push", "pack",
 )  # fmt: skip
-_SLOW = {"compare_methods", "compress", "prune", "reproduce"}
+_SLOW = {"compare_methods", "compress", "prune", "reproduce", "search"}
 _CALLED = {"evaluate": "test"}  # function → the command of another name
 
 

@@ -12,7 +12,8 @@ from model_compression.core.manifest import check_manifest
 from model_compression.data.sources import DATASETS
 from model_compression.engine import results, trackers
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import finish_run, resume_run, start_run
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.training import Training
 from model_compression.reports.run_files import read_run
 from model_compression.reports.run_states import run_states
 
@@ -187,10 +188,10 @@ def test_a_state_is_deleted_only_when_all_results_are_whole(whole, stopped, tmp_
 
 def test_one_of_several_runs_that_is_damaged_is_made_again_or_named_never_counted(copy, tiny):
     config = tiny.config("kd", evaluate_every=1)
-    assert finish_run(config, copy, None) == json.loads((copy / "metrics.json").read_text())
+    assert Training(config, copy, None).finish() == json.loads((copy / "metrics.json").read_text())
     (copy / "metrics.json").write_text("{}")
     with pytest.raises(FileFormatError, match=r"metrics\.json was changed"):
-        finish_run(config, copy, None)
+        Training(config, copy, None).finish()
 
 
 class Failing:

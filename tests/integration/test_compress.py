@@ -104,7 +104,7 @@ def test_report_leads_with_the_file_that_ships(whole, tiny):
     answers = open_file(folder / "student.onnx").run(test.images).argmax(axis=1)
     matrix = np.zeros((3, 3), dtype=int)
     np.add.at(matrix, (test.labels, answers), 1)
-    assert np.array_equal(report.shipped.confusion, matrix)
+    assert np.array_equal(report.shipped.found.confusion, matrix)
     first, second = tiles(report)[:2]
     assert (first.name, first.value) == ("Test accuracy", f"{100 * (answers == test.labels).mean():.2f}{NO_BREAK}%")
     assert first.note.startswith("of the last stage, int8 in ONNX Runtime; 95 % interval ")
@@ -207,7 +207,7 @@ def test_int8_that_loses_too_much_leaves_the_table_of_the_other_stages(tiny, tmp
     ("where", "advice"),
     [
         ("check", "nothing was written yet: repeat the command"),
-        ("run", "continue with: model-compression resume"),
+        ("run", "what is done is kept; continue with: model-compression resume"),
     ],
 )
 def test_interruption_outside_a_training_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys, where, advice):

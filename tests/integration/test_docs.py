@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_texts
 import torch
 from PIL import Image
 from torch import nn
@@ -64,15 +65,46 @@ def convolutional(width):
     return nn.Sequential(OrderedDict(features=nn.Sequential(*convolutions, *last), **head))
 
 
-def test_own_images_from_the_folder_to_the_small_model(place, capsys):
-    for command in commands("own-images.md"):
-        assert command[0] == "model-compression"
+_SMALL = {  # what the page of photographs names → what is as quick as a test must be
+    "timm:resnet50": "timm:test_resnet",
+    "timm:mobilenetv3_small_050": "timm:test_efficientnet",
+    "pretrained=true": "pretrained=false",
+    "224": "32",
+    "--max-bytes 200000": "--max-bytes 200000 --step-epochs 1 --prune-epochs 1 --max-drop 30",
+    "--student resnet20": "--student resnet8",
+    "quantize runs/student": "quantize runs/student --max-drop 30",
+}
+
+
+@pytest.mark.slow
+def test_photographs_from_the_folder_to_the_phone(place, capsys):
+    """Each command of the page, with smaller networks and images."""
+    for command in commands("photographs.md"):
+        words = " ".join(command)
+        for named, small in _SMALL.items():
+            words = words.replace(named, small)
+        _, *words = words.split()
+        weak = ["--allow-weak-teacher"] if words[0] in ("distill", "compress") else []
+        assert main([*words, *weak]) == 0, capsys.readouterr().err
+        shown = capsys.readouterr().out
+        if words[0] == "predict":
+            named = [line.partition("   ")[0] for line in shown.splitlines()]
+            assert named == sorted(f"photos/apple/{n}.jpg" for n in range(20))
+    assert (place / "runs/small/student.onnx").stat().st_size <= 200_000
+    assert (place / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_texts_from_a_table_to_a_file_that_ships(place, capsys):
+    tiny_texts.make_network(place / "minilm", layers=4)
+    rows = tiny_texts.make_texts(60, seed=0)
+    (place / "mails.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    (place / "inbox").mkdir()
+    for number, (text, _) in enumerate(rows[:40]):
+        (place / "inbox" / f"{number}.txt").write_text(text)
+    for command in commands("texts.md"):
         assert main(command[1:]) == 0, capsys.readouterr().err
-        last = capsys.readouterr().out
-    assert (place / "student.safetensors").stat().st_size < 300_000
-    assert [line.partition("   ")[0] for line in last.splitlines()] == sorted(
-        f"photos/apple/{n}.jpg" for n in range(20)
-    )
+        assert command[1] != "predict" or capsys.readouterr().out.splitlines()[-1].startswith("Win a prize now   ")
 
 
 @pytest.fixture
@@ -95,6 +127,59 @@ def vit(place):
         optimizer.step()
     model.save_pretrained("my-vit")
     processor.save_pretrained("my-vit")
+
+
+@pytest.mark.slow
+def test_segmentation_as_the_page_has_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 10)):
+        for name in ("images", "masks"):
+            Path("scenes", part, name).mkdir(parents=True)
+        for number in range(count):
+            mask = np.repeat(np.repeat(rng.integers(0, 3, (2, 2)), 8, axis=0), 8, axis=1).astype(np.uint8)
+            pixels = np.stack([mask * 100, 200 - mask * 90, mask * 0 + 60], axis=2).astype(np.uint8)
+            Image.fromarray(pixels).save(Path("scenes", part, "images", f"{number}.png"))
+            Image.fromarray(mask).save(Path("scenes", part, "masks", f"{number}.png"))
+    for command in commands("tasks.md"):
+        if not any(part in " ".join(command) for part in ("folder:scenes", "masks.onnx")):
+            continue  # of other tasks
+        if command[1] == "distill":
+            command.append("--allow-weak-teacher")
+        assert main(command[1:]) == 0, capsys.readouterr().err
+    assert np.asarray(Image.open("scenes/test/images/0.mask.png")).max() < 3
+
+
+@pytest.mark.slow
+def test_tasks_as_the_page_has_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng, rows = (
+        np.random.default_rng(0),
+        {"photos.csv": ["path,classes"], "plants.csv": ["path,height [mm],weight [g]"]},
+    )
+    (tmp_path / "photos").mkdir(exist_ok=True)
+    for number in range(90):
+        on = rng.integers(0, 2, 3)
+        Image.fromarray((rng.integers(0, 90, (8, 8, 3)) + 120 * on).astype(np.uint8)).save(f"photos/{number}.png")
+        rows["photos.csv"].append(
+            f"photos/{number}.png,{';'.join(name for name, is_on in zip('abc', on, strict=True) if is_on)}"
+        )
+        rows["plants.csv"].append(f"photos/{number}.png,{100 + 50 * on[0]},{on[1] + on[2] + number / 1000}")
+    for name, lines in rows.items():
+        Path(name).write_text("\n".join([*lines, ""]))
+    answers = {
+        "labels.onnx": r"(( [abc] \d+\.\d%)+| none of its classes)$",
+        "values.onnx": r" height \[mm\] .* weight \[g\] ",
+    }
+    for command in commands("tasks.md"):
+        if not any(part in " ".join(command) for part in ("photos.csv", "plants.csv", *answers)):
+            continue  # of other tasks
+        if command[1] == "distill":
+            command.append("--allow-weak-teacher")
+        assert main(command[1:]) == 0, capsys.readouterr().err
+        shown = capsys.readouterr().out
+        if command[1] == "predict":
+            assert re.search(answers[command[2]], re.sub(" +", " ", shown.strip()))
 
 
 @pytest.mark.usefixtures("vit")
@@ -121,6 +206,14 @@ def test_pytorch_data_sets_as_the_page_has_them():
     assert "test_accuracy" in found["result"].metrics
 
 
+def test_pictures_of_views_as_the_page_has_them(place, capsys):
+    """The command of the page, on photographs of other sizes."""
+    (command,) = [line for line in commands("data.md") if "--pictures" in line]
+    assert main(command[1:]) == 0, capsys.readouterr().err
+    with Image.open("views.png") as sheet:
+        assert sheet.size == (8 * 228 + 12, 8 * 228 + 4)
+
+
 @pytest.mark.usefixtures("place")
 def test_unlabelled_and_streamed_images_as_the_page_has_them(tiny, capsys):
     Path("photos").rename("wild")
@@ -132,7 +225,7 @@ def test_unlabelled_and_streamed_images_as_the_page_has_them(tiny, capsys):
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("page", ["own-images.md", "../README.md"])
+@pytest.mark.parametrize("page", ["photographs.md", "../README.md"])
 def test_own_module_and_arrays_as_the_page_has_it(page):
     (block,) = (block for block in blocks(page, "python") if "mc.distill" in block)
     script = Path("script.py")
@@ -169,10 +262,10 @@ def test_own_method_as_the_page_has_it(capsys, monkeypatch, tmp_path):
     method, use = blocks("own-method.md", "python")
     (tmp_path / "losses.py").write_text(method)
     (command,) = blocks("own-method.md", "sh")
-    assert command.endswith("--method losses:cosine\n")
-    assert main(["methods", "losses:cosine"]) == 0
+    assert command.endswith("--method losses:direction\n")
+    assert main(["methods", "losses:direction"]) == 0
     assert "points where the teacher's does" in capsys.readouterr().out
-    METHODS._entries.pop("cosine")
+    METHODS._entries.pop("direction")
     images, labels = dark_and_bright()
     found = {"my_teacher": linear(), "my_student": linear(), "arrays": (images, labels, images, labels)}
     for _ in range(2):  # again, as in a notebook
@@ -182,17 +275,22 @@ def test_own_method_as_the_page_has_it(capsys, monkeypatch, tmp_path):
     s, t = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     cosine = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(s, t, strict=True)]
     assert float(found["cosine_loss"](s, t)) == pytest.approx(1 - sum(cosine) / 4)
-    assert sorted(create("kd,cosine").default_weights) == ["cosine", "kd"]
+    assert sorted(create("kd,direction").default_weights) == ["direction", "kd"]
 
 
 ROOT = DOCS.parent
 _LIBRARY = re.compile(r"\b(?:timm|torchvision|hf):[\w./-]+")
 _STANDS_FOR = {  # what is fetched → what is made here
+    "lvd142m --knn": "lvd142m --data folder:photos --image-size 32 --knn",
+    "embed timm:resnet18 --weights own.pt": "embed hf:my-vit --data folder:photos --image-size 32",
+    "timm:vit_small_patch14_dinov2.lvd142m": "hf:my-vit",
+    "folder:unlabelled": "folder:photos --image-size 32",
     "pretrained=true": "pretrained=false",
     "hf:uoft-cs/cifar100,label=fine_label": "hf:./birds",
     "--size 224": "--size 64",
     "--image-size 128": "--image-size 32",
     "--image-size 224": "--image-size 32",
+    "--image-size 518": "--image-size 32",
 }
 
 
@@ -201,6 +299,8 @@ def library_commands():
     pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((ROOT / "src/model_compression/cli").glob("*.py"))]
     found = {}
     for page in pages:
+        if page.name in ("texts.md", "embeddings.md", "photographs.md"):  # which are run as a whole
+            continue
         text = re.sub(r"\\\\?\n\s*", "", page.read_text())  # one command on several lines
         for command in re.findall(r"(?:^\s*|`)(model-compression [^`\n]+)", text, flags=re.MULTILINE):
             command = re.split(r"\s{3,}", command)[0]  # without what a help text says beside it
@@ -237,7 +337,8 @@ def library_names():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", library_names())
 def test_network_of_a_library_that_a_page_names_is_there(name, capsys):
-    size = "224" if name.endswith("_224") else "64"  # of networks that take one size only
+    sizes = {"_224": "224", "patch14_dinov2.lvd142m": "518"}  # of networks that take one size only
+    size = next((size for end, size in sizes.items() if name.endswith(end)), "64")
     assert main(["features", name, "--size", size]) == 0, capsys.readouterr().err
 
 

@@ -50,7 +50,7 @@ def data():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (31, 3, 8, 8), dtype=np.uint8), np.arange(31) % 3
     names = ("ant", "bee", "cat")
-    return Dataset(name="three", images=images, labels=labels, class_names=names, mean=(0.5,) * 3, std=(0.2,) * 3)
+    return Dataset(name="three", samples=images, labels=labels, class_names=names, mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
 @pytest.fixture(scope="module")
@@ -179,18 +179,23 @@ def test_wrong_names_and_files_are_refused(files, network, data, tmp_path):
         open_file(tmp_path / "other.onnx")
 
 
-def test_onnx_data_outside_of_the_file_are_not_read(files, tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_bytes(bytes(4000))
+@pytest.mark.parametrize("trusts", [False, True])
+@pytest.mark.parametrize("place", ["../secret", "secret", "/secret"])
+def test_onnx_data_outside_of_the_file_are_not_read(files, tmp_path, monkeypatch, place, trusts):
+    """Neither beside the file, nor in the working folder, nor elsewhere."""
     model = onnx.load(files["onnx", True])
-    tensor = model.graph.initializer[0]
+    tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    for folder in (tmp_path, tmp_path / "inner"):
+        folder.mkdir(exist_ok=True)
+        (folder / "secret").write_bytes(tensor.raw_data)
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../secret")
-    (tmp_path / "inner").mkdir()
+    tensor.external_data.add(key="location", value=f"{tmp_path}/secret" if place == "/secret" else place)
     (tmp_path / "inner" / "evil.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(FileFormatError, match="no ONNX file that ONNX Runtime can run"):
-        open_file(tmp_path / "inner" / "evil.onnx")
+    for folder in (tmp_path, tmp_path / "inner"):
+        monkeypatch.chdir(folder)
+        with trust.all_files(trusts), pytest.raises(FileFormatError, match="no ONNX file that ONNX Runtime can run"):
+            open_file(tmp_path / "inner" / "evil.onnx")
 
 
 def test_predict_needs_no_torch_and_names_the_class(files, network, data, tmp_path):
@@ -231,8 +236,11 @@ def test_predict_refuses_what_is_no_image(files, tmp_path, capsys):
     assert "a.png cannot be read as an image" in capsys.readouterr().err
     assert main(["predict", str(files["onnx", True]), str(tmp_path / "b.png")]) == 2
     assert "b.png does not exist; expected an image, or a folder of images" in capsys.readouterr().err
-    assert main(["predict", str(tmp_path), str(tmp_path / "a.png")]) == 1
-    assert f"{tmp_path} is a folder; expected an exported file: model-compression export " in capsys.readouterr().err
+    assert main(["predict", str(tmp_path), str(tmp_path / "a.png")]) == 2
+    assert (
+        f"{tmp_path} holds no exported file; expected one, as `export` writes it: name the file"
+        in capsys.readouterr().err
+    )
 
 
 def test_predict_of_a_folder_is_that_of_its_images(files, data, tmp_path, capsys):

@@ -92,14 +92,12 @@ def test_arrays_of_any_layout_train_alike(arrays, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda x, y: (x[:0], y[:0]), r"uint8 of shape \(0, 3, 8, 8\); .* at least two images$"),
         (lambda images, labels: (images / 255, labels), r"float64 of .*: give \(images \* 255\)\.round\(\)"),
         (lambda images, labels: (images > 9, labels), r"bool of .*: give images\.astype\(np\.uint8\) \* 255"),
         (lambda images, labels: (images, labels[:, None]), r"labels\[:, 0\] where it is one number"),
         (lambda images, labels: (images, labels + 1), r"labels must be 0…K−1; got 1…3: subtract 1"),
-        (
-            lambda images, labels: (images, labels / 2),
-            r"labels are float64 of shape \(22,\); expected class numbers or names",
-        ),
+        (lambda images, labels: (images, labels / 2), r"answers two images with \(2, 3\); expected 1 number for each"),
     ],
 )
 def test_arrays_that_cannot_serve_are_refused_with_the_remedy(arrays, tmp_path, change, message):
@@ -115,7 +113,7 @@ def test_training_and_test_of_other_classes_are_refused(arrays, tmp_path):
         distilled(pair, tmp_path / "run")
     settings = {"name": "x", "mean": (0.5,) * 3, "std": (0.5,) * 3}
     sets = [
-        Dataset(images=arrays[n], labels=arrays[n + 1], class_names=names, **settings)
+        Dataset(samples=arrays[n], labels=arrays[n + 1], class_names=names, **settings)
         for n, names in ((0, ("ape", "bee", "cat")), (2, ("cat", "bee", "ape")))
     ]
     with pytest.raises(ModelCompressionError, match="x and x have other classes, or another order of them: 'ape' and"):
@@ -246,7 +244,7 @@ def test_methods_that_must_know_which_image_is_which_are_refused_for_loaders(arr
         ({"resident": "on"}, "resident 'on' has no effect on DataLoaders"),
         ({"workers": 2}, "workers 2 has no effect on DataLoaders"),
         ({"validation": 3}, "images of a DataLoader cannot be held out"),
-        ({"unlabelled": "folder:x"}, "DataConfig.unlabelled goes with a dataset's name"),
+        ({"unlabelled": "folder:x"}, "unlabelled has no effect on DataLoaders; give one of these images"),
     ],
 )
 def test_settings_without_effect_on_loaders_are_refused(arrays, tmp_path, data, message):
@@ -342,8 +340,17 @@ def test_unlabelled_folder_takes_the_place_of_the_training_images(tiny, photos, 
         start_run(tiny.config(data={"unlabelled": f"folder:{photos}"}), tmp_path / "labels")
     with pytest.raises(UsageError, match="photos has no labels: leave validation out"):
         start_run(tiny.config(method, data={"unlabelled": f"folder:{photos}", "validation": 3}), tmp_path / "held")
-    with pytest.raises(UsageError, match="unlabelled must be folder:PATH, a folder of images, got 'photos'"):
+    with pytest.raises(UsageError, match="unknown source of unlabelled: 'photos'"):
         start_run(tiny.config(method, data={"unlabelled": "photos"}), tmp_path / "name")
+
+
+def test_unlabelled_folder_takes_the_place_of_given_training_images(arrays, photos, tmp_path, watcher):
+    seen = watcher()
+    config = dataclasses.replace(CONFIG, data=DataConfig(unlabelled=f"folder:{photos}"))
+    distilled(arrays, tmp_path / "run", method="logits", config=config, observer=seen)
+    assert seen.trainer.loader.images.shape == (10, *arrays[0].shape[1:])
+    mean = arrays[0].astype(np.float64).mean((0, 2, 3)) / 255  # of those whose place they take
+    np.testing.assert_allclose(seen.trainer.student.preprocessing.mean, mean, rtol=1e-6)
 
 
 def test_distill_command_takes_unlabelled_images_and_says_what_it_reports(tiny, photos, tmp_path, capsys):

@@ -4,8 +4,11 @@ Your own code still works through every door: named in the command, in your own 
 """
 
 import json
+import os
 import pickle
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import model_compression
 from model_compression.cli.main import COMMANDS, main
 from model_compression.core import trust
 from model_compression.core.checksummed import seal
@@ -155,11 +159,13 @@ CALLS = {
     "demo": [],  # reads no file that it is given
     "compare-methods": ["--methods kd --teacher F --student tiny", "--methods kd --config F"],
     "reproduce": ["--arms kd --teacher F --epochs 1", "--arms kd --data-dir F --epochs 1"],
+    "search": ["--teacher F --student tiny --validation 6", "--config F --validation 6"],
     "report": ["F", "."],
     "methods": [],
     "features": ["F"],
     "draw": ["F --out out.svg"],
-    "data": ["cifar10 --data-dir F", "folder:F"],
+    "data": ["cifar10 --data-dir F", "folder:F", "csv:F --task regression", "jsonl:F"],
+    "embed": ["F --data synthetic --out out.parquet"],
     "cache": ["build --teacher F --student tiny", "build --config F", "info F", "check F"],
     "import": ["F --out out.safetensors"],
     "export-npy": ["F --out out.npy"],
@@ -189,13 +195,13 @@ def here(written, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("model_compression.models.weights.fetch", lambda name: tmp_path / "class.safetensors")
 
-    def prepared(task, watch, stopped, *, debug=False):  # what a process of its own would do, in this one
+    def prepared(task, watch, stopped, **options):  # what a process of its own would do, in this one
         configs = [from_dict(TrainConfig, values) for values in task.get("configs", {}).values()]
         for config in configs:
             check_run(config)
         raise RunError("enough")
 
-    monkeypatch.setattr("model_compression.experiments.comparison.run_isolated", prepared)
+    monkeypatch.setattr("model_compression.experiments.executor.run_isolated", prepared)
     return tmp_path, [*written[1], "hub:user/repo"]
 
 
@@ -203,7 +209,7 @@ def data_of(command, words):
     """Options that keep a call small and away from the network; a configuration names its own data."""
     if "--config" in words:
         return []
-    if command in ("train", "distill", "compress", "compare-methods") or words[:1] == ["build"]:
+    if command in ("train", "distill", "compress", "compare-methods", "search") or words[:1] == ["build"]:
         return ["--data", "tiny", "--epochs", "1", "--device", "cpu"]
     own = ("test", "prune", "quantize", "export", "verify", "pack", "doctor", "reproduce")
     return ["--data", "tiny"] if command in own else []
@@ -324,3 +330,20 @@ def test_processes_that_a_command_starts_follow_what_was_typed_in_it(tmp_path, m
         run_isolated(task, lambda message: None, [])
     with trust.command(["--student", "own_things:small"]):
         assert run_isolated(task, lambda message: None, [])["metrics"]["epochs"] == 1
+
+
+def test_modules_of_the_working_folder_do_not_stand_for_installed_ones(tmp_path):
+    """Neither for the command nor for a process that it starts, as that which runs a stranger's ONNX file."""
+    for path in Path(model_compression.__file__).parent.rglob("*.py"):
+        for start in re.finditer(r"sys\.executable[\])]?[,(]+\s*[^\n]*", path.read_text()):
+            assert '"-P", "-m"' in start[0] or '"-m"' not in start[0], path
+    script = Path(sys.executable).parent / "model-compression"
+    if not script.exists():
+        pytest.skip("the package is not installed as a command here")
+    for name in ("torch", "numpy", "json", "argparse", "onnxruntime"):
+        (tmp_path / f"{name}.py").write_text("open('RAN', 'w').close()\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(model_compression.__file__).parents[1])}
+    for arguments in (["methods", "kd"], ["predict", "no.onnx", "no.png"], ["draw", "lenet"]):
+        done = subprocess.run([script, *arguments], cwd=tmp_path, env=environment, capture_output=True, check=False)
+        assert done.returncode in (0, 1, 2), done.stderr
+        assert not (tmp_path / "RAN").exists()

@@ -186,6 +186,9 @@ def remembering():
     return module
 
 
+_OTHER_PROCESSORS = pytest.mark.filterwarnings("ignore:Default qconfig of oneDNN")  # which lack an instruction
+
+
 TEACHERS = {
     "weight_norm": lambda: changed(torch.nn.utils.weight_norm),
     "spectral_norm": lambda: changed(torch.nn.utils.spectral_norm),
@@ -211,6 +214,7 @@ TEACHERS = {
 }  # fmt: skip
 
 
+@_OTHER_PROCESSORS
 @pytest.mark.parametrize("kind", TEACHERS)
 def test_teachers_of_all_kinds_are_called_and_stay_as_they_are(arrays, tmp_path, kind):
     teacher = TEACHERS[kind]()
@@ -251,6 +255,7 @@ def with_a_lock(module):
     return module
 
 
+@_OTHER_PROCESSORS
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_students_that_cannot_be_trained_are_refused_in_a_line_before_the_folder(arrays, tmp_path, kind):
     build, message = STUDENTS[kind]
@@ -306,7 +311,7 @@ def test_image_that_would_be_alone_in_the_last_batch_joins_the_one_before(arrays
 
 
 def test_batches_in_which_batch_norm_fails_are_refused_before_the_folder(arrays, tmp_path):
-    with pytest.raises(UsageError, match=r"fails in training on a batch of one image: .*; give batches of two images"):
+    with pytest.raises(UsageError, match=r"in training on a batch of one sample: .*; give batches of two samples"):
         mc.distill(
             net(), torchvision_like(), arrays, batch_size=1, run_dir=tmp_path / "run", allow_weak_teacher=True
         )  # fmt: skip

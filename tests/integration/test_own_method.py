@@ -121,7 +121,7 @@ def test_it_combines_with_others_under_its_own_name(tiny, method, watcher):
         ),
         ("(s - t)", "teacher.embedding", "cannot compare what student and teacher answer: TypeError"),
         ('register("squares")', 'register("cubes")', "losses_here registers no method 'squares'"),
-        (".mean()", ".sum()", "returns the term 'squares' as a sum over the batch: two images give "),
+        (".mean()", ".sum()", "returns the term 'squares' as a sum over the batch: two samples give "),
         ("((s - t) ** self.power).mean()", "((s - t) ** 2).sum() / 10", "the term 'squares' as a sum over the batch"),
         ("import METHODS", "import METHODZ", "cannot import 'losses_here' of 'losses_here:squares': ImportError"),
     ],

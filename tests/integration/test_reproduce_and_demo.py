@@ -5,8 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from model_compression.cli.main import main
+from model_compression.reports.records import read_record
 
 
 @pytest.fixture
@@ -83,3 +85,28 @@ def test_interrupted_demo_says_what_its_help_says(
     assert last.endswith("state saved; the same command resumes it")
     assert "model-compression resume" not in last
     assert main(command) == 0
+
+
+@pytest.mark.slow
+def test_runs_made_at_once_have_the_records_of_runs_made_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the processes, and of this one:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for jobs in ("1", "2"):
+            folders = ["--out", str(tmp_path / f"jobs{jobs}"), "--runs", str(tmp_path / "runs"), "--jobs", jobs]
+            assert (
+                main(
+                    ["reproduce", "--data", "synthetic", "--epochs", "1", "--seeds", "2", "--arms", "labels", *folders]
+                )
+                == 0
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for seed in (0, 1):
+        one, other = (read_record(tmp_path / f"jobs{jobs}" / f"labels-seed{seed}.json") for jobs in (1, 2))
+        for place in ("arm", "config", "events", "environment"):
+            assert one[place] == other[place]
+        assert one["metrics"]["test_accuracy"] == other["metrics"]["test_accuracy"]
+        assert one.keys() == other.keys()
+        assert one["metrics"].keys() == other["metrics"].keys()

@@ -15,9 +15,10 @@ from model_compression.core.config_json import given_values
 from model_compression.core.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
-from model_compression.distillation.teachers import cache
+from model_compression.distillation.teachers import shards
 from model_compression.engine.checkpoint import State, load_state, previous, save_state
-from model_compression.engine.runs import finish_run, resume_run, start_run
+from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.training import Training
 
 FLIP = {"augmentation": "flip_shift"}
 SGD = {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-3, "bias_lr_scale": 4.0, "schedule": "one_cycle"}
@@ -46,6 +47,16 @@ KINDS = {
         "data": {"validation": 4},
         "evaluate_every": 1,
         "batch_size": 4,
+    },
+    "float16, cosine after a warm-up, clipped": {
+        "precision": "fp16",
+        "data": FLIP,
+        "optim": {"optimizer": "sgd", "lr": 0.1, "schedule": "cosine", "warmup_steps": 4, "clip_grad_norm": 0.5},
+    },
+    "kd, frozen at first, slower below": {
+        "method": "kd",
+        "optim": {**ADAMW, "freeze_epochs": 1, "backbone_lr_scale": 0.1},
+        "ema": 0.8,
     },
     "float16": {"precision": "fp16", "data": FLIP, "optim": ADAMW},
     "bfloat16, rare saves": {"precision": "bf16", "data": FLIP, "checkpoint_every": 3, "ema": 0.5},
@@ -116,6 +127,25 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, whole, watche
         assert torch.equal(found[name], tensor), name
 
 
+def test_a_run_that_ends_early_ends_there_when_it_is_resumed(tmp_path, tiny, watcher):
+    # The rate is so low that no answer changes: epoch 1 stays the best, and two more are no better.
+    config = tiny.config(data={"validation": 4}, patience=2, optim={"lr": 1e-12}, batch_size=6, epochs=9)
+    seen = watcher()
+    metrics = start_run(config, tmp_path / "whole", seen)
+    events = (tmp_path / "whole" / "events.jsonl").read_text().splitlines()
+    assert (metrics["epochs"], len(events), len(seen.events)) == (3, 3, 3)
+    assert all("validation_accuracy" in json.loads(event) for event in events)
+    assert any(
+        "stopped after epoch 3 of 9: 2 epochs without a better accuracy on validation data" in line
+        for line in seen.messages
+    )
+    seen = watcher([7])
+    with pytest.raises(Interrupted, match="stopped at step 7 of 27"):
+        start_run(config, tmp_path / "resumed", seen)
+    resume_run(tmp_path / "resumed", watcher())
+    assert finished(tmp_path / "resumed") == finished(tmp_path / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EACH)
 def test_run_resumes_from_every_step(tmp_path, whole, watcher, kind):
@@ -154,7 +184,7 @@ def test_network_in_network_resumes_to_the_bit(tmp_path, tiny, watcher, monkeypa
 def test_run_that_is_stopped_while_answers_are_stored_goes_on_to_the_bit(
     tmp_path, tiny, watcher, monkeypatch, answered
 ):
-    monkeypatch.setattr(cache, "_BLOCK", 7)  # a view in four blocks
+    monkeypatch.setattr(shards, "BLOCK", 7)  # a view in four blocks
     config = tiny.config("kd", data={**FLIP, "views": 2}, optim=STEP)
 
     class Stopping(watcher):
@@ -281,16 +311,27 @@ def test_state_of_before_whose_digest_has_the_device_as_well_is_resumed(tmp_path
     assert resume_run(folder, watcher())["epochs"] == 3
 
 
+def test_run_of_before_that_says_how_its_images_fit_is_resumed(tmp_path, tiny, watcher):
+    """Both were defaults, which its configuration has and the digest in its state has not."""
+    config, folder = tiny.config("kd"), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start_run(config, folder, watcher([7]))
+    values = json.loads((folder / "config.json").read_text())
+    values["data"] |= {"fit": "crop", "crop_share": 1.0}
+    (folder / "config.json").write_text(json.dumps(values))
+    assert resume_run(folder, watcher())["epochs"] == 3
+
+
 def test_run_goes_on_on_another_device_and_with_other_data_dir_if_it_is_asked_for_again(tmp_path, tiny, watcher):
     config, folder = tiny.config("kd"), tmp_path / "run"
     with pytest.raises(Interrupted):
         start_run(config, folder, watcher([7]))
     other = dataclasses.replace(config, device="auto", evaluate_every=1, checkpoint_every=2)
     seen = watcher()
-    assert finish_run(other, folder, seen)["epochs"] == 3
+    assert Training(other, folder, seen).finish()["epochs"] == 3
     assert seen.steps[0] == 8
     with pytest.raises(RunFolderError, match=r"holds a run of another configuration .batch_size 5 there, 6 here"):
-        finish_run(dataclasses.replace(other, batch_size=6), folder, watcher())
+        Training(dataclasses.replace(other, batch_size=6), folder, watcher()).finish()
 
 
 def test_run_is_not_resumed_from_damaged_states(tmp_path, tiny, watcher):

@@ -12,9 +12,10 @@ import torch
 from model_compression.core.config import ModelConfig
 from model_compression.core.config_json import locate
 from model_compression.core.errors import Interrupted, RunFolderError, UnknownNameError, UsageError
-from model_compression.engine import results
+from model_compression.engine import trainer
 from model_compression.engine.mutual import METHOD
 from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.training import Training
 from model_compression.experiments import schemes
 from model_compression.experiments.resume import stage_kind
 from model_compression.experiments.schemes import SchemeConfig, resume_scheme, run_scheme, stages_of
@@ -60,12 +61,12 @@ def test_generations_are_taught_by_the_one_before(tiny, tmp_path, watcher):
 
 
 def test_signal_that_comes_too_late_for_a_stage_stops_behind_it(tiny, tmp_path, watcher, monkeypatch):
-    def answered(*arguments):
+    def answered(*arguments, **rows):
         os.kill(os.getpid(), signal.SIGTERM)
-        return predict(*arguments)
+        return predict(*arguments, **rows)
 
-    predict = results.predict
-    monkeypatch.setattr(results, "predict", answered)
+    predict = trainer.predict
+    monkeypatch.setattr(trainer, "predict", answered)
     with pytest.raises(Interrupted, match=r"generation-1: stopped behind .*generation-1, which is finished; .* resume"):
         run_scheme(born_again(tiny), tmp_path / "s", watcher())
     monkeypatch.undo()
@@ -196,7 +197,7 @@ def test_stage_that_could_not_begin_is_found_before_the_first(tiny, tmp_path):
     with pytest.raises(RunFolderError, match="taken exists and is not an empty folder"):
         run_scheme(born_again(tiny), tmp_path / "taken")
     assert not (tmp_path / "s").exists()
-    assert stage_kind(tmp_path / "taken") is None
+    assert stage_kind(tmp_path / "taken") is Training
 
 
 def mutual(tiny, peers="tiny,tiny-teacher", **options):

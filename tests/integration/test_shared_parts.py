@@ -12,7 +12,7 @@ from model_compression.core.config import ModelConfig
 from model_compression.data.sources import DATASETS
 from model_compression.engine import networks, parts
 from model_compression.engine.observer import Silent
-from model_compression.engine.runs import finish_run
+from model_compression.engine.training import Training
 from model_compression.experiments.schemes import SchemeConfig, run_scheme
 from model_compression.models.base import MODELS, Network
 
@@ -89,6 +89,6 @@ def test_runs_that_share_parts_end_as_runs_of_their_own(tiny, tmp_path):
     for number, (method, precision) in enumerate([("at", "fp32"), ("kd", "bf16"), ("kd", "fp32"), ("rkd", "fp32")]):
         config = tiny.config(method, epochs=1, precision=precision, teacher_cache="off")
         for folder, given in (("shared", shared), ("own", None)):
-            finish_run(config, tmp_path / folder / str(number), Silent(), given)
+            Training(config, tmp_path / folder / str(number), Silent(), given).finish()
         one, other = (tmp_path / folder / str(number) / "student.safetensors" for folder in ("shared", "own"))
         assert one.read_bytes() == other.read_bytes(), method

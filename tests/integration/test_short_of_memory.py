@@ -37,7 +37,7 @@ def short_of_memory(folder, student, batch_size, limits):
     """
     for mib in limits:
         code, messages, error = trained(folder, student, batch_size, mib)
-        starved = error and ("with one image a step" in error["text"] or "; 1 fit: " in error["text"])
+        starved = error and ("with one sample a step" in error["text"] or "; 1 fit: " in error["text"])
         if code != -signal.SIGSEGV and not starved:
             return code, messages, error
         shutil.rmtree(folder)
@@ -49,7 +49,7 @@ def test_batch_is_split_until_it_fits_and_the_student_is_the_same(tmp_path):
     code, messages, error = short_of_memory(tmp_path / "split", "lenet-caffe", 256, range(10, 28, 2))
     assert (code, error) == (0, None)
     (said,) = [message for message in messages if "out of memory" in message]
-    assert said.startswith("out of memory with 256 images at once: from here on ")
+    assert said.startswith("out of memory with 256 samples at once: from here on ")
     size = int(said.split("from here on ")[1].split()[0])
     assert size in (8, 16, 32, 64, 128)
     events = {}
@@ -69,7 +69,7 @@ def test_batch_is_split_until_it_fits_and_the_student_is_the_same(tmp_path):
 def test_batch_that_must_not_be_split_is_refused_with_a_size_that_does_fit(tmp_path):
     code, _, error = short_of_memory(tmp_path / "large", "resnet8", 512, range(60, 140, 10))
     assert (code, error and error["error"]) == (1, "OutOfMemoryError")
-    assert error["text"].startswith("out of memory with 512 images a step; ")
+    assert error["text"].startswith("out of memory with 512 samples a step; ")
     assert "as BatchNorm (stem.bn) takes mean and deviation of the whole batch" in error["text"]
     fits = int(error["text"].partition("batch_size=")[2].partition(".")[0])
     assert fits in (8, 16, 32, 64, 128, 256)

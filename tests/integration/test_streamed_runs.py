@@ -1,14 +1,24 @@
 """Runs on a folder of images: held in memory or streamed, with any number of workers, the weights are the same bits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import model_compression as mc
 from model_compression.cli.main import main
 from model_compression.core.config import ModelConfig
 from model_compression.core.errors import Interrupted, RunFolderError
+from model_compression.core.fitting import Fitting
 from model_compression.data import folder
+from model_compression.data.sources import load_dataset
+from model_compression.engine.parts import Parts
+from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import fill_cache, resume_run, start_run
+from model_compression.engine.setup import prepare
+from model_compression.models.preprocessing import Preprocessing
 
 FILES = ("student.safetensors", "predictions.safetensors", "events.jsonl")
 
@@ -123,3 +133,100 @@ def test_commands_take_resident_and_workers(tiny, photos, tmp_path, capsys):
     assert "test accuracy" in capsys.readouterr().out
     assert main(["train", "--student", "tiny", *data[:5], "yes", "--out", str(tmp_path / "x")]) == 2
     assert "unknown resident 'yes'" in capsys.readouterr().err
+
+
+PHOTO = {"augmentation": "photo", "grey": 0.2, "erasing": 0.5, "views": 2}
+
+
+def test_photo_run_ends_with_the_same_bits_for_any_workers_and_interruptions(config, tmp_path, watcher):
+    """Teacher's answers to two views are stored in both; crops are cut from the files by whoever decodes."""
+    start_run(config(data={**PHOTO, "workers": 0}, epochs=2), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        start_run(config(data={**PHOTO, "resident": "off", "workers": 2}, epochs=2), tmp_path / "run", watcher([2]))
+    resume_run(tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"crop_area": 0.5},
+        {"crop_ratio": 2.0},
+        {"color_jitter": 0.2},
+        {"hue": 0.1},
+        {"grey": 0.0},
+        {"erasing": 0.0},
+        {"crop_share": 0.9},
+        {"interpolation": "bilinear"},
+        {"fit": "pad"},
+        {"augmentation": "trivialaugment", "grey": 0.0},
+    ],
+    ids=str,
+)
+def test_answers_to_other_views_are_not_found(config, watcher, change):
+    fill_cache(config(data={**PHOTO, "workers": 0}), watcher())
+    again = watcher()
+    fill_cache(config(data={**PHOTO, "workers": 0}), again)
+    assert again.answered == []
+    other = watcher()
+    fill_cache(config(data={**PHOTO, "workers": 0, **change}), other)
+    assert other.answered
+
+
+def test_teacher_and_student_may_see_one_crop_in_different_sizes(config, tiny, tmp_path, watcher, monkeypatch):
+    """Each network scales the crop for itself: the stored answers are those to the crops in the teacher's size."""
+    sizes = {}
+    original = Preprocessing.__call__
+
+    def seen(self, inputs):
+        found = original(self, inputs)
+        sizes.setdefault(self.size, set()).add(tuple(inputs.shape[2:]) + tuple(found.shape[2:]))
+        return found
+
+    monkeypatch.setattr(Preprocessing, "__call__", seen)
+    base = config(data={**PHOTO, "workers": 0})
+    sized = dataclasses.replace(
+        base,
+        student=dataclasses.replace(base.student, size=[8, 8]),
+        teacher=dataclasses.replace(base.teacher, size=[8, 8]),
+        data=dataclasses.replace(base.data, image_size=12),
+    )
+    start_run(sized, tmp_path / "run")
+    assert sizes == {(8, 8): {(12, 12, 8, 8)}}
+
+
+def test_weights_that_say_how_photographs_fit_are_believed_unless_options_say_otherwise(config, tmp_path, watcher):
+    """A student goes on from weights that were evaluated in another way; a teacher's count where it is fresh."""
+    own = {"crop_share": 0.75, "interpolation": "bilinear"}
+    start_run(config(None, data=own, epochs=1), tmp_path / "a")
+    plain, seen = config(None, epochs=1), watcher()
+    again = dataclasses.replace(plain, student=ModelConfig(name=str(tmp_path / "a" / "student.safetensors")))
+    start_run(again, tmp_path / "b", seen)
+    recorded = RunFolder(tmp_path / "b").read_config().data
+    assert recorded.fitting == Fitting("crop", 0.75, "bilinear")
+    assert [line for line in seen.messages if "the middle 75.0% kept, scaled by the bilinear filter" in line]
+    other = dataclasses.replace(again, data=dataclasses.replace(again.data, crop_share=0.5, interpolation="lanczos"))
+    start_run(other, tmp_path / "c")
+    assert RunFolder(tmp_path / "c").read_config().data.fitting == Fitting("crop", 0.5, "lanczos")
+    assert mc.load_model(tmp_path / "c").preprocessing.fitting == Fitting("crop", 0.5, "lanczos")
+    taught = config("kd", epochs=1, teacher_cache="off")
+    taught = dataclasses.replace(taught, teacher=ModelConfig(name=str(tmp_path / "a")), allow_weak_teacher=True)
+    prepared = prepare(taught, watcher(), Parts())
+    assert prepared.data.train.fit == prepared.data.evaluation.fit == Fitting("crop", 0.75, "bilinear")
+    assert prepared.config.data.fitting == prepared.trainer.student.preprocessing.fitting == prepared.data.train.fit
+
+
+@pytest.mark.slow
+def test_export_says_how_photographs_fit_and_predict_follows(config, photos, tmp_path):
+    """What predict answers to a file is what the network answers to the image that its dataset gives."""
+    pytest.importorskip("onnxruntime")
+    for fit in (Fitting("pad"), Fitting("crop", 0.6, "bilinear")):
+        run, data = tmp_path / fit.fit, {"augmentation": "none", **fit.to_dict()}
+        start_run(config(None, data=data, epochs=1), run)
+        mc.export(run, run / "s.onnx", progress=False)
+        _, test = load_dataset(f"folder:{photos}", image_size=8, fit=fit, resident="off")
+        network = mc.load_model(run).eval()
+        expected = network(network.preprocessing(torch.from_numpy(test.images[:]))).softmax(1).detach().numpy()
+        files = [test.images.source.files[int(row)] for row in test.images.rows]
+        for row, found in zip(expected, mc.predict(run / "s.onnx", files, top=3), strict=True):
+            assert dict(found.classes) == pytest.approx(dict(zip("abc", row.tolist(), strict=True)), abs=1e-4)

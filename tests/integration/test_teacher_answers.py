@@ -45,7 +45,7 @@ def data():
     labels = np.arange(200) % 4
     images = (40 * (labels + 1)[:, None, None, None] + rng.integers(-9, 10, (200, 3, 6, 6))).astype(np.uint8)
     return tuple(
-        Dataset(name=name, images=images[rows], labels=labels[rows], class_names=tuple("abcd"), mean=(0.5,) * 3,
+        Dataset(name=name, samples=images[rows], labels=labels[rows], class_names=tuple("abcd"), mean=(0.5,) * 3,
                 std=(0.25,) * 3)
         for name, rows in (("grey", slice(0, 120)), ("grey-test", slice(120, 200)))
     )  # fmt: skip
@@ -153,7 +153,7 @@ def test_strict_option_stops_a_command_and_leaves_no_trace(tiny, tmp_path, monke
 
     def odd(*arguments, **options):
         train, test = tiny.data()
-        return train, dataclasses.replace(test, images=train.images[:13], labels=train.labels[:13], digest="")
+        return train, dataclasses.replace(test, samples=train.images[:13], labels=train.labels[:13], digest="")
 
     monkeypatch.setitem(DATASETS._entries, "tiny", odd)
     command = ["train", "--student", "tiny", "--data", "tiny", "--epochs", "1", "--device", "cpu"]

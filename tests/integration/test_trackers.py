@@ -169,3 +169,18 @@ def test_tracker_that_is_not_installed_is_named_and_nothing_is_made(
     with pytest.raises(MissingExtraError, match=rf"pip install 'model-compression\[{extra}\]'"):
         start_run(tiny.config(**option), tmp_path / "run", watcher())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["epoch", "close"])
+def test_tracker_that_would_fail_is_said_before_the_first_step(tmp_path, tiny, watcher, monkeypatch, part):
+    def failing(self, *_):
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr(trackers.TensorBoard, part, failing)
+    seen = watcher()
+    heard = []
+    seen.message = lambda text: heard.append((len(seen.steps), text))
+    start_run(tiny.config(tensorboard=True, epochs=1), tmp_path / "run", seen)
+    early = [text for steps, text in heard if steps == 0 and "no such luck" in text]
+    assert early == ["tried before training: TensorBoard did not take the numbers, the run goes on: no such luck"]
+    assert (tmp_path / "run" / "metrics.json").exists()

@@ -87,7 +87,7 @@ def test_no_modules_import_each_other_in_a_circle():
         ("engine", "from model_compression.classic import npy", ["classic"]),
         ("reports", "from model_compression.data.dataset import Dataset", ["data"]),
         ("core", "from model_compression.data import dataset", ["data"]),
-        ("distillation", "from model_compression.data.loader import Batch", []),
+        ("distillation", "from model_compression.data.batches import Batch", []),
         ("reports", "from model_compression.core.config import TrainConfig", []),
         ("experiments", "from model_compression.engine import runs\nimport torch", []),
     ],

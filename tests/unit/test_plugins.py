@@ -19,6 +19,9 @@ from model_compression.engine.runs import start_run
 from model_compression.exporting.runtimes import RUNTIMES
 from model_compression.models import MODELS
 from model_compression.models.weights import load_model
+from model_compression.reports.contents import make_report
+from model_compression.reports.html import to_html
+from model_compression.reports.sections import SECTIONS
 from model_compression.tasks import TASKS
 
 MODULE = '''
@@ -51,7 +54,7 @@ def load(data_dir=None, report=None, allow_download=True):
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
     labels = np.arange(20, dtype=np.int64) % 4
     one = Dataset(
-        name="theirs", images=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.5,) * 3
+        name="theirs", samples=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.5,) * 3
     )
     return one, one
 
@@ -125,6 +128,9 @@ halves = their_plugin:load_halves
 [model_compression.tasks]
 halves = their_plugin:Halves
 
+[model_compression.report_sections]
+halves = model_compression.reports.sections.classification:Classification
+
 [model_compression.runtimes]
 slopes = their_plugin:Slopes
 
@@ -144,7 +150,7 @@ def installed(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(textwrap.dedent(ENTRY_POINTS))
     monkeypatch.syspath_prepend(str(tmp_path))
-    for registry in (METHODS, MODELS, DATASETS, TASKS, RUNTIMES):
+    for registry in (METHODS, MODELS, DATASETS, TASKS, RUNTIMES, SECTIONS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
         monkeypatch.setattr(registry, "broken", {})
     yield
@@ -238,6 +244,9 @@ def test_task_of_a_plugin_is_that_of_its_data(tmp_path):
         start_run(config, tmp_path / data)
         losses[data] = json.loads((tmp_path / data / "events.jsonl").read_text())["train_loss"]
     assert losses["halves"] == pytest.approx(losses["theirs"] / 2, rel=1e-6)
+    page, other = (to_html(make_report([tmp_path / data])) for data in ("theirs", "halves"))
+    assert "Confusion matrix" in page
+    assert "Confusion matrix" in other
 
 
 @pytest.mark.usefixtures("installed")

@@ -15,7 +15,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.files import user_path
 from model_compression.core.metric import Metric, primary_metric
-from model_compression.core.run_options import with_settings
+from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
 from model_compression.models.base import Network
@@ -56,8 +56,10 @@ class Quantized:
     report: dict[str, Any]
 
     def __repr__(self) -> str:
-        drop, size = self.report["drop"], self.report["bytes"]
-        return f"<{self.report['precision']}: {size:,} bytes, {drop:.2f} points lost, {self.file}>"
+        drop, size, metric = self.report["drop"], self.report["bytes"], primary_metric(self.report)
+        turn = f"{abs(drop):.2f} points {'lost' if drop >= 0 else 'gained'}"
+        value = metric.text(self.report[metric.name])
+        return f"<{self.report['precision']}: {size:,} bytes, {metric.label} {value}, {turn}, {self.file}>"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -152,11 +154,11 @@ def quantize(
 
     Example:
         >>> mc.quantize("runs/distilled", to="half", max_drop=5, run_dir="runs/half-precision")
-        <half: ... bytes, ... points lost, runs/half-precision/student.onnx>
+        <half: ... bytes, accuracy ...%, ... points ..., runs/half-precision/student.onnx>
 
     Args:
         model: a run folder, a weights file or a shipped network.
-        to: "int8", "int4", "half" or "int8-weights".
+        to: "int8", "int4", "int8-dynamic", as transformers need it, "half" or "int8-weights".
         calibration: how int8 and int4 find ranges.
         max_drop: points of accuracy that may be lost.
         method: of the training with roundings; None: the run's, where it needs logits only, else kd.
@@ -248,7 +250,7 @@ def compress(
     """
     give_names(teacher, student, data, method)
     student = ModelConfig(name=student) if isinstance(student, str) else student
-    base = config or TrainConfig(student=student)
+    base = config or TrainConfig(student=student, left_open=[*LEFT_OPEN])
     base = dataclasses.replace(
         base,
         student=student,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_compression.api.inputs import give_names, watched
+from model_compression.api.inputs import give_names, watched, with_data
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import json_text
@@ -14,11 +14,12 @@ from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path, write_text
 from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
-from model_compression.core.run_options import with_settings
+from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.core.text import count
 from model_compression.engine.observer import Observer
 from model_compression.experiments import reproduce as experiments
 from model_compression.experiments.comparison import check_seeds, make_runs, plan_comparison
+from model_compression.experiments.executor import Executor
 from model_compression.reports.contents import Report, make_report, to_plain
 from model_compression.reports.experiment_table import LAYOUTS
 from model_compression.reports.html import to_html
@@ -50,7 +51,7 @@ class Reproduction:
         return self.table
 
 
-class _Told:
+class Told:
     """Tells an observer what a comparison does."""
 
     def __init__(self, observer: Observer):
@@ -68,15 +69,15 @@ class _Told:
         """What is done now."""
         self._observer.message(name)
 
-    def watch(self, message: dict[str, Any]) -> None:
+    def watch(self, name: str, message: dict[str, Any]) -> None:
         """Nothing."""
 
-    def end(self) -> None:
+    def end(self, name: str) -> None:
         """Nothing."""
 
-    def finish(self, text: str) -> None:
+    def finish(self, name: str, text: str) -> None:
         """A run is done."""
-        self._observer.message(text)
+        self._observer.message(f"{name}: {text}")
 
 
 @checked_arguments
@@ -90,6 +91,8 @@ def compare_methods(
     epochs: int = 30,
     out: str | Path | None = None,
     runs: str | Path = "runs",
+    jobs: int = 1,
+    executor: str = "local",
     config: TrainConfig | None = None,
     observer: Observer | None = None,
     progress: bool | None = None,
@@ -115,6 +118,8 @@ def compare_methods(
         epochs: of each run.
         out: where records and tables go; None: results/compare-DATA-STUDENT-EPOCHS-epochs.
         runs: where run folders go.
+        jobs: runs at once, each on a GPU of its own where there are several.
+        executor: "local", or "ray" or "ray:ADDRESS" for processes of a Ray cluster.
         config: the recipe; its networks, data and epochs are replaced.
         observer: who watches; takes the place of ``progress``.
         progress: whether lines are shown as the command shows them.
@@ -129,18 +134,19 @@ def compare_methods(
     chosen = [MethodConfig(name=one) if isinstance(one, str) else one for one in methods]
     if not chosen:
         raise UsageError("methods is empty; give at least one name, as 'kd'")
-    base = config or TrainConfig(student=student)
+    base = config or TrainConfig(student=student, left_open=[*LEFT_OPEN])
     base = dataclasses.replace(
         base,
         student=student,
         teacher=ModelConfig(name=teacher) if isinstance(teacher, str) else teacher,
         method=chosen[0],
-        data=dataclasses.replace(base.data, name=data) if isinstance(data, str) else data,
         epochs=epochs,
     )
-    plan = plan_comparison(with_settings(base, settings), chosen, seeds, out, runs)
+    base = with_data(base, data)
+    where = Executor(jobs=jobs, name=executor)
+    plan = plan_comparison(with_settings(base, settings), chosen, seeds, out, runs, executor=where)
     with watched(observer, progress) as watcher:
-        tables, content = make_runs(plan, _Told(watcher))
+        tables, content = make_runs(plan, Told(watcher))
     return Comparison(tables=tables, content=content, out=plan.out)
 
 
@@ -156,6 +162,8 @@ def reproduce(
     data: str | DataConfig = "cifar10",
     out: str | Path | None = None,
     runs: str | Path = "runs",
+    jobs: int = 1,
+    executor: str = "local",
     observer: Observer | None = None,
     progress: bool | None = None,
 ) -> Reproduction:
@@ -176,6 +184,8 @@ def reproduce(
         data: a dataset, by name.
         out: where records and tables go; None: results/EXPERIMENT-EPOCHS-epochs.
         runs: where run folders go.
+        jobs: runs at once, each on a GPU of its own where there are several.
+        executor: "local", or "ray" or "ray:ADDRESS" for processes of a Ray cluster.
         observer: who watches; takes the place of ``progress``.
         progress: whether a bar is shown; by default on a terminal and in a notebook.
 
@@ -200,6 +210,7 @@ def reproduce(
             teacher=teacher or known.teacher,
             arms=arms or list(LAYOUTS[experiment].arms),
             observer=watcher,
+            executor=Executor(jobs=jobs, name=executor),
         )
     return Reproduction(table=table, out=folder)
 

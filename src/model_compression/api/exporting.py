@@ -36,7 +36,7 @@ class Exported:
     def __repr__(self) -> str:
         found = self.verification
         value = f"{found.metric.label} {found.metric.text(found.value)}"
-        said = f"not verified: {self.fault}" if self.fault else f"verified on {found.images:,} images"
+        said = f"not verified: {self.fault}" if self.fault else f"verified on {found.images:,} {found.noun}"
         return f"<{self.path}: {self.size_bytes:,} bytes, {value}, {said}>"
 
 
@@ -86,8 +86,8 @@ def export(
     with watched(observer, progress, trust) as watcher:
         _, test = load_datasets(data, model, watcher)
         network = load_network(model, test, watcher)
-        watcher.message(f"writing {path}, and comparing its answers to {len(test):,} images with the network's")
-        found = write.export(network, path, test, to=kind, preprocessing=preprocessing)
+        watcher.message(f"writing {path}, and comparing its answers to {len(test):,} {test.noun} with the network's")
+        found = write.export(network, path, test, to=kind, preprocessing=preprocessing, report=watcher.message)
     return Exported(path=path, size_bytes=path.stat().st_size, verification=found, facts=network.facts)
 
 

@@ -1,5 +1,6 @@
 """What the public functions take: networks and data, by name or as objects."""
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,12 +12,13 @@ from torch import nn
 from model_compression.api.given_data import GivenData, given_data
 from model_compression.checks.networks import check_classes
 from model_compression.core import trust
-from model_compression.core.config import DataConfig, ModelConfig
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
-from model_compression.engine.networks import check_teachers, given_network, load_trained
+from model_compression.engine.fitting import fitted_data, taught_by
+from model_compression.engine.networks import answers_with_embeddings, check_teachers, given_network, load_trained
 from model_compression.engine.observer import Logged, Observer
 from model_compression.engine.relative_paths import anchor
 from model_compression.engine.run_folder import RunFolder
@@ -65,21 +67,35 @@ def data_config(data: str | DataConfig | None, model: Model) -> DataConfig:
     return data_of_run(user_path(str(model))) or DataConfig()
 
 
+def with_data(config: TrainConfig, data: str | DataConfig) -> TrainConfig:
+    """``config`` on other data; all options of a `DataConfig` count as given."""
+    if isinstance(data, str):
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, name=data))
+    left_open = [place for place in config.left_open if not place.startswith("data.")]
+    return dataclasses.replace(config, data=data, left_open=left_open)
+
+
 def data_of_run(path: Path) -> DataConfig | None:
     """The data of the run folder at ``path``, or of the one whose student.safetensors it is; None for no run."""
     folder = path.parent if path.name == "student.safetensors" else path
     for run in (RunFolder(folder), RunFolder(folder / "final")):
         if run.config.is_file():
-            data = anchor(run.read_config(), run.path).data
-            return DataConfig(name=data.name, image_size=data.image_size, data_dir=data.data_dir)
+            return anchor(run.read_config(), run.path).data.plain
     return None
 
 
 def load_datasets(data: Data, model: Model, observer: Observer) -> tuple[Dataset, Dataset]:
     """(training set, test set) of data that is named or given."""
     if data is None or isinstance(data, str | DataConfig):
-        return load_data(data_config(data, model), observer.message)
+        config = data_for(model, data_config(data, model), observer)
+        return load_data(config, observer.message, ["" if isinstance(model, nn.Module) else _named(model).name])
     return given_data(data, DataConfig(), observer)[0]
+
+
+def data_for(model: Model, config: DataConfig, observer: Observer) -> DataConfig:
+    """``config``; where it leaves open how photographs get their size, as the weights of ``model`` want it."""
+    networks = [] if isinstance(model, nn.Module) else [taught_by(_named(model), config)]
+    return fitted_data(config, networks, observer.message)
 
 
 def load_network(model: Model, dataset: Dataset, observer: Observer) -> Network:
@@ -87,10 +103,14 @@ def load_network(model: Model, dataset: Dataset, observer: Observer) -> Network:
     if isinstance(model, nn.Module):
         network = model if isinstance(model, Network) else given_network(model, dataset, 0)
     else:
-        config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
-        check_teachers(config)
+        config = _named(model)
+        check_teachers(config, embeds=answers_with_embeddings(dataset))
         network = load_trained(config, dataset)
     check_classes("model", network, dataset)
     for line in task_of(dataset).differences(network, dataset):
         observer.message(line)
     return network
+
+
+def _named(model: str | Path | ModelConfig) -> ModelConfig:
+    return model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))

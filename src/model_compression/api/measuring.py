@@ -15,8 +15,9 @@ from model_compression.core.files import user_path
 from model_compression.core.free_memory import available_memory_bytes
 from model_compression.core.options import setting
 from model_compression.core.trust import all_files
-from model_compression.exporting.runtimes import names_by_suffix
-from model_compression.models.base import MODELS
+from model_compression.exporting.runtimes import names_by_suffix, open_file
+from model_compression.models.base import MODELS, Network
+from model_compression.models.blank import described, takes_texts
 from model_compression.models.weights import build_model, find_weights
 
 _MOST_THREADS = 1024
@@ -34,6 +35,8 @@ class Cost:
     size: Size | None
     file_bytes: int | None
     latencies: tuple[Latency, ...]
+    noun: str = "images"
+    """What is measured with: images or texts."""
     is_guest: bool = False
 
     def __repr__(self) -> str:
@@ -47,10 +50,11 @@ class Cost:
 def measure(
     model: str | Path,
     *,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     threads: int = 0,
     seconds: float = 2.0,
     size: int | None = None,
+    tokens: int = 128,
     trust: bool = False,
 ) -> Cost:
     """Measures parameters, multiply-accumulates, bytes, memory of activations, and latency here.
@@ -61,17 +65,19 @@ def measure(
 
     Args:
         model: a network's name, a run folder, a weights file, or an exported file.
-        batch_size: images at once, beside one.
+        batch_size: images or texts at once, beside one; None: 256 images, 32 texts.
         threads: 0: as many as there are cores.
         seconds: for each latency.
         size: height and width of the images, in pixels; None: the network's own.
+        tokens: of each text, special ones included.
         trust: whether code that a stranger's file names is imported.
 
     Raises:
         UsageError: a batch that does not fit into memory, or an argument that cannot be.
     """
-    if batch_size < 1:
-        raise UsageError(f"{setting('batch_size')} must be at least 1, got {batch_size}")
+    for name, value in (("batch_size", batch_size), ("tokens", tokens)):
+        if value is not None and value < 1:
+            raise UsageError(f"{setting(name)} must be at least 1, got {value}")
     if not 0 <= threads <= _MOST_THREADS:
         raise UsageError(f"{setting('threads')} must lie between 0 (all cores) and {_MOST_THREADS}, got {threads}")
     if seconds <= 0:
@@ -86,22 +92,24 @@ def measure(
         path = user_path(str(model))
         costs: Size | None = None
         if path.suffix in names_by_suffix():
-            answering = [of_file(path, used)]
+            answering, is_of_texts = [of_file(path, used, tokens)], not open_file(path).metadata.image_shape
         else:
-            loaded = build_model(str(model))
-            channels, height, width = loaded.image_shape
-            shape = (channels, size or height, size or width)
-            network = loaded.deployed().eval()
+            network = build_model(str(model)).deployed().eval()
+            is_of_texts = takes_texts(network)
+            shape = _shape(network, size, tokens)
             costs = size_of(network, shape)
+            batch_size = batch_size or _batch(is_of_texts)
             _check_memory(batch_size, costs)
             answering = [in_pytorch(network, shape)]
             with suppress(MissingExtraError):
                 answering.append(in_onnx_runtime(network, shape, used))
+        batch_size = batch_size or _batch(is_of_texts)
         try:
             times = [one.latency(batch, used, seconds) for batch in dict.fromkeys((1, batch_size)) for one in answering]
         except (MemoryError, RuntimeError) as error:
+            what = "texts" if is_of_texts else "images"
             raise UsageError(
-                f"{batch_size} images at once do not fit into memory ({str(error)[:80]}); give a smaller "
+                f"{batch_size} {what} at once do not fit into memory ({str(error)[:80]}); give a smaller "
                 f"{setting('batch_size')}"
             ) from None
         file_bytes = _file_bytes(str(model))
@@ -110,8 +118,25 @@ def measure(
         size=costs,
         file_bytes=file_bytes,
         latencies=tuple(times),
+        noun="texts" if is_of_texts else "images",
         is_guest=costs is None and answering[0].is_guest,
     )
+
+
+def _shape(network: Network, size: int | None, tokens: int) -> tuple[int, ...]:
+    """Of what the network is measured with, see `blank`."""
+    if takes_texts(network):
+        if size is not None:
+            raise UsageError(
+                f"{setting('size')} is of images, and {network.name} takes texts: give {setting('tokens')}"
+            )
+        return (tokens,)
+    channels, height, width = network.image_shape
+    return channels, size or height, size or width
+
+
+def _batch(is_of_texts: bool) -> int:
+    return 32 if is_of_texts else 256
 
 
 def _check_memory(batch: int, size: Size) -> None:
@@ -119,7 +144,7 @@ def _check_memory(batch: int, size: Size) -> None:
     needed, available = batch * size.activation_bytes, available_memory_bytes()
     if needed > available:
         raise UsageError(
-            f"{batch} images of {size.image_shape} at once need about {needed / 2**30:,.0f} GiB, and "
+            f"{batch} times {described(size.input_shape)} at once needs about {needed / 2**30:,.0f} GiB, and "
             f"{available / 2**30:,.0f} GiB are free; give a smaller {setting('batch_size')}"
         )
 

@@ -89,7 +89,7 @@ def pack(
         **{f"test_{key}": value for key, value in found.figures.items()},
         "precision": "float32",
         **task_of(test).facts(test),
-        "image_shape": list(test.image_shape),
+        **({"image_shape": list(test.image_shape)} if test.holds_images else {}),
         "config": to_dict(config),
         "environment": read_json(folder.environment),
         "training_seconds": metrics["seconds"],

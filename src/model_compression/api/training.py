@@ -14,19 +14,21 @@ from torch import nn
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
 from model_compression.api.given_networks import NOT_REBUILT, is_rebuilt, named, with_pixels, with_weights
 from model_compression.api.inputs import give_names, observer_for, watched
+from model_compression.core import processes
 from model_compression.core import trust as code
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.core.metric import primary_metric
-from model_compression.core.run_options import with_settings
+from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import check_same, resume_run, start_run
+from model_compression.engine.runs import check_same
+from model_compression.engine.training import Training
 from model_compression.experiments.resume import resume as resume_folder
 from model_compression.experiments.resume import stage_kind
 from model_compression.models.base import Network
@@ -48,6 +50,12 @@ class RunResult:
     preprocessing: Preprocessing
     run_dir: Path
 
+    @property
+    def backbone(self) -> Path | None:
+        """The weights of a network without a head, under the names of its own library; None for other networks."""
+        path = RunFolder(self.run_dir).backbone
+        return path if path.is_file() else None
+
     def __repr__(self) -> str:
         metric = primary_metric(self.metrics)
         key = next(key for key in map(metric.key, ("validation", "test")) if key in self.metrics)
@@ -59,7 +67,7 @@ def distill(
     student: str | ModelConfig | nn.Module,
     data: str | GivenData,
     *,
-    method: str | MethodConfig = "kd",
+    method: str | MethodConfig | None = None,
     params: dict[str, Any] | None = None,
     epochs: int = 30,
     seed: int = 0,
@@ -96,8 +104,9 @@ def distill(
             labels. Modules get pixels normalised by the training images' mean and deviation. DataLoaders are taken as
             they are: both networks see the float images of their batches, nothing of the teacher's is stored, and a
             run that is resumed does not end with the same weights.
-        method: its name; several with commas between them. A `MethodConfig` gives weights, the label loss's weight,
-            pairs of layers and warm-up beside the name.
+        method: its name; several with commas between them; by default "kd", and "align" with
+            ``task="embedding"``. A `MethodConfig` gives weights, the label loss's weight, pairs of layers and warm-up
+            beside the name.
         params: the method's parameters.
         epochs: passes over the training images.
         seed: of the order of the images, and of the initial weights of a student that is named.
@@ -108,7 +117,8 @@ def distill(
         teacher_size: (height, width) to which images are scaled for the teacher, or the side of a square.
         run_dir: a folder that does not exist; by default runs/DATA-STUDENT-METHOD-1, or the next number that is free.
         resume: whether to go on with the run in ``run_dir`` that was stopped, with the same arguments as then.
-        config: where to start from; its networks, method, epochs and seed are replaced.
+        config: where to start from; its networks, method, epochs and seed are replaced. Without it optimiser, rate,
+            weight decay, schedule, batch size and augmentation are chosen by data and student where they are not given.
         observer: who watches; takes the place of ``progress``.
         progress: whether a bar and a line an epoch are shown on stderr, as the command shows them. By default they are
             on a terminal and in a notebook; elsewhere messages are warnings of the logger "model_compression".
@@ -138,11 +148,14 @@ def distill(
     config_of_teacher = None if teacher is None else named(teacher)
     if teacher_weights is not None:
         teacher, config_of_teacher = with_weights(teacher, config_of_teacher, teacher_weights)
+    if method is None:
+        given = settings.get("task", "" if config is None else config.data.task)
+        method = default_method(given if isinstance(given, str) else "")
     if isinstance(method, str):
         code.give(method)
         method = MethodConfig(name=method, params=dict(params or {}))
     base = dataclasses.replace(
-        config or TrainConfig(student=named(student)),
+        config or TrainConfig(student=named(student), left_open=[*LEFT_OPEN]),
         teacher=with_pixels(config_of_teacher, teacher_mean, teacher_std, teacher_size),
         method=method,
         epochs=epochs,
@@ -179,7 +192,11 @@ def train(
     _check_types(epochs=epochs, seed=seed, run_dir=run_dir, resume=resume, config=config, progress=progress)
     _check_observer(observer)
     base = dataclasses.replace(
-        config or TrainConfig(student=named(student)), teacher=None, method=None, epochs=epochs, seed=seed
+        config or TrainConfig(student=named(student), left_open=[*LEFT_OPEN]),
+        teacher=None,
+        method=None,
+        epochs=epochs,
+        seed=seed,
     )
     return _train(
         base, student, data, settings, None, run_dir=run_dir, resume=resume, observer=observer, progress=progress,
@@ -203,7 +220,7 @@ def resume(
     Example:
         >>> mc.resume("runs/distilled")
         Traceback (most recent call last):
-        model_compression.core.errors.RunFolderError: runs/distilled is finished: there is nothing to resume; ...
+        model_compression.core.errors.FinishedError: runs/distilled is finished: there is nothing to resume; ...
 
     Args:
         run_dir: the folder.
@@ -220,7 +237,7 @@ def resume(
     """
     with watched(observer, progress, trust) as watcher:
         metrics = resume_folder(run_dir, watcher, lr=lr)
-    if stage_kind(run_dir) is not None:
+    if stage_kind(run_dir) is not Training:
         return metrics
     return _result(metrics, read_model(RunFolder(run_dir).student), user_path(run_dir))
 
@@ -257,15 +274,16 @@ def _train(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
     if datasets is not None:
         config = with_loaders_settings(config, datasets[0])
+    processes.meet()
     parts = Parts(student=student if isinstance(student, nn.Module) else None, teacher=teacher, data=datasets)
     finished: list[Network] = []
-    folder = _free_folder(config) if run_dir is None else user_path(run_dir)
+    folder = processes.on_main(lambda: _free_folder(config)) if run_dir is None else user_path(run_dir)
     with code.all_files(trust), watcher if isinstance(watcher, ConsoleObserver) else nullcontext():
         if resume:
             check_same(folder, config)
-            metrics = resume_run(folder, watcher, parts=parts, strict=strict, finished=finished.append)
-        else:
-            metrics = start_run(config, folder, watcher, parts=parts, strict=strict, finished=finished.append)
+            config = RunFolder(folder).read_config()
+        training = Training(config, folder, watcher, parts, strict=strict, finished=finished.append)
+        metrics = training.resume() if resume else training.start()
     return _result(metrics, finished[0], folder)
 
 
@@ -281,7 +299,7 @@ def _result(metrics: dict[str, Any], network: Network, folder: Path) -> RunResul
 
 # argument → (the types it may have, how an error calls them)
 _TYPES: dict[str, tuple[Any, str]] = {
-    "method": (str | MethodConfig, "a name, as 'kd', or a MethodConfig"),
+    "method": (str | MethodConfig | None, "a name, as 'kd', or a MethodConfig"),
     "params": (dict | None, "a dictionary of the method's parameters, as {'temperature': 2.0}"),
     "epochs": (int, "an integer"),
     "seed": (int, "an integer"),

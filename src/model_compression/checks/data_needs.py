@@ -20,6 +20,11 @@ def check_data_needs(objective: Objective, train_set: Dataset, config: DataConfi
             f"method {name!r} needs the class of each image, and with mixup or cutmix an image has two; leave these "
             "out, or choose kd, logits or another method that needs no class"
         )
+    if config.sampling == "balanced" and not (train_set.one_each and train_set.has_ids and train_set.labelled):
+        raise UsageError(
+            f"{setting('sampling', 'balanced')} needs samples with one class each, known beforehand, and those of "
+            f"{train_set.name} are not: leave it out"
+        )
     if train_set.labelled:
         return
     images = f"the training images ({train_set.name}) have no labels"

@@ -8,13 +8,14 @@ it should be 0. Seen in torch 2.8.0 to 2.14.1, on all such shapes that were trie
 import torch
 from torch import Tensor, nn
 
+from model_compression.core.inputs import Inputs
 from model_compression.models.base import Network
 from model_compression.models.prediction import evaluating
 
 
 @torch.no_grad()
-def faulty_convolution(model: Network, images: Tensor) -> str | None:
-    """The first convolution that the bfloat16 kernel is wrong for, as people call it; ``images`` (B, C, H, W) uint8."""
+def faulty_convolution(model: Network, inputs: Inputs) -> str | None:
+    """The first convolution that the bfloat16 kernel is wrong for, as people call it; ``inputs`` (B, …)."""
     found: list[str] = []
 
     def look(name: str, layer: nn.Conv2d, maps: Tensor) -> None:
@@ -30,14 +31,14 @@ def faulty_convolution(model: Network, images: Tensor) -> str | None:
     ]
     try:
         with evaluating(model):
-            model(model.preprocessing(images))
+            model(model.preprocessing(inputs))
     finally:
         for handle in handles:
             handle.remove()
     return found[0] if found else None
 
 
-def kernel_fault(device: torch.device, model: Network, images: Tensor) -> str | None:
+def kernel_fault(device: torch.device, model: Network, inputs: Inputs) -> str | None:
     """What is wrong with training ``model`` in bfloat16 on ``device``; None where nothing is known to be."""
-    layer = faulty_convolution(model, images) if device.type == "cpu" else None
+    layer = faulty_convolution(model, inputs) if device.type == "cpu" else None
     return None if layer is None else f"torch's bfloat16 kernel gives a wrong gradient for {layer}"

@@ -7,7 +7,9 @@ import torch
 
 from model_compression.core.config import TeacherAnswers, TrainConfig
 from model_compression.core.errors import ModelCompressionError, NumericalError, UsageError
+from model_compression.core.inputs import Inputs
 from model_compression.core.options import setting
+from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models.base import Network, seeded
@@ -16,7 +18,7 @@ from model_compression.models.external import is_external, library_of
 from model_compression.models.prediction import evaluating, predict
 from model_compression.tasks import task_of
 
-ENOUGH = 50  # images, below which nothing is concluded
+ENOUGH = 50  # samples, below which nothing is concluded
 
 
 def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_option: bool = True) -> None:
@@ -24,9 +26,9 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
 
     ``has_size_option``: images can be scaled for the ``role``; the error names the option then.
     """
-    images = torch.from_numpy(dataset.images[:2])
+    inputs = to_tensors(dataset.first(2))
     try:
-        answer = _answer_to(model, images)
+        answer = _answer_to(model, inputs)
         if role not in ("teacher", "model"):
             _check_it_can_learn(role, model, answer)
     except ModelCompressionError:
@@ -36,6 +38,8 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
         if kinds and role == "teacher":
             model.float()
             return check_classes(role, model, dataset, has_size_option=has_size_option)
+        if not dataset.holds_images:
+            raise UsageError(f"the {role} cannot take {dataset.noun} as {dataset.name} has: {error}") from error
         option = setting("size" if role == "model" else f"{role}_size")
         remedy = f"{option} scales them for it" if has_size_option else "give data like those that it has learnt from"
         found, taken = dataset.image_shape[0], model.image_shape[0]
@@ -47,7 +51,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
         raise UsageError(
             f"the {role} cannot take images of {dataset.image_shape}, as {dataset.name} has: {error}; {remedy}"
         ) from error
-    if len(answer) != len(dataset.images[:2]):
+    if len(answer) != min(2, len(dataset)):
         raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected two answers")
     if not bool(answer.isfinite().all()):
         raise NumericalError(f"the {role} answers with NaN or infinity; give another, or train it anew")
@@ -56,7 +60,7 @@ def check_classes(role: str, model: Network, dataset: Dataset, *, has_size_optio
 
 def check_answer_kind(role: str, model: Network, dataset: Dataset, expected: TeacherAnswers = "logits") -> None:
     """Raises UsageError for a network that answers with something else than ``expected``, as its task sees it."""
-    fault = task_of(dataset).answer_fault(role, model, torch.from_numpy(dataset.images[:8]), expected)
+    fault = task_of(dataset).answer_fault(role, model, to_tensors(dataset.first(8)), expected)
     if fault is not None:
         raise UsageError(fault)
 
@@ -76,10 +80,10 @@ def _check_it_can_learn(role: str, model: Network, answer: torch.Tensor) -> None
         )
 
 
-def _answer_to(model: Network, images: torch.Tensor) -> torch.Tensor:
+def _answer_to(model: Network, inputs: Inputs) -> torch.Tensor:
     """What ``model`` answers in eval mode, with gradient where it has one; its mode stays as it was."""
     with evaluating(model), torch.enable_grad():
-        answer: torch.Tensor = model(model.preprocessing(images))
+        answer: torch.Tensor = model(model.preprocessing(inputs))
     return answer
 
 
@@ -92,14 +96,14 @@ def check_training_mode(role: str, model: Network, dataset: Dataset, batch_size:
     with torch.no_grad(), seeded(0):  # dropout draws
         try:
             trained = copy_of(model).train()
-            trained(trained.preprocessing(torch.from_numpy(dataset.images[:count])))
+            trained(trained.preprocessing(to_tensors(dataset.first(count))))
         except ModelCompressionError:
             raise
         except Exception as error:  # a network of others says in its own way what it cannot take
-            remedy = f"; give batches of two images at least ({setting('batch_size')})" if count == 1 else ""
-            images = "one image" if count == 1 else f"{count} images"
+            remedy = f"; give batches of two samples at least ({setting('batch_size')})" if count == 1 else ""
+            samples = "one sample" if count == 1 else f"{count} samples"
             raise UsageError(
-                f"the {role} answers in eval mode and fails in training on a batch of {images}: {_first_line(error)}"
+                f"the {role} answers in eval mode and fails in training on a batch of {samples}: {_first_line(error)}"
                 f"{remedy}"
             ) from error
 
@@ -116,11 +120,11 @@ def check_teachers_answers(
     Raises UsageError with what is wrong, or only says so where ``config`` allows a weak teacher. Without labels, or
     with those of a DataLoader, which come with its batches, nothing is compared.
     """
-    if not dataset.labelled or not dataset.has_ids or len(dataset) < ENOUGH:
-        return
     task = task_of(dataset)
+    if (task.has_label_loss and not dataset.labelled) or not dataset.has_ids or len(dataset) < ENOUGH:
+        return
     for model, precision in zip(live.models, live.precisions, strict=True):
-        answers = functools.partial(predict, model, device=live.device, precision=precision)
+        answers = functools.partial(predict, model, device=live.device, precision=precision, keep=task.kept)
         fault = task.teacher_fault(model, dataset, answers, _advice(model, dataset, config))
         if fault is None:
             continue
@@ -133,9 +137,7 @@ def check_teachers_answers(
 
 def _advice(model: Network, dataset: Dataset, config: TrainConfig) -> str:
     """What to look at when a teacher answers badly."""
-    data, own = config.data.name, model.preprocessing
-    height, width = own.size or dataset.image_shape[1:]
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (own.mean, own.std))
+    data = config.data.name
     trained_on = _trained_on(model)
     elsewhere = (
         f"it was trained on {trained_on}: unless {data} has the same classes, train a teacher on {data} first, with "
@@ -147,9 +149,19 @@ def _advice(model: Network, dataset: Dataset, config: TrainConfig) -> str:
         )
         trained_on = model.name
     return (
-        f"{elsewhere if trained_on not in (None, data) else ''}look at its normalisation (mean {mean}; std "
-        f"{std}), its image size ({height} × {width}), the order of its classes, and what it was trained on"
+        f"{elsewhere if trained_on not in (None, data) else ''}look at {_of_images(model, dataset)}"
+        "the order of its classes, and what it was trained on"
     )
+
+
+def _of_images(model: Network, dataset: Dataset) -> str:
+    """What is peculiar to images in that; empty for other samples."""
+    if not dataset.holds_images:
+        return ""
+    own = model.preprocessing
+    height, width = own.size or dataset.image_shape[1:]
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (own.mean, own.std))
+    return f"its normalisation (mean {mean}; std {std}), its image size ({height} × {width}), "
 
 
 def _is_without_weights(model: Network, config: TrainConfig) -> bool:

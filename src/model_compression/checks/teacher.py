@@ -7,6 +7,8 @@ import torch
 
 from model_compression.checks.networks import ENOUGH
 from model_compression.core.finding import Finding
+from model_compression.core.inputs import map_inputs
+from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
 from model_compression.models.prediction import evaluating
@@ -30,7 +32,7 @@ def examine_before_run(model: Network, train: Dataset, device: torch.device) -> 
 def examine_teacher(model: Network, train: Dataset, test: Dataset, device: torch.device) -> Iterator[Finding]:
     """Findings on one teacher, in eval mode on ``device``, from a sample of the test images."""
     task, known = task_of(test), test.has_ids
-    yield from task.answer_findings(model, torch.from_numpy(test.images[:8]).to(device))
+    yield from task.answer_findings(model, to_tensors(test.first(8), device))
     yield _constancy(model, test, device)
     yield from task.teacher_findings(model, train, _sample(test, _SAMPLE) if known else None, device, thorough=True)
 
@@ -41,11 +43,11 @@ def _sample(dataset: Dataset, count: int) -> Dataset:
 
 @torch.no_grad()
 def _constancy(model: Network, test: Dataset, device: torch.device) -> Finding:
-    """Dropout and BatchNorm that are not in eval mode answer otherwise to the same image."""
-    images = torch.from_numpy(test.images[:8]).to(device)
+    """Dropout and BatchNorm that are not in eval mode answer otherwise to the same sample."""
+    inputs = to_tensors(test.first(8), device)
     with evaluating(model):
-        first, again = (model(model.preprocessing(images)) for _ in range(2))
-        alone = model(model.preprocessing(images[:1]))
+        first, again = (model(model.preprocessing(inputs)) for _ in range(2))
+        alone = model(model.preprocessing(map_inputs(lambda tensor: tensor[:1], inputs)))
     span = float(first.max() - first.min())
     text = "the same answers each time, alone and in a batch: dropout and BatchNorm are in eval mode"
     remedy = ""
@@ -53,6 +55,6 @@ def _constancy(model: Network, test: Dataset, device: torch.device) -> Finding:
         text = "answers differently each time: something draws random numbers, as dropout that ignores eval mode"
         remedy = "make its forward() use self.training, as nn.Dropout does"
     elif float((alone - first[:1]).abs().max()) > _ALIKE * span:
-        text = "answers an image alone otherwise than in a batch, as BatchNorm without running statistics does"
+        text = "answers a sample alone otherwise than in a batch, as BatchNorm without running statistics does"
         remedy = "give BatchNorm track_running_stats=True, and weights with running_mean and running_var"
     return Finding(area="teacher", subject="eval mode", level="fail" if remedy else "ok", text=text, remedy=remedy)

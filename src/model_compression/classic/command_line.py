@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 from model_compression.core import trust
 from model_compression.core.argument_types import register_types
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import error_line, safe_streams, unforeseen
 from model_compression.core.errors import (
     EXIT_BUG,
     EXIT_FAILURE,
-    EXIT_INTERRUPTED,
     Interrupted,
     ModelCompressionError,
     UsageError,
 )
 from model_compression.core.files import user_path
-from model_compression.core.options import speaking_flags
+from model_compression.core.optim_config import OptimConfig
+from model_compression.core.options import Option, speaking_flags
+from model_compression.engine.stop_requests import ended_by_signals, words_and_code
 
 EXAMPLES = """examples:
   python teacher-student.py --task train --model savemodel
@@ -52,10 +53,10 @@ def _main(arguments: list[str], data: DataConfig) -> int:
         return EXIT_FAILURE
     args = parser.parse_args(arguments)
     try:
-        with trust.command(arguments):
+        with ended_by_signals(), trust.command(arguments):
             _run(args, _ineffective(args, _given_names(parser, arguments)), data)
-    except KeyboardInterrupt:
-        return _print_error("interrupted", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _print_error(*words_and_code(stop))
     except BrokenPipeError:
         raise
     except (ModelCompressionError, OSError, MemoryError) as error:
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def to_config(args: argparse.Namespace) -> TrainConfig:
     """Today's configuration of a historic training; depends on ``args`` alone. Raises UsageError for bad values."""
+    Option(minimum=1).check("epochs", args.epoch)
     return TrainConfig(
         student=ModelConfig(name=STUDENT),
         teacher=ModelConfig(name=TEACHER),

@@ -14,7 +14,7 @@ from model_compression.checks import networks as checks
 from model_compression.classic.local_weights import local_teacher, with_local_weights
 from model_compression.core.config import DataConfig, TrainConfig
 from model_compression.core.device import choose_device, choose_precision
-from model_compression.core.errors import Interrupted, NotThereError, RunFolderError
+from model_compression.core.errors import NotThereError, RunFolderError
 from model_compression.core.files import user_path
 from model_compression.data.sources import DATASETS
 from model_compression.engine import runs
@@ -40,12 +40,7 @@ def train(config: TrainConfig, data: DataConfig, folder: Path) -> None:
     print(f"prepare for training, {_MODES[config.method.name]} mode", flush=True)
     config = dataclasses.replace(config, data=data, allow_weak_teacher=True)  # the script trained on any
     config = with_local_weights(config, Path.cwd())
-    try:
-        metrics = runs.start_run(config, folder, ClassicObserver(folder))
-    except KeyboardInterrupt:
-        if not RunFolder(folder).config.exists():
-            raise
-        raise Interrupted(f"interrupted; continue with: model-compression resume {folder}") from None
+    metrics = runs.start_run(config, folder, ClassicObserver(folder))
     print(
         f"acc = {metrics['test_accuracy']:f} on the test images, teacher {metrics['teacher_test_accuracy']:f}. "
         f"The student is in {RunFolder(folder).student}; measure it with --task test --model {folder}"

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from model_compression.cli.launch import add_processes
 from model_compression.core.console import json_text
 
 EXAMPLES = """examples:
@@ -36,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="fill the views that `distill` with these options reads")
-    distill.configure(build)
+    distill.add_distill_options(build)
+    add_processes(build)
     for name, text in (
         ("info", "what is stored: teacher, views, size, how often it served"),
         ("check", "compute a sample of the stored answers again and compare"),
@@ -165,10 +167,13 @@ def _stores(folder: Path | None) -> list[Any]:
 def _facts(store: Any) -> dict[str, Any]:
     from model_compression.core.errors import FileFormatError
 
-    usage, views = store.usage, store.views()
+    usage, blocks = store.usage, store.blocks()
+    part = [(filled, count) for filled, count in blocks.values() if 0 < filled < count]
     found = {
         "folder": str(store.folder),
-        "views": len(views),
+        "views": len(store.views()),
+        "views_in_part": len(part),
+        "blocks_in_part": [sum(filled for filled, _ in part), sum(count for _, count in part)],
         "views_with_embeddings": len(store.views("embedding")),
         "size_bytes": store.size_bytes(),
     }
@@ -182,6 +187,7 @@ def _facts(store: Any) -> dict[str, Any]:
             **{name: print_[name] for name in _drawn() if name in print_},
             "precision": print_["precision"],
             "dtype": print_["dtype"],
+            **({"topk": print_["teacher_cache_topk"]} if "teacher_cache_topk" in print_ else {}),
         }
     except (FileFormatError, KeyError, TypeError) as error:  # or of another version of this package
         return {**found, "damaged": str(error)}
@@ -212,12 +218,13 @@ def _table(found: list[dict[str, Any]], folder: Path) -> str:
         teacher = f"{facts['teacher']}{' (flip-averaged)' if facts['tta'] == 'flip' else ''}"
         drawn = [name for name in ("cutout", "mixup", "cutmix") if facts.get(name)]
         data = ", ".join([facts["data"], *([facts["augmentation"]] * (facts["augmentation"] != "none")), *drawn])
+        views = f"{facts['views']}{f' + {part} in part' if (part := facts['views_in_part']) else ''}"
         rows.append(
             (
                 Path(facts["folder"]).name[:_SHORT],
                 _cut(teacher, 28),
                 _cut(data, 20),
-                f"{facts['views']} {facts['dtype']}",
+                f"{views} {facts['dtype']}{', top {topk}'.format(**facts) if 'topk' in facts else ''}",
                 _size(facts["size_bytes"]),
                 f"{facts['found']} of {facts['found'] + facts['filled']}",
             )
@@ -244,14 +251,19 @@ def _text(facts: dict[str, Any]) -> str:
     stored = f"{facts['views']} view{'' if facts['views'] == 1 else 's'}"
     embedded = facts["views_with_embeddings"]
     stored += f", {embedded} with embeddings," if embedded else ""
+    if facts["views_in_part"]:
+        stored += " and {views_in_part} in part ({0:,} of {1:,} blocks)".format(*facts["blocks_in_part"], **facts)
     tta = ", averaged with those to mirror images" if facts["tta"] == "flip" else ""
+    kept = facts.get("topk", 0)
+    largest = f"{kept} largest logits" if kept > 1 else "largest logit"
+    of = f", the {largest} of each answer and the mass of the rest" if kept else ""
     drawn = "".join(f", {name.replace('_', ' ')} {facts[name]}" for name in _drawn() if facts.get(name))
     asked = facts["found"] + facts["filled"]
     lines = [
         facts["folder"],
         f"  teacher   {facts['teacher']}{tta}, in {facts['precision']}",
         f"  data      {facts['data']}, augmentation {facts['augmentation']}{drawn}",
-        f"  stored    {stored} as {facts['dtype']}, {_size(facts['size_bytes'])}",
+        f"  stored    {stored} as {facts['dtype']}{of}, {_size(facts['size_bytes'])}",
         f"  served    {facts['found']} of {asked} requests for a view were there ({facts['hit_rate']:.0%})",
     ]
     return "\n".join(lines)

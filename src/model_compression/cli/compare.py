@@ -127,13 +127,10 @@ def _on_images(found: "Difference") -> list[str]:
 
 
 def _why_not_on_images(found: "Difference") -> list[str]:
-    from model_compression.core.metric import ACCURACY
-
-    if found.metric != ACCURACY:
-        if found.same_images and found.over_seeds is not None:
-            return []
-        why = "several common seeds are needed" if found.same_images else "they were measured on different images"
-        return [f"{why}: no test shows which is better"]
+    if found.same_images:  # and the metric is no share of them
+        return [] if found.over_seeds else ["several common seeds are needed: no test shows which is better"]
+    if all(run.section is None for group in (found.first, found.second) for run in group.finished):
+        return ["they were measured on different images: no test shows which is better"]
     groups = {"A": found.first, "B": found.second}
     lacking = [name for name, group in groups.items() if any(run.predictions is None for run in group.finished)]
     if lacking:

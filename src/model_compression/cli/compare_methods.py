@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from model_compression.cli.distill import add_teacher_options, with_teacher
-from model_compression.cli.training_options import add_options, base_config, with_options
+from model_compression.cli.training_options import add_jobs, add_options, base_config, with_options
 from model_compression.core.argument_types import parse_pairs
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import json_text
@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="weight of a term of one, as at.at=500; the term label is its label loss",
     )
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders go (default: runs)")
+    add_jobs(parser)
     add_teacher_options(parser)
     add_options(parser, out="results folder (default: results/compare-DATA-STUDENT-E-epochs)")
 
@@ -57,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
     from model_compression.cli.comparison_progress import ComparisonProgress
     from model_compression.experiments.comparison import make_runs, plan_comparison
+    from model_compression.experiments.executor import Executor
 
     base = _base(args)
-    plan = plan_comparison(base, _methods(args, base), args.seeds, args.out, args.runs, debug=args.debug)
+    executor = Executor(jobs=args.jobs, name=args.executor, debug=args.debug)
+    plan = plan_comparison(base, _methods(args, base), args.seeds, args.out, args.runs, executor=executor)
     with ComparisonProgress() as progress:
         tables, content = make_runs(plan, progress)
     if args.json:
@@ -84,7 +87,7 @@ def _base(args: argparse.Namespace) -> TrainConfig:
 def _methods(args: argparse.Namespace, base: TrainConfig) -> list[MethodConfig]:
     """The methods of ``--methods``, each with its own parameters and weights."""
 
-    arms = _arms(args.methods)
+    arms = _arms(args.methods, base.data.task)
     params = _by_arm(args.method_param, "--method-param", arms)
     weights = _by_arm(args.method_weight, "--method-weight", arms)
     assert base.method is not None
@@ -99,14 +102,15 @@ def _methods(args: argparse.Namespace, base: TrainConfig) -> list[MethodConfig]:
     return methods
 
 
-def _arms(text: str) -> list[str]:
+def _arms(text: str, task: str) -> list[str]:
     """The names in ``--methods``, each once; label-only is always included."""
-    from model_compression.distillation.methods import METHODS
+    from model_compression.distillation.objective import methods_for
 
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UsageError(f"--methods must be all, or names with commas between them, got {text!r}")
-    arms = [arm for name in names for arm in (METHODS.names() if name == "all" else [name])]
+    answer = "embedding" if task == "embedding" else "categorical"
+    arms = [arm for name in names for arm in (methods_for(answer) if name == "all" else [name])]
     return [arm for arm in dict.fromkeys(arms) if arm != "labels"]
 
 

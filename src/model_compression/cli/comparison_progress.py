@@ -1,4 +1,4 @@
-"""Shows a comparison of methods on stderr: a line for each finished run, and a live one for the current run."""
+"""Shows a comparison of methods on stderr: a line for each finished run, and a live one for each that is made."""
 
 import time
 from datetime import timedelta
@@ -24,9 +24,7 @@ class ComparisonProgress:
         )
         self._total = self._done = 0
         self._seconds: list[float] = []  # of the runs of this call
-        self._task: TaskID | None = None
-        self._begun = self._first_time = 0.0
-        self._first_share: float | None = None
+        self._lines: dict[str, _Line] = {}
 
     def __enter__(self) -> "ComparisonProgress":
         if self.console.is_terminal:
@@ -47,45 +45,57 @@ class ComparisonProgress:
 
     def begin(self, name: str) -> None:
         """Starts the live line of a run."""
-        self.end()
-        self._task = self._progress.add_task(name, total=None, note="starting")
-        self._begun, self._first_share = time.monotonic(), None
+        self.end(name)
+        self._lines[name] = _Line(self._progress.add_task(name, total=None, note="starting"))
 
-    def watch(self, message: dict[str, Any]) -> None:
+    def watch(self, name: str, message: dict[str, Any]) -> None:
         """Shows the progress that the process of a run reports."""
-        if self._task is None or not message.get("total"):
+        line = self._lines.get(name)
+        if line is None or not message.get("total"):
             return
-        now, share = time.monotonic(), message["done"] / message["total"]
-        if self._first_share is None or share < self._first_share:  # a resumed run does not begin at zero
-            self._first_time, self._first_share = now, share
-        left = None
-        if share > self._first_share:
-            left = (now - self._first_time) / (share - self._first_share) * (1 - share)
+        left = line.left(message["done"] / message["total"])
         parts = [message["note"], "" if left is None else f"{_clock(left)} left", self._left(left)]
         note = ", ".join(part for part in parts if part)
-        self._progress.update(self._task, completed=message["done"], total=message["total"], note=note)
+        self._progress.update(line.task, completed=message["done"], total=message["total"], note=note)
 
-    def end(self) -> None:
-        """Removes the live line."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+    def end(self, name: str) -> None:
+        """Removes the live line of a run."""
+        if name in self._lines:
+            self._progress.remove_task(self._lines.pop(name).task)
 
-    def finish(self, text: str) -> None:
+    def finish(self, name: str, text: str) -> None:
         """Prints ``text`` on a run that finished or failed."""
-        if self._task is not None:
-            self._seconds.append(time.monotonic() - self._begun)
-        self.end()
+        if name in self._lines:
+            self._seconds.append(time.monotonic() - self._lines[name].begun)
+        self.end(name)
         self._done += 1
         width = len(str(self._total))
-        self.message(f"[{self._done:>{width}}/{self._total}] {text}")
+        self.message(f"[{self._done:>{width}}/{self._total}] {name}: {text}")
 
     def _left(self, of_this_run: float | None) -> str:
         """The time for all runs, as "1:02:10 in all": the rest of this one, and for each other the mean so far."""
         if not self._seconds or of_this_run is None:
             return ""
-        others = self._total - self._done - 1
-        return f"{_clock(of_this_run + others * sum(self._seconds) / len(self._seconds))} in all"
+        at_once = len(self._lines)
+        others = max(0, self._total - self._done - at_once)
+        return f"{_clock(of_this_run + others / at_once * sum(self._seconds) / len(self._seconds))} in all"
+
+
+class _Line:
+    """The live line of a run, which knows how long the run will take."""
+
+    def __init__(self, task: TaskID):
+        self.task, self.begun = task, time.monotonic()
+        self._first_time, self._first_share = self.begun, 2.0
+
+    def left(self, share: float) -> float | None:
+        """The seconds that are left, now that ``share`` of the run is done; None while nobody knows."""
+        now = time.monotonic()
+        if share < self._first_share:  # a resumed run does not begin at zero
+            self._first_time, self._first_share = now, share
+        if share == self._first_share:
+            return None
+        return (now - self._first_time) / (share - self._first_share) * (1 - share)
 
 
 def _clock(seconds: float) -> str:

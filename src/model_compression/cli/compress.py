@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("budget of the shipped file")
     add_config_options(group, _BUDGET, Budget)
     add_config_options(parser.add_argument_group("pruning and quantisation"), _STAGES, CompressConfig)
-    distill.configure(parser)
+    distill.add_distill_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

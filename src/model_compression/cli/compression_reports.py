@@ -45,7 +45,7 @@ def _kept_budget(budget: dict[str, Any], shipped: dict[str, Any], metric: Metric
     kept = {
         "max_bytes": f"{shipped['size_bytes']:,} of {budget['max_bytes']:,} bytes",
         "max_latency_ms": f"{shipped['median_ms']:.3f} of {budget['max_latency_ms']:g} ms",
-        "min_accuracy": f"{metric.label} {metric.text(shipped[metric.name])} of at least "
+        "min_accuracy": f"{metric.label} {metric.text(shipped[metric.name])} of {metric.bound_word} "
         f"{metric.text(budget['min_accuracy'])}",
     }
     asked = [text for name, text in kept.items() if budget[name]]
@@ -63,10 +63,10 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
     how = ", ".join([report["precision"], *(["trained with its roundings"] if report["trained"] else [])])
     print(f"{path}   {report['bytes']:,} bytes, {how}")
     print(f"{f'test {metric.label}':<18}  {metric.text(report[metric.name])}{interval}")
-    turn = "lost" if report["drop"] >= 0 else "won"
+    turn = "loses" if report["drop"] >= 0 else "gains"
     print(
-        f"of the network      {metric.text(report[f'network_{metric.name}'])}   ({abs(report['drop']):.2f} "
-        f"{metric.gain_unit} {turn}, in float32)"
+        f"network before      {metric.text(report[f'network_{metric.name}'])}   (in float32; the file {turn} "
+        f"{abs(report['drop']):.2f} {metric.gain_unit})"
     )
     print(f"same answer         {report['agreement']:.2%} of {report['images']:,} images")
     return 0
@@ -90,7 +90,7 @@ def print_pruned(metrics: dict[str, dict[str, Any]], folder: Path, as_json: bool
         )
         for stage, found in stages.items()
     ]
-    print(table(rows, ("step", "left", "parameters", "not zero", key.replace("_", " "))))
+    print(table(rows, ("step", "left", "parameters", "not zero", f"{key.partition('_')[0]} {metric.label}")))
     if last["density"] < 1:
         print(zeros_bring(folder / "final" / "student.safetensors"))
     print(f"run folder {folder / 'final'}")

@@ -9,8 +9,8 @@ from typing import Any
 from model_compression.core.config import TrainConfig
 from model_compression.core.config_values import configuration_in, options_of, types_of_fields
 from model_compression.core.errors import UsageError
-from model_compression.core.options import default_of, has_effect
-from model_compression.core.run_options import OPTIONS, with_values
+from model_compression.core.options import default_of
+from model_compression.core.run_options import lacks, with_values
 
 _METAVARS = {str: "NAME", int: "N", float: "X"}
 
@@ -37,17 +37,25 @@ def places_of(kind: Any, part: str = "", of: Collection[str] = ("",)) -> list[st
     return [place for place in own if _type_and_default(place, kind)[0] in (*_METAVARS, bool)]
 
 
-TEACHER, DATA = places_of(TrainConfig, of=["teacher"]), places_of(TrainConfig, "data")
+TEACHER = places_of(TrainConfig, of=["teacher"])
+TABLE = places_of(TrainConfig, "data.table")
+DATA = [*places_of(TrainConfig, "data"), *TABLE]
 TRAINING = [*places_of(TrainConfig, of=["", "method"]), *places_of(TrainConfig, "optim")]
 METHOD = places_of(TrainConfig, "method")
 
 
 def add_config_options(
-    parser: argparse._ActionsContainer, places: Iterable[str], kind: Any = TrainConfig, *, show_defaults: bool = True
+    parser: argparse._ActionsContainer,
+    places: Iterable[str],
+    kind: Any = TrainConfig,
+    *,
+    show_defaults: bool = True,
+    left_open: Collection[str] = (),
 ) -> None:
     """Adds the options at ``places`` of a configuration of ``kind``.
 
-    Every default is None: an option that is not given keeps the value of the configuration that a command starts from.
+    Every default is None: an option that is not given keeps the value of the configuration that a command starts from;
+    what that has ``left_open`` the recipe chooses.
     """
     for place in places:
         said, (plain, default) = options_of(kind)[place], _type_and_default(place, kind)
@@ -55,6 +63,8 @@ def add_config_options(
         if plain is bool:
             parser.add_argument(flag, action="store_const", const=True, help=said.help)
             continue
+        if place in left_open:
+            default = "by the recipe"
         shown = f" (default: {default})" if show_defaults and default not in (None, "") else ""
         parser.add_argument(flag, type=plain, metavar=said.metavar or _METAVARS[plain], help=said.help + shown)
 
@@ -78,13 +88,6 @@ def with_options_at(config: TrainConfig, args: argparse.Namespace, places: Itera
     given = given_values(args, places)
     config = with_values(config, given)
     for place in given:
-        part, said = place.rpartition(".")[0], OPTIONS[place]
-        if said.needs is not None and not has_effect(getattr(config, part) if part else config, said):
-            beside = f"{part}." if part else ""
-            needed = [
-                " ".join([flag_of(beside + name), " or ".join(values)]).strip() for name, values in said.needs.items()
-            ]
-            *first, last = needed
-            listed = f"{', '.join(first)} or {last}" if first else last
-            raise UsageError(f"{flag_of(place)} has no effect here: it needs {listed}")
+        if needed := lacks(config, place):
+            raise UsageError(f"{flag_of(place)} has no effect here: it needs {needed}")
     return config

@@ -7,7 +7,7 @@ import argparse
 
 from model_compression.core.console import table
 from model_compression.core.files import user_path
-from model_compression.core.metric import ACCURACY
+from model_compression.core.metric import DEFAULT_METRIC
 from model_compression.core.text import count
 
 EXAMPLES = """examples:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.engine.observer import left_out
     from model_compression.engine.parts import Parts
     from model_compression.engine.run_folder import RunFolder
-    from model_compression.engine.runs import finish_run
+    from model_compression.engine.training import Training
     from model_compression.experiments.recipes import demo_pair
     from model_compression.models.weights import find_weights
     from model_compression.reports.curves import plot_curves
@@ -49,18 +49,18 @@ def run(args: argparse.Namespace) -> int:
             what = "labels only" if config.teacher is None else f"the answers of {args.teacher}"
             observer.message(f"\n{number} of {len(pair)}: a LeNet is trained on {what}")
             try:
-                metrics[arm] = finish_run(config, out / arm, observer, parts)
+                metrics[arm] = Training(config, out / arm, observer, parts).finish()
             except Interrupted as stop:  # its remedy names one run only
                 raise Interrupted(
                     f"{str(stop).partition('; continue with')[0]}; the same command resumes it", stop.exit_code
                 ) from None
         events[arm] = [read_events(RunFolder(out / arm).events)]
     distilled, labels = metrics["distilled"], metrics["labels"]
-    teacher = distilled["teacher_test_accuracy"]
+    metric, key = DEFAULT_METRIC, DEFAULT_METRIC.key("test")
+    teacher = distilled[f"teacher_{key}"]
     plot = out / "curves.png"
     with left_out(f"the plot {plot}", ConsoleObserver().message):
         plot_curves(plot, events, title="A LeNet learns CIFAR-10", levels={args.teacher: teacher})
-    metric, key = ACCURACY, ACCURACY.key("test")
     gain = metric.gain(distilled[key], labels[key])
     rows = [
         (f"teacher {args.teacher}", metric.text(teacher), ""),
@@ -68,6 +68,6 @@ def run(args: argparse.Namespace) -> int:
         ("LeNet, distilled", metric.text(distilled[key]), metric.points(gain)),
     ]
     epochs = count(args.epochs, "epoch")
-    print("\n" + table(rows, ("network", "test accuracy", "gain")))
+    print("\n" + table(rows, ("network", f"test {metric.label}", "gain")))
     print(f"\n{epochs}, one seed\nrun folders: {out / 'labels'}, {out / 'distilled'}\nplot: {plot}")
     return 0

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 from model_compression.cli.config_options import METHOD, TEACHER, add_config_options, flag_of, given_values
+from model_compression.cli.launch import add_processes
 from model_compression.cli.model_options import add_model_options, with_model_options
 from model_compression.cli.schemes import (
     add_scheme_options,
@@ -13,8 +14,9 @@ from model_compression.cli.schemes import (
     with_peers,
 )
 from model_compression.cli.training_options import add_options, base_config, run_folder, started_from, with_options
+from model_compression.core import processes
 from model_compression.core.argument_types import parse_pairs
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.errors import UsageError
 
 EXAMPLES = """examples:
@@ -24,6 +26,8 @@ EXAMPLES = """examples:
   model-compression distill --augmentation flip_shift --views 4 --epochs 60
   model-compression distill --data folder:photos --teacher runs/photos
   model-compression distill --unlabelled folder:wild --label-weight 0
+  model-compression distill --task embedding --teacher timm:vit_small_patch14_dinov2.lvd142m \\
+      --student timm:repvit_m1 --data folder:unlabelled
   model-compression distill --scheme self --student resnet8 --generations 3
   model-compression distill --scheme takd --assistants resnet20 --student lenet
   model-compression distill --scheme dml --student resnet8 --peers lenet
@@ -32,14 +36,29 @@ EXAMPLES = """examples:
       --data folder:photos --image-size 224
 """
 
-_DEFAULT = "nin-cifar10"  # the teacher of cifar10 where none is named
+DEFAULT_TEACHER = "nin-cifar10"  # the teacher of cifar10 where none is named
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
+    add_distill_options(parser)
+    add_processes(parser)
+
+
+def add_distill_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what `distill_config` reads."""
     add_teacher_options(parser)
+    add_method_options(parser)
+    add_scheme_options(parser)
+    add_options(parser)
+
+
+def add_method_options(parser: argparse.ArgumentParser, default: str = "kd") -> None:
+    """Adds what says how the student learns; ``default`` is what the help calls the method that none is given for."""
     method = parser.add_argument_group("method")
-    method.add_argument("--method", metavar="NAME", help="see `model-compression methods`; a+b adds two (default: kd)")
+    method.add_argument(
+        "--method", metavar="NAME", help=f"see `model-compression methods`; a+b adds two (default: {default})"
+    )
     method.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="of the method, as temperature=2"
     )
@@ -48,12 +67,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--weight", action="append", default=[], metavar="TERM=W", help="weight of a term of the method"
     )
     add_config_options(method, METHOD)
-    add_scheme_options(parser)
-    add_options(parser)
 
 
 def add_teacher_options(
-    parser: argparse.ArgumentParser, default: str = _DEFAULT, *, show_defaults: bool = True
+    parser: argparse.ArgumentParser, default: str = DEFAULT_TEACHER, *, show_defaults: bool = True
 ) -> None:
     """Adds what says who answers (``default`` is what the help calls it), from which layers, and where it is stored."""
     group = parser.add_argument_group("teacher")
@@ -78,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     scheme = scheme_config(config, args)
     folder, note = run_folder(args, config)
     if scheme is not None:
+        if processes.world_size() > 1:
+            raise UsageError("a scheme runs in one process: leave --processes out")
         return run_scheme_and_report(scheme, folder, note, as_json=args.json)
     from model_compression.cli.watched_runs import run_and_report
 
@@ -88,17 +107,17 @@ def distill_config(args: argparse.Namespace) -> TrainConfig:
     """The configuration that the command line asks for."""
     default = TrainConfig(
         student=ModelConfig(name="lenet"),
-        teacher=ModelConfig(name=_DEFAULT),
-        method=MethodConfig(name="kd"),
+        teacher=ModelConfig(name=DEFAULT_TEACHER),
+        method=MethodConfig(name=default_method(args.task or "")),
     )
     default = scheme_default(default, args)
     config = with_options(base_config(args, default), args)
     if args.scheme and config.method is None:  # a recipe of labels only
         config = dataclasses.replace(config, method=default.method, teacher=default.teacher)
-    return with_peers(_with_method(config, args), args)
+    return with_peers(with_method(config, args), args)
 
 
-def _with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+def with_method(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """``config`` with the command line's teacher and method in their place."""
     if config.method is None:
         raise UsageError(f"this configuration has no teacher; run it with: model-compression train{started_from(args)}")
@@ -136,17 +155,28 @@ def with_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     teacher = ModelConfig(name=args.teacher) if args.teacher else config.teacher
     if not args.teacher and not create(method.name, **method.params).needs_teacher:
         teacher = None  # the default one is for methods that have use for it
-    if teacher == ModelConfig(name=_DEFAULT) and config.data.name != "cifar10" and not (args.teacher or args.config):
+    if teacher == ModelConfig(name=DEFAULT_TEACHER) and config.data.task and not (args.teacher or args.config):
+        raise UsageError(
+            f"give --teacher: a network for the task {config.data.task}, as timm:vit_small_patch14_dinov2.lvd142m for "
+            "embeddings"
+        )
+    if (
+        teacher == ModelConfig(name=DEFAULT_TEACHER)
+        and config.data.name != "cifar10"
+        and not (args.teacher or args.config)
+    ):
         named = f"--data {config.data.name}" + f" --image-size {config.data.image_size}" * bool(config.data.image_size)
         raise UsageError(
             f"give --teacher: a network that knows the classes of {config.data.name}, as a run of "
-            f"`model-compression train {named} --out runs/teacher` (the default, {_DEFAULT}, knows those of cifar10)"
+            f"`model-compression train {named} --out runs/teacher` (the default, {DEFAULT_TEACHER}, knows those of "
+            "cifar10)"
         )
     given = given_values(args, TEACHER)
     if given and teacher is None and getattr(args, "scheme", None) != "self":
         raise UsageError(f"{flag_of(next(iter(given)))} has no effect here: there is no teacher")
-    if "teacher_cache_dtype" in given and given.get("teacher_cache", config.teacher_cache) == "off":
-        raise UsageError("--teacher-cache-dtype has no effect here: --teacher-cache off stores no answers")
+    stored = [option for option in ("teacher_cache_dtype", "teacher_cache_topk") if option in given]
+    if stored and given.get("teacher_cache", config.teacher_cache) == "off":
+        raise UsageError(f"{flag_of(stored[0])} has no effect here: --teacher-cache off stores no answers")
     if teacher is not None:
         teacher = with_model_options(teacher, args, "teacher")
     elif with_model_options(config.student, args, "teacher") != config.student:

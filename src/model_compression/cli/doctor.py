@@ -7,7 +7,9 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from model_compression.cli.config_options import flag_of, given_values
 from model_compression.cli.model_options import add_model_options, with_model_options
+from model_compression.cli.run_data import SOURCE, add_source_options, with_source_options
 from model_compression.core.console import console, json_text
 from model_compression.core.files import user_path
 
@@ -31,10 +33,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--student", metavar="MODEL", help="what is to learn, as `distill` takes it")
     add_model_options(parser, "student")
     parser.add_argument(
-        "--data", metavar="NAME", help="dataset, folder:PATH or hf:NAME (default with a network: cifar10)"
+        "--data",
+        metavar="NAME",
+        help="dataset, folder:PATH, csv:FILE, tar:PATH or hf:NAME (default with a network: cifar10)",
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is to be stored")
-    parser.add_argument("--image-size", type=int, default=0, metavar="N", help="of folder:PATH and hf:NAME")
+    add_source_options(parser)
     parser.add_argument("--method", metavar="NAME", help="whose terms are looked at (default: kd)")
     parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs are to be (default: runs)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)")
@@ -43,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines; returns the exit code."""
-    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig
+    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, default_method
     from model_compression.core.errors import UsageError
     from model_compression.diagnosis.whole import examine
     from model_compression.engine.console_observer import ConsoleObserver
@@ -58,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--method has no effect here: its loss is that of a student, give --student")
     data = None
     if args.data or any(named.values()):
-        data = DataConfig(name=args.data or "cifar10", data_dir=args.data_dir, image_size=args.image_size)
-    elif args.data_dir or args.image_size:
-        raise UsageError("--data-dir and --image-size have no effect here: give --data")
+        data = with_source_options(DataConfig(name=args.data or "cifar10"), args)
+    elif typed := given_values(args, SOURCE):
+        raise UsageError(f"{flag_of(next(iter(typed)))} has no effect here: give --data")
     with ConsoleObserver() as observer:
         findings = examine(
             **named,
             data=data,
-            method=MethodConfig(name=args.method or "kd"),
+            method=MethodConfig(name=args.method or default_method(data.task if data else "")),
             device=args.device,
             runs=user_path(args.out),
             report=observer.message,

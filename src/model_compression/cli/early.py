@@ -13,10 +13,11 @@ from importlib import resources
 from pathlib import Path
 
 from model_compression.compression.config import CALIBRATED, PRECISIONS
-from model_compression.core.config import DataConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, TrainConfig
 from model_compression.core.config_values import types_of_fields
 from model_compression.core.errors import NotThereError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.registry import unknown_name
 from model_compression.core.trust import NAME
 from model_compression.core.user_code import import_own, working_folder_first
@@ -24,6 +25,7 @@ from model_compression.experiments.recipes import RECIPES
 
 _NETWORKS = ("student", "teacher", "peers", "assistants", "model")  # options and arguments that name networks
 _PRECISIONS = {"compress": list(CALIBRATED), "quantize": list(PRECISIONS)}
+_PREFIXES = ("timm", "torchvision", "hf", "open_clip", "smp", "hub", "folder", "tar", "python", "csv")  # of no module
 _PLACES = {"methods": "distillation/methods", "models": "models", "data": "data"}
 _PLUGINS = {"methods": "model_compression.methods", "data": "model_compression.datasets"}
 
@@ -100,7 +102,7 @@ def _exists(path: str) -> bool:
 def _check_module(name: str) -> None:
     """Raises the error of a module that there is not; one that there is, is not imported."""
     own = NAME.fullmatch(name)
-    if own is None or own["module"] in ("timm", "torchvision", "hf", "hub", "folder", "python"):
+    if own is None or own["module"] in _PREFIXES:
         return
     with working_folder_first():
         missing = importlib.util.find_spec(own["module"].partition(".")[0]) is None
@@ -122,5 +124,10 @@ def _check_data(name: str) -> None:
     prefix, colon, path = name.partition(":")
     if prefix == "folder" and path.strip() and not _exists(path):
         raise NotThereError(f"{path} is not there; expected a folder that holds a folder of images for each class")
+    if prefix in ("csv", "jsonl", "conll") and path.strip() and not _exists(path):
+        kind = "a .csv or .tsv file" if prefix == "csv" else "a file of rows"
+        raise NotThereError(f"{path} is not there; expected {kind}")
     if name and not colon and name not in names("data") and not _exists(name):
-        raise unknown_name("dataset", name, [*names("data"), "folder:PATH", "hf:NAME"])
+        raise unknown_name(
+            "dataset", name, [*names("data"), "csv:FILE", "jsonl:FILE", "folder:PATH", "hf:NAME", "tar:PATH"]
+        )

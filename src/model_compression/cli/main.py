@@ -16,20 +16,22 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from model_compression._version import __version__
 from model_compression.cli.early import check_early
 from model_compression.cli.hints import hint
-from model_compression.core import trust
+from model_compression.cli.launch import check_started_alone, heard_once, launch, num_processes
+from model_compression.core import processes, trust
 from model_compression.core.argument_types import register_types
 from model_compression.core.console import error_line, safe_streams, unforeseen
 from model_compression.core.errors import (
     EXIT_BUG,
     EXIT_FAILURE,
-    EXIT_INTERRUPTED,
     EXIT_USAGE,
     Interrupted,
     ModelCompressionError,
     UsageError,
 )
+from model_compression.core.files import is_of_writing, writing_failed
 from model_compression.core.options import speaking_flags
 from model_compression.core.registry import unknown_name
+from model_compression.engine.stop_requests import ended_by_signals, words_and_code
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -39,23 +41,25 @@ COMMANDS = {
     "train": ("train", "train a network on labels"),
     "distill": ("distill", "train a student on a teacher's answers"),
     "resume": ("resume", "resume an interrupted run, bit for bit"),
-    "test": ("test", "measure a network's accuracy"),
+    "test": ("test", "measure a network on the test set"),
     "prune": ("prune", "remove channels of a network, and retrain it with the teacher"),
     "quantize": ("quantize", "write an int8 file, and retrain if it loses too much"),
     "compress": ("compress", "distil, prune, quantise, export and verify within a size budget"),
-    "pack": ("pack", "write a run's network as a small file, with its accuracy"),
+    "pack": ("pack", "write a run's network as a small file, with its figures"),
     "export": ("export", "write an ONNX file, and check it on every test image"),
     "verify": ("verify", "compare an exported file with its network"),
     "predict": ("predict", "classify images with an exported file"),
+    "embed": ("embed", "write the embeddings of images, from any network without its head"),
     "measure": ("measure", "measure size, operations, memory and latency"),
     "doctor": ("doctor", "check machine, data, teacher and loss before a run"),
-    "runs": ("runs", "list runs with their state and accuracy"),
+    "runs": ("runs", "list runs with their state and result"),
     "compare": ("compare", "test whether run A is better than run B, and show what differs"),
     "push": ("push", "upload a run to the Hugging Face hub"),
     "demo": ("demo", "train a LeNet on CIFAR-10, with a teacher and without, in minutes"),
     "compare-methods": ("compare_methods", "compare distillation methods over seeds, with tests"),
+    "search": ("search", "tune options on held-out images, and test the best against the defaults"),
     "reproduce": ("reproduce", "repeat the classic experiment and its table"),
-    "report": ("report", "write one page: accuracy, curves, costs, mistakes"),
+    "report": ("report", "write one page: results, curves, costs, mistakes"),
     "methods": ("methods", "list the distillation methods, or explain one"),
     "features": ("features", "list the layers of a network that methods can compare"),
     "draw": ("draw", "draw a network"),
@@ -70,6 +74,14 @@ _OPTIONS_IN_USAGE = 8
 _TRUST_NOTHING = ("runs", "compare", "push", "demo", "report", "methods", "data", "import")
 
 
+_KEPT = {  # after a signal, of commands that keep more than whole files
+    "cache": "answers of complete views are kept: the same command goes on",
+    **dict.fromkeys(
+        ("compare-methods", "demo", "reproduce", "search"), "what is done is saved: the same command goes on"
+    ),
+}
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser that lists near matches for an unknown option or choice."""
 
@@ -78,6 +90,14 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         register_types(self)
+
+    @property
+    def flags(self) -> set[str]:
+        """All options, also of actions within it, as those of `cache`."""
+        groups = [] if self._subparsers is None else self._subparsers._group_actions
+        inner = [cast(dict[str, Parser], group.choices) for group in groups]
+        own = {option for action in self._actions for option in action.option_strings}
+        return own.union(*(parser.flags for actions in inner for parser in actions.values()))
 
     def shorten_usage(self) -> None:
         """Leaves what may be left out to the list of options, where naming all of it would fill the screen."""
@@ -122,7 +142,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 70 for a bug, 130 when interrupted."""
+    """Runs one subcommand. Returns 0, 1 for a failure, 2 for wrong usage, 70 for a bug, 128 + N after signal N."""
     with safe_streams(), speaking_flags():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -188,17 +208,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     """Imports the subcommand, parses its arguments and runs it, with the package's errors as one line on stderr."""
     debug = "--debug" in arguments
     try:
-        module, parser = parser_of(name)
-        args = parser.parse_args(arguments)
-        with (
-            trust.command(arguments, trusts_all=getattr(args, "trust", False)),
-            _strict(getattr(args, "strict", False)),
-        ):
-            if "torch" not in sys.modules:  # else there is no time to be won
-                check_early(name, args)
-            return int(module.run(args) or 0)
-    except KeyboardInterrupt:
-        return _ended(name, "interrupted", EXIT_INTERRUPTED)
+        with ended_by_signals():
+            return _run_command(name, arguments)
+    except KeyboardInterrupt as stop:
+        words, code = words_and_code(stop)
+        kept = _KEPT.get(name, "no file was left in part: repeat the command")
+        return _ended(name, f"{words}; {kept}", code)
     except BrokenPipeError:
         raise
     except (ModelCompressionError, OSError, MemoryError) as error:
@@ -206,12 +221,32 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             raise
         if isinstance(error, Interrupted):  # as somebody wished
             return _ended(name, str(error), error.exit_code)
+        if isinstance(error, OSError) and is_of_writing(error):
+            error = writing_failed(error.filename or "a file", error)
         code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
         return _ended(name, f"error: {str(error) or type(error).__name__}", code)
     except Exception as error:  # nobody foresaw it
         if debug:
             raise
         return _ended(name, unforeseen(error), EXIT_BUG)
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int:
+    module, parser = parser_of(name)
+    args = parser.parse_args(arguments)
+    with (
+        speaking_flags(parser.flags),
+        trust.command(arguments, trusts_all=getattr(args, "trust", False)),
+        _strict(getattr(args, "strict", False)),
+    ):
+        count = num_processes(getattr(args, "processes", None), getattr(args, "device", None))
+        check_started_alone(name, args)
+        if "torch" not in sys.modules:  # else there is no time to be won
+            check_early(name, args)
+        if count > 1:
+            return launch(count, [name, *arguments])
+        with heard_once():
+            return int(module.run(args) or 0)
 
 
 @contextmanager
@@ -228,7 +263,8 @@ def _strict(wanted: bool) -> Iterator[None]:
 
 
 def _ended(name: str, message: str, code: int) -> int:
-    print(f"model-compression {name}: {error_line(message)}", file=sys.stderr)
+    if processes.speaks_first():
+        print(f"model-compression {name}: {error_line(message)}", file=sys.stderr)
     return code
 
 

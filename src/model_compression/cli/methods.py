@@ -19,6 +19,7 @@ _FAMILIES = {
     "logit": "Compare predictions: for any two networks; the teacher's can be stored",
     "feature": "Compare features of layers, in pairs of teacher and student (see `features`)",
     "relation": "Compare relations between images",
+    "embedding": "Match embeddings of networks without a head (see `distill --task embedding`)",
     "plug-in": "From other packages",
 }
 _WIDTH = 80

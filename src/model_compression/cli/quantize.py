@@ -1,8 +1,9 @@
 """Write a quantised ONNX file, compare it with the network on every test image, and fine-tune if it loses too much.
 
 int8, and int4 (int8 arithmetic on 4-bit weights), are calibrated on training images. If the file loses more than
---max-drop points, the network is fine-tuned with the same rounding by its run's teacher, and written again. half and
-int8-weights store small weights and compute in float32. A file that loses too much is not written.
+--max-drop points, the network is fine-tuned with the same rounding by its run's teacher, and written again.
+int8-dynamic rounds activations as they come, which transformers need. half and int8-weights store small weights and
+compute in float32. A file that loses too much is not written.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import dataclasses
 
 from model_compression.cli.config_options import add_config_options, given_values, places_of
 from model_compression.cli.prune import add_repair_options, repaired
+from model_compression.cli.run_data import SOURCE
 from model_compression.compression.config import CALIBRATED, PRECISIONS, QuantizeConfig
 from model_compression.core.errors import UsageError
 
@@ -26,7 +28,7 @@ The file is OUT/student.onnx:
 
 _EPOCHS, _RATE = 8, 0.1  # of the training with roundings: the network is nearly there
 _OPTIONS = places_of(QuantizeConfig)
-_OF_ALL_PRECISIONS = ("json", "data", "data_dir", "image_size", "resident", "workers")  # where test images come from
+_OF_ALL_PRECISIONS = {"json", "data", "resident", "workers"} | {place.rpartition(".")[2] for place in SOURCE}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ goes on where it stopped: give the same command again.
 
 import argparse
 
-from model_compression.cli.training_options import add_strict
+from model_compression.cli.training_options import add_jobs, add_strict
 
 EXAMPLES = """examples:
   model-compression reproduce
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where the dataset is, or is to be stored")
     parser.add_argument("--out", metavar="FOLDER", help="results folder (default: results/EXPERIMENT-E-epochs)")
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders go (default: runs)")
+    add_jobs(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
             data=DataConfig(name=args.data, data_dir=args.data_dir),
             out=args.out,
             runs=args.runs,
+            jobs=args.jobs,
+            executor=args.executor,
             observer=observer,
         )
     print(f"{done.table}\n{done.out / 'table.md'}\n{done.out / 'curves.png'}")

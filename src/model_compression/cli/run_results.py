@@ -18,6 +18,10 @@ def print_result(metrics: dict[str, Any], folder: Path, as_json: bool) -> int:
     if "teacher_agreement" in metrics:
         teacher = metric.text(metrics[f"teacher_{metric.key(kind)}"])
         print(f"teacher         {teacher}   agreement {metrics['teacher_agreement']:.2%}")
+    probe = f"{kind}_linear_probe"
+    if probe in metrics:
+        interval = metric.interval((metrics[f"{probe}_low"], metrics[f"{probe}_high"]))
+        print(f"linear probe    {metric.text(metrics[probe])}   (95 % interval {interval})")
     for key, value in metrics.items():
         if key.startswith("peer_"):
             print(f"{' '.join(key.split('_')[:2]):<15} {metric.text(value)}")

@@ -2,6 +2,7 @@
 
 import argparse
 
+from model_compression.cli.launch import add_processes
 from model_compression.cli.training_options import add_options, base_config, run_folder, started_from, with_options
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
@@ -18,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for option in ("--teacher", "--method"):  # of distill; hidden, to say so
         parser.add_argument(option, help=argparse.SUPPRESS)
     add_options(parser)
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:

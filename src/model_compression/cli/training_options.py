@@ -6,11 +6,12 @@ from pathlib import Path
 
 from model_compression.cli.config_options import DATA, TRAINING, add_config_options, with_options_at
 from model_compression.cli.model_options import add_model_options, with_model_options
+from model_compression.core import processes
 from model_compression.core.config import ModelConfig, TrainConfig
-from model_compression.core.config_json import from_json
-from model_compression.core.errors import FileFormatError, NotThereError, UsageError
+from model_compression.core.config_file import read_config
+from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
-from model_compression.core.run_options import short_name
+from model_compression.core.run_options import LEFT_OPEN, short_name
 from model_compression.experiments.recipes import RECIPES, Recipe
 
 
@@ -27,8 +28,12 @@ def add_options(
     )
     add_model_options(student, "student")
     parser.add_argument("--out", metavar="FOLDER", help=out)
-    parser.add_argument("--recipe", metavar="NAME", help=f"start from a recipe: {', '.join(RECIPES.names())}")
-    parser.add_argument("--config", metavar="FILE", help="start from a run's config.json, which repeats that run")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"start from a recipe: {', '.join(RECIPES.names())} (default: by data and student)",
+    )
+    parser.add_argument("--config", metavar="FILE", help="start from a .toml file or a run's config.json")
     add_recipe_options(parser)
 
 
@@ -36,8 +41,26 @@ def add_recipe_options(parser: argparse.ArgumentParser, show_defaults: bool = Tr
     """Adds what says how a network is trained, whichever it is; ``show_defaults`` where they are the config's."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     add_strict(parser)
-    add_config_options(parser.add_argument_group("data"), DATA, show_defaults=show_defaults)
-    add_config_options(parser.add_argument_group("training"), TRAINING, show_defaults=show_defaults)
+    for title, places in (("data", DATA), ("training", TRAINING)):
+        group = parser.add_argument_group(title)
+        add_config_options(group, places, show_defaults=show_defaults, left_open=LEFT_OPEN)
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Adds --jobs and --executor."""
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at once, each with a GPU if there are several (default: 1)",
+    )
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="WHERE",
+        help="where runs are made: local, ray or ray:ADDRESS (default: local)",
+    )
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +74,7 @@ def started_from(args: argparse.Namespace) -> str:
 
 
 def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
-    """The configuration to start from: of ``--config``, of ``--recipe``, or ``default``."""
+    """The configuration to start from: of ``--config``, of ``--recipe``, or ``default`` with the recipe left open."""
     if args.config and args.recipe:
         raise UsageError("--config and --recipe both say where to start from; give one of them")
     if args.recipe:
@@ -60,14 +83,9 @@ def base_config(args: argparse.Namespace, default: TrainConfig) -> TrainConfig:
     if args.config:
         from model_compression.engine.relative_paths import anchor
 
-        try:
-            path = user_path(args.config)
-            return anchor(from_json(TrainConfig, path.read_text(), args.config), path.parent)
-        except FileNotFoundError:
-            raise NotThereError(f"the config {args.config} is not there; expected a run's config.json") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileFormatError(f"cannot read the config {args.config}: {error}") from None
-    return default
+        path = user_path(args.config)
+        return anchor(read_config(path, args.config, getattr(args, "student", None) or ""), path.parent)
+    return dataclasses.replace(default, left_open=[*LEFT_OPEN])
 
 
 def with_options(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
@@ -95,4 +113,7 @@ def out_folder(args: argparse.Namespace, default: Path) -> tuple[Path, str]:
     """``--out``, or ``default``, with a number where that is taken; and a line about that."""
     from model_compression.engine.run_folder import free_folder
 
-    return (user_path(args.out), "") if args.out else free_folder(default)
+    if args.out:
+        return user_path(args.out), ""
+    processes.meet()
+    return processes.on_main(lambda: free_folder(default))

@@ -78,4 +78,4 @@ def print_verification(found: "Verification", facts: "Mapping[str, Any]", exact:
     others, ties = found.changes.others, ""
     if others and exact:
         ties = f", {len(found.changes.ties):,} of the other {len(others):,} in a tie"
-    print(f"{f'same {found.changes.kind}':<18}  {found.images - len(others):,} of {found.images:,} images{ties}")
+    print(f"{f'same {found.changes.kind}':<18}  {found.images - len(others):,} of {found.images:,} {found.noun}{ties}")

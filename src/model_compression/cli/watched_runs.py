@@ -11,8 +11,8 @@ from model_compression.compression.prune import Pruning
 from model_compression.compression.quantize import Quantisation
 from model_compression.core.config import TrainConfig
 from model_compression.core.files import user_path
-from model_compression.engine import runs
 from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.training import Training
 from model_compression.experiments.recipes import RECIPES
 from model_compression.experiments.resume import resume, stage_kind
 from model_compression.experiments.schemes import Scheme
@@ -25,7 +25,7 @@ def run_and_report(
     with ConsoleObserver(note) as observer:
         if recipe:
             observer.message(_expected(recipe, config))
-        metrics = runs.start_run(config, folder, observer)
+        metrics = Training(config, folder, observer).start()
     return print_result(metrics, folder, as_json)
 
 
@@ -45,6 +45,6 @@ def resume_and_report(folder: str, *, as_json: bool, lr: float | None = None) ->
         Quantisation: print_quantized,
         Compression: print_compressed,
         Scheme: print_stages,
-        None: print_result,
+        Training: print_result,
     }
     return printers[stage_kind(folder)](result, user_path(folder), as_json)

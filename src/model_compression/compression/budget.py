@@ -1,7 +1,6 @@
 """Finds how far to prune a network so that its file keeps a budget."""
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from model_compression.compression.config import Cuts
 from model_compression.compression.groups import copy_network, smallest
 from model_compression.compression.measure import in_onnx_runtime, in_pytorch, of_file
 from model_compression.core.errors import MissingExtraError, UsageError
+from model_compression.core.files import temporary_folder
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, counter
 from model_compression.exporting.fewer_bits import to_int8
@@ -29,6 +29,7 @@ from model_compression.exporting.short_names import with_short_names
 from model_compression.exporting.write import write_unverified
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
+from model_compression.tasks import task_of
 
 _TRIES, _SHOWN = 8, 64
 _NAMES: dict[Resource, str] = {"macs": "MACs", "params": "parameters"}
@@ -63,7 +64,10 @@ def share_that_fits(
     for number in range(1, _TRIES + 1):
         middle = math.sqrt(low * high)
         target = max(least, round(middle * whole))
-        cut = cut_channels(cuttable, images, resource=resource, target=target, round_to=round_to, cuttable=groups)
+        cut = cut_channels(
+            cuttable, images, resource=resource, target=target, round_to=round_to, cuttable=groups,
+            kind=task_of(data).answer,
+        )  # fmt: skip
         good = fits(cut)
         observer.message(f"  {target:,} of {whole:,} {_NAMES[resource]}: {'fits' if good else 'too much'}")
         if good:
@@ -92,8 +96,8 @@ def fits_budget(
 @contextmanager
 def quantised_file(network: Network, data: Dataset, weight_bits: int = 8) -> Iterator[Path]:
     """``network`` in int8, or int4, roughly calibrated, to be measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tried.onnx"
+    with temporary_folder() as folder:
+        path = folder / "tried.onnx"
         write_unverified(network, path, data.image_shape, preprocessing=True)
         shown = torch.cat(list(shown_images(data, 0, _SHOWN))).numpy()
         encode = partial(to_int8, images=shown, calibration="minmax", weight_bits=weight_bits)

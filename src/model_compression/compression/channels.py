@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.compression.config import ROUND_TO
@@ -22,6 +21,7 @@ from model_compression.engine.observer import Observer
 from model_compression.models.base import Network
 from model_compression.models.pruned import as_pruned
 from model_compression.models.summary import summarize
+from model_compression.tasks.answers import Answer, drawn_loss
 
 Resource = Literal["macs", "params"]
 _SHOWN, _BATCH = 1024, 64  # images that show what channels are worth
@@ -56,6 +56,7 @@ def cut_channels(
     round_to: int = ROUND_TO,
     seed: int = 0,
     cuttable: Collection[str] | None = None,
+    kind: Answer = "categorical",
 ) -> Network:
     """A copy of ``network`` that costs at most ``target`` parameters or multiply-accumulates.
 
@@ -65,8 +66,9 @@ def cut_channels(
         resource: what is to be spared.
         target: of it.
         round_to: every layer that loses channels keeps a multiple of it; runtimes are slow with other numbers.
-        seed: of the classes that are drawn.
+        seed: of the answers that are drawn.
         cuttable: names of the groups that can lose channels, where `check_reachable` has found them already.
+        kind: of the network's answers.
 
     Returns:
         The network with the weights that are left, on the CPU; not trained any further. It can be saved.
@@ -86,7 +88,7 @@ def cut_channels(
     while cost > target:
         graph, groups = find_groups(cut, shape)
         groups = [group for group in groups if group.name in cuttable and group.count > least_channels(round_to)]
-        worth = _fisher(cut, groups, normalised, generator)
+        worth = _fisher(cut, groups, normalised, generator, kind)
         spared = _spared(cut, groups, resource, shape)
         wanted = cost - max(target, round(_ROUND * cost))
         chosen = _cheapest(worth, spared, wanted, round_to)
@@ -124,7 +126,7 @@ def least_channels(round_to: int) -> int:
 
 
 def _fisher(
-    network: Network, groups: list[Group], images: Sequence[Tensor], generator: torch.Generator
+    network: Network, groups: list[Group], images: Sequence[Tensor], generator: torch.Generator, kind: Answer
 ) -> list[Tensor]:
     """By group (C,): the mean over ``images`` of (∂ log p / ∂ gate)², for a factor of 1 on what is computed of it."""
     totals = [torch.zeros(group.count, dtype=torch.float64) for group in groups]
@@ -132,8 +134,7 @@ def _fisher(
     weights = [layer.weight for layer in consumers.values()]
     for batch in images:
         logits = network(batch)
-        classes = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)[:, 0]
-        gradients = torch.autograd.grad(F.cross_entropy(logits, classes, reduction="sum"), weights)  # type: ignore[arg-type]
+        gradients = torch.autograd.grad(drawn_loss(kind, logits, generator), weights)  # type: ignore[arg-type]
         gates = {key: _gates(layer, found) for (key, layer), found in zip(consumers.items(), gradients, strict=True)}
         for total, group in zip(totals, groups, strict=True):
             slope = torch.zeros_like(total)

@@ -11,7 +11,7 @@ from model_compression.core.registry import unknown_name
 
 ROUND_TO = 4  # of what is left of a layer's channels, unless another is asked for
 CALIBRATED = {"int8": 8, "int4": 4}  # precisions that compute in int8, and the bits of their weights
-PRECISIONS = (*CALIBRATED, "half", "int8-weights")
+PRECISIONS = (*CALIBRATED, "int8-dynamic", "half", "int8-weights")
 AUTO, _IMAGES = "auto", 512
 
 
@@ -58,7 +58,7 @@ class QuantizeConfig(Config):
     """A run, a weights file or a shipped network."""
     run: TrainConfig
     """How it is trained on where it must be, and on what data; its student is replaced."""
-    to: str = option("int8", help="number format of the file: int8, int4, half or int8-weights")
+    to: str = option("int8", help="number format of the file: int8, int4, int8-dynamic, half or int8-weights")
     calibration: Literal["auto", "minmax", "percentile", "entropy"] = option(
         "auto", help="how int8 and int4 find ranges: minmax, percentile, entropy, or auto (the best)"
     )
@@ -88,11 +88,8 @@ class Budget(Config):
     )
     min_accuracy: float = option(
         0.0,
-        help="least accuracy on the test images, as 0.82",
-        minimum=0,
-        maximum=1,
-        remedy="0.82 is 82 %",
-        metavar="SHARE",
+        help="bound of the primary metric on the test data, as accuracy 0.82; 0: any",
+        metavar="VALUE",
     )
 
 

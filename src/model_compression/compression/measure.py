@@ -1,7 +1,6 @@
 """What a network costs: parameters, multiply-accumulates, bytes, memory of its activations, and time."""
 
 import statistics
-import tempfile
 import time
 import weakref
 from collections.abc import Callable
@@ -15,9 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from model_compression.core.errors import UsageError
+from model_compression.core.files import temporary_folder
+from model_compression.core.inputs import Inputs, tensors_of
+from model_compression.core.processor_usage import Usage
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.write import write_unverified
 from model_compression.models.base import Network
+from model_compression.models.blank import blank
 from model_compression.models.copies import place
 from model_compression.models.summary import summarize
 
@@ -27,14 +31,14 @@ _SPREAD = 2.0  # a median this many times another one, or the fastest tenth, was
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of a network, for one image of ``image_shape`` (C, H, W).
+    """Of a network, for one image of ``input_shape`` (C, H, W), or one text of (L,) tokens.
 
     ``float32_bytes``, ``float16_bytes`` and ``int8_bytes`` are those of all parameters and buffers, each number in 4, 2
     or 1 bytes; a file is a little larger. ``activation_bytes`` is the most that is alive at once of a float32 forward
     pass, the input among it, weights and what a convolution needs within itself not.
     """
 
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     parameters: int
     macs: int
     float32_bytes: int
@@ -45,7 +49,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Of calls with ``batch`` images: median and 95th percentile over ``calls`` calls, after a warm-up.
+    """Of calls with ``batch`` images or texts: median and 95th percentile over ``calls`` calls, after a warm-up.
 
     ``disturbed``: the median is far above what the fastest tenth of the calls took, or the median changed while it was
     measured, as on a machine that has other work; the figures are then not those of the network.
@@ -60,48 +64,61 @@ class Latency:
     disturbed: bool = False
 
     @property
-    def images_per_second(self) -> float:
+    def samples_per_second(self) -> float:
         """At the median."""
         return 1000 * self.batch / self.median_ms
 
 
-def size_of(network: Network, image_shape: tuple[int, int, int]) -> Size:
-    """Raises UsageError when the network takes no images of that shape."""
-    summary = summarize(network, image_shape)
+def size_of(network: Network, input_shape: tuple[int, ...]) -> Size:
+    """Raises UsageError when the network takes no samples of that shape, see `blank`."""
+    summary = summarize(network, input_shape)
     numbers = sum(tensor.numel() for tensor in network.state_dict().values() if tensor.is_floating_point())
     return Size(
-        image_shape=image_shape,
+        input_shape=input_shape,
         parameters=summary.parameters,
         macs=summary.macs,
         float32_bytes=4 * numbers,
         float16_bytes=2 * numbers,
         int8_bytes=numbers,
-        activation_bytes=peak_activation_bytes(network, torch.zeros(1, *image_shape)),
+        activation_bytes=peak_activation_bytes(network, blank(input_shape)),
     )
 
 
 @torch.no_grad()
-def peak_activation_bytes(network: torch.nn.Module, images: Tensor) -> int:
-    """The most bytes of tensors that are alive at once while ``images`` pass through ``network`` in eval mode."""
+def peak_activation_bytes(network: torch.nn.Module, inputs: Inputs) -> int:
+    """The most bytes of tensors that are alive at once while ``inputs`` pass through ``network`` in eval mode."""
     training = network.training
-    watch = _LiveBytes(images, [*network.parameters(), *network.buffers()])
+    watch = _LiveBytes(tensors_of(inputs), [*network.parameters(), *network.buffers()])
     try:
         with watch:
-            network.eval()(images)
+            network.eval()(inputs)
     finally:
         network.train(training)
     return watch.peak
 
 
-def latency(run: Callable[[], object], *, runtime: str, batch: int, threads: int, seconds: float = 2.0) -> Latency:
+def latency(
+    run: Callable[[], object],
+    *,
+    runtime: str,
+    batch: int,
+    threads: int,
+    seconds: float = 2.0,
+    is_own: bool = True,
+) -> Latency:
     """Times ``run``, which answers a batch, for ``seconds`` and at least 20 calls, after a tenth of that to warm up.
 
-    A measurement that was disturbed is taken again, twice at most; the one with the smallest median counts.
+    A measurement that was disturbed is taken again, twice at most; the one with the smallest median counts. Disturbed
+    is one whose times differ, and one throughout which other work took the processor, see `Usage`. ``is_own``: this
+    process computes, and no other for it.
     """
     _timed(run, seconds / 10, 3)
     found: list[Latency] = []
     while len(found) < _TRIES and (not found or found[-1].disturbed):
-        found.append(_latency(_timed(run, seconds, 20), runtime, batch, threads))
+        before = Usage.now()
+        times = _timed(run, seconds, 20)
+        busy = is_own and Usage.now().since(before).is_crowded(threads)
+        found.append(_latency(times, runtime, batch, threads, busy))
     return min(found, key=lambda one: (one.disturbed, one.median_ms))
 
 
@@ -117,47 +134,64 @@ class Answering:
     def latency(self, batch: int = 1, threads: int = 0, seconds: float = 1.0) -> Latency:
         """See `latency`; ``threads`` 0: as many as torch has."""
         threads = threads or torch.get_num_threads()
-        return latency(self.call(batch), runtime=self.runtime, batch=batch, threads=threads, seconds=seconds)
+        return latency(
+            self.call(batch),
+            runtime=self.runtime,
+            batch=batch,
+            threads=threads,
+            seconds=seconds,
+            is_own=not self.is_guest,
+        )
 
 
-def in_pytorch(network: Network, image_shape: tuple[int, int, int]) -> Answering:
-    """Of normalised images (C, H, W), in float32 on the CPU."""
+def in_pytorch(network: Network, input_shape: tuple[int, ...]) -> Answering:
+    """Of samples of ``input_shape``, see `blank`, in float32 on the CPU."""
     model = place(network.deployed().float().eval(), torch.device("cpu"))
 
     def call(batch: int) -> Callable[[], object]:
-        images = torch.zeros(batch, *image_shape).to(memory_format=torch.channels_last)
+        inputs = blank(input_shape, batch)
+        if isinstance(inputs, Tensor):
+            inputs = inputs.to(memory_format=torch.channels_last)
 
         @torch.no_grad()
         def answer() -> object:
-            return model(images)
+            return model(inputs)
 
         return answer
 
     return Answering(runtime="PyTorch", call=call)
 
 
-def of_file(path: Path, threads: int = 0) -> Answering:
-    """An exported file in its own runtime; ``threads`` 0: as many as torch has."""
+def of_file(path: Path, threads: int = 0, tokens: int = 0) -> Answering:
+    """An exported file in its own runtime, of images, or of texts of ``tokens``; ``threads`` 0: as many as torch has.
+
+    Raises UsageError for a file that takes neither.
+    """
     file = open_file(path, threads or torch.get_num_threads())
     known = file.metadata
-    kind = np.uint8 if known.preprocessing_inside else np.float32
+    names = [entry.name for entry in known.entries]
+    if not known.image_shape and names != [*blank((1,))]:
+        raise UsageError(f"{path} takes {', '.join(names)}, and what is measured takes images or texts")
 
     def call(batch: int) -> Callable[[], object]:
-        images = np.zeros((batch, *known.image_shape), dtype=kind)
-        return lambda: file.run(images)
+        if known.image_shape:
+            images = np.zeros((batch, *known.image_shape), np.uint8 if known.preprocessing_inside else np.float32)
+            return lambda: file.run(images)
+        texts = dict.fromkeys(names, np.ones((batch, tokens), dtype=np.int64))
+        return lambda: file.run(texts)
 
     return Answering(runtime=file.runtime, call=call, is_guest=file.is_guest)
 
 
-def in_onnx_runtime(network: Network, image_shape: tuple[int, int, int], threads: int = 0) -> Answering:
-    """Of normalised images. Raises MissingExtraError where ONNX files cannot be written or run."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "measured.onnx"
-        write_unverified(network, path, image_shape)
-        return of_file(path, threads)
+def in_onnx_runtime(network: Network, input_shape: tuple[int, ...], threads: int = 0) -> Answering:
+    """Of samples of ``input_shape``, see `blank`. Raises MissingExtraError where ONNX files can't be written or run."""
+    with temporary_folder() as folder:
+        path = folder / "measured.onnx"
+        write_unverified(network, path, input_shape)
+        return of_file(path, threads, input_shape[0])
 
 
-def _latency(in_order: list[float], runtime: str, batch: int, threads: int) -> Latency:
+def _latency(in_order: list[float], runtime: str, batch: int, threads: int, is_crowded: bool = False) -> Latency:
     times, median = sorted(in_order), statistics.median(in_order)
     part = len(in_order) // _PARTS
     medians = [statistics.median(in_order[start : start + part]) for start in range(0, part * _PARTS, part)]
@@ -169,7 +203,7 @@ def _latency(in_order: list[float], runtime: str, batch: int, threads: int) -> L
         calls=len(times),
         median_ms=1000 * median,
         p95_ms=1000 * times[min(len(times) - 1, round(0.95 * len(times)))],
-        disturbed=max(median / fast, max(medians) / min(medians)) > _SPREAD,
+        disturbed=is_crowded or max(median / fast, max(medians) / min(medians)) > _SPREAD,
     )
 
 
@@ -186,13 +220,14 @@ def _timed(run: Callable[[], object], seconds: float, calls: int) -> list[float]
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of storages that operators have made and that are still referred to."""
 
-    def __init__(self, images: Tensor, weights: list[Tensor]):
+    def __init__(self, inputs: list[Tensor], weights: list[Tensor]):
         super().__init__()
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
         self._users: dict[int, int] = {}
         self._bytes: dict[int, int] = {}
         self.peak = 0
-        self._note(images)
+        for tensor in inputs:
+            self._note(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

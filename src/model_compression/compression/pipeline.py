@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
 from model_compression.compression.budget import as_if_trained, fits_budget, quantised_file, share_that_fits
 from model_compression.compression.config import CALIBRATED, Budget, CompressConfig, PruneConfig, QuantizeConfig
@@ -21,25 +20,32 @@ from model_compression.compression.prune import Pruning
 from model_compression.compression.quantize import ONNX, Quantisation
 from model_compression.compression.repair import check_repair
 from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.checksummed import save_in_order
 from model_compression.core.config_json import HERE
 from model_compression.core.errors import (
     ModelCompressionError,
     NotVerifiedError,
+    UsageError,
 )
 from model_compression.core.extras import check_extra
 from model_compression.core.files import write_atomically, write_json, write_text
 from model_compression.core.manifest import begin_again, check_manifest, write_manifest
-from model_compression.core.metric import ACCURACY, Metric, primary_metric, recorded
+from model_compression.core.metric import DEFAULT_METRIC, Metric, primary_metric, recorded
+from model_compression.core.options import Option
+from model_compression.core.run_options import decided_as
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer, left_out
-from model_compression.engine.runs import check_run, finish_run
+from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.runs import check_run
 from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place
+from model_compression.engine.training import Training
 from model_compression.exporting.verify import answers_of
 from model_compression.models.quantization_aware import check_weight_bits
 from model_compression.reports.compression_stages import FILE as RESULT
 from model_compression.reports.compression_stages import Stage as Row
 from model_compression.reports.compression_stages import markdown, plot, read_compression, to_plain
+from model_compression.tasks import task_of
 
 PREDICTIONS = "predictions.safetensors"
 
@@ -76,7 +82,13 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
             check_extra("prune", "pruning")
         check_repair(config.run)
         check_cache_place(config.run)
-        train, _ = self.parts.load_data(config.run.data, report)
+        train, _ = self.parts.load_data(config.run, report)
+        if not train.holds_images:
+            raise UsageError(
+                f"compress serves images only, and {train.name} has {train.noun}; use: model-compression distill, then "
+                "model-compression quantize RUN --to int8-dynamic"
+            )
+        _check_bound(config.budget, task_of(train).metric)
         looked_at = dataclasses.replace(config.run, teacher_cache="off")
         student = check_run(looked_at, self.parts).network.deployed().cpu()
         budget, bits = config.budget, CALIBRATED[config.to]
@@ -107,7 +119,9 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
         config, distilled, pruned = self.config, self.folder / "distilled", self.folder / "pruned"
         begin_again(self.folder)
         with self._step("distilling"):
-            metrics = finish_run(config.run, distilled, self.observer, self.parts)
+            metrics = Training(config.run, distilled, self.observer, self.parts).finish()
+        run = decided_as(config.run, RunFolder(distilled).read_config())
+        config = dataclasses.replace(config, run=run)
         networks = {"distilled": distilled}
         if config.share < 1:
             with self._step("pruning"):
@@ -122,7 +136,7 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
             except NotVerifiedError as loss:  # the table says what the other stages reached
                 lost = loss
         with self._step("exporting and measuring"):
-            _, test = self.parts.load_data(config.run.data, self.observer.message)
+            _, test = self.parts.load_data(config.run, self.observer.message)
             rows = [row for name, run in networks.items() for row in float_rows(name, run, self.folder, test)]
             if report is not None:
                 rows.append(quantised_row(quantisation.result, report, rows[-1]))
@@ -185,11 +199,12 @@ def _write_predictions(file: Path, distilled: Path, folder: Path, test: Dataset)
     with safe_open(distilled / PREDICTIONS, "pt") as kept:
         tensors = {key: kept.get_tensor(key) for key in kept.keys()}  # noqa: SIM118 (no mapping)
         metadata = kept.metadata()
-    tensors["student_logits"] = answers_of(file, test)
-    write_atomically(folder / PREDICTIONS, save(tensors, metadata=metadata))
+    task = task_of(test)
+    tensors[f"student_{task.kept_as}"] = answers_of(file, test)
+    write_atomically(folder / PREDICTIONS, save_in_order(tensors, metadata))
 
 
-def broken(budget: Budget, shipped: Row, metric: Metric = ACCURACY) -> list[str]:
+def broken(budget: Budget, shipped: Row, metric: Metric = DEFAULT_METRIC) -> list[str]:
     """What of the budget the file that ships does not keep, in words; ``min_accuracy`` bounds the primary metric."""
     faults = []
     if budget.max_bytes and shipped.size_bytes > budget.max_bytes:
@@ -199,12 +214,20 @@ def broken(budget: Budget, shipped: Row, metric: Metric = ACCURACY) -> list[str]
         faults.append(f"{shipped.median_ms:.3f} ms, at most {budget.max_latency_ms:g} are allowed{why}")
     if budget.min_accuracy and metric.gain(shipped.result, budget.min_accuracy) < 0:
         bound = metric.text(budget.min_accuracy)
-        faults.append(f"{metric.label} {metric.text(shipped.result)}, at least {bound} is asked for")
+        faults.append(f"{metric.label} {metric.text(shipped.result)}, {metric.bound_word} {bound} is asked for")
     return faults
 
 
+def _check_bound(budget: Budget, metric: Metric) -> None:
+    """Raises UsageError for a bound of the primary metric that is no value of it."""
+    remedy = "0.82 is 82 %" if metric.is_share and metric.unit == "%" else f"it bounds the {metric.label}"
+    lowest, highest = (end if end is None or end % 1 else int(end) for end in (metric.lowest, metric.highest))
+    Option(minimum=lowest, maximum=highest, remedy=remedy).check("min_accuracy", budget.min_accuracy)
+
+
 def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
-    run = dataclasses.replace(config.run, epochs=config.prune_epochs or config.run.epochs)
+    epochs, optim = config.prune_epochs or config.run.epochs, config.run.optim.going_on()
+    run = dataclasses.replace(config.run, epochs=epochs, optim=optim)
     return PruneConfig(
         model=f"{HERE}../{distilled.name}",
         run=run,
@@ -218,6 +241,6 @@ def _pruning(config: CompressConfig, distilled: Path) -> PruneConfig:
 
 
 def _quantising(config: CompressConfig, last: Path) -> QuantizeConfig:
-    optim = dataclasses.replace(config.run.optim, lr=config.run.optim.lr / 10)
+    optim = dataclasses.replace(config.run.optim.going_on(), lr=config.run.optim.lr / 10)
     run = dataclasses.replace(config.run, epochs=config.quantize_epochs, optim=optim)
     return QuantizeConfig(model=f"{HERE}../{last.name}", run=run, to=config.to, max_drop=config.max_drop)

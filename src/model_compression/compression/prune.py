@@ -23,17 +23,18 @@ from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run
-from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place
+from model_compression.engine.training import StageOfRuns
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
 from model_compression.models.sparse import as_sparse, density_of
 from model_compression.models.weights import find_weights, read_model, save_weights
+from model_compression.tasks import task_of
 
 _NAMES = {"macs": "MACs", "params": "parameters", "weights": "weights that are not zero"}
 
 
-class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
+class Pruning(StageOfRuns[PruneConfig]):
     """Cuts and fine-tunes in turn; the result of each step is a run."""
 
     KIND, FILE, NOUN = PruneConfig, "prune.json", "pruning"
@@ -53,7 +54,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
         check_repair(config.run)
         check_cache_place(config.run)
         network = read_model(find_weights(config.model))
-        train, _ = self.parts.load_data(config.run.data, self.observer.message)
+        train, _ = self.parts.load_data(config.run, self.observer.message)
         check_classes("model", network, train, has_size_option=False)
         own = dataclasses.replace(config.run, student=ModelConfig(name=config.model), teacher_cache="off")
         check_run(own, self.parts)
@@ -104,7 +105,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
         network = read_model(source)
         if config.resource == "weights":
             return as_sparse(network, share)
-        train, _ = self.parts.load_data(config.run.data, self.observer.message)
+        train, _ = self.parts.load_data(config.run, self.observer.message)
         original = read_model(find_weights(config.model))
         assert config.resource in ("macs", "params")
         self.observer.message(f"estimating the worth of each channel of {seen_from_here(source)}")
@@ -117,6 +118,7 @@ class Pruning(Stage[PruneConfig, dict[str, dict[str, Any]]]):
             target=_target(config, original, share, train),
             round_to=config.round_to,
             seed=config.run.seed,
+            kind=task_of(train).answer,
         )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.checks.networks import check_classes
@@ -27,6 +26,7 @@ from model_compression.core.config_json import HERE, locate
 from model_compression.core.errors import (
     FileFormatError,
     NotVerifiedError,
+    UsageError,
 )
 from model_compression.core.extras import check_extra
 from model_compression.core.files import read_json, write_json
@@ -37,24 +37,32 @@ from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.fingerprint import digest_of
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import check_run, finish_run
+from model_compression.engine.runs import check_run
 from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place, with_own_cache
-from model_compression.exporting.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
-from model_compression.exporting.write import Encoding, encoded_answers, export, logits_on
+from model_compression.engine.training import Training
+from model_compression.exporting.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_dynamic, to_int8_weights
+from model_compression.exporting.write import Encoding, encoded_answers, export
 from model_compression.models.base import Network
 from model_compression.models.quantization_aware import NAME, check_weight_bits
 from model_compression.models.weights import find_weights, read_model
+from model_compression.reports.run_files import QUANTISATION
+from model_compression.reports.run_files import QUANTISED as REPORT
 from model_compression.tasks import task_of
+from model_compression.tasks.answers import Answer, answer_distance
 
-ONNX, REPORT = "student.onnx", "report.json"
-_STORED_SMALL: dict[str, Callable[[Any], Any]] = {"half": to_half, "int8-weights": to_int8_weights}
+ONNX = "student.onnx"
+_STORED_SMALL: dict[str, Callable[[Any], Any]] = {
+    "int8-dynamic": to_int8_dynamic,
+    "half": to_half,
+    "int8-weights": to_int8_weights,
+}
 
 
 class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
     """Writes the file; if rounding alone loses too much, fine-tunes with the rounding and writes it again."""
 
-    KIND, FILE, NOUN = QuantizeConfig, "quantize.json", "quantisation"
+    KIND, FILE, NOUN = QuantizeConfig, QUANTISATION, "quantisation"
 
     @property
     def result(self) -> Path:
@@ -78,12 +86,17 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
         check_cache_place(config.run)
         weights = find_weights(config.model)
         network = read_model(weights)
-        _, test = self.parts.load_data(config.run.data, self.observer.message)
+        _, test = self.parts.load_data(config.run, self.observer.message)
         check_classes("model", network, test, has_size_option=False)
         for line in task_of(test).differences(network, test):
             self.observer.message(line)
         check_weight_bits(network, CALIBRATED.get(config.to, 8))
         if config.to in CALIBRATED:
+            if not test.holds_images:
+                raise UsageError(
+                    f"{config.to} finds ranges on images, and {test.name} has {test.noun}; use "
+                    f"{setting('to', 'int8-dynamic')}"
+                )
             check_run(dataclasses.replace(self._training(str(weights.resolve())), teacher_cache="off"), self.parts)
         return self.config
 
@@ -93,15 +106,14 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
             return read_json(self.folder / REPORT)
         begin_again(self.folder)
         config, observer = self.config, self.observer
-        train, test = self.parts.load_data(config.run.data, observer.message)
+        train, test = self.parts.load_data(config.run, observer.message)
         weights = find_weights(locate(config.model, self.folder))
         network = copy_network(read_model(weights))
-        expected = logits_on(network, test)
         trained = RunFolder(self.folder / "trained")
         if not trained.config.exists():
             observer.message(f"{config.to}: writing {self.result}, and comparing it with the network on {test.name}")
             try:
-                return self._written(network, expected, (train, test))
+                return self._written(network, (train, test))
             except NotVerifiedError as loss:
                 if config.to not in CALIBRATED:
                     raise
@@ -110,10 +122,10 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
         if config.model.startswith(HERE):  # then they are moved with this folder
             body = HERE + os.path.relpath(body, trained.path.resolve())
         with self.part("quantisation-aware training"):
-            finish_run(self._training(body), trained.path, observer, self.parts)
+            Training(self._training(body), trained.path, observer, self.parts).finish()
         try:
             after = copy_network(read_model(trained.student))
-            return self._written(after, expected, (train, test), digest_of([network]))
+            return self._written(after, (train, test), network)
         except NotVerifiedError as loss:
             raise NotVerifiedError(
                 f"{loss}, after quantisation-aware training; train longer ({setting('epochs')} of quantize, "
@@ -132,9 +144,12 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
         )
 
     def _written(
-        self, network: Network, expected: Tensor, data: tuple[Dataset, Dataset], reference_sha256: str = ""
+        self, network: Network, data: tuple[Dataset, Dataset], reference: Network | None = None
     ) -> dict[str, Any]:
-        """Writes and proves the file; returns the report. Raises NotVerifiedError, leaving nothing, if it fails."""
+        """Writes the file and holds it against ``reference``, or the network itself; returns the report.
+
+        Raises NotVerifiedError, leaving nothing, if it fails.
+        """
         config, (train, test) = self.config, data
         encode = _STORED_SMALL.get(config.to)
         calibration: str | None = None
@@ -145,16 +160,16 @@ class Quantisation(Stage[QuantizeConfig, dict[str, Any]]):
             calibration = config.calibration
             if calibration == AUTO:
                 others = others if len(others) else seen
-                calibration = best_calibration(network, seen, others, self.observer, bits)
+                calibration = best_calibration(network, seen, others, self.observer, bits, task_of(train).answer)
             encode = partial(to_int8, images=seen.numpy(), calibration=calibration, weight_bits=bits)
         encoding = Encoding(
             precision=config.to,
             encode=encode,
             max_drop=config.max_drop,
-            expected=expected,
-            reference_sha256=reference_sha256,
+            reference=reference,
+            reference_sha256="" if reference is None else digest_of([reference]),
         )
-        found = export(network, self.result, test, encoding=encoding)
+        found = export(network, self.result, test, encoding=encoding, report=self.observer.message)
         report = {
             "file": ONNX,
             "bytes": self.result.stat().st_size,
@@ -185,18 +200,21 @@ def quantize(config: QuantizeConfig, folder: str | Path, observer: Observer | No
     return Quantisation(config, folder, observer).start()
 
 
-def best_calibration(network: Network, seen: Tensor, others: Tensor, observer: Observer, weight_bits: int = 8) -> str:
-    """The calibration on images ``seen`` that changes the answers to ``others`` least, by KL divergence in nats."""
+def best_calibration(
+    network: Network, seen: Tensor, others: Tensor, observer: Observer, weight_bits: int = 8,
+    kind: Answer = "categorical",
+) -> str:  # fmt: skip
+    """The calibration on images ``seen`` that changes the answers to ``others`` least, see `answer_distance`."""
     with torch.no_grad():
-        expected = network(network.preprocessing(others)).log_softmax(dim=1)
+        expected = network(network.preprocessing(others))
     encodes = {
         name: partial(to_int8, images=seen.numpy(), calibration=name, weight_bits=weight_bits) for name in CALIBRATIONS
     }
     distances = {}
     for name, answers in encoded_answers(network, encodes, others.numpy()).items():
-        found = torch.from_numpy(answers).log_softmax(dim=1)
-        distances[name] = float(F.kl_div(found, expected, log_target=True, reduction="batchmean"))
+        distances[name] = answer_distance(kind, torch.from_numpy(answers), expected)
     best = min(distances, key=lambda name: distances[name])
     listed = ", ".join(f"{name} {distance:.2g}" for name, distance in distances.items())
-    observer.message(f"calibration {best} changes the answers least (KL divergence: {listed})")
+    what = "half the squared error" if kind == "real" else "KL divergence"
+    observer.message(f"calibration {best} changes the answers least ({what}: {listed})")
     return best

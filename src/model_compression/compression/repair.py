@@ -3,9 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.core.optim_config import OptimConfig
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.relative_paths import anchor
 from model_compression.engine.run_folder import RunFolder
@@ -28,7 +29,7 @@ def repair_config(model: str) -> TrainConfig:
 
     Raises UsageError and FileFormatError for what is no network with weights.
     """
-    find_weights(model, takes_own_file=False)  # an error for what is none
+    find_weights(model)  # an error for what is none
     own = ModelConfig(name=place_of(model))
     folder = _run_folder(model)
     if folder is None:
@@ -45,12 +46,15 @@ def repair_config(model: str) -> TrainConfig:
     if create_method(method).needs != {"logits"} or not create_method(method).needs_teacher:
         method = _METHOD
     teacher = config.teacher or own
-    return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None)
+    optim = config.optim.going_on()
+    return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None, optim=optim)
 
 
 def states_figures_of(model: str, data: DataConfig) -> bool:
     """Whether the accuracy that ``model`` states is one on the images of ``data``."""
-    own, other = ((_place(one.name), one.image_size, one.validation) for one in (repair_config(model).data, data))
+    own, other = (
+        (_place(one.name), one.image_size, one.fitting, one.validation) for one in (repair_config(model).data, data)
+    )
     return own == other
 
 
@@ -61,12 +65,12 @@ def _place(data: str) -> str:
 
 
 def without_idle_smoothing(config: TrainConfig) -> TrainConfig:
-    """``config`` without the smoothing of labels that its method, other than the run's maybe, gives no weight."""
+    """``config`` without what concerns labels, where its method, maybe not the run's, has no label loss."""
     assert config.method is not None
     return (
         config
         if label_weight_of(config.method, create_method(config.method))
-        else dataclasses.replace(config, label_smoothing=0.0)
+        else dataclasses.replace(config, label_smoothing=0.0, class_weights="none")
     )
 
 

@@ -7,6 +7,7 @@ execute.
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ def seal(tensors: dict[str, Tensor], key: str, header: dict[str, Any]) -> bytes:
             raise
         raise MemoryError("not enough memory to put a file together") from None
     return payload.replace(_BLANK.encode(), hashlib.sha256(payload).hexdigest().encode(), 1)
+
+
+def save_in_order(tensors: dict[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    """The bytes of a safetensors file whose ``metadata`` are in order: equal contents have equal files."""
+    payload = save(tensors, dict(metadata) if metadata else None)
+    end = 8 + int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8:end])
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + payload[end:]
 
 
 def unseal(path: Path, key: str, *, sealed: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,11 +6,14 @@ from typing import Any, Literal
 from model_compression.core.config_values import Config, PathText
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.core.fitting import SMALLEST_SHARE, WHOLE, Fit, Fitting, Interpolation
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.options import Option, answer_settings, option, setting
+from model_compression.core.table_config import TableConfig
 
-Augmentation = Literal["none", "flip", "flip_shift"]
-Optimizer = Literal["sgd", "adam", "adamw", "muon"]
-Schedule = Literal["constant", "step", "one_cycle"]
+Augmentation = Literal["none", "flip", "shift", "flip_shift", "photo", "randaugment", "trivialaugment"]
+CROPPING = ("photo", "randaugment", "trivialaugment")
+"""Augmentations that cut a random part out of the original image, of a file before it is scaled."""
 Precision = Literal["auto", "native", "fp32", "bf16", "fp16"]
 TeacherPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 UNDECIDED = ("auto", "native")
@@ -20,12 +23,15 @@ CacheDtype = Literal["fp16", "fp32"]
 TeacherAnswers = Literal["logits", "probabilities", "sigmoid"]
 TeacherTta = Literal["none", "flip"]
 TeacherView = Literal["same", "plain"]
+Sampling = Literal["uniform", "balanced"]
 Resident = Literal["auto", "on", "off"]
 
 _MAX_SIDE = 16_384  # pixels
 _LARGEST_SEED = 2**63 - 1
 _SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}
-_DRAWN: dict[str, tuple[str, ...]] = {"augmentation": (), "mixup": (), "cutmix": ()}  # where views differ
+_PHOTO, _CROPPED = {"augmentation": ("photo",)}, {"augmentation": CROPPING}
+# Where views differ.
+_DRAWN: dict[str, tuple[str, ...]] = {"augmentation": (), "mixup": (), "cutmix": (), "mask_tokens": ()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +40,46 @@ class DataConfig(Config):
 
     name: str = option(
         "cifar10",
-        help="cifar10, cifar100, folder:PATH, hf:NAME, or synthetic for a quick trial",
+        help="cifar10, cifar100, synthetic, folder:PATH, csv:FILE, tar:PATH or hf:NAME",
         answers=False,
         flag="data",
     )
     data_dir: PathText | None = option(
         None, help="folder of the dataset, which is stored there if it is missing", affects="place", metavar="DIR"
     )
-    image_size: int = option(
-        0, help="side to scale images of folder:PATH and hf:NAME to; 0: none", minimum=0, answers=False
+    image_size: int = option(0, help="side to scale images of files to; 0: none", minimum=0, answers=False)
+    task: str = option(
+        "",
+        help="embedding, or what labels are: multi-label, regression (default: by the data)",
+        answers=False,
+        metavar="TASK",
     )
-    unlabelled: str = option("", help="folder:PATH of images without labels to train on instead", answers=False)
+    table: TableConfig = option(default_factory=TableConfig, answers=False)
+    mask_folders: str = option(
+        "images,masks", help="of folder:, names of the folders of images and of masks", metavar="A,B", answers=False
+    )
+    ignore_index: int = option(
+        255, help="number in masks of pixels that do not count; -1: none", minimum=-1, maximum=65_535, answers=False
+    )
+    fit: Fit | None = option(
+        None, help="how photographs become square: crop, pad or squash (default: the weights', or crop)"
+    )
+    crop_share: float | None = option(
+        None,
+        help="share of the shorter side to keep, as 0.875 (default: the weights', or 1)",
+        minimum=SMALLEST_SHARE,
+        maximum=1,
+        search=(0.75, 1.0),
+    )
+    interpolation: Interpolation | None = option(
+        None, help="filter that scales images, as bilinear (default: the weights', or bicubic)"
+    )
+    unlabelled: str = option(
+        "", help="samples to train on instead, without labels: folder:PATH, csv:FILE, …", answers=False
+    )
+    sampling: Sampling = option(
+        "uniform", help="uniform: each sample once an epoch; balanced: each class equally often", answers=False
+    )
     resident: Resident = option(
         "auto", help="hold decoded images in memory: auto (if they fit), on or off", affects="speed"
     )
@@ -56,23 +91,86 @@ class DataConfig(Config):
         maximum=1024,
         needs={"resident": ("auto", "off")},
     )
-    augmentation: Augmentation = option("none", help="random changes of each image: none, flip or flip_shift")
+    augmentation: Augmentation = option(
+        "none",
+        help="none, flip, shift, flip_shift, photo, randaugment or trivialaugment: random changes of each image",
+    )
     shift: int = option(
-        4, help="largest shift of flip_shift, in pixels", minimum=0, needs={"augmentation": ("flip_shift",)}
+        4,
+        help="largest shift of shift and flip_shift, in pixels",
+        minimum=0,
+        needs={"augmentation": ("shift", "flip_shift")},
+        search=(1, 8),
     )
     cutout: int = option(
         0, help="side of a hole in each augmented image, in pixels; 0: none", minimum=0, needs={"augmentation": ()}
     )
+    erasing: float = option(0.0, help="probability of erasing a random box of an augmented image", **_SHARE)
+    crop_area: float = option(
+        0.35,
+        help="smallest share of an image that a random crop shows",
+        above=0,
+        maximum=1,
+        needs=_CROPPED,
+        search=(0.08, 1.0),
+    )
+    crop_ratio: float = option(
+        1.33,
+        help="largest width / height of random crops; the smallest is 1 / X",
+        minimum=1,
+        maximum=10,
+        needs=_CROPPED,
+    )
+    color_jitter: float = option(
+        0.4, help="photo: largest relative change of brightness, contrast, saturation", needs=_PHOTO, **_SHARE
+    )
+    hue: float = option(0.0, help="photo: largest turn of the hue, in turns", minimum=0, maximum=0.5, needs=_PHOTO)
+    grey: float = option(0.0, help="photo: probability of an image without colour", needs=_PHOTO, **_SHARE)
+    randaugment_ops: int = option(
+        2,
+        help="operations of randaugment on each image",
+        minimum=1,
+        maximum=8,
+        needs={"augmentation": ("randaugment",)},
+    )
+    randaugment_magnitude: int = option(
+        9,
+        help="strength of the operations of randaugment, 0 to 30",
+        minimum=0,
+        maximum=30,
+        needs={"augmentation": ("randaugment",)},
+        search=(3, 15),
+    )
     mixup: float = option(
-        0.0, help="blend each image with another, share from Beta(X, X), as 0.2; 0: none", minimum=0, maximum=100
+        0.0,
+        help="blend each image with another, share from Beta(X, X), as 0.2; 0: none",
+        minimum=0,
+        maximum=100,
+        search=(0.0, 1.0),
     )
     cutmix: float = option(
-        0.0, help="paste a box of another image, share from Beta(X, X), as 1; 0: none", minimum=0, maximum=100
+        0.0,
+        help="paste a box of another image, share from Beta(X, X), as 1; 0: none",
+        minimum=0,
+        maximum=100,
+        search=(0.0, 1.0),
+    )
+    tokenizer: PathText = option(
+        "", help="tokenizer of texts: folder, file or hub name (default: the network's)", answers=False, metavar="WHERE"
+    )
+    max_length: int = option(
+        128, help="tokens of a text; longer texts are cut", minimum=2, maximum=2**20, answers=False
+    )
+    mask_tokens: float = option(
+        0.0, help="share of a text's tokens that each view masks; 0: none", minimum=0, below=1, search=(0.0, 0.3)
     )
     views: int = option(
         0, help="augmented views shown in turn; 0: a fresh one each epoch", minimum=0, needs=_DRAWN, answers=False
     )
     view_seed: int = option(0, help="seed of the augmentation", minimum=0, maximum=_LARGEST_SEED, needs=_DRAWN)
+    thresholds: int = option(
+        0, help="training samples to hold out to choose thresholds of multi-label classes", minimum=0, answers=False
+    )
     validation: int = option(
         0, help="training images to hold out for tuning; the test set stays untouched", minimum=0, answers=False
     )
@@ -81,8 +179,43 @@ class DataConfig(Config):
         """Checks what goes together."""
         if self.data_dir is not None:
             user_path(self.data_dir)
-        if self.cutout and self.augmentation == "none":
-            raise UsageError(f"cutout {self.cutout} needs augmentation flip or flip_shift, got none")
+        for name in ("cutout", "erasing"):
+            if getattr(self, name) and self.augmentation == "none":
+                raise UsageError(
+                    f"{setting(name)} {getattr(self, name)} needs {setting('augmentation')} flip, flip_shift, photo or "
+                    "another, got none"
+                )
+        if self.crop_share not in (None, 1) and self.fit == "pad":
+            raise UsageError(
+                f"{setting('crop_share')} is for {setting('fit', 'crop')} and squash, got {setting('fit', self.fit)}"
+            )
+        given = [name for name, value in self.fitting.to_dict().items() if value != WHOLE.to_dict()[name]]
+        if given and not self.image_size:
+            raise UsageError(f"{setting(given[0])} needs {setting('image_size')}, the side that images get, as 224")
+
+    @property
+    def fitting(self) -> Fitting:
+        """How images of files get ``image_size``."""
+        return Fitting(self.fit or "crop", self.crop_share or 1.0, self.interpolation or "bicubic")
+
+    @property
+    def fitting_given(self) -> dict[str, Any]:
+        """The options that say how images of files get ``image_size``, by place in a run."""
+        return {f"data.{name}": getattr(self, name) for name in WHOLE.to_dict()}
+
+    @property
+    def crops(self) -> bool:
+        """Whether each view shows a random part of an image."""
+        return self.augmentation in CROPPING
+
+    @property
+    def plain(self) -> "DataConfig":
+        """The same samples as a network is evaluated on them: not augmented, and none held out."""
+        names = (
+            "name", "image_size", "fit", "crop_share", "interpolation", "data_dir", "task", "table", "mask_folders",
+            "ignore_index", "tokenizer", "max_length",
+        )  # fmt: skip
+        return DataConfig(**{name: getattr(self, name) for name in names})
 
     @property
     def mixes(self) -> bool:
@@ -92,7 +225,7 @@ class DataConfig(Config):
     @property
     def has_views(self) -> bool:
         """Whether one view shows an image otherwise than another."""
-        return self.augmentation != "none" or self.mixes
+        return self.augmentation != "none" or self.mixes or self.mask_tokens > 0
 
     @property
     def drawing(self) -> dict[str, Any]:
@@ -121,6 +254,13 @@ class ModelConfig(Config):
         None, help="height and width to scale {whose} images to (default: its own)", metavar="H,W"
     )
 
+    layers: list[int] | None = option(
+        None, help="blocks of {whose} transformer to keep, counted from 0 (default: all)", metavar="A,B,C"
+    )
+    classes: PathText | None = option(
+        None, help="which of {whose} classes are the data's: names (by name) or a JSON file", metavar="WHERE"
+    )
+
     def check(self) -> None:
         """Checks what goes together."""
         if self.size is not None and (len(self.size) != 2 or not all(1 <= side <= _MAX_SIDE for side in self.size)):
@@ -129,6 +269,8 @@ class ModelConfig(Config):
             )
         if (self.mean is None) != (self.std is None):
             raise UsageError(f"mean and std of {self.name} go together; got {self.mean} and {self.std}")
+        if self.mean == []:
+            raise UsageError(f"mean and std of {self.name} must have a number for each channel; got none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +287,11 @@ class MethodConfig(Config):
         1, help="epochs before training, in which ft trains on the teacher's features", minimum=1
     )
     label_weight: float | None = option(
-        None, help="weight of the label loss (default: the method's)", minimum=0, metavar="W"
+        None,
+        help="weight of the label loss (default: the method's)",
+        minimum=0,
+        metavar="W",
+        search=(0.0, 1.0),
     )
     warmup: float | None = option(
         None,
@@ -162,34 +308,6 @@ class MethodConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig(Config):
-    """The optimiser and its schedule, which is a function of the share of training that is done."""
-
-    optimizer: Optimizer = option("adam", help="optimiser: sgd, adam, adamw or muon")
-    lr: float = option(1e-3, help="largest learning rate of the schedule", above=0)
-    weight_decay: float = option(
-        0.0, help="weight decay, never on biases and norms; decoupled for adamw, muon", minimum=0
-    )
-    momentum: float = option(
-        0.9, help="momentum of sgd and muon, with Nesterov's correction", needs={"optimizer": ("sgd", "muon")}, **_SHARE
-    )
-    bias_lr_scale: float = option(1.0, help="factor of the rate for biases of normalisation layers", above=0)
-    schedule: Schedule = option("constant", help="schedule of the learning rate: constant, step or one_cycle")
-    step_at: float = option(
-        0.8,
-        help="share of the epochs after which the step schedule lowers the rate",
-        needs={"schedule": ("step",)},
-        **_SHARE,
-    )
-    step_factor: float = option(
-        0.1, help="factor by which the step schedule lowers the rate", above=0, needs={"schedule": ("step",)}
-    )
-    warmup: float = option(
-        0.25, help="share of the steps in which the one_cycle rate rises", needs={"schedule": ("one_cycle",)}, **_SHARE
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
     """One run, whole: the same config gives the same weights on the same machine."""
 
@@ -200,12 +318,32 @@ class TrainConfig(Config):
     """Networks that learn beside the student, each from the others, with commas between several names."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    epochs: int = option(30, help="passes over the training images", minimum=1)
-    batch_size: int = option(256, help="images per step", minimum=1)
+    accumulate: int = option(
+        1, help="parts of a batch that go through the networks in turn, to save memory", minimum=1, metavar="N"
+    )
+    checkpoint_activations: bool = option(
+        False, help="compute activations of the student again for gradients, to save memory", affects="speed"
+    )
+    sync_batchnorm: bool = option(
+        False, help="of several processes: BatchNorm takes mean and variance of the global batch"
+    )
+    epochs: int = option(30, help="passes over the training images; 0: only evaluate", minimum=0)
+    patience: int = option(
+        0, help="epochs without a better result on held-out images after which training ends; 0: all", minimum=0
+    )
+    batch_size: int = option(256, help="images per step", minimum=1, search=(16, 512, "log"))
     seed: int = option(
         0, help="seed of the initial weights and of the order of images", minimum=0, maximum=_LARGEST_SEED
     )
-    label_smoothing: float = option(0.0, help="label smoothing, 0 to 1; harmful in a teacher", **_SHARE, of="method")
+    label_smoothing: float = option(
+        0.0, help="label smoothing, 0 to 1; harmful in a teacher", **_SHARE, of="method", search=(0.0, 0.3)
+    )
+    huber: float = option(
+        0.0, help="width of regression's Huber loss, in deviations of the targets; 0: squared error", minimum=0
+    )
+    class_weights: PathText = option(
+        "none", help="weights of classes in the label loss: none, balanced or a JSON file", metavar="WEIGHTS"
+    )
     ema: float = option(
         0.0,
         help="decay per step of the averaged weights that are saved; 0: none",
@@ -220,7 +358,7 @@ class TrainConfig(Config):
     compile: Compile = option("auto", help="compile the student's step: auto (if it pays), on or off", affects="speed")
     device: str = option("auto", help="device to compute on: auto, cpu, cuda or mps", affects="speed")
     evaluate_every: int = option(
-        0, help="epochs between points of the accuracy curve; 0: last only", affects="place", minimum=0
+        0, help="epochs between evaluations, which draw the curve; 0: last only", affects="place", minimum=0
     )
     checkpoint_every: int = option(1, help="epochs between saves of the state to resume", affects="place", minimum=1)
     keep_every: int = option(
@@ -235,6 +373,12 @@ class TrainConfig(Config):
     )
     teacher_cache_dtype: CacheDtype = option(
         "fp16", help="number format of stored answers: fp16 or fp32", of="teacher", answers=False
+    )
+    teacher_cache_topk: int = option(
+        0, help="logits to store of an answer, the largest; 0: all", minimum=0, of="teacher", metavar="K"
+    )
+    shard_teacher: bool = option(
+        False, help="of several processes: each keeps a part of the teacher's weights", affects="speed", of="teacher"
     )
     allow_weak_teacher: bool = option(
         False, help="accept a teacher that seems to answer at random", affects="consent", of="teacher"
@@ -251,6 +395,8 @@ class TrainConfig(Config):
         of="teacher",
         answers=False,
     )
+    left_open: list[str] = option(default_factory=list, affects="place")
+    """Places of options, as "optim.lr", that a run chooses when it begins; its config.json then has the values."""
     tensorboard: bool = option(False, help="write TensorBoard logs (extra: tensorboard)", affects="place")
     wandb: str = option("", help="project on Weights & Biases for the curves (extra: wandb)", affects="place")
 
@@ -260,10 +406,22 @@ class TrainConfig(Config):
         if self.teacher_view == "plain" and (self.data.mixes or not self.data.has_views):
             reason = "a mixed image has no answer to the plain one" if self.data.mixes else "all images are plain"
             raise UsageError(f"teacher_view plain needs {setting('augmentation')} without mixup and cutmix: {reason}")
+        if self.patience and not self.data.validation:
+            raise UsageError(
+                f"{setting('patience', self.patience)} needs training images that are held out, as "
+                f"{setting('validation', 1000)}: test images choose nothing"
+            )
+        if self.optim.freeze_epochs and self.peers is not None:
+            raise UsageError("freeze_epochs has no effect on peers, which learn from the first step: leave it out")
         if self.teacher is not None and self.method is None:
             raise UsageError("a teacher needs a method: give both, or neither to train on labels")
         if self.peers is not None and (self.method is None or self.teacher is not None):
             raise UsageError("peers teach each other: they need a method, and no teacher beside them")
+
+
+def default_method(task: str) -> str:
+    """The method that a run for ``task`` takes where none is named."""
+    return "align" if task == "embedding" else "kd"
 
 
 def check_side(name: str, side: int) -> None:

@@ -152,7 +152,7 @@ def safe_streams() -> Iterator[None]:
             to_nowhere(sys.stdout)
             raise SystemExit(1) from None
         except OSError as failed:
-            if failed.errno != errno.ENOSPC:
+            if failed.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
                 raise
             print(f"error: cannot write to stdout: {failed.strerror}", file=sys.stderr)
             to_nowhere(sys.stdout)

@@ -73,6 +73,10 @@ class MissingExtraError(ModelCompressionError):
         )
 
 
+class FinishedError(RunFolderError):
+    """There is nothing to resume, as everything is finished. The command line ends with exit code 0."""
+
+
 class NumericalError(ModelCompressionError):
     """A loss became NaN or infinite, or exploded; the message names the step and the term."""
 

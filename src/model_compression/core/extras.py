@@ -9,6 +9,9 @@ _PACKAGES = {  # extra → module → package
     "onnx": {"onnxruntime": "onnxruntime"},
     "export": _WRITES_ONNX,
     "quantize": {**_WRITES_ONNX, "onnxruntime": "onnxruntime"},
+    "embed": {"pyarrow": "pyarrow"},
+    "search": {"optuna": "optuna"},
+    "ray": {"ray": "ray"},
     "prune": {"torch_pruning": "torch-pruning"},
 }
 

@@ -4,11 +4,14 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError, shown
+from model_compression.core.text import size
 
 TEMPORARY = ".*.tmp"  # what a process that is killed while it writes leaves
 
@@ -51,10 +54,13 @@ def seen_from_here(name: str | os.PathLike[str]) -> str:
     return str(name)
 
 
-def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, *, keep: Path | None = None) -> None:
+def write_atomically(
+    path: str | os.PathLike[str], payload: bytes | memoryview, *, keep: Path | None = None, size_bytes: int = 0
+) -> None:
     """Writes ``payload`` to ``path`` by a temporary file beside it, flushed, renamed, folder synced.
 
-    ``keep``, in the same folder, is the name that the old file gets, once the new one is whole. A reader sees the old
+    ``keep``, in the same folder, is the name that the old file gets, once the new one is whole. A payload shorter than
+    ``size_bytes`` is followed by zeros, which take no room on most file systems. A reader sees the old
     content or the new, never a part. Raises ModelCompressionError with the remedy when the disk is full or the folder
     cannot be written; no temporary file is left.
     """
@@ -65,6 +71,7 @@ def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, 
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(payload)
+            file.truncate(max(len(payload), size_bytes))
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes 0600; a weights file is as readable as any other
@@ -73,7 +80,7 @@ def write_atomically(path: str | os.PathLike[str], payload: bytes | memoryview, 
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise writing_failed(path, error) from error
+        raise writing_failed(path, error, len(payload)) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -118,19 +125,70 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def writing_failed(path: Path, error: OSError) -> ModelCompressionError:
-    """The error to raise for a failed write: names the file, the cause and the remedy."""
+def writing_failed(path: str | os.PathLike[str], error: OSError, needed: int = 0) -> ModelCompressionError:
+    """The error to raise for a failed write: names the file, the cause, the bytes ``needed`` if known, the remedy."""
+    room = f"{size(needed)} are needed" if needed else ""
+    choose = "free some space or choose another folder"
+    limit = _limit()
     remedies = {
-        errno.ENOSPC: "the disk is full; free some space or choose another folder",
-        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+        errno.ENOSPC: f"the disk is full{_of(room, _free(path))}; {choose}",
+        errno.EDQUOT: f"the disk quota is used up{_of(room)}; {choose}",
+        errno.EFBIG: f"the file is larger than files may be here{_of(room, limit)}; "
+        + ("raise the limit (ulimit -f)" if limit else "choose a folder on another file system"),
         errno.EACCES: "the folder is not writable; choose another one or change its permissions",
         errno.EPERM: "the folder is not writable; choose another one or change its permissions",
         errno.EROFS: "the file system is read-only; choose another folder",
+        errno.EIO: "the disk reports an error; check it, or choose another folder",
         errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
         errno.EISDIR: "the path is a folder; give the name of a file",
     }
     remedy = remedies.get(error.errno or 0, error.strerror or str(error))
     return ModelCompressionError(f"cannot write {path}: {remedy}")
+
+
+def is_of_writing(error: OSError) -> bool:
+    """Whether only writing can fail so: there is no room, or the system lets nothing be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for what is tried and thrown away. Raises ModelCompressionError, with the remedy, without room."""
+    place, named = "the system's temporary folder", "; TMPDIR names another one"
+    try:
+        place = tempfile.gettempdir()
+        with tempfile.TemporaryDirectory(prefix="model-compression-", dir=place) as folder:
+            try:
+                yield Path(folder)
+            except OSError as error:
+                if not is_of_writing(error):
+                    raise
+                raise ModelCompressionError(f"{writing_failed(error.filename or folder, error)}{named}") from error
+    except FileNotFoundError as error:  # Python found none that can be written to
+        if error.filename is not None:
+            raise
+        raise ModelCompressionError(f"cannot write into {place}: {error.strerror}{named}") from error
+
+
+def _of(*parts: str) -> str:
+    said = ", ".join(filter(None, parts))
+    return f" ({said})" if said else ""
+
+
+def _free(path: str | os.PathLike[str]) -> str:
+    there = next((folder for folder in (Path(path), *Path(path).absolute().parents) if folder.is_dir()), None)
+    with contextlib.suppress(OSError):
+        return f"{size(shutil.disk_usage(there).free)} are free" if there else ""
+    return ""
+
+
+def _limit() -> str:
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no resource
+        import resource
+
+        allowed, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        return "" if allowed == resource.RLIM_INFINITY else f"{size(allowed)} at most"
+    return ""
 
 
 def _umask() -> int:

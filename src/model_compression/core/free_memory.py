@@ -1,6 +1,7 @@
-"""How much memory is free."""
+"""How much memory is free, and how much this process has held."""
 
 import os
+import sys
 from pathlib import Path
 
 _UNKNOWN = 2 * 2**30  # taken for free where the system does not say
@@ -35,3 +36,18 @@ def _container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return None
+
+
+def most_memory_bytes() -> int | None:
+    """The most that this process has held at once, without that of a GPU; None where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -36,9 +36,19 @@ class Metric:
     lowest: float | None = None
     highest: float | None = None
 
+    @property
+    def title(self) -> str:
+        """The label as a heading: with a capital, unless it has one already, as mIoU."""
+        return self.label if self.label != self.label.lower() else self.label.capitalize()
+
     def key(self, eval_set: str) -> str:
         """The key in metrics.json of the value on ``eval_set``, "test" or "validation"."""
         return f"{eval_set}_{self.name}"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values are shares, 0 to 1."""
+        return (self.lowest, self.highest) == (0.0, 1.0)
 
     @property
     def axis(self) -> str:
@@ -49,6 +59,11 @@ class Metric:
     def best_word(self) -> str:
         """How the best value is called: highest or lowest."""
         return "highest" if self.higher_is_better else "lowest"
+
+    @property
+    def bound_word(self) -> str:
+        """What stands before a bound that a value must keep: at least or at most."""
+        return "at least" if self.higher_is_better else "at most"
 
     def order(self, value: float) -> float:
         """The sort key that puts the best value first."""
@@ -113,9 +128,13 @@ ACCURACY = Metric(
 )
 
 
+DEFAULT_METRIC = ACCURACY
+"""What results are of that record no metric."""
+
+
 def recorded(metric: Metric) -> dict[str, Any]:
-    """What results record of their metric, which `primary_metric` reads: nothing for accuracy."""
-    return {} if metric == ACCURACY else {RECORDED: asdict(metric)}
+    """What results record of their metric, which `primary_metric` reads: nothing for the default one."""
+    return {} if metric == DEFAULT_METRIC else {RECORDED: asdict(metric)}
 
 
 def primary_metric(values: Mapping[str, Any] | None) -> Metric:
@@ -125,7 +144,7 @@ def primary_metric(values: Mapping[str, Any] | None) -> Metric:
     """
     recorded = (values or {}).get(RECORDED)
     if recorded is None:
-        return ACCURACY
+        return DEFAULT_METRIC
     known = {field.name: field.type for field in fields(Metric)}
     kinds = {str: str, bool: bool, int: int, float: int | float, float | None: int | float | None}
     if not isinstance(recorded, Mapping) or not {"name", "label", "plural"} <= {*recorded} <= {*known}:

@@ -6,7 +6,7 @@ it. Messages name options by `setting`.
 
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal
@@ -18,6 +18,7 @@ Affects = Literal["result", "speed", "place", "consent"]
 input is accepted. Only options that affect the result make two runs different."""
 
 _FLAGS = "MODEL_COMPRESSION_SPEAKS_FLAGS"  # an environment variable: child processes inherit it
+_ANY = "1"  # its value where the flags are not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Option:
     flag: str = ""
     """The name on the command line, if it differs from the name of the field."""
     metavar: str = ""
+    search: tuple[float, float] | tuple[float, float, Literal["log"]] | None = None
+    """The lowest and highest value that a search tries where the user gives no range; with "log" on a log scale."""
 
     def check(self, name: str, value: Any) -> None:
         """Raises UsageError for a number out of bounds. None passes."""
@@ -124,11 +127,17 @@ def settings(**values: Any) -> str:
     return (" " if speaks_flags() else ", ").join(setting(name, value) for name, value in values.items())
 
 
+def has_setting(name: str) -> bool:
+    """Whether the reader of messages can give an option: in Python any, in a command those that it has."""
+    flags = os.environ.get(_FLAGS, _ANY)
+    return flags == _ANY or f"--{name.replace('_', '-')}" in flags.split()
+
+
 @contextmanager
-def speaking_flags() -> Iterator[None]:
-    """Messages of this process and its children name options as the command line does."""
+def speaking_flags(flags: Iterable[str] = ()) -> Iterator[None]:
+    """Messages of this process and its children name options as the command line does, which has ``flags``."""
     before = os.environ.get(_FLAGS)
-    os.environ[_FLAGS] = "1"
+    os.environ[_FLAGS] = " ".join(flags) or _ANY
     try:
         yield
     finally:

@@ -9,11 +9,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Answers for a batch: logits (B, K), embedding before the classifier (B, D), features {name: (B, C, H, W)}."""
+    """Answers for a batch: logits (B, …), of the shape that the task has, as (B, K), (B, K, H, W) or (B, L, K);
+    embedding before the classifier (B, D); features {name: (B, C, H, W) or (B, L, D)}; ``mask`` (B, L) is 1 where
+    a token is no padding, None where all count. Where a task has made rows (N, K) of the logits of pixels, ``maps`` are
+    these logits as the network gives them, (B, K, H, W)."""
 
     logits: "Tensor"
     embedding: "Tensor | None" = None
     features: "dict[str, Tensor]" = field(default_factory=dict)
+    mask: "Tensor | None" = None
+    maps: "Tensor | None" = None
 
     def rows(self, rows: slice) -> "Outputs":
         """The answers for some of the samples."""
@@ -21,6 +26,7 @@ class Outputs:
             logits=self.logits[rows],
             embedding=None if self.embedding is None else self.embedding[rows],
             features={name: tensor[rows] for name, tensor in self.features.items()},
+            mask=None if self.mask is None else self.mask[rows],
         )
 
     def shapes(self) -> dict[str, Any]:

@@ -9,54 +9,97 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_compression.core.counter_random import random_bits
+from model_compression.core.config import CROPPING
+from model_compression.core.counter_random import random_bits, uniform
+from model_compression.core.masks import IGNORE
+from model_compression.data.crops import draw_boxes
+from model_compression.data.scaling import Size
 
 # One number per random operation; a new operation takes a new one, so that old plans stay as they are.
-_FLIP, _SHIFT_Y, _SHIFT_X, _HOLE_Y, _HOLE_X = 1, 2, 3, 4, 5
+_FLIP, _SHIFT_Y, _SHIFT_X, _HOLE_Y, _HOLE_X, _ERASED, _ERASED_BOX = 1, 2, 3, 4, 5, 6, 7
+# Shares of the area and width / height of erased boxes, as torchvision's RandomErasing has them by default.
+_ERASED_AREA, _ERASED_RATIO = (0.02, 0.33), (1 / 3.3, 1 / 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is done to each image of a batch: flip (B,) bool, shift (B, 2) in pixels, down and to the right.
+    """What is done to each image of a batch: flip (B,) bool, shift (B, 2) in pixels, down and to the right, or neither.
 
     Where ``cutout`` is not 0, a square hole of that side: its middle is ``hole`` (B, 2), in shares of height and width.
+    ``erased`` (B, 4) are boxes, top, left, height and width in pixels, of height 0 where nothing is erased.
     """
 
-    flip: Tensor
-    shift: Tensor
+    flip: Tensor | None = None
+    shift: Tensor | None = None
     hole: Tensor | None = None
     cutout: int = 0
+    erased: Tensor | None = None
 
 
 def sample_plan(
-    augmentation: str, indices: Tensor, *, view_seed: int, view: int, shift: int, cutout: int = 0
-) -> Plan | None:
-    """The plan for the images at ``indices`` (B,) in ``view``; None where ``augmentation`` is "none".
+    augmentation: str, indices: Tensor, *, view_seed: int, view: int, shift: int, cutout: int = 0,
+    erasing: float = 0.0, size: Size = (0, 0),
+) -> Plan | None:  # fmt: skip
+    """The plan for the images at ``indices`` (B,) in ``view``; None where nothing is done.
 
     Flips follow Jordan 2024 (arXiv 2404.00498): random in even views, the other side in the view that follows, so that
     two views show both sides. ``cutout`` is the side of a hole whose middle is anywhere in the image (DeVries 2017,
-    arXiv 1708.04552), 0 for none.
+    arXiv 1708.04552), 0 for none. ``erasing`` is the probability of a box that is erased in images of ``size``
+    (Zhong et al. 2017, arXiv 1708.04896). Images of augmentations that crop are mirrored before, by `ImageViews`.
     """
     if augmentation == "none":
         return None
-    flip = (random_bits(indices, view_seed, view // 2, _FLIP) & 1 == 1) ^ (view % 2 == 1)
-    shifts = torch.zeros(len(indices), 2, dtype=torch.int64, device=indices.device)
-    if augmentation == "flip_shift":
+    flip = shifts = hole = erased = None
+    if augmentation not in CROPPING:
+        flip = sample_flips(indices, view_seed, view)
+        flip = torch.zeros_like(flip) if augmentation == "shift" else flip
+        shifts = torch.zeros(len(indices), 2, dtype=torch.int64, device=indices.device)
+    if augmentation in ("shift", "flip_shift"):
         axes = [random_bits(indices, view_seed, view, axis) % (2 * shift + 1) for axis in (_SHIFT_Y, _SHIFT_X)]
         shifts = torch.stack(axes, dim=1) - shift
-    hole = None
     if cutout:
         axes = [random_bits(indices, view_seed, view, axis) & 0xFFFF for axis in (_HOLE_Y, _HOLE_X)]
         hole = torch.stack(axes, dim=1) / 2**16
-    return Plan(flip=flip, shift=shifts, hole=hole, cutout=cutout)
+    if erasing:
+        draws = draw_boxes(indices, (view_seed, view, _ERASED_BOX), _ERASED_AREA, _ERASED_RATIO)
+        chosen = uniform(indices.cpu(), view_seed, view, _ERASED) < erasing
+        boxes = [draws.box(row, *size, smaller=True) if chosen[row] else None for row in range(len(indices))]
+        erased = torch.tensor([box or (0, 0, 0, 0) for box in boxes]).to(indices.device)
+    return Plan(flip=flip, shift=shifts, hole=hole, cutout=cutout, erased=erased)
+
+
+def sample_flips(indices: Tensor, view_seed: int, view: int) -> Tensor:
+    """(B,) bool: which of the images at ``indices`` are mirrored in ``view``, see `sample_plan`."""
+    return (random_bits(indices, view_seed, view // 2, _FLIP) & 1 == 1) ^ (view % 2 == 1)
 
 
 def apply_plan(images: Tensor, plan: Plan | None, fill: Tensor | None = None) -> Tensor:
     """Flips and shifts a batch (B, C, H, W) of any dtype, then makes the holes; pixels from outside are reflected.
 
-    ``fill`` (C,), of the same dtype, is what is in a hole; 0 without it.
+    ``fill`` (C,), of the same dtype, is what is in a hole and an erased box; 0 without it.
     """
     if plan is None:
+        return images
+    _, channels, height, width = images.shape
+    moved = _move(images, plan)
+    fill = moved.new_zeros(channels) if fill is None else fill
+    if plan.hole is not None:
+        in_hole = (
+            _within(plan.hole[:, :1], plan.cutout, height)[:, :, None]
+            & _within(plan.hole[:, 1:], plan.cutout, width)[:, None, :]
+        )  # (B, H, W)
+        moved = torch.where(in_hole[:, None], fill.view(1, -1, 1, 1), moved)
+    if plan.erased is not None:
+        top, left, high, wide = (part[:, None] for part in plan.erased.unbind(1))
+        row, column = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+        rows, columns = (row >= top) & (row < top + high), (column >= left) & (column < left + wide)
+        moved = torch.where((rows[:, :, None] & columns[:, None, :])[:, None], fill.view(1, -1, 1, 1), moved)
+    return moved
+
+
+def _move(images: Tensor, plan: Plan) -> Tensor:
+    """Flipped, then shifted."""
+    if plan.flip is None or plan.shift is None:
         return images
     _, channels, height, width = images.shape
     rows = _reflect(torch.arange(height, device=images.device) - plan.shift[:, :1], height)  # (B, H)
@@ -64,15 +107,13 @@ def apply_plan(images: Tensor, plan: Plan | None, fill: Tensor | None = None) ->
     columns = torch.where(plan.flip[:, None], width - 1 - columns, columns)
     source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H · W)
     gathered = images.flatten(2).gather(2, source[:, None].expand(-1, channels, -1))
-    moved = gathered.view_as(images)
-    if plan.hole is None:
-        return moved
-    in_hole = (
-        _within(plan.hole[:, :1], plan.cutout, height)[:, :, None]
-        & _within(plan.hole[:, 1:], plan.cutout, width)[:, None, :]
-    )  # (B, H, W)
-    fill = moved.new_zeros(channels) if fill is None else fill
-    return torch.where(in_hole[:, None], fill.view(1, -1, 1, 1), moved)
+    return gathered.view_as(images)
+
+
+def move_masks(masks: Tensor, plan: Plan | None) -> Tensor:
+    """Masks (B, H, W) moved as `apply_plan` moves their images, never blended; what is in a hole does not count."""
+    fill = torch.full((1,), IGNORE, dtype=masks.dtype, device=masks.device)
+    return apply_plan(masks[:, None], plan, fill)[:, 0]
 
 
 def _within(middle: Tensor, side: int, size: int) -> Tensor:

@@ -71,7 +71,7 @@ def _load(
     train, test = (
         Dataset(
             name=name,
-            images=arrays[f"{part}_images"],
+            samples=arrays[f"{part}_images"],
             labels=arrays[f"{part}_labels"].reshape(-1, len(cifar.labels))[:, -1].astype(np.int64),
             class_names=cifar.class_names,
             mean=cifar.mean,

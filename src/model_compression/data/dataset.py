@@ -1,9 +1,9 @@
-"""Dataset: images and labels, with class names, normalisation and a digest of the content."""
+"""Dataset: samples and their targets, with class names, normalisation of images and a digest of the content."""
 
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,61 +12,124 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.errors import DataError, UsageError
+from model_compression.core.fitting import Fitting
+from model_compression.core.options import setting
+from model_compression.data.dataset_checks import (
+    ImageSet,
+    check_class_names,
+    check_images,
+    check_labels,
+    check_normalisation,
+    check_targets,
+    is_real,
+)
 from model_compression.data.loader_images import LoaderImages
-from model_compression.data.on_demand import Images, OnDemandImages, label_bytes
+from model_compression.data.on_demand import Images, label_bytes
+from model_compression.data.samples import Arrays, Samples
 
 Labels = npt.NDArray[np.int64]
 
+_ONE_CLASS_EACH = "image-classification"
 _MAX_CLASSES = 100_000  # a larger label is a number of something else
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Images with targets of one task; checked when it is made.
+    """Samples with targets of one task; checked when it is made.
 
-    ``images``: (N, C, H, W) uint8 in memory, or `OnDemandImages`, which are indexed alike and decoded then, or
-    `LoaderImages`, of which only the first are known. ``labels``: (N,) int64 in 0…K−1; all 0, and never used, where the
-    images are not ``labelled``; without classes (N, …), numbers that ``task`` knows the meaning of. ``class_names``: K
-    names, or none. ``mean``, ``std``: C
-    values each, for pixels scaled to 0…1. ``digest``: SHA-256 of the content, see content_digest; computed when it is
-    not given, not checked again when it is. ``source``: where the content was obtained; ``path``: the file or folder it
-    was read from; ``notes``: what was left out, a line each; all for people only.
+    ``samples``: images (N, C, H, W) uint8 in memory, or `OnDemandImages`, which are indexed alike and decoded then, or
+    `LoaderImages`, of which only the first are known; or `Samples` of another kind. ``labels``: (N,) int64 in 0…K−1;
+    all 0, and never used, where the samples are not ``labelled``; or (N, …), numbers that ``task`` knows the meaning
+    of. ``class_names``: K names, or none. ``mean``, ``std``: of images C values each, for pixels scaled to 0…1; of
+    others none. ``digest``: SHA-256 of the content, see content_digest; computed when it is not given, not checked
+    again when it is. ``source``: where the content was obtained; ``path``: the file or folder it was read from;
+    ``notes``: what was left out, a line each; all for people only. ``target_names``: of real targets (N, D) their D
+    names, with the unit in brackets, or none. ``target_mean``, ``target_std``: D values each, by which networks see
+    real targets scaled, see `target_scale`; or none, as they are. ``fit``: how photographs became images of one size;
+    None where they had it.
 
     Raises DataError when a field is not of this form.
     """
 
     name: str
-    images: Images | OnDemandImages | LoaderImages
+    samples: ImageSet | Samples
     labels: npt.NDArray[Any]
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     digest: str = ""
     source: str = ""
     path: Path | None = None
     labelled: bool = True
     notes: tuple[str, ...] = ()
-    task: str = "image-classification"
+    task: str = _ONE_CLASS_EACH
+    fit: Fitting | None = None
+    target_names: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_images(self.name, self.images)
-        if isinstance(self.images, np.ndarray):  # torch wants no array that is read-only, or has negative strides
-            needed = "C" if isinstance(self.images, np.memmap) else "CW"  # a file larger than memory stays one
-            object.__setattr__(self, "images", np.require(self.images, requirements=[*needed]))
-        if self.class_names or not _is_real(self.labels):
-            _check_labels(self.name, self.labels, len(self.images), self.class_names)
+        if not isinstance(self.samples, Samples):
+            self._check_images(self.samples)
+        elif not len(self.samples):
+            raise DataError(f"{self.name}: there are no {self.samples.noun}; expected at least one")
+        one_each = np.ndim(self.labels) <= 1 or self.task == _ONE_CLASS_EACH
+        check_class_names(self.name, self.class_names)
+        if one_each and (self.class_names or not is_real(self.labels)):
+            check_labels(self.name, self.labels, len(self), self.class_names)
         else:
-            _check_targets(self.name, self.labels, len(self.images))
-        _check_normalisation(self.name, self.mean, self.std, self.images.shape[1])
+            check_targets(self.name, self.labels, len(self))
         if not self.digest:
-            images, labels = self.images, self.labels
-            digest = content_digest(images, labels) if isinstance(images, np.ndarray) else images.digest(labels)
+            samples, labels = self.samples, self.labels
+            digest = content_digest(samples, labels) if isinstance(samples, np.ndarray) else samples.digest(labels)
             object.__setattr__(self, "digest", digest)
         if not re.fullmatch("[0-9a-f]{64}", self.digest):
             raise DataError(f"{self.name}: digest is {self.digest!r}; expected 64 hexadecimal digits (SHA-256)")
 
+    def _check_images(self, images: ImageSet) -> None:
+        check_images(self.name, images)
+        if isinstance(images, np.ndarray):  # torch wants no array that is read-only, or has negative strides
+            needed = "C" if isinstance(images, np.memmap) else "CW"  # a file larger than memory stays one
+            object.__setattr__(self, "samples", np.require(images, requirements=[*needed]))
+        check_normalisation(self.name, self.mean, self.std, images.shape[1])
+
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.samples)
+
+    @property
+    def images(self) -> ImageSet:
+        """The samples. Raises UsageError where they are no images, for what serves images only."""
+        if isinstance(self.samples, Samples):
+            raise UsageError(f"{self.name} has {self.samples.noun}, and this serves images only")
+        return self.samples
+
+    @property
+    def noun(self) -> str:
+        """What several samples are called, for messages."""
+        return self.samples.noun if isinstance(self.samples, Samples) else "images"
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether the samples are images."""
+        return not isinstance(self.samples, Samples)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether a target has a number for each pixel of its image, which moves with it."""
+        return self.holds_images and self.labels.ndim == 3 and self.labels.shape[1:] == self.image_shape[1:]
+
+    def head(self, count: int) -> "Dataset":
+        """The first ``count`` samples, or all, as a dataset of their own; of a DataLoader those of its first batch."""
+        if not isinstance(self.samples, LoaderImages):
+            return self.subset(np.arange(min(count, len(self))))
+        samples, labels = self.samples.head(count, self.labels)
+        return replace(self, samples=samples, labels=labels, digest="")
+
+    def first(self, count: int) -> Arrays:
+        """The first ``count`` samples, or all, as a network takes them: images as pixels."""
+        if isinstance(self.samples, Samples):
+            return self.samples.take(np.arange(min(count, len(self))))
+        return self.samples[:count]
 
     @property
     def num_classes(self) -> int:
@@ -75,8 +138,14 @@ class Dataset:
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers a network answers with to one image: one a class, or one a number of its target."""
+        """How many numbers a row of answers has: one a class, or one a number of a sample's target."""
         return self.num_classes or math.prod(self.labels.shape[1:])
+
+    @property
+    def num_logits(self) -> int:
+        """How many numbers answer a sample."""
+        height, width = self.image_shape[1:] if self.has_masks else (1, 1)
+        return self.num_outputs * height * width
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -86,29 +155,36 @@ class Dataset:
 
     @property
     def has_ids(self) -> bool:
-        """Whether an image is known by its number, and its pixels from the start: not in a DataLoader's batches."""
-        return not isinstance(self.images, LoaderImages)
+        """Whether a sample is known by its number, and its content from the start: not in a DataLoader's batches."""
+        return not isinstance(self.samples, LoaderImages)
 
     @property
     def num_viewable(self) -> int:
-        """How many images `thumbnails` can give: the first batch of a DataLoader, else all."""
-        return len(self.images.first) if isinstance(self.images, LoaderImages) else len(self)
+        """How many images `thumbnails` can give: of a DataLoader its first batch, of samples of other kinds none."""
+        if isinstance(self.samples, Samples):
+            return 0
+        return len(self.samples.first) if isinstance(self.samples, LoaderImages) else len(self)
 
     def thumbnails(self, rows: npt.NDArray[np.integer]) -> Images:
         """The images (M, C, H, W) at ``rows`` (M,), all below `num_viewable`, to be looked at."""
         return self.images.thumbnails(rows) if isinstance(self.images, LoaderImages) else self.images[rows]
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """How many images each class has, (K,); without classes all are of one."""
+        """How many samples each class has, (K,); all are of one where they have no single class each."""
         return np.bincount(self._strata, minlength=self.num_classes).astype(np.int64)
 
     @property
+    def one_each(self) -> bool:
+        """Whether each sample has one class."""
+        return bool(self.class_names) and self.labels.ndim == 1
+
+    @property
     def _strata(self) -> Labels:
-        """(N,) the class of each image; without classes all are of one."""
-        return self.labels if self.class_names else np.zeros(len(self), dtype=np.int64)
+        """(N,) the class of each sample; all are of one where they have no single class each."""
+        return self.labels if self.one_each else np.zeros(len(self), dtype=np.int64)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.integer], name: str | None = None) -> "Dataset":
-        """The images at ``indices`` (M,), in that order, as a dataset of its own with its own digest.
+        """The samples at ``indices`` (M,), in that order, as a dataset of its own with its own digest.
 
         Raises UsageError for an empty list, for indices that are not integers, and for those out of 0…N−1.
         """
@@ -127,14 +203,14 @@ class Dataset:
         return replace(
             self,
             name=name or f"{self.name}[{len(chosen)}]",
-            images=self.images[chosen] if isinstance(self.images, np.ndarray) else self.images.subset(chosen),
+            samples=self.samples[chosen] if isinstance(self.samples, np.ndarray) else self.samples.subset(chosen),
             labels=self.labels[chosen],
             digest=parent.hexdigest(),
         )
 
 
 def check_pair(train: Dataset, test: Dataset) -> None:
-    """Raises DataError unless a training and a test set are of the same classes and number of channels."""
+    """Raises DataError unless a training and a test set are of the same classes, kind and number of channels."""
     if train.class_names != test.class_names:
         pairs = zip(train.class_names, test.class_names, strict=False)
         other = next((pair for pair in pairs if pair[0] != pair[1]), None)
@@ -146,6 +222,10 @@ def check_pair(train: Dataset, test: Dataset) -> None:
         raise DataError(
             f"{train.name} and {test.name} have other classes, or another order of them: {how}; expected the same"
         )
+    if isinstance(train.samples, Samples) or isinstance(test.samples, Samples):
+        if type(train.samples) is not type(test.samples):
+            raise DataError(f"{train.name} and {test.name} hold samples of different kinds; expected one kind")
+        return
     channels = [dataset.image_shape[0] for dataset in (train, test)]
     if channels[0] != channels[1]:
         raise DataError(
@@ -153,33 +233,53 @@ def check_pair(train: Dataset, test: Dataset) -> None:
         )
 
 
-def class_numbers(given: Sequence[npt.NDArray[Any]], source: str) -> tuple[list[Labels], tuple[str, ...]]:
+def check_same_size(train: Dataset, test: Dataset) -> None:
+    """Raises DataError unless a training and a test set, taken as they are, have images of one size."""
+    if test.image_shape != train.image_shape:
+        sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
+        raise DataError(
+            f"images of {train.path or train.name} are {sizes[0]} pixels, of {test.path or test.name} {sizes[1]}; "
+            f"give {setting('image_size')}"
+        )
+
+
+def class_numbers(
+    given: Sequence[npt.NDArray[Any]], source: str, names: Sequence[Callable[[int], str]] = ()
+) -> tuple[list[Labels], tuple[str, ...]]:
     """(labels as class numbers, class names) of the label arrays ``given``, (N,) each, of training and test.
 
-    Integers are class numbers already, see `number_classes`; texts are classes in sorted order. Raises DataError for
-    other things.
+    Integers are class numbers already, see `number_classes`; texts are classes in sorted order. ``names`` gives the
+    name of a sample of each array by its row, for messages. Raises DataError for other things.
     """
     if all(labels.dtype.kind in "iu" for labels in given):
         numbers = [labels.astype(np.int64) for labels in given]
-        return numbers, number_classes(numbers, source)
-    wrong = [one for labels in given for one in labels.tolist() if not isinstance(one, str)]
-    if wrong:
-        mixed = " beside texts" if any(isinstance(one, str) for labels in given for one in labels.tolist()) else ""
-        raise DataError(f"{source}: a label is {wrong[0]!r}{mixed}; expected class numbers, 0…K−1, or names, for each")
-    names = sorted({one for labels in given for one in labels.tolist()})
-    places = {name: number for number, name in enumerate(names)}
-    return [np.array([places[one] for one in labels.tolist()], dtype=np.int64) for labels in given], tuple(names)
+        return numbers, number_classes(numbers, source, names)
+    is_text = [np.array([isinstance(one, str) for one in labels.tolist()], dtype=bool) for labels in given]
+    if not all(map(np.all, is_text)):
+        count = sum(map(np.sum, is_text))
+        few = count and 2 * count < sum(map(len, is_text))  # the rarer kind is the one that is wrong
+        wrong, where = _first([found if few else ~found for found in is_text], given, names)
+        mixed = f" beside {'numbers' if few else 'texts'}" if count else ""
+        raise DataError(
+            f"{source}: a label is {wrong!r}{mixed}{where}; expected class numbers, 0…K−1, or names, for each"
+        )
+    classes = sorted({one for labels in given for one in labels.tolist()})
+    places = {name: number for number, name in enumerate(classes)}
+    return [np.array([places[one] for one in labels.tolist()], dtype=np.int64) for labels in given], tuple(classes)
 
 
-def number_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> tuple[str, ...]:
+def number_classes(
+    given: Sequence[npt.NDArray[np.integer]], source: str, names: Sequence[Callable[[int], str]] = ()
+) -> tuple[str, ...]:
     """Class names "0", "1", … up to the largest label in ``given``, (N,) each, of training and test.
 
     Raises DataError where labels can be no class numbers, and where they begin with 1: class 0 would have no images.
     """
     smallest, largest = (int(edge(edge(labels) for labels in given)) for edge in (min, max))
     if not 0 <= smallest <= largest < _MAX_CLASSES:
+        _, where = _first([(labels < 0) | (labels >= _MAX_CLASSES) for labels in given], given, names)
         raise DataError(
-            f"{source}: labels run from {smallest} to {largest}; expected class numbers, 0…K−1, of at most "
+            f"{source}: labels run from {smallest} to {largest}{where}; expected class numbers, 0…K−1, of at most "
             f"{_MAX_CLASSES:,} classes"
         )
     if smallest == 1:
@@ -187,6 +287,15 @@ def number_classes(given: Sequence[npt.NDArray[np.integer]], source: str) -> tup
             f"{source}: labels must be 0…K−1; got 1…{largest}: subtract 1, or name the classes, 0 among them"
         )
     return tuple(map(str, range(largest + 1)))
+
+
+def _first(
+    wrong: Sequence[npt.NDArray[np.bool_]], given: Sequence[npt.NDArray[Any]], names: Sequence[Callable[[int], str]]
+) -> tuple[Any, str]:
+    """(the first label that is ``wrong``, the sample that has it, where ``names`` knows it)."""
+    part = next(number for number, found in enumerate(wrong) if found.any())
+    row = int(wrong[part].argmax())
+    return given[part].tolist()[row], f" ({names[part](row)})" if names else ""
 
 
 def content_digest(images: Images, labels: npt.NDArray[Any]) -> str:
@@ -198,63 +307,3 @@ def content_digest(images: Images, labels: npt.NDArray[Any]) -> str:
     hasher.update(np.ascontiguousarray(images).data)
     hasher.update(label_bytes(labels))
     return hasher.hexdigest()
-
-
-def _check_images(name: str, images: Images | OnDemandImages | LoaderImages) -> None:
-    if not isinstance(images, OnDemandImages | LoaderImages) and (
-        not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4
-    ):
-        raise DataError(
-            f"{name}: images are {_describe(images)}; expected a uint8 array of shape (N, C, H, W), pixels 0 to 255"
-        )
-    if 0 in images.shape:
-        raise DataError(f"{name}: images have shape {images.shape}; expected at least one image and one pixel")
-
-
-def _check_labels(name: str, labels: Labels, num_images: int, class_names: tuple[str, ...]) -> None:
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (num_images,):
-        raise DataError(
-            f"{name}: labels are {_describe(labels)}; expected an int64 array of shape ({num_images},), one an image"
-        )
-    if not class_names or len(set(class_names)) != len(class_names):
-        raise DataError(f"{name}: class names are {class_names!r}; expected at least one, no two the same")
-    unprintable = [class_name for class_name in class_names if not class_name.isprintable()]
-    if unprintable:
-        raise DataError(
-            f"{name}: the class name {unprintable[0]!a} has characters that cannot be printed; give it another"
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if wrong.size:
-        raise DataError(
-            f"{name}: {wrong.size} labels are out of range, the first is {labels[wrong[0]]} of image {wrong[0]}; "
-            f"expected 0 to {len(class_names) - 1}"
-        )
-
-
-def _is_real(labels: Any) -> bool:
-    """Whether they are numbers that are no classes."""
-    return isinstance(labels, np.ndarray) and labels.dtype.kind == "f"
-
-
-def _check_targets(name: str, targets: npt.NDArray[Any], num_images: int) -> None:
-    if targets.shape[:1] != (num_images,):
-        raise DataError(
-            f"{name}: targets without classes are {_describe(targets)}; expected an array of {num_images} rows of "
-            "numbers, one an image, or class names"
-        )
-    if not np.isfinite(targets).all():
-        raise DataError(f"{name}: targets are NaN or infinite; expected finite numbers")
-
-
-def _check_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
-    if len(mean) != channels or len(std) != channels or not all(np.isfinite((*mean, *std))) or min(std) <= 0:
-        raise DataError(
-            f"{name}: mean is {mean} and std {std}; expected {channels} finite values each, std > 0, "
-            "for pixels scaled to 0 to 1"
-        )
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} of shape {value.shape}"
-    return f"a {type(value).__name__}"

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,41 +11,53 @@ import numpy as np
 
 from model_compression.core.errors import DataError, NotThereError
 from model_compression.core.files import user_path
+from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.options import setting, settings
-from model_compression.data.dataset import Dataset, Labels, check_pair
+from model_compression.data.dataset import Dataset, Labels, check_pair, check_same_size
+from model_compression.data.folder_files import Files, Report, list_files
 from model_compression.data.hold_out import hold_out_test
 from model_compression.data.image_files import (
     ARRAYS,
-    Found,
     array_image,
-    decode_image,
-    find_images,
-    is_hidden,
+    decode_crop,
+    decode_scaled,
     is_image,
-    left_out_note,
     num_channels,
-    scale,
     size_of,
 )
-from model_compression.data.on_demand import Images, OnDemandImages, mean_and_std
+from model_compression.data.listing import is_hidden
+from model_compression.data.on_demand import Choose, Images, OnDemandImages, mean_and_std
+from model_compression.data.scaling import crop_array, scale
 
 T = TypeVar("T")
 
-_TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+_NO_CLASS = "unlabelled"
+_USUAL_SIZE = 224  # pixels, of images that differ in size where nobody names one
+_AT_ONCE = 10_000  # files that wait to be opened
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What images become, as `load_folder` says, and who is told."""
+
+    image_size: int
+    fit: Fitting
+    say: Report
 
 
 @dataclass(frozen=True, eq=False)
 class FolderImages:
-    """Image files below ``root``, of one size and number of channels."""
+    """Image files of one size and number of channels."""
 
-    root: Path
-    files: tuple[Path, ...]
+    files: Files
     size: tuple[int, int]
     """Height and width."""
     is_scaled: bool
     """Whether images are scaled and cropped to ``size``; else they have it."""
     channels: int = 3
     """3: RGB; 1: grey; other numbers only .npy files have."""
+    fit: Fitting = WHOLE
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -59,89 +71,91 @@ class FolderImages:
 
     def decode(self, number: int) -> Images:
         """The image (C, H, W). Raises DataError that names the file."""
+        return read_image(self.files[number], self.image_shape, self.is_scaled, self.fit)
+
+    def decode_crop(self, number: int, choose: Choose) -> Images:
+        """The part of the image in a file that ``choose`` takes, scaled to (C, H, W). Raises as `decode` does."""
         path = self.files[number]
-        is_array = path.suffix.lower() == ARRAYS
-        found = array_image(path) if is_array else decode_image(path, str(path), self.channels)
-        image = scale(found, self.size if self.is_scaled else None)
-        if image.shape != self.image_shape:
-            shapes = [" × ".join(map(str, shape)) for shape in (image.shape, self.image_shape)]
-            raise DataError(f"{path} is {shapes[0]}, channels × height × width; expected {shapes[1]}")
-        return image
+        if path.suffix.lower() == ARRAYS:
+            return crop_array(array_image(path), self.size, choose, self.fit.interpolation)
+        return decode_crop(path, str(path), self.channels, self.size, choose, self.fit.interpolation)
 
     def identity(self, number: int) -> bytes:
         """Path below the root, and size in bytes."""
-        path = self.files[number]
-        return f"{path.relative_to(self.root).as_posix()}\0{path.stat().st_size}".encode(errors="surrogateescape")
+        return self.files.identity(number)
 
     def content(self, number: int) -> bytes:
         """The file."""
         return self.files[number].read_bytes()
 
 
+def read_image(path: Path, shape: tuple[int, int, int], is_scaled: bool, fit: Fitting = WHOLE) -> Images:
+    """The image of a file, of ``shape`` (C, H, W); brought to that, as ``fit`` says, only where ``is_scaled``.
+
+    Raises DataError that names it.
+    """
+    size = shape[1:] if is_scaled else None
+    is_array = path.suffix.lower() == ARRAYS
+    what = str(path)
+    image = scale(array_image(path), size, fit=fit) if is_array else decode_scaled(path, what, shape[0], size, fit)
+    if image.shape != shape:
+        shapes = [" × ".join(map(str, one)) for one in (image.shape, shape)]
+        raise DataError(f"{path} is {shapes[0]}, channels × height × width; expected {shapes[1]}")
+    return image
+
+
 def load_folder(
-    path: str | Path, image_size: int = 0, report: Callable[[str], None] | None = None
+    path: str | Path,
+    image_size: int = 0,
+    report: Callable[[str], None] | None = None,
+    fit: Fitting = WHOLE,
+    *,
+    needs_labels: bool = True,
 ) -> tuple[Dataset, Dataset]:
     """(training set, test set) of ``path``, which holds train/ and test/ or val/ with class folders, or class folders.
 
     Without a folder for the test a fifth of each class is held out, the same images every time. A train/ with images
     and no class folders, beside a test/ with class folders, is an unlabelled training set. ``image_size`` is the side
-    to which the shorter side is scaled and the longer one cropped; 0 takes images as they are, all of one size. Images
-    are turned as their EXIF data say, and become RGB; files .npy hold (C, H, W) or (H, W) of any number of channels.
-    Mean and deviation are those of up to 1,000 training images. Images are decoded when they are asked for, see
-    `OnDemandImages`. Hidden files and folders are no data; what else is no image is named in the dataset's ``notes``.
+    of the square that images become, as ``fit`` says; 0 takes them as they are, all of one size. Images are turned as
+    their EXIF data say, and become RGB; files .npy hold (C, H, W) or (H, W) of any number of channels. Unless it
+    ``needs_labels`` the folder may hold images in no class folders, at any depth: a fifth of them is held out, and
+    images of several sizes become squares of 224 pixels. Mean and deviation are those of up to 1,000 training images.
+    Images are decoded when they are asked for, see `OnDemandImages`. Hidden files and folders are no data; what else is
+    no image is named in the dataset's ``notes``.
 
     Raises DataError for a folder that is something else, classes that differ, and images that cannot be read.
     """
     root, say = user_path(path), report or (lambda text: None)
+    form = Form(image_size, fit, say)
     if not root.exists():
         raise NotThereError(f"{root} is not there; expected a folder that holds a folder of images for each class")
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one that holds a folder of images for each class")
-    train_root, test_root = (_first_of(root, names) for names in (_TRAIN, _TEST))
+    train_root, test_root = (first_of(root, names) for names in (TRAIN, TEST))
     if train_root is None and test_root is not None:
         raise DataError(f"{root} has {test_root.name}/ but no train/; expected both, or class folders alone")
     if test_root is None:
-        return _split_off_test(train_root or root, root, image_size, say)
+        return _split_off_test(train_root or root, root, form, needs_labels=needs_labels)
     assert train_root is not None
     unused = [name for name in _subfolders(root) if name not in (train_root.name, test_root.name)]
     if unused:
         say(f"{root}: {train_root.name}/ and {test_root.name}/ are used; not used: {', '.join(unused)}")
-    test_classes = _classes(test_root)
+    test_classes = classes_in(test_root)
     if _is_unlabelled(train_root):
         say(f"{train_root} holds images and no class folders: they are trained on without labels")
-        train = _load_unlabelled(train_root, test_classes, image_size)
+        train = _load_unlabelled(train_root, root.name, test_classes, form)
     else:
-        classes = _classes(train_root)
-        _check_same_classes(classes, test_classes, train_root, test_root)
-        train = _load_labelled(train_root, root.name, classes, image_size)
-    test = _load_labelled(test_root, f"{root.name}-test", test_classes, image_size, like=train)
+        classes = classes_in(train_root)
+        check_same_classes(classes, test_classes, train_root, test_root)
+        train = _load_labelled(train_root, root.name, classes, form)
+    test = _load_labelled(test_root, f"{root.name}-test", test_classes, form, like=train)
     check_pair(train, test)
-    if test.image_shape != train.image_shape:
-        sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
-        raise DataError(
-            f"images of {train_root} are {sizes[0]} pixels, of {test_root} {sizes[1]}; give {setting('image_size')}"
-        )
+    check_same_size(train, test)
     return train, test
 
 
-def load_unlabelled(path: str | Path, like: Dataset) -> Dataset:
-    """All images below ``path``, without labels, scaled and cropped to the size of ``like``, with its classes and mean.
-
-    Raises DataError where there are none, or one cannot be read.
-    """
-    root = user_path(path)
-    if not root.exists():
-        raise NotThereError(f"{root} is not there; expected a folder that holds images")
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; expected one that holds images")
-    channels, height, width = like.image_shape
-    found = find_images(root)
-    source = FolderImages(root, found.files, (height, width), True, channels)
-    images = OnDemandImages(source=source, rows=np.arange(len(found.files)))
-    return _dataset(root.name, root, images, [found], like.class_names, like=like)
-
-
-def _first_of(root: Path, names: Sequence[str]) -> Path | None:
+def first_of(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the folders ``names`` that ``root`` has."""
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
@@ -150,7 +164,7 @@ def _subfolders(root: Path) -> list[str]:
     return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def classes_in(root: Path) -> tuple[str, ...]:
     names = _subfolders(root)
     if len(names) < 2:
         found = f"the folder {names[0]!r} alone" if names else "no folders"
@@ -158,7 +172,7 @@ def _classes(root: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_same_classes(train: tuple[str, ...], test: tuple[str, ...], train_root: Path, test_root: Path) -> None:
+def check_same_classes(train: tuple[str, ...], test: tuple[str, ...], train_root: Path, test_root: Path) -> None:
     missing, added = sorted(set(train) - set(test)), sorted(set(test) - set(train))
     if missing or added:
         parts = [f"{test_root} lacks {', '.join(missing)}"] * bool(missing)
@@ -177,48 +191,59 @@ def _loose_images(root: Path) -> list[str]:
     )
 
 
-def _split_off_test(folder: Path, root: Path, image_size: int, say: Callable[[str], None]) -> tuple[Dataset, Dataset]:
+def _split_off_test(folder: Path, root: Path, form: Form, *, needs_labels: bool) -> tuple[Dataset, Dataset]:
+    if not needs_labels and len(_subfolders(folder)) < 2:
+        whole = _load_unlabelled(folder, root.name, (_NO_CLASS,), form, usual_size=_USUAL_SIZE)
+        return hold_out_test(whole, f"{root} holds images and no class folders", form.say)
     if _is_unlabelled(folder):
         raise DataError(
             f"{folder} holds images and no class folders; to train on them without labels, name a dataset with "
             f"labels for the test beside them: {settings(data='NAME', unlabelled=f'folder:{folder}')}"
         )
-    whole = _load_labelled(folder, root.name, _classes(folder), image_size)
-    return hold_out_test(whole, f"{root} has no test/ or val/", say)
+    whole = _load_labelled(folder, root.name, classes_in(folder), form)
+    return hold_out_test(whole, f"{root} has no test/ or val/", form.say)
 
 
 def _load_labelled(
-    folder: Path, name: str, classes: tuple[str, ...], image_size: int, like: Dataset | None = None
+    folder: Path, name: str, classes: tuple[str, ...], form: Form, like: Dataset | None = None
 ) -> Dataset:
     """The images in the folders ``classes`` of ``folder``, with the mean and deviation of ``like``, else their own."""
-    by_class = [find_images(folder / name) for name in classes]
-    labels = np.repeat(np.arange(len(classes)), [len(found.files) for found in by_class]).astype(np.int64)
-    images = _images(folder, tuple(path for found in by_class for path in found.files), image_size)
-    return _dataset(name, folder, images, by_class, classes, labels, like)
+    files = list_files(folder, classes, form.say)
+    labels = np.repeat(np.arange(len(classes)), files.counts).astype(np.int64)
+    return _dataset(name, files, open_images(files, form), classes, labels, like)
 
 
-def _load_unlabelled(folder: Path, classes: tuple[str, ...], image_size: int) -> Dataset:
-    found = find_images(folder)
-    return _dataset(folder.parent.name, folder, _images(folder, found.files, image_size), [found], classes)
+def _load_unlabelled(folder: Path, name: str, classes: tuple[str, ...], form: Form, usual_size: int = 0) -> Dataset:
+    """All images below ``folder``; those of several sizes become squares of ``usual_size``, if there is one."""
+    files = list_files(folder, ("",), form.say)
+    if usual_size and not form.image_size:
+        try:
+            _common_size(files)
+        except DataError:
+            form = replace(form, image_size=usual_size)
+            form.say(
+                f"{folder}: images differ in size, and are scaled to {usual_size} pixels ({setting('image_size')})"
+            )
+    return _dataset(name, files, open_images(files, form), classes)
 
 
 def _dataset(
-    name: str, folder: Path, images: OnDemandImages, found: list[Found], class_names: tuple[str, ...],
+    name: str, files: Files, images: OnDemandImages, class_names: tuple[str, ...],
     labels: Labels | None = None, like: Dataset | None = None,
 ) -> Dataset:  # fmt: skip
-    """``found`` is what lies in ``folder``; without ``like`` mean and deviation are those of ``images``."""
+    """Without ``like`` mean and deviation are those of ``images``."""
     mean, std = mean_and_std(images.sample()) if like is None else (like.mean, like.std)
     return Dataset(
         name=name,
-        images=images,
+        samples=images,
         labels=np.zeros(len(images), dtype=np.int64) if labels is None else labels,
         class_names=class_names,
         mean=mean,
         std=std,
         source="folder",
-        path=folder,
+        path=files.root,
         labelled=labels is not None,
-        notes=(*(_loose_note(folder) if labels is not None else ()), *left_out_note(folder, found)),
+        notes=(*(_loose_note(files.root) if labels is not None else ()), *files.notes),
     )
 
 
@@ -229,36 +254,44 @@ def _loose_note(folder: Path) -> list[str]:
     return [f"{folder}: left out, as they lie in no class folder: {len(loose):,} images {named}"] if loose else []
 
 
-def _images(root: Path, files: tuple[Path, ...], image_size: int) -> OnDemandImages:
-    channels = _common_channels(files)
-    size = (image_size, image_size) if image_size else _common_size(files)
-    source = FolderImages(root, files, size, bool(image_size), channels)
+def open_images(files: Files, form: Form) -> OnDemandImages:
+    """The images of ``files`` in the ``form`` that is wanted."""
+    channels, *size = files.shape or (_common_channels(files),)
+    if form.image_size:
+        size = [form.image_size, form.image_size]
+    else:
+        size = size or [*_common_size(files)]
+        if len(files.shape) < 3:
+            files = files.with_shape((channels, *size), form.say)
+    source = FolderImages(files, (size[0], size[1]), bool(form.image_size), channels, form.fit)
     return OnDemandImages(source=source, rows=np.arange(len(files)))
 
 
-def _common_channels(files: Sequence[Path]) -> int:
+def _common_channels(files: Files) -> int:
     """C of all images. Raises DataError where files .npy lie among others, or differ."""
-    arrays = [path for path in files if path.suffix.lower() == ARRAYS]
-    if not arrays:
+    if not files.num_arrays:
         return 3
-    if len(arrays) < len(files):
+    if files.num_arrays < len(files):
+        array = next(path for path in files if path.suffix.lower() == ARRAYS)
         other = next(path for path in files if path.suffix.lower() != ARRAYS)
-        raise DataError(f"{arrays[0]} is an array and {other} an image file; expected one kind of file in a dataset")
-    return _common(arrays, num_channels, lambda channels: f"of {channels} channels", "expected as many in all")
+        raise DataError(f"{array} is an array and {other} an image file; expected one kind of file in a dataset")
+    return _common(files, num_channels, lambda channels: f"of {channels} channels", "expected as many in all")
 
 
-def _common_size(files: Sequence[Path]) -> tuple[int, int]:
+def _common_size(files: Files) -> tuple[int, int]:
     """(H, W) of all images, as their headers say. Raises DataError with the first that is of another size."""
     remedy = f"give a side to scale them to, as {setting('image_size', 64)}"
     return _common(files, size_of, lambda size: f"{size[1]} × {size[0]} pixels", remedy)
 
 
-def _common(files: Sequence[Path], value_of: Callable[[Path], T], told: Callable[[T], str], remedy: str) -> T:
+def _common(files: Files, value_of: Callable[[Path], T], told: Callable[[T], str], remedy: str) -> T:
+    expected = value_of(files[0])
     with ThreadPoolExecutor() as pool:
-        values = list(pool.map(value_of, files))
-    other = next((number for number, value in enumerate(values) if value != values[0]), None)
-    if other is not None:
-        raise DataError(
-            f"images differ in size: {files[0]} is {told(values[0])}, {files[other]} {told(values[other])}; {remedy}"
-        )
-    return values[0]
+        for first in range(0, len(files), _AT_ONCE):
+            part = [files[number] for number in range(first, min(first + _AT_ONCE, len(files)))]
+            for path, value in zip(part, pool.map(value_of, part), strict=True):
+                if value != expected:
+                    raise DataError(
+                        f"images differ in size: {files[0]} is {told(expected)}, {path} {told(value)}; {remedy}"
+                    )
+    return expected

@@ -21,7 +21,8 @@ def hold_out(dataset: Dataset, count: int, seed: int, called: str = "validation"
     """
     if not 1 <= count < len(dataset):
         raise UsageError(
-            f"cannot hold out {count} of {len(dataset)} images of {dataset.name}; choose 1 to {len(dataset) - 1}"
+            f"cannot hold out {count} of {len(dataset)} {dataset.noun} of {dataset.name}; choose 1 to "
+            f"{len(dataset) - 1}"
         )
     generator = np.random.Generator(np.random.PCG64(seed))
     quotas = _shares(dataset.class_counts(), count)
@@ -44,7 +45,7 @@ def hold_out_test(dataset: Dataset, reason: str, report: Callable[[str], None]) 
     divisible = int((dataset.class_counts() > 1).sum())
     count = max(1, round(_TEST_SHARE * len(dataset)), min(divisible, len(dataset) - 1))
     train, test = hold_out(dataset, count, seed=0, called="test")
-    report(f"{reason}: {len(test)} of {len(dataset)} images are held out for the test")
+    report(f"{reason}: {len(test)} of {len(dataset)} {dataset.noun} are held out for the test")
     return train, test
 
 

@@ -1,10 +1,7 @@
 """Datasets of the Hugging Face hub, or saved to disk by its library, which are decoded when they are asked for."""
 
-import io
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,71 +9,32 @@ import numpy.typing as npt
 
 from model_compression.core.errors import DataError, MissingExtraError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.hub_connection import quick_without_network
-from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
-from model_compression.data.dataset import Dataset, Labels, class_numbers
+from model_compression.data.dataset import Dataset, Labels, check_same_size, class_numbers
 from model_compression.data.hold_out import hold_out_test
-from model_compression.data.image_files import decode_image, scale
-from model_compression.data.on_demand import Images, OnDemandImages, Rows, mean_and_std
+from model_compression.data.hub_images import HubImages
+from model_compression.data.hub_targets import hub_targets
+from model_compression.data.labelled_table import TEXTS
+from model_compression.data.on_demand import OnDemandImages, Rows, mean_and_std
+from model_compression.data.table_targets import REGRESSION
+from model_compression.data.target_scale import scaled
+from model_compression.data.tokenizers import TokenizerChoice
 
-_KEYS = ("config", "image", "label", "test", "train")
+_KEYS = ("config", "image", "label", "test", "text", "train")
 _TEST = ("test", "validation", "valid", "val")
 _LABELS = ("label", "labels", "class", "target", "category")
 _ROWS_AT_ONCE = 1000
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class HubImages:
-    """The column ``column`` of encoded images of a split, as RGB of one size."""
-
-    split: Any
-    column: str
-    name: str
-    sizes_bytes: Rows
-    size: tuple[int, int]
-    """Height and width."""
-    is_scaled: bool
-    threads: int = 1
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(3, H, W)."""
-        return (3, *self.size)
-
-    def decode(self, number: int) -> Images:
-        """The image (3, H, W). Raises DataError with its number."""
-        image = decode_image(io.BytesIO(self.content(number)), self.describe(number))
-        if not self.is_scaled and image.size != self.size[::-1]:
-            raise DataError(
-                f"images of {self.name} differ in size: the first is {self.size[1]} × {self.size[0]} pixels, number "
-                f"{number} {image.width} × {image.height}; give a side to scale them to, as {setting('image_size', 64)}"
-            )
-        return scale(image, self.size if self.is_scaled else None)
-
-    def identity(self, number: int) -> bytes:
-        """Its encoded size in bytes."""
-        return str(self.sizes_bytes[number]).encode()
-
-    def content(self, number: int) -> bytes:
-        """The encoded image."""
-        encoded = self.split[number][self.column]
-        if encoded is None or not (encoded["bytes"] or encoded["path"]):
-            raise DataError(f"image {number} of {self.name} is missing")
-        try:
-            return encoded["bytes"] or Path(encoded["path"]).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.describe(number)} cannot be read: {error}") from None
-
-    def describe(self, number: int) -> str:
-        """What an error calls an image: its number, and its file where there is one."""
-        encoded = self.split[number][self.column]
-        file = f" ({encoded['path']})" if encoded and encoded["path"] else ""
-        return f"image {number} of {self.name}{file}"
-
-
 def load_hugging_face(
-    text: str, image_size: int = 0, report: Callable[[str], None] | None = None
+    text: str,
+    image_size: int = 0,
+    report: Callable[[str], None] | None = None,
+    fit: Fitting = WHOLE,
+    tokens: TokenizerChoice | None = None,
+    task: str = "",
 ) -> tuple[Dataset, Dataset]:
     """(training set, test set) of ``text``, as "NAME" or "NAME,label=fine_label,config=plain_text".
 
@@ -84,14 +42,13 @@ def load_hugging_face(
     splits are "train", and "test" or "validation", unless ``train=`` and ``test=`` name others; without one for the
     test a fifth of each class is held out. The image column and the label column are found by their types, unless
     ``image=`` and ``label=`` name them; labels are class labels, integers, or texts, which become classes in sorted
-    order. ``image_size`` as in `load_folder`.
+    order; lists of them, and numbers, are those of `hub_targets`, as ``task`` says. ``image_size`` and ``fit`` as in
+    `load_folder`. Without images the samples are texts, in the column that
+    ``text=`` names, or lists of words with a list of tags, cut by the tokenizer of ``tokens``.
 
     Raises MissingExtraError without the library (extra 'hf'), UsageError for names that are not there, DataError.
     """
-    name, _, rest = text.partition(",")
-    options = _options(rest)
-    splits = _splits(name.strip(), options.get("config"))
-    train_name = _choose("split", options.get("train", "train"), splits, name)
+    name, options, splits, train_name = _opened(text)
     test_name = options.get("test") or next((split for split in _TEST if split in splits), None)
     say = report or (lambda text: None)
     parts = {f"{name} ({train_name})": splits[train_name]}
@@ -100,27 +57,74 @@ def load_hugging_face(
         parts[f"{name} ({test_name})"] = splits[test_name]
     for title, split in parts.items():
         if len(split) == 0:
-            raise DataError(f"{title} holds no images")
-    columns = {title: _image_column(split, options, title) for title, split in parts.items()}
+            raise DataError(f"{title} holds no samples")
+    made = _texts(parts, options, tokens or TokenizerChoice()) or _image_datasets(parts, options, image_size, fit, task)
+    whole, test = made if len(made) == 2 else hold_out_test(made[0], f"{name} has no split for the test", say)
+    if whole.holds_images:
+        check_same_size(whole, test)
+    return scaled(whole, test)
+
+
+def _texts(parts: Mapping[str, Any], options: Mapping[str, str], tokens: TokenizerChoice) -> list[Dataset]:
+    """The splits as texts; none where they have images."""
+    import datasets
+
+    from model_compression.data.hub_texts import labelled_texts, tagged_texts, text_column, words_column
+
+    features = next(iter(parts.values())).features
+    if "image" in options or any(isinstance(kind, datasets.Image) for kind in features.values()):
+        return []
+    if all(map(words_column, parts.values())):
+        return tagged_texts(parts, options, tokens)
+    if not any(column.lower() in TEXTS for column in features) and "text" not in options:
+        return []
+    label = {title: _label_column(split, options, title) for title, split in parts.items()}
+    columns = {title: text_column(split, options, title, label[title]) for title, split in parts.items()}
     labels, classes = _labels(parts, options)
+    return labelled_texts(parts, columns, labels, classes, tokens)
+
+
+def _image_datasets(
+    parts: Mapping[str, Any], options: Mapping[str, str], image_size: int, fit: Fitting, task: str
+) -> list[Dataset]:
+    columns = {title: _image_column(split, options, title) for title, split in parts.items()}
+    targets = hub_targets(parts, options.get("label", ""), task)
+    if targets is None:
+        labels, classes = _labels(parts, options)
+        named: dict[str, Any] = {"class_names": classes}
+    else:
+        key = "target_names" if targets.kind == REGRESSION else "class_names"
+        labels, named = targets.values, {key: targets.names, "task": targets.kind or "image-classification"}
     made: list[Dataset] = []
+    size = (image_size, image_size) if image_size else None
     for (title, split), own in zip(parts.items(), labels, strict=True):
-        images = _images(split, columns[title], title, image_size)
+        images = _images(split, columns[title], title, size, fit)
         mean, std = (made[0].mean, made[0].std) if made else mean_and_std(images.sample())
-        made.append(
-            Dataset(
-                name=title, images=images, labels=own, class_names=classes, mean=mean, std=std, source="Hugging Face"
-            )
-        )
-    if len(made) == 1:
-        return hold_out_test(made[0], f"{name} has no split for the test", say)
-    whole, test = made
-    if test.image_shape != whole.image_shape:
-        sizes = [f"{width} × {height}" for _, height, width in (whole.image_shape, test.image_shape)]
-        raise DataError(
-            f"images of {whole.name} are {sizes[0]} pixels, of {test.name} {sizes[1]}; give {setting('image_size')}"
-        )
-    return whole, test
+        made.append(Dataset(name=title, samples=images, labels=own, mean=mean, std=std, source="Hugging Face", **named))
+    return made
+
+
+def load_hub_images(text: str, size: tuple[int, int], fit: Fitting) -> tuple[str, OnDemandImages, bool]:
+    """(title, images of the training split brought to ``size`` (H, W), whether it has more than them) of ``text``."""
+    title, split, options = training_split(text)
+    return title, _images(split, _image_column(split, options, title), title, size, fit), len(split.features) > 1
+
+
+def training_split(text: str) -> tuple[str, Any, dict[str, str]]:
+    """(title, training split, options) of ``text``, of which no labels are wanted."""
+    name, options, splits, train_name = _opened(text)
+    useless = next((key for key in ("label", "test") if key in options), None)
+    if useless:
+        raise UsageError(f"hf: {useless}={options[useless]} has no effect on samples without labels; leave it out")
+    return f"{name} ({train_name})", splits[train_name], options
+
+
+def _opened(text: str) -> tuple[str, dict[str, str], Mapping[str, Any], str]:
+    """(name, options, splits, name of the training split)."""
+    name, _, rest = text.partition(",")
+    options = _options(rest)
+    splits = _splits(name.strip(), options.get("config"))
+    return name, options, splits, _choose("split", options.get("train", "train"), splits, name)
 
 
 def _options(text: str) -> dict[str, str]:
@@ -129,6 +133,11 @@ def _options(text: str) -> dict[str, str]:
         key, equals, value = part.partition("=")
         if not (equals and value):
             raise UsageError(f"hf: options are KEY=VALUE with commas between them, as label=fine_label; got {part!r}")
+        if key == "streaming":
+            raise UsageError(
+                "hf: has no streaming: images are known by their numbers; leave it out, as the files of the set are "
+                "mapped into memory and not read as a whole"
+            )
         if key not in _KEYS:
             raise unknown_name("option of hf:", key, list(_KEYS))
         options[key] = value
@@ -160,19 +169,22 @@ def _splits(name: str, config: str | None) -> Mapping[str, Any]:
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 
-def _images(split: Any, column: str, name: str, image_size: int) -> OnDemandImages:
+def _images(split: Any, column: str, name: str, size: tuple[int, int] | None, fit: Fitting) -> OnDemandImages:
     import datasets
 
     encoded = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    settings = {"split": encoded, "column": column, "name": name, "sizes_bytes": _sizes_bytes(encoded, column)}
-    size = (image_size, image_size)
-    if not image_size:
-        source = HubImages(**settings, size=size, is_scaled=True)
-        first = decode_image(io.BytesIO(source.content(0)), source.describe(0))
+    settings = {
+        "split": encoded,
+        "column": column,
+        "name": name,
+        "sizes_bytes": _sizes_bytes(encoded, column),
+        "fit": fit,
+    }
+    is_scaled = size is not None
+    if size is None:
+        first = HubImages(**settings, size=(0, 0), is_scaled=True).first()
         size = (first.height, first.width)
-    return OnDemandImages(
-        source=HubImages(**settings, size=size, is_scaled=bool(image_size)), rows=np.arange(len(split))
-    )
+    return OnDemandImages(source=HubImages(**settings, size=size, is_scaled=is_scaled), rows=np.arange(len(split)))
 
 
 def _sizes_bytes(encoded: Any, column: str) -> Rows:
@@ -189,6 +201,8 @@ def _sizes_bytes(encoded: Any, column: str) -> Rows:
 def _image_column(split: Any, options: Mapping[str, str], name: str) -> str:
     import datasets
 
+    if len(split) == 0:
+        raise DataError(f"{name} holds no images")
     found: list[str] = [column for column, kind in split.features.items() if isinstance(kind, datasets.Image)]
     if "image" in options:
         return _choose("image column", options["image"], found, name)
@@ -211,6 +225,7 @@ def _label_column(split: Any, options: Mapping[str, str], name: str) -> str:
     texts = [column for column, dtype in values.items() if "string" in dtype]
     if "label" in options:
         return _choose("label column", options["label"], classes + numbers + texts, name)
+    texts = [column for column in texts if column.lower() not in TEXTS]
     named = [column for column in (*numbers, *texts) if column.lower() in _LABELS]
     for found in (classes, named, numbers, texts):
         if len(found) == 1:
@@ -223,14 +238,15 @@ def _label_column(split: Any, options: Mapping[str, str], name: str) -> str:
 
 
 def _label_values(split: Any, column: str, name: str) -> npt.NDArray[Any]:
-    values = split[column][:]
-    missing = [number for number, value in enumerate(values) if value is None]
-    if missing:
+    values = split.select_columns([column]).with_format("arrow")[:].column(column)
+    if values.null_count:
+        first = values.is_null().to_pylist().index(True)
         raise DataError(
-            f"{name}: {len(missing):,} images have no label in {column!r}, the first is image {missing[0]}; expected a "
+            f"{name}: {values.null_count:,} images have no label in {column!r}, the first is image {first}; expected a "
             "class for each"
         )
-    return np.asarray(values)
+    labels: npt.NDArray[Any] = values.to_numpy()
+    return labels
 
 
 def _labels(parts: Mapping[str, Any], options: Mapping[str, str]) -> tuple[list[Labels], tuple[str, ...]]:

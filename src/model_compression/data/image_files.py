@@ -1,23 +1,25 @@
-"""Image files: which there are below a folder, and what is decoded from one. Torch is not imported."""
+"""Image files: which names are those of one, and what is decoded from it."""
 
 import functools
-import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from model_compression.core.errors import DataError
-from model_compression.data.on_demand import Images
+from model_compression.core.fitting import WHOLE, Fitting, Interpolation
+from model_compression.data.on_demand import Choose, Images, PixelBox
+from model_compression.data.scaling import MUCH_LARGER, Box, Size, least_sides, scale, scale_crop
+
+Least = Callable[[int, int], Size]
 
 ARRAYS = ".npy"  # an image (C, H, W) or (H, W), uint8: of any number of channels
 # What Pillow knows by name only, or leaves to other programs.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-_HIDDEN = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})  # and names that begin with a dot
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,7 +32,6 @@ _TURNS = {
 }
 _MODES = {1: "L", 3: "RGB"}  # by the number of channels
 MAX_PIXELS = 2**26  # Pillow holds 4 bytes for each, once or twice, in each thread that decodes
-_NAMED = 3  # files that a note names
 
 
 @functools.cache
@@ -49,93 +50,12 @@ def _formats() -> tuple[str, ...]:
 
 def is_image(path: str | Path) -> bool:
     """Whether the ending of a file's name is that of an image."""
-    return Path(path).suffix.lower() in image_suffixes()
+    _, dot, ending = str(path).rpartition(".")
+    return dot + ending.lower() in image_suffixes()
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is what a system or an editor keeps for itself, and never data."""
-    return name.startswith(".") or name in _HIDDEN
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies below a folder: image ``files``, sorted, and what is ``left_out``, by the reason."""
-
-    files: tuple[Path, ...]
-    left_out: Mapping[str, tuple[Path, ...]]
-
-
-def find_images(folder: Path) -> Found:
-    """The image files in ``folder`` and the folders in it, links followed. What is hidden is passed over.
-
-    Raises DataError where there are none, or ``folder`` itself cannot be opened.
-    """
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise DataError(f"{folder} cannot be opened: {error.strerror}; change its permissions, or delete it") from None
-    files, left_out = [], defaultdict(list)
-    around = frozenset(_key(parent) for parent in folder.resolve().parents)
-    for path, reason in _walk(folder, around):
-        if reason:
-            left_out[reason].append(path)
-        else:
-            files.append(path)
-    if not files:
-        others = f"{_list_files(left_out, folder)}, and " if left_out else ""
-        raise DataError(f"{folder} holds {others}no images that can be read ({_common()}); fill it, or delete it")
-    return Found(tuple(sorted(files)), {reason: tuple(sorted(paths)) for reason, paths in sorted(left_out.items())})
-
-
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[Path, str]]:
-    """(path, why it is left out, "" for an image) of what is below ``folder``; ``above`` are the folders around it."""
-    try:
-        here = _key(folder)
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        yield folder, f"cannot be opened ({error.strerror})"
-        return
-    if here in above:
-        yield folder, "leads back to a folder around it"
-        return
-    for entry in entries:
-        path = Path(entry.path)
-        if is_hidden(entry.name):
-            continue
-        if entry.is_dir():
-            yield from _walk(path, above | {here})
-        elif not entry.is_file():
-            yield path, "broken link" if entry.is_symlink() else "no regular file"
-        else:
-            yield path, "" if is_image(path) else path.suffix.lower() or "without an ending"
-
-
-def _key(folder: Path) -> tuple[int, int]:
-    """What a folder is known by, under whichever name."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
-
-
-def left_out_note(root: Path, found: list[Found]) -> list[str]:
-    """A line on what was left out below ``root``, if anything was."""
-    left_out: dict[str, list[Path]] = defaultdict(list)
-    for one in found:
-        for reason, paths in one.left_out.items():
-            left_out[reason] += paths
-    return (
-        [f"{root}: left out, as they are no images that can be read: {_list_files(left_out, root)}"] if left_out else []
-    )
-
-
-def _list_files(left_out: Mapping[str, Any], root: Path) -> str:
-    parts = []
-    for reason, paths in sorted(left_out.items()):
-        named = ", ".join(path.relative_to(root).as_posix() for path in paths[:_NAMED])
-        parts.append(f"{len(paths):,} {reason} ({named}{', …' if len(paths) > _NAMED else ''})")
-    return "; ".join(parts)
-
-
-def _common() -> str:
+def common_suffixes() -> str:
+    """The usual ones, for messages."""
     return ", ".join(sorted({".jpg", ".png", ".webp", ".avif", ".tif", ".npy"} & image_suffixes())) + " and others"
 
 
@@ -153,19 +73,102 @@ def decode_image(source: str | Path | IO[bytes], what: str, channels: int = 3) -
 
     Raises DataError that calls it ``what``, also for other images of more than `MAX_PIXELS`.
     """
+    return _decode(source, what, channels, None)[0]
+
+
+def decode_scaled(
+    source: str | Path | IO[bytes], what: str, channels: int, size: Size | None, fit: Fitting = WHOLE
+) -> Images:
+    """(C, H, W) of what `decode_image` gives, brought to ``size`` (H, W) as ``fit`` says, or as it is.
+
+    A JPEG file that is much larger is decoded at a half, a quarter or an eighth of its width and height.
+    """
+    image, box = _decode(source, what, channels, None if size is None else lambda height, width: least_sides(size, fit))
+    return scale(image, size, box, fit)
+
+
+def decode_crop(
+    source: str | Path | IO[bytes],
+    what: str,
+    channels: int,
+    size: Size,
+    choose: Choose,
+    interpolation: Interpolation = "bicubic",
+) -> Images:
+    """(C, H, W): the part that ``choose`` takes of what `decode_image` gives, scaled to ``size`` (H, W), whole.
+
+    A JPEG file of which that part is much larger is decoded at a half, a quarter or an eighth of its width and height.
+    """
+    chosen: list[tuple[tuple[int, int], PixelBox]] = []
+
+    def part_of(height: int, width: int) -> PixelBox:
+        if not chosen:
+            chosen.append(((height, width), choose(height, width)))
+        return chosen[0][1]
+
+    def least(height: int, width: int) -> Size:
+        _, _, high, wide = part_of(height, width)
+        return math.ceil(MUCH_LARGER * size[0] * height / high), math.ceil(MUCH_LARGER * size[1] * width / wide)
+
+    image, (first, upper, last, lower) = _decode(source, what, channels, least)
+    top, left, high, wide = part_of(image.height, image.width)
+    whole = chosen[0][0]
+    down, across = (lower - upper) / whole[0], (last - first) / whole[1]  # decoded pixels to one of the file
+    rows = _edges(upper + top * down, high * down, image.height)
+    columns = _edges(first + left * across, wide * across, image.width)
+    pixels = np.atleast_3d(np.array(image.crop((columns[0], rows[0], columns[1], rows[1]))))
+    return scale_crop(pixels.transpose(2, 0, 1), size, interpolation)
+
+
+def _edges(first: float, length: float, limit: int) -> tuple[int, int]:
+    """The whole pixels nearest to a span, at least one."""
+    low = min(round(first), limit - 1)
+    return low, min(limit, max(low + 1, round(first + length)))
+
+
+def _decode(source: str | Path | IO[bytes], what: str, channels: int, least: Least | None) -> tuple[Image.Image, Box]:
+    """The image and where in it the scene is: decoded smaller, its last pixels may be shares of one.
+
+    ``least`` gives the height and width that must be kept, of those of the image; None: all.
+    """
     if channels not in _MODES:
         raise DataError(f"{what} cannot be an image of {channels} channels; give a file {ARRAYS} of (C, H, W)")
     try:
         with open_image(source) as file:
-            if _is_too_large(file) and not file.info.get("progressive"):  # which is held whole, whatever its scale
-                file.draft(None, (file.width // 2, file.height // 2))
+            drafted = _draft(file, least)
             _refuse_too_large(file)
             file.load()
-            turn = _TURNS.get(_orientation(file))
-            image = file if turn is None else file.transpose(turn)
-            return _of_8_bits(image, file.format).convert(_MODES[channels])
+            width, height = drafted or file.size
+            image, orientation = upright(file)
+            width, height = (height, width) if orientation >= 5 else (width, height)
+            left = image.width - width if orientation in (2, 3, 6, 7) else 0.0  # where the last pixels come to be
+            top = image.height - height if orientation in (3, 4, 7, 8) else 0.0
+            box = (left, top, left + width, top + height)
+            return _of_8_bits(image, file.format).convert(_MODES[channels]), box
     except Exception as error:  # a damaged file meets code that expects none, in one of forty formats
         raise _unreadable(what, error) from None
+
+
+def _draft(file: Image.Image, least: Least | None) -> tuple[float, float] | None:
+    """Lets a JPEG file be decoded smaller, where ``least`` allows it or it is too large; (width, height)."""
+    if not isinstance(file, JpegImageFile):
+        return None
+    kept = [*file.size]
+    if least is not None:
+        turned = _orientation(file) >= 5
+        height, width = least(*(file.size if turned else file.size[::-1]))
+        kept = [height, width] if turned else [width, height]
+    if _is_too_large(file) and not file.info.get("progressive"):  # which is held whole, whatever its scale
+        kept = [min(side, whole // 2) for side, whole in zip(kept, file.size, strict=True)]
+    drafted = file.draft(None, (kept[0], kept[1]))
+    return drafted and drafted[1][2:]
+
+
+def upright(file: Image.Image) -> tuple[Image.Image, int]:
+    """(an image that is loaded, turned as its EXIF data say; how these said that it lay, 1 to 8)."""
+    orientation = _orientation(file)
+    turn = _TURNS.get(orientation)
+    return (file if turn is None else file.transpose(turn)), orientation
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -199,6 +202,14 @@ def _refuse_too_large(file: Image.Image) -> None:
         )
 
 
+def read_whole(path: Path, channels: int) -> Images:
+    """The image (C, H, W) of a file at its own size. Raises DataError that names it."""
+    image = array_image(path) if path.suffix.lower() == ARRAYS else decode_scaled(path, str(path), channels, None)
+    if len(image) != channels:
+        raise DataError(f"{path} has {len(image)} channels; expected {channels}")
+    return image
+
+
 def array_image(path: Path) -> Images:
     """The image (C, H, W) of a .npy file. Raises DataError that names it."""
     return np.array(_map_array(path))
@@ -223,18 +234,6 @@ def _map_array(path: Path) -> Images:
     if array.nbytes > 4 * MAX_PIXELS:
         raise DataError(f"{path} holds {array.nbytes:,} bytes; expected at most {4 * MAX_PIXELS:,} for one image")
     return array  # type: ignore[no-any-return]
-
-
-def scale(image: Image.Image | Images, size: tuple[int, int] | None) -> Images:
-    """(C, H, W) of an image, scaled and cropped to ``size`` (H, W), or as it is."""
-    if isinstance(image, np.ndarray):  # Pillow has no images of any number of channels: one after the other
-        if size is None or image.shape[1:] == size:
-            return image
-        return np.concatenate([scale(Image.fromarray(channel), size) for channel in image])
-    if size is not None:
-        image = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)  # (H, W, C) → (C, H, W)
 
 
 def _orientation(file: Image.Image) -> int:

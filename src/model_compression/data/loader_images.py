@@ -43,6 +43,15 @@ class LoaderImages:
             "images of a DataLoader cannot be held out; give the loader of validation images in the place of the test's"
         )
 
+    def head(self, count: int, labels: npt.NDArray[Any]) -> "tuple[LoaderImages, npt.NDArray[Any]]":
+        """Up to ``count`` images of the first batch as a DataLoader of one batch, and their labels."""
+        import torch
+
+        first = self.first[:count]
+        labels = labels[: len(first)]
+        batch = (torch.from_numpy(first), torch.from_numpy(labels))
+        return LoaderImages(loader=[batch], first=first, count=len(labels)), labels
+
     def digest(self, labels: npt.NDArray[Any]) -> str:
         """SHA-256 of number, size and labels: the images themselves may be other ones each time."""
         hasher = hashlib.sha256(f"opaque {'x'.join(map(str, self.shape))}\n".encode())

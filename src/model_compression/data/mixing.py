@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model_compression.core.config import DataConfig
 from model_compression.core.counter_random import random_bits
+from model_compression.data.batches import Mixed
 
 # Numbers of the random operations, apart from those of augmentation.
 _PARTNER, _WHICH, _SHARE, _BOX_Y, _BOX_X = 21, 22, 23, 24, 25
@@ -73,16 +74,30 @@ def mix(images: Tensor, others: Tensor, mixture: Mixture) -> tuple[Tensor, Tenso
     a blend is share · image + (1 − share) · other (Zhang et al. 2018, arXiv 1710.09412), rounded.
     """
     height, width = images.shape[2:]
-    side = (1 - mixture.parts.double() / _STEPS).sqrt()  # of the box, as a share of the image's
-    rows = _within(mixture.middle[:, 0], side, height)[:, :, None]
-    columns = _within(mixture.middle[:, 1], side, width)[:, None, :]
-    box = rows & columns & mixture.boxed[:, None, None]  # (B, H, W)
+    box = boxes(mixture, height, width)
     blended = mixture.parts.where(~mixture.boxed, _STEPS)
     part = blended.int().view(-1, 1, 1, 1)
     light = (part * images + (_STEPS - part) * others + _STEPS // 2) >> 12  # ≤ 4096 · 255, far from overflow
     mixed = torch.where(box[:, None], others, light.to(images.dtype))
     own = 1 - box.sum(dim=(1, 2)).double() / (height * width)
     return mixed, torch.where(mixture.boxed, own, blended.double() / _STEPS).float()
+
+
+def boxes(mixture: Mixture, height: int, width: int) -> Tensor:
+    """(B, H, W) bool: which pixels are those of the partners."""
+    side = (1 - mixture.parts.double() / _STEPS).sqrt()  # of the box, as a share of the image's
+    rows = _within(mixture.middle[:, 0], side, height)[:, :, None]
+    columns = _within(mixture.middle[:, 1], side, width)[:, None, :]
+    return rows & columns & mixture.boxed[:, None, None]
+
+
+def mix_masks(masks: Tensor, others: Tensor, mixture: Mixture, share: Tensor) -> tuple[Tensor, Mixed]:
+    """Masks (B, H, W) with the boxes of their partners' ``others`` in them; what else is mixed in has both classes.
+
+    ``share`` (B,) is what `mix` gives. A pixel in a box has one class, and the share of the own one is 1 there.
+    """
+    pasted = torch.where(boxes(mixture, *masks.shape[1:]), others, masks)
+    return pasted, Mixed(targets=others, share=torch.where(mixture.boxed, torch.ones_like(share), share))
 
 
 def _quantiles(alpha: float) -> Tensor:

@@ -1,9 +1,10 @@
 """Images that stay where they are, and are decoded when they are asked for."""
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,11 @@ from model_compression.core.errors import DataError
 
 Images = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.integer]
+
+PixelBox = tuple[int, int, int, int]
+"""Top, left, height and width, in pixels."""
+Choose = Callable[[int, int], PixelBox]
+"""Gives the part of an image that is wanted, of its height and width before it is scaled."""
 
 SAMPLE = 1000  # images, evenly spaced, that stand for all where all would have to be read
 
@@ -35,6 +41,25 @@ class ImageSource(Protocol):
 
     def content(self, number: int) -> bytes:
         """What the image is decoded from."""
+
+
+@runtime_checkable
+class OriginalSource(ImageSource, Protocol):
+    """A source whose originals may be larger than the images that it gives, or of another shape."""
+
+    def decode_crop(self, number: int, choose: Choose) -> Images:
+        """The part of the original that ``choose`` takes, scaled to an image (C, H, W). Raises as `decode` does."""
+
+
+Shown = Callable[[int, ImageSource, int], Images]
+"""What a view shows at a place of a batch: given the place, the source and the number of the image there."""
+
+
+class Views(Protocol):
+    """What shows images otherwise than they are: see `data.image_views`. It is sent to other processes."""
+
+    def shown(self, rows: Rows, view: int) -> Shown:
+        """``view`` of a batch of the images at ``rows`` (B,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +88,24 @@ class OnDemandImages:
 
     def __getitem__(self, rows: slice | Rows) -> Images:
         """Decodes the images at ``rows``. Raises DataError for one that cannot be read, or is of another size."""
-        numbers = [int(number) for number in self.rows[rows]]
+        numbers = self.rows[rows]
         images = np.empty((len(numbers), *self.source.image_shape), dtype=np.uint8)
+        self._decode(numbers, images, None)
+        return images
+
+    def decode_into(self, images: Images, rows: Rows, views: Views | None = None, view: int = 0) -> None:
+        """Decodes those at ``rows`` (B,) into ``images`` (B, C, H, W), as ``view`` of ``views`` shows them.
+
+        Raises as indexing does.
+        """
+        self._decode(self.rows[rows], images, None if views is None else views.shown(rows, view))
+
+    def _decode(self, chosen: Rows, images: Images, shown: Shown | None) -> None:
+        numbers = [int(number) for number in chosen]
 
         def decode(place: int) -> None:
-            image = self.source.decode(numbers[place])
+            number = numbers[place]
+            image = self.source.decode(number) if shown is None else shown(place, self.source, number)
             if image.shape != images.shape[1:]:
                 raise DataError(
                     f"image {numbers[place]} is {image.shape}, the first is {images.shape[1:]}; expected one size"
@@ -81,7 +119,6 @@ class OnDemandImages:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(decode, range(len(numbers))))
-        return images
 
     def subset(self, rows: Rows) -> "OnDemandImages":
         """Those at ``rows``, not decoded."""
@@ -156,5 +193,7 @@ def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def label_bytes(labels: npt.NDArray[Any]) -> bytes:
-    """The content of labels, the same on every machine: little-endian, integers of 64 bits or doubles."""
+    """The content of targets, the same on every machine: little-endian, class numbers of 64 bits, reals doubles."""
+    if labels.ndim > 1 and labels.dtype.kind != "f":  # masks of bytes stay so
+        return np.ascontiguousarray(labels, dtype=labels.dtype.newbyteorder("<")).tobytes()
     return np.ascontiguousarray(labels, dtype="<f8" if labels.dtype.kind == "f" else "<i8").tobytes()

@@ -11,7 +11,8 @@ from model_compression.core.errors import UsageError
 from model_compression.core.free_memory import available_memory_bytes
 from model_compression.data.dataset import Dataset
 from model_compression.data.loader_images import LoaderImages
-from model_compression.data.on_demand import ArraySource, OnDemandImages
+from model_compression.data.on_demand import ArraySource, OnDemandImages, OriginalSource
+from model_compression.data.samples import Samples
 
 _SHARE = 4  # decoded images take at most this part of the memory that is free: networks and a run need the rest
 _MAX_WORKERS = 8
@@ -24,11 +25,14 @@ def place_images(
     resident: Resident = "auto",
     workers: int | None = None,
     report: Callable[[str], None] | None = None,
+    *,
+    crops: bool = False,
 ) -> tuple[Dataset, Dataset]:
     """Both sets as ``resident`` wants them: "on" in memory, "off" streamed, "auto" in memory where that is a quarter
     of what is free at most. ``workers`` processes decode what is streamed; None: `default_workers`.
 
     A set that is in memory already stays there unless "off" is said. Digests, and so runs, are the same either way.
+    Where views crop, ``crops``, training images of files are never held: a crop is cut from the original.
     """
     processors = os.cpu_count() or 1
     if workers is not None and workers > max(_WORKERS_ALWAYS, _WORKERS_EACH * processors):
@@ -38,18 +42,29 @@ def place_images(
         )
     workers = default_workers() if workers is None else workers
     if resident == "off":
-        return _stream(train, workers), _stream(test, workers)
-    size = sum(dataset.images.size_bytes for dataset in (train, test) if isinstance(dataset.images, OnDemandImages))
+        return stream(train, workers), stream(test, workers)
+    of_originals = isinstance(train.samples, OnDemandImages) and isinstance(train.samples.source, OriginalSource)
+    if crops and of_originals and not train.has_masks:
+        return stream(train, workers), _place([test], resident, workers, report)[0]
+    train, test = _place([train, test], resident, workers, report)
+    return train, test
+
+
+def _place(
+    sets: list[Dataset], resident: Resident, workers: int, report: Callable[[str], None] | None
+) -> list[Dataset]:
+    """``sets`` in memory, or all streamed where ``resident`` leaves it open and they are too large together."""
+    size = sum(one.samples.size_bytes for one in sets if isinstance(one.samples, OnDemandImages))
     free = available_memory_bytes()
     if resident == "auto" and size > free // _SHARE:
         if report is not None:
             report(
-                f"{train.name}: its {len(train) + len(test):,} images would take {size / 2**30:.1f} GiB of the "
+                f"{sets[0].name}: its {sum(map(len, sets)):,} images would take {size / 2**30:.1f} GiB of the "
                 f"{free / 2**30:.1f} GiB that are free: {workers or 'no'} other processes decode them while the "
                 "network trains"
             )
-        return _stream(train, workers), _stream(test, workers)
-    return _hold(train), _hold(test)
+        return [stream(one, workers) for one in sets]
+    return [_hold(one) for one in sets]
 
 
 def default_workers() -> int:
@@ -58,16 +73,17 @@ def default_workers() -> int:
     return max(1, min(_MAX_WORKERS, count - 1))
 
 
-def _stream(dataset: Dataset, workers: int) -> Dataset:
-    images = dataset.images
-    if isinstance(images, LoaderImages):
+def stream(dataset: Dataset, workers: int) -> Dataset:
+    """The same images, decoded batch by batch by ``workers`` processes; samples of other kinds stay as they are."""
+    images = dataset.samples
+    if isinstance(images, LoaderImages | Samples):
         return dataset
     if isinstance(images, np.ndarray):
         images = OnDemandImages(source=ArraySource(images), rows=np.arange(len(images)))
-    return dataclasses.replace(dataset, images=dataclasses.replace(images, workers=workers))
+    return dataclasses.replace(dataset, samples=dataclasses.replace(images, workers=workers))
 
 
 def _hold(dataset: Dataset) -> Dataset:
-    if not isinstance(dataset.images, OnDemandImages):
+    if not isinstance(dataset.samples, OnDemandImages):
         return dataset
-    return dataclasses.replace(dataset, images=dataset.images[:])
+    return dataclasses.replace(dataset, samples=dataset.samples[:])

@@ -2,15 +2,22 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 from model_compression.core.config import Resident
 from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.fitting import WHOLE, Fitting
+from model_compression.core.masks import IGNORE
 from model_compression.core.options import setting
 from model_compression.core.registry import Registry, unknown_name
+from model_compression.core.table_config import TableConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.placement import place_images
+from model_compression.data.row_files import FORMS
+from model_compression.data.task_views import EMBEDDING, as_task
+from model_compression.data.tokenizers import TokenizerChoice
 
 # A loader takes (data_dir, report, allow_download), as load_cifar10 does, and returns (training set, test set).
 Loader = Callable[..., tuple[Dataset, Dataset]]
@@ -49,8 +56,28 @@ def synthetic(
     return load_synthetic(data_dir, report, allow_download)
 
 
-FOLDER, HUGGING_FACE = "folder:", "hf:"
+FOLDER, HUGGING_FACE, TAR = "folder:", "hf:", "tar:"
+_PATHS = {
+    FOLDER: "folder:PATH",
+    **FORMS,
+    HUGGING_FACE: "hf:NAME or hf:PATH",
+    TAR: "tar:PATH or tar:PATTERN",
+}
 MAX_IMAGE_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How files are read; see `load_dataset`. ``masks`` are the names of two folders, and the value that counts not."""
+
+    report: Callable[[str], None] | None
+    image_size: int
+    fit: Fitting
+    masks: tuple[str, int]
+    table: TableConfig
+    tokens: TokenizerChoice
+    task: str
+    needs_labels: bool
 
 
 def load_dataset(
@@ -62,56 +89,149 @@ def load_dataset(
     unlabelled: str = "",
     resident: Resident = "auto",
     workers: int | None = None,
+    task: str = "",
+    table: TableConfig | None = None,
+    mask_folders: str = "images,masks",
+    ignore_index: int = IGNORE,
+    fit: Fitting | None = None,
+    crops: bool = False,
+    tokens: TokenizerChoice | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """(training set, test set) of a registered dataset, of "folder:PATH" or of "hf:NAME".
+    """(training set, test set) of a registered dataset, of "folder:PATH", "csv:FILE", "jsonl:FILE", "conll:FILE",
+    "hf:NAME" or "tar:PATH".
 
-    ``unlabelled``, as "folder:PATH", are images that take the place of the training images. ``resident`` and
-    ``workers`` are those of `place_images`.
+    ``unlabelled``, of any of these forms, are samples that take the place of the training samples. ``resident``,
+    ``workers`` and ``crops`` are those of `place_images`. ``task`` says what labels are, where the data do not, or
+    "embedding"; ``table`` how a table is read; ``fit`` how images of files become square, None where they are. A
+    folder that holds the ``mask_folders`` has a class for each pixel, but for those that are ``ignore_index``. Texts
+    are cut by the tokenizer of ``tokens``.
 
     Raises UnknownNameError with near matches, UsageError for options that the dataset has no use for, DataError.
     """
-    train, test = _load(name, data_dir, report, image_size)
+    form, embeds, table = next(filter(name.startswith, FORMS), None), task == EMBEDDING, table or TableConfig()
+    how = _Reading(
+        report=report,
+        image_size=image_size,
+        fit=fit or WHOLE,
+        masks=(mask_folders, ignore_index),
+        table=table,
+        tokens=tokens or TokenizerChoice(),
+        task="" if embeds else task,
+        needs_labels=not embeds,
+    )
+    _check_table(name, unlabelled, table)
+    if form is not None:
+        train, test = _load_rows(name, form, data_dir, how)
+    else:
+        train, test = _load(name, data_dir, how)
+        if task and not embeds and task != train.task:
+            raise UsageError(
+                f"{setting('task')} {task!r} does not fit {name}, whose task is {train.task}; leave it out"
+            )
     if unlabelled:
-        from model_compression.data.folder import load_unlabelled
+        train = samples_of(unlabelled, train, report, fit or WHOLE, table)
+    if fit is not None and train.holds_images:
+        train, test = replace(train, fit=fit), replace(test, fit=fit)
+    train, test = place_images(train, test, resident, workers, report, crops=crops)
+    return as_task((train, test), task)
 
-        if not unlabelled.startswith(FOLDER) or not unlabelled.removeprefix(FOLDER).strip():
-            raise UsageError(f"{setting('unlabelled')} must be folder:PATH, a folder of images, got {unlabelled!r}")
-        train = load_unlabelled(unlabelled.removeprefix(FOLDER), like=train)
-    return place_images(train, test, resident, workers, report)
+
+def samples_of(
+    unlabelled: str,
+    like: Dataset,
+    report: Callable[[str], None] | None = None,
+    fit: Fitting = WHOLE,
+    table: TableConfig | None = None,
+) -> Dataset:
+    """The samples of ``unlabelled`` as `load_unlabelled` gives them, also of a registered dataset."""
+    from model_compression.data.unlabelled import load_unlabelled
+
+    def registered(name: str) -> Dataset | None:
+        return DATASETS.get(name)(None, report)[0] if name in DATASETS else None
+
+    return load_unlabelled(unlabelled, like, registered, report, fit, table)
 
 
-def _load(
-    name: str, data_dir: PathLike | None, report: Callable[[str], None] | None, image_size: int
-) -> tuple[Dataset, Dataset]:
+def _check_table(name: str, unlabelled: str, table: TableConfig) -> None:
+    """Raises UsageError for options of tables beside data that are none; text files have an encoding."""
+    given = [field.name for field in fields(table) if getattr(table, field.name)]
+    if given == ["encoding"] and any(one.startswith(FOLDER) for one in (name, unlabelled)):
+        return
+    if given and not any(one.startswith(form) for one in (name, unlabelled) for form in FORMS):
+        expected = " or ".join(f"{form}FILE" for form in FORMS)
+        raise UsageError(f"{setting(given[0])} is for {expected}, got the data {name}; leave it out")
+
+
+def _load_rows(name: str, form: str, data_dir: PathLike | None, how: _Reading) -> tuple[Dataset, Dataset]:
+    """Of the rows of csv:FILE, jsonl:FILE or conll:FILE."""
+    from model_compression.data.labelled_table import divide
+    from model_compression.data.table_images import load_table_images
+    from model_compression.data.table_texts import holds_texts, load_table_texts
+
+    _check_path(name, form, data_dir, how.image_size)
+    say = how.report or (lambda text: None)
+    found = divide(name.removeprefix(form), form, how.table, say)
+    if not holds_texts(found, how.task):
+        return load_table_images(found, how.image_size, say, how.table, how.task, how.fit)
+    if how.image_size:
+        raise UsageError(f"{setting('image_size')} is for images, and {name} has texts: leave it out")
+    return load_table_texts(found, how.tokens, how.table, how.task, say)
+
+
+def _load(name: str, data_dir: PathLike | None, how: _Reading) -> tuple[Dataset, Dataset]:
+    report, image_size = how.report, how.image_size
     if name.startswith(GIVEN):
         raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", f"name a dataset with {setting('data')}")
-    prefix = next((prefix for prefix in (FOLDER, HUGGING_FACE) if name.startswith(prefix)), None)
+    prefix = next((prefix for prefix in _PATHS if name.startswith(prefix)), None)
     if prefix is None:
         if name not in DATASETS and user_path(name).is_dir():
             raise UsageError(
                 f"{name} is a folder, not a dataset's name; write {setting('data', f'folder:{name}')}, or hf:{name}"
             )
         if name not in DATASETS:
-            raise unknown_name("dataset", name, [*DATASETS, f"{FOLDER}PATH", f"{HUGGING_FACE}NAME"])
+            raise unknown_name(
+                "dataset",
+                name,
+                [*DATASETS, *(f"{one}FILE" for one in FORMS), f"{FOLDER}PATH", f"{HUGGING_FACE}NAME", f"{TAR}PATH"],
+            )
         loader = DATASETS.get(name)
         if image_size:
             raise UsageError(
-                f"{setting('image_size')} is for folder:PATH and hf:NAME; the images of {name} have a size of their own"
+                f"{setting('image_size')} is for folder:PATH, csv:FILE, tar:PATH and hf:NAME; the images of {name} "
+                "have a size of their own"
             )
         return loader(data_dir, report)
+    _check_path(name, prefix, data_dir, image_size)
+    if prefix == FOLDER:
+        from model_compression.data.folder import load_folder
+        from model_compression.data.mask_folder import folder_names, has_masks, load_mask_folder
+        from model_compression.data.text_folder import is_of_texts, load_text_folder
+
+        folder, names = name.removeprefix(FOLDER), folder_names(how.masks[0])
+        if has_masks(folder, names):
+            return load_mask_folder(folder, names, how.masks[1], image_size, report, how.fit)
+        if is_of_texts(folder, how.task):
+            return load_text_folder(folder, how.tokens, how.table.encoding, report or (lambda text: None))
+        if how.table.encoding:
+            raise UsageError(f"{setting('encoding')} is for texts, and {folder} has none: leave it out")
+        return load_folder(folder, image_size, report, how.fit, needs_labels=how.needs_labels)
+    if prefix == TAR:
+        from model_compression.data.tar import load_tar
+
+        return load_tar(name.removeprefix(TAR), image_size, report, how.fit)
+    from model_compression.data.hugging_face import load_hugging_face
+
+    return load_hugging_face(name.removeprefix(HUGGING_FACE), image_size, report, how.fit, how.tokens, how.task)
+
+
+def _check_path(name: str, prefix: str, data_dir: PathLike | None, image_size: int) -> None:
+    """Raises UsageError for what no source of files takes."""
     if not name.removeprefix(prefix).strip():
-        what = "path; expected folder:PATH" if prefix == FOLDER else "dataset; expected hf:NAME or hf:PATH"
-        raise UsageError(f"{prefix} names no {what}")
+        what = "dataset" if prefix == HUGGING_FACE else "path"
+        raise UsageError(f"{prefix} names no {what}; expected {_PATHS[prefix]}")
     if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UsageError(
             f"{setting('image_size')} must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual"
         )
     if data_dir is not None:
         raise UsageError(f"{setting('data_dir')} has no effect with {name}, which says where the images are")
-    if prefix == FOLDER:
-        from model_compression.data.folder import load_folder
-
-        return load_folder(name.removeprefix(FOLDER), image_size, report)
-    from model_compression.data.hugging_face import load_hugging_face
-
-    return load_hugging_face(name.removeprefix(HUGGING_FACE), image_size, report)

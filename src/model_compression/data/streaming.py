@@ -1,5 +1,6 @@
 """Batches of images that are decoded while the network trains, by other processes, through torch's DataLoader."""
 
+import math
 import signal
 import threading
 import warnings
@@ -11,29 +12,39 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import DataError, ModelCompressionError, UsageError
+from model_compression.core.inputs import Inputs, join_inputs
 from model_compression.core.options import setting
+from model_compression.data.batches import ALL, Batch, Loader, Part, num_batches
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader import Batch, Loader, ResidentLoader, num_batches
+from model_compression.data.image_views import ImageViews
+from model_compression.data.loader import ImageLoader, ResidentLoader
 from model_compression.data.loader_images import LoaderImages
 from model_compression.data.on_demand import OnDemandImages
+from model_compression.data.placement import default_workers, stream
+from model_compression.data.samples import Samples
 from model_compression.data.torch_datasets import check_batch
 
 
 def loader_for(dataset: Dataset, config: DataConfig, device: torch.device) -> Loader:
-    """The loader for where the images of ``dataset`` are: in memory, still to be decoded, or in a DataLoader."""
-    kinds: dict[type, type[Loader]] = {LoaderImages: GivenLoader, OnDemandImages: StreamingLoader}
-    return kinds.get(type(dataset.images), ResidentLoader)(dataset, config, device)
+    """The samples' own loader; of images by where they are: in memory, still to be decoded, or in a DataLoader."""
+    if isinstance(dataset.samples, Samples):
+        return dataset.samples.loader(dataset.labels, config, device)
+    if config.crops and isinstance(dataset.samples, np.ndarray):
+        dataset = stream(dataset, default_workers() if config.workers is None else config.workers)
+    kinds: dict[type, type[ImageLoader]] = {LoaderImages: GivenLoader, OnDemandImages: StreamingLoader}
+    return kinds.get(type(dataset.samples), ResidentLoader)(dataset, config, device)
 
 
-class StreamingLoader(Loader):
+class StreamingLoader(ImageLoader):
     """A dataset's images, decoded batch by batch; the same batches as `ResidentLoader` for any number of workers.
 
-    Workers decode and nothing else. Order and views are made here, where they are a function of seed, epoch and view.
+    Workers decode, and make the views that crop. Order and other views are made here. All are functions of seed, epoch
+    and view.
     """
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
@@ -41,19 +52,21 @@ class StreamingLoader(Loader):
         super().__init__(dataset, config, device)
         self._images = dataset.images
 
-    def pixels(self, indices: Tensor) -> Tensor:
-        """The images (B, C, H, W) at ``indices`` (B,), decoded by this process."""
-        return torch.from_numpy(self._images[indices.cpu().numpy()]).to(self.targets.device)
+    def inputs(self, indices: Tensor, view: int) -> Tensor:
+        """The images (B, C, H, W) at ``indices`` (B,), decoded by this process, cropped as ``view`` has them."""
+        return _get(_Rows(self._images, self._views)[indices.tolist(), view]).to(self.targets.device)
 
-    def pixels_in_turn(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """`pixels` of each of ``batches``, decoded ahead by the workers."""
+    def inputs_in_turn(self, batches: Sequence[Tensor], view: int) -> Iterator[Inputs]:
+        """`inputs` of each of ``batches``, decoded ahead by the workers."""
         device = self.targets.device
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than processors
             loader: DataLoader[_Decoded] = DataLoader(
-                _Rows(self._images),
+                _Rows(self._images, self._views),
                 batch_size=None,  # a "sample" is a batch already
-                sampler=[indices.tolist() for indices in batches],
+                sampler=(
+                    (indices.tolist(), view) for indices in batches
+                ),  # one after the other: a list of all would take memory
                 num_workers=self._images.workers,
                 collate_fn=_keep,
                 worker_init_fn=_leave_signals_to_the_parent,
@@ -65,7 +78,7 @@ class StreamingLoader(Loader):
             yield _next_batch(decoded).to(device, non_blocking=True)
 
 
-class GivenLoader(Loader):
+class GivenLoader(ImageLoader):
     """The batches of a DataLoader of the user's, as they come: no order, no views and no indices of ours."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, device: torch.device):
@@ -74,7 +87,7 @@ class GivenLoader(Loader):
         self._images, self._num_classes = dataset.images, dataset.num_classes
         self._what = "test" if dataset.name.endswith("-test") else "training"
 
-    def pixels(self, indices: Tensor) -> Tensor:
+    def inputs(self, indices: Tensor, view: int) -> Tensor:
         """Images of the first batch, for dry runs."""
         return torch.from_numpy(self._images.first[indices.cpu().numpy()]).to(self.targets.device)
 
@@ -83,15 +96,17 @@ class GivenLoader(Loader):
         steps, count, size = len(self._images.loader), len(self._images), len(self._images.first)
         return num_batches(count, size) if steps == -(-count // size) else steps
 
-    def epoch(self, *, epoch: int, seed: int, batch_size: int, first: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, *, epoch: int, seed: int, batch_size: int, first: int = 0, part: Part | None = None
+    ) -> Iterator[Batch]:
         """A pass over the DataLoader; after an interruption, as many batches of a new pass as were still to come."""
         steps, batches = self.steps(batch_size), self._batches()
         if steps < len(self._images.loader):
             batches = _join_last(batches)
         return islice(batches, steps - first)
 
-    def in_order(self, *, view: int, batch_size: int) -> Iterator[Batch]:
-        """All batches. Raises UsageError when their labels come in another order than at first."""
+    def in_order(self, *, view: int, batch_size: int, rows: slice = ALL) -> Iterator[Batch]:
+        """All batches, whatever ``rows``. Raises UsageError when their labels come in another order than at first."""
         start = 0
         for batch in self._batches():
             if not torch.equal(batch.targets, self.targets[start : start + len(batch.targets)]):
@@ -124,8 +139,8 @@ def _join_last(batches: Iterator[Batch]) -> Iterator[Batch]:
     held = next(batches)
     for batch in batches:
         if len(batch.targets) == 1:
-            images, targets = torch.cat([held.inputs, batch.inputs]), torch.cat([held.targets, batch.targets])
-            held = replace(held, inputs=images, targets=targets, ids=torch.cat([held.ids, batch.ids]))
+            inputs, targets = join_inputs([held.inputs, batch.inputs]), torch.cat([held.targets, batch.targets])
+            held = replace(held, inputs=inputs, targets=targets, ids=torch.cat([held.ids, batch.ids]))
         else:
             yield held
             held = batch
@@ -138,14 +153,24 @@ _Decoded = Tensor | ModelCompressionError
 class _Rows(TorchDataset[_Decoded]):
     """Batches of decoded images by their rows, or the error that there was: raised here, it came as a traceback."""
 
-    def __init__(self, images: OnDemandImages):
-        self.images = images
+    def __init__(self, images: OnDemandImages, views: ImageViews | None):
+        self.images, self.views = images, views
 
-    def __getitem__(self, rows: list[int]) -> _Decoded:
+    def __getitem__(self, wanted: tuple[list[int], int]) -> _Decoded:
+        rows, view = wanted
+        shape = (len(rows), *self.images.source.image_shape)
+        batch = _shared(shape) if get_worker_info() else torch.empty(shape, dtype=torch.uint8)
         try:
-            return torch.from_numpy(self.images[np.array(rows)])
+            self.images.decode_into(batch.numpy(), np.array(rows), self.views, view)
         except ModelCompressionError as error:
             return error
+        return batch
+
+
+def _shared(shape: tuple[int, ...]) -> Tensor:
+    """A batch in memory that the process which trains takes over as it is."""
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _keep(batch: Any) -> Any:
@@ -170,6 +195,10 @@ def _next_batch(decoded: Iterator[_Decoded]) -> Tensor:
             f"a process that decodes images ended: {reason}; it may have lacked memory: "
             f"use fewer {setting('workers')}, or 0"
         ) from None
+    return _get(batch)
+
+
+def _get(batch: _Decoded) -> Tensor:
     if isinstance(batch, ModelCompressionError):
         raise batch
     return batch

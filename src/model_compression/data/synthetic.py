@@ -65,7 +65,7 @@ def _split(name: str, count: int, generator: np.random.Generator) -> Dataset:
     images = np.stack([_draw(patterns[label], int(phase)) for label, phase in zip(labels, phases, strict=True)])
     return Dataset(
         name=name,
-        images=np.clip(images + noise, 0, 255).astype(np.uint8),
+        samples=np.clip(images + noise, 0, 255).astype(np.uint8),
         labels=labels,
         class_names=tuple(PATTERNS),
         mean=MEAN,

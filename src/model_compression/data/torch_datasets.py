@@ -64,7 +64,7 @@ def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], repor
     made = [
         Dataset(
             name=f"{name}{ending}",
-            images=images,
+            samples=images,
             labels=np.zeros(len(images), dtype=np.int64) if found is None else found,
             class_names=names,
             mean=mean,
@@ -101,7 +101,7 @@ def from_loaders(train: DataLoader[Any], test: DataLoader[Any]) -> tuple[Dataset
     )
     labels = (np.zeros(count, dtype=np.int64), test_labels)  # of the training images each batch brings its own
     made = [
-        Dataset(name=name, images=part, labels=own, class_names=names, source="DataLoader", **as_it_is)  # type: ignore[arg-type]
+        Dataset(name=name, samples=part, labels=own, class_names=names, source="DataLoader", **as_it_is)  # type: ignore[arg-type]
         for name, part, own in zip(("loader", "loader-test"), images, labels, strict=True)
     ]
     return made[0], made[1]
@@ -124,7 +124,13 @@ def pixels_of(image: Any) -> Images:
 
 
 def _source(dataset: TorchDataset[Any], what: str) -> TorchImages:
-    if isinstance(dataset, IterableDataset) or _length(dataset) < 2:
+    if isinstance(dataset, IterableDataset):
+        raise UsageError(
+            f"the {what} dataset is a {type(dataset).__name__}: its items come as a stream, without the numbers on "
+            "which order, views and stored answers depend; give hf:NAME, whose files are mapped into memory and not "
+            "read as a whole, tar:PATTERN for shards of WebDataset, or DataLoaders, which are taken as they are"
+        )
+    if _length(dataset) < 2:
         raise UsageError(f"the {what} dataset cannot be asked for each of its items, or has fewer than two; {_ITEMS}")
     shape = pixels_of(_parts(dataset[0])[0]).shape
     source = TorchImages(dataset, (shape[0], shape[1], shape[2]))

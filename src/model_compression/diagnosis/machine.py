@@ -110,7 +110,11 @@ def _broken(packages: Iterable[str]) -> list[str]:
     modules = metadata.packages_distributions()
     found = []
     for package in packages:
-        own = [module for module, owners in modules.items() if package in owners and not module.startswith("_")]
+        own = [
+            module
+            for module, owners in modules.items()
+            if _plain(package) in map(_plain, owners) and not module.startswith("_")
+        ]
         name = package.replace("-", "_")
         module = name if name in own else next(iter(own), None)
         try:
@@ -121,6 +125,11 @@ def _broken(packages: Iterable[str]) -> list[str]:
             reason = str(error).strip().partition("\n")[0]
             found.append(f"{package} ({type(error).__name__}: {reason})")
     return found
+
+
+def _plain(package: str) -> str:
+    """Its name as indexes compare names: metadata may spell it with other signs."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def is_older(name: str, low: str) -> bool:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from model_compression.checks.data import examine_data
 from model_compression.checks.kernel_faults import kernel_fault
 from model_compression.checks.networks import check_classes
@@ -13,10 +11,13 @@ from model_compression.core.config import DataConfig, MethodConfig, ModelConfig,
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.finding import Finding
+from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
+from model_compression.data.task_views import EMBEDDING
 from model_compression.diagnosis.machine import examine_machine
 from model_compression.diagnosis.terms import examine_repetition, examine_terms
 from model_compression.distillation.methods import create
+from model_compression.engine.fitting import fitted_data, taught_by, with_defaults
 from model_compression.engine.networks import check_student, check_teachers, load_teachers
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
@@ -42,14 +43,17 @@ def examine(
     """
     chosen = choose_device(device)
     create(method.name, **method.params)
-    for config, check in ((student, check_student), (teacher, check_teachers)):
-        if config is not None:
-            check(config)
+    if student is not None:
+        check_student(student)
+    if teacher is not None:
+        check_teachers(teacher, embeds=data is not None and data.task == EMBEDDING)
     yield from examine_machine(chosen, runs)
     if data is None:
         return
     try:
-        train, test = load_data(data, report)
+        networks = [with_defaults(student, pretrained=False)] if student is not None else []
+        networks += [taught_by(teacher, data)] if teacher is not None else []
+        train, test = load_data(fitted_data(data, networks, report), report)
     except UsageError:
         raise
     except ModelCompressionError as error:
@@ -91,8 +95,8 @@ def _loss(
     try:
         trainer = prepare(config, Silent(), Parts(data=datasets)).trainer
         yield from examine_terms(trainer)
-        images = torch.from_numpy(datasets[0].images[:2])
-        if kernel_fault(trainer.device, trainer.student, images) is None:  # else a run computes in float32
+        inputs = to_tensors(datasets[0].first(2))
+        if kernel_fault(trainer.device, trainer.student, inputs) is None:  # else a run computes in float32
             trainer.training_step.precision = choose_precision("auto", trainer.device)
         yield examine_repetition(trainer)
     except ModelCompressionError as error:

@@ -1,19 +1,24 @@
 """One training step up to its loss: what is compiled, wrapped for several processes, and split when memory is short."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model_compression.core.device import autocast
+from model_compression.core.inputs import tensors_of
 from model_compression.core.outputs import Outputs
-from model_compression.data.loader import Batch
+from model_compression.data.batches import Batch
 from model_compression.distillation.methods import Context
 from model_compression.distillation.objective import Objective
 from model_compression.models.base import Network
 from model_compression.models.features import Tapped
+from model_compression.models.recomputing import recomputed
 from model_compression.tasks import Task
 
 
@@ -27,12 +32,12 @@ class Learned:
     score: Tensor
     """The primary metric, summed over the samples."""
     inputs: dict[str, Tensor]
-    """Sums of what came from outside, by `IMAGES` and `ANSWERS`: NaN in them shows."""
+    """Sums of what came from outside, by `INPUTS` and `ANSWERS`: NaN in them shows."""
     logits: Tensor
     """(B, …), without gradient."""
 
 
-IMAGES, ANSWERS = "the images", "the teacher's answers"
+INPUTS, ANSWERS = "the inputs", "the teacher's answers"
 
 
 class Step(nn.Module):
@@ -41,6 +46,10 @@ class Step(nn.Module):
     ``parts`` holds what has parameters: the student, and the method where there is one. ``tapped`` is the student where
     the method needs more than logits. The student is compiled where ``compiled`` says so, which serves methods that
     need logits only. Without labels (``labelled``) the teacher's answers are what counts as right.
+
+    Of several processes each has a slice of the global batch. ``gather`` makes the whole of it again, for methods that
+    compare samples or draw for them, and is a context manager ``around`` the student, where BatchNorm is to see it.
+    Activations within the blocks to ``recompute`` are not kept for the backward pass.
     """
 
     def __init__(
@@ -55,17 +64,28 @@ class Step(nn.Module):
         compiled: bool = False,
         labelled: bool = True,
         watches_teacher: bool = True,
+        gather: Callable[[Any, int], Any] | None = None,
+        around: Callable[[int], AbstractContextManager[Any]] = lambda total: nullcontext(),
+        recompute: Sequence[nn.Module] = (),
     ):
         super().__init__()
         self.objective, self.task, self.labelled, self.watches_teacher = objective, task, labelled, watches_teacher
         self.device, self.precision = device, precision
+        method = objective.method
+        compares = method is not None and (method.uses_context or not method.per_sample)
+        self._gather, self._around, self._recompute = gather if compares else None, around, list(recompute)
         self.parts = nn.ModuleList([student])
-        if objective.method is not None:
-            self.parts.append(objective.method.to(device))
+        if method is not None:
+            self.parts.append(method.to(device))
         # Lists, so that what is already in ``parts`` is not registered twice.
         self._tapped = [] if tapped is None else [tapped]
         # Two shapes at most, the last batch of an epoch being smaller: each is compiled for itself.
         self._forward = [torch.compile(student, dynamic=False) if compiled else student]
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the loss is that of the global batch in every process."""
+        return self._gather is not None
 
     @property
     def tapped(self) -> Tapped | None:
@@ -81,9 +101,10 @@ class Step(nn.Module):
 
     def answer(self, batch: Batch) -> Outputs:
         """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
-        images = self.student.preprocessing(batch.inputs)
-        with autocast(self.device, self.precision):
-            answer = self._tapped[0](images) if self._tapped else Outputs(logits=self._forward[0](images))
+        inputs = self.student.preprocessing(batch.inputs)
+        around = partial(self._around, batch.num_global)
+        with autocast(self.device, self.precision), around(), recomputed(self._recompute, around):
+            answer = self._tapped[0](inputs) if self._tapped else Outputs(logits=self._forward[0](inputs))
         return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
 
     def forward(
@@ -95,10 +116,16 @@ class Step(nn.Module):
         with this one.
         """
         student = self.answer(batch) if student is None else student
-        loss, terms = self.objective(student, teacher, batch, context, done)
-        taught = None if self.labelled or teacher is None else self.task.as_targets(teacher.logits)
+        own, answers, whole = student, teacher, batch
+        if self._gather is not None:
+            rows = {"targets": batch.targets, "ids": batch.ids, "mixed": batch.mixed}
+            own, answers, rows = self._gather((student, teacher, rows), batch.num_global)
+            whole = dataclasses.replace(batch, **rows)
+        loss, terms = self.objective(own, answers, whole, context, done)
+        taught = None if self.labelled or teacher is None else self.task.as_targets(teacher.logits, batch.targets)
         logits = student.logits.detach()
-        inputs = {IMAGES: batch.inputs.sum()} if batch.inputs.is_floating_point() else {}
+        floats = [tensor.sum() for tensor in tensors_of(batch.inputs) if tensor.is_floating_point()]
+        inputs = {INPUTS: sum(floats[1:], floats[0])} if floats else {}
         if teacher is not None and self.watches_teacher:
             inputs[ANSWERS] = teacher.logits.sum()
         return loss, Learned(
@@ -116,19 +143,18 @@ class Step(nn.Module):
         return self.objective.method.first_stage(teacher)
 
 
-def merge(parts: Sequence[Learned]) -> Learned:
-    """The parts of a batch as one: means by their numbers of samples, the rest by addition."""
+def merge(parts: Sequence[Learned], weights: Sequence[float]) -> Learned:
+    """The parts of a batch as one: means by their ``weights``, see `Task.weight`, the rest by addition."""
     first = parts[0]
     if len(parts) == 1:
         return first
-    count = sum(part.count for part in parts)
+    whole = sum(weights) or 1
 
     def mean(values: Sequence[Tensor]) -> Tensor:
-        shares = [value * (part.count / count) for value, part in zip(values, parts, strict=True)]
-        return torch.stack(shares).sum()
+        return torch.stack([value * (weight / whole) for value, weight in zip(values, weights, strict=True)]).sum()
 
     return Learned(
-        count=count,
+        count=sum(part.count for part in parts),
         loss=mean([part.loss for part in parts]),
         terms={name: mean([part.terms[name] for part in parts]) for name in first.terms},
         score=torch.stack([part.score for part in parts]).sum(),

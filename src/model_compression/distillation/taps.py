@@ -2,7 +2,7 @@
 
 import difflib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,11 +10,21 @@ from torch import Tensor
 
 from model_compression.core.config import MethodConfig
 from model_compression.core.errors import UnknownNameError, UsageError
+from model_compression.core.inputs import Inputs
 from model_compression.core.options import setting
 from model_compression.distillation.methods import Method, create
 from model_compression.models.base import Network
-from model_compression.models.features import before_activation, before_taps, choose_pairs, layer_of, layers
+from model_compression.models.features import (
+    Layer,
+    before_activation,
+    before_taps,
+    blocks_in,
+    choose_pairs,
+    layer_of,
+    layers,
+)
 from model_compression.models.reused_classifier import last_maps
+from model_compression.models.transformer_layers import ATTENTION, has_attention, map_uniformly, part_of_block
 
 Norm = tuple[Tensor, Tensor]  # weight and bias (C,) of a BatchNorm
 
@@ -60,10 +70,10 @@ def choose_taps(
     method: Method,
     student: Network,
     teacher: Network,
-    images: Tensor,
+    inputs: Inputs,
     report: Callable[[str], None] = lambda message: None,
 ) -> Taps:
-    """The layers that ``config`` names, or those chosen by stage from a dry run with ``images`` (B, C, H, W) uint8.
+    """The layers that ``config`` names, or those chosen by stage from a dry run with ``inputs`` (B, …).
 
     Each of several methods has the pairs that it would have alone. ``report`` is told what a method will miss.
 
@@ -91,7 +101,7 @@ def choose_taps(
     parts: dict[str, tuple[int, ...]] = {}
     # A classifier that is reused joins the networks at the last pair.
     for name, part in sorted(comparing.items(), key=lambda item: item[1].reuses_classifier):
-        own = list(config.pairs.items()) or _chosen(part, student, teacher, images)
+        own = _parts_of_blocks(part, config.pairs, student, teacher) or _chosen(part, student, teacher, inputs)
         if len(own) < part.min_pairs:
             raise UsageError(
                 f"method {name!r} needs at least {part.min_pairs} pairs of layers, and there are {len(own)}; "
@@ -103,7 +113,7 @@ def choose_taps(
         parts[name] = tuple(first + pairs[first:].index(pair) for pair in own)
     norms: tuple[Norm | None, ...] = ()
     if any(part.before_activation for part in comparing.values()):
-        before = before_taps(teacher.body, teacher.preprocessing(images), [t for _, t in pairs])
+        before = before_taps(teacher.body, teacher.preprocessing(inputs), [t for _, t in pairs])
         norms = tuple(before[t].norm if t in before and before[t].has_negatives else None for _, t in pairs)
         positive = [number for number, (_, t) in enumerate(pairs) if t in before and not before[t].has_negatives]
         for name, number in itertools.product(comparing, positive):
@@ -121,18 +131,57 @@ def choose_taps(
     )
 
 
-def _chosen(method: Method, student: Network, teacher: Network, images: Tensor) -> list[tuple[str, str]]:
+def _chosen(method: Method, student: Network, teacher: Network, inputs: Inputs) -> list[tuple[str, str]]:
     """The pairs of one method, by stage."""
     if method.reuses_classifier:
-        return [last_maps(student, teacher, images)]
-    networks = [(network.body, network.preprocessing(images)) for network in (student, teacher)]
+        return [last_maps(student, teacher, inputs)]
+    networks = [(network.body, network.preprocessing(inputs)) for network in (student, teacher)]
     with torch.no_grad():
-        chosen = choose_pairs(*(layers(body, prepared) for body, prepared in networks))
+        candidates = [layers(body, prepared) for body, prepared in networks]
+    if method.layer_map:
+        return _mapped(method, candidates, student, teacher)
+    chosen = choose_pairs(*candidates)
     pairs = chosen if method.default_pairs is None else chosen[-method.default_pairs :]
     if not method.before_activation:
         return pairs
-    (s_body, s_images), (t_body, t_images) = networks
-    return [(before_activation(s_body, s_images, s), before_activation(t_body, t_images, t)) for s, t in pairs]
+    (s_body, s_inputs), (t_body, t_inputs) = networks
+    return [(before_activation(s_body, s_inputs, s), before_activation(t_body, t_inputs, t)) for s, t in pairs]
+
+
+def _mapped(
+    method: Method, candidates: Sequence[Sequence[Layer]], student: Network, teacher: Network
+) -> list[tuple[str, str]]:
+    """Pairs of what ``method`` compares of transformers' blocks, evenly; other networks' layers by stage."""
+    s_blocks, t_blocks = ([layer.name for layer in blocks_in(of_side)] for of_side in candidates)
+    if not (s_blocks and t_blocks):
+        if method.layer_map in ("blocks", "embeddings and blocks"):
+            return choose_pairs(*candidates)
+        which = "teacher" if s_blocks else "student"
+        raise UsageError(f"the {which} has no blocks of a transformer, whose {method.layer_map} is compared")
+    pairs = map_uniformly(s_blocks, t_blocks)
+    pairs = pairs if method.default_pairs is None else pairs[-method.default_pairs :]
+    if method.layer_map == "embeddings and blocks":
+        return [(f"{s_blocks[0]}:input", f"{t_blocks[0]}:input"), *pairs]
+    return _parts_of_blocks(method, dict(pairs), student, teacher)
+
+
+def _parts_of_blocks(
+    method: Method, pairs: Mapping[str, str], student: Network, teacher: Network
+) -> list[tuple[str, str]]:
+    """What ``method`` compares of ``pairs`` of blocks; other layers as they are named."""
+    if method.layer_map == "attention":
+        return [
+            tuple(name if name.endswith(ATTENTION) else name + ATTENTION for name in pair)  # type: ignore[misc]
+            for pair in pairs.items()
+        ]
+    if method.layer_map != "query, key and value":
+        return list(pairs.items())
+    found: list[tuple[str, str]] = []
+    for s, t in pairs.items():
+        parts = ["query", "key", "value"] if has_attention(student.body, s) and has_attention(teacher.body, t) else []
+        found += [(part_of_block(student.body, s, part), part_of_block(teacher.body, t, part)) for part in parts]
+        found += [] if parts else [(s, t)]
+    return found
 
 
 def _check_layer(side: str, network: Network, name: str) -> None:

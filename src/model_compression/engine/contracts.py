@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from model_compression.core.outputs import Outputs
-from model_compression.data.loader import Batch
+from model_compression.data.batches import Batch
 from model_compression.engine.checkpoint import State
 
 

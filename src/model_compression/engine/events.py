@@ -16,7 +16,7 @@ class EventLog:
     """The log in ``path``, which is to hold the lines of the first ``count`` epochs.
 
     ``saved`` are these lines as the state has them, None for a state of before they were kept in it: then what is whole
-    in the file stays, and ``report`` gets a line about the rest.
+    in the file stays, and ``report`` gets a line about the rest. Of several processes one is to ``write``.
     """
 
     def __init__(
@@ -25,22 +25,25 @@ class EventLog:
         count: int = 0,
         saved: Sequence[Event] | None = None,
         report: Callable[[str], None] = lambda message: None,
+        *,
+        write: bool = True,
     ):
-        self.path = path
+        self.path, self._write = path, write
         self.count = count
         self.events = list(saved) if saved is not None else _first(read_events(path), count)
         if len(self.events) < count:
             report(f"{path} holds {len(self.events)} of {count} lines whole; the run goes on without the others")
-        if path.exists() or count:
+        if write and (path.exists() or count):
             write_atomically(path, "".join(map(_line, self.events)).encode())
 
     def append(self, event: Event) -> None:
         """Adds the line of the next epoch."""
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(event))
-                file.flush()
-                os.fsync(file.fileno())  # before the state that counts this line
+            if self._write:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(_line(event))
+                    file.flush()
+                    os.fsync(file.fileno())  # before the state that counts this line
         except OSError as error:
             raise writing_failed(self.path, error) from error
         self.events.append(event)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model_compression.core.errors import NumericalError
 from model_compression.core.options import setting
-from model_compression.distillation.step import ANSWERS, IMAGES
+from model_compression.distillation.step import ANSWERS, INPUTS
 
 EXPLOSION = 100.0  # times the first loss
 PATIENCE = 10  # steps in a row above that
@@ -37,7 +37,7 @@ class Guard:
         self._values = self._bad_at = torch.zeros(0, device=device)
 
     def watch(self, step: int, loss: Tensor, terms: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
-        """Sees the numbers of ``step``, from 1: scalars; of ``inputs`` the sums, by `IMAGES` and `ANSWERS`."""
+        """Sees the numbers of ``step``, from 1: scalars; of ``inputs`` the sums, by `INPUTS` and `ANSWERS`."""
         watched = {**inputs, **terms, "the loss": loss}
         if tuple(watched) != self._names:
             self.check()
@@ -56,7 +56,7 @@ class Guard:
             step, number = min(bad)
             name = self._names[number]
             remedy = {
-                IMAGES: "look at what makes them, as the transform of the DataLoader",
+                INPUTS: "look at what makes them, as the transform of the DataLoader",
                 ANSWERS: f"give another teacher, or use {setting('precision', 'fp32')}",
             }.get(name, f"lower the learning rate ({self.lr} now), or use {setting('precision', 'fp32')}")
             raise NumericalError(f"{name} became NaN or infinite at step {step}; {remedy}")

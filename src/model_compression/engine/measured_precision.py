@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor
 
-from model_compression.core.config import OptimConfig
 from model_compression.core.device import (
     PRECISIONS,
     autocast,
@@ -24,6 +22,8 @@ from model_compression.core.device import (
 )
 from model_compression.core.errors import ModelCompressionError
 from model_compression.core.files import write_atomically, writing_failed
+from model_compression.core.inputs import Inputs, map_inputs, tensors_of
+from model_compression.core.optim_config import OptimConfig
 from model_compression.distillation.teachers.store import cache_folder
 from model_compression.engine.optim import build_optimizer
 from model_compression.engine.run_folder import environment
@@ -39,23 +39,23 @@ _SECONDS, _FEWEST_ROUNDS, _MOST_ROUNDS = 1.5, 3, 20
 
 def fastest_precision(
     student: Network,
-    image: Tensor,
+    sample: Inputs,
     batch_size: int,
     optim: OptimConfig,
     device: torch.device,
     report: Callable[[str], None],
 ) -> str:
-    """The precision in which ``student`` trains fastest on batches of images like ``image`` (1, C, H, W), as "bf16".
+    """The precision in which ``student`` trains fastest on batches of samples like ``sample`` (1, …), as "bf16".
 
     The first process that asks measures a few steps on a copy of ``student``, and ``report`` is told what it found;
     later ones read that, as long as machine, threads and torch are the same. The native precision (see
     `choose_precision`) stays unless another one is 2 % faster.
     """
     native = precision_name(choose_precision("native", device))
-    facts = environment()
+    facts, shapes = environment(), [list(tensor.shape[1:]) for tensor in tensors_of(sample)]
     subject = {
         "network": _digest(student),
-        "image": list(image.shape[1:]),
+        "image": shapes[0] if len(shapes) == 1 else shapes,
         "batch": batch_size,
         "optimizer": optim.optimizer,
         "device": device.type,
@@ -74,7 +74,8 @@ def fastest_precision(
         found = _read(file)
         if key in found:
             return str(found[key]["precision"])
-        times = step_times(student, image.expand(batch_size, *image.shape[1:]), optim, device)
+        batch = map_inputs(lambda tensor: tensor.expand(batch_size, *tensor.shape[1:]), sample)
+        times = step_times(student, batch, optim, device)
         chosen, seconds = fastest(times, native), {name: min(taken) for name, taken in times.items()}
         report(f"a training step takes {_in_words(seconds)}: {chosen} is used here from now on")
         try:
@@ -99,9 +100,9 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 
 
 def step_times(
-    student: Network, images: Tensor, optim: OptimConfig, device: torch.device, seconds: float = _SECONDS
+    student: Network, inputs: Inputs, optim: OptimConfig, device: torch.device, seconds: float = _SECONDS
 ) -> dict[str, list[float]]:
-    """Seconds of training steps on ``images`` (B, C, H, W) in each precision; one that fails is left out.
+    """Seconds of training steps on ``inputs`` (B, …) in each precision; one that fails is left out.
 
     The precisions take turns for ``seconds``. On a processor only the time counts in which this thread computes, which
     other programs hardly change.
@@ -111,7 +112,7 @@ def step_times(
     times: dict[str, list[float]] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for name in candidates(device):
-            step = _step(student, images, optim, device, PRECISIONS[name])
+            step = _step(student, inputs, optim, device, PRECISIONS[name])
             try:
                 step()  # the first one prepares kernels
             except (RuntimeError, MemoryError):
@@ -130,19 +131,19 @@ def step_times(
 
 
 def _step(
-    student: Network, images: Tensor, optim: OptimConfig, device: torch.device, precision: torch.dtype
+    student: Network, inputs: Inputs, optim: OptimConfig, device: torch.device, precision: torch.dtype
 ) -> Callable[[], None]:
     """A training step as `Trainer` does it, on a copy of ``student``, with a loss of the size of the usual ones."""
     network = place(copy.deepcopy(student), device).train()
     optimizer = build_optimizer(network, optim)
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=precision == torch.float16)
-    images = images.contiguous().to(device)
+    placed = map_inputs(lambda tensor: tensor.contiguous().to(device), inputs)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        pixels = network.preprocessing(images)
+        prepared = network.preprocessing(placed)
         with autocast(device, precision):
-            logits = network(pixels)
+            logits = network(prepared)
         loss = logits.float().logsumexp(dim=1).mean()
         scaler.scale(loss).backward()
         scaler.step(optimizer)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.outputs import Outputs
-from model_compression.data.loader import Batch
+from model_compression.data.batches import Batch
 from model_compression.engine.checkpoint import State
 from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network

@@ -10,17 +10,21 @@ from torch import nn
 from model_compression.checks.data import examine_data
 from model_compression.checks.networks import check_teachers_answers
 from model_compression.checks.teacher import examine_before_run
+from model_compression.core import processes
 from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import to_dict
 from model_compression.core.finding import Finding
 from model_compression.core.options import answer_settings
+from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.data.hold_out import hold_out
 from model_compression.data.on_demand import OnDemandImages
 from model_compression.data.streaming import loader_for
+from model_compression.data.task_views import as_task
 from model_compression.distillation.taps import Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.distillation.teachers.live import LiveTeacher
+from model_compression.engine.fitting import fitted_run
 from model_compression.engine.networks import given_network, load_teachers
 from model_compression.engine.observer import Observer
 from model_compression.engine.teachers import answers_fit, cached_teacher, data_of_teacher, load_data, num_views
@@ -51,16 +55,22 @@ class Parts:
         self.student, self.teacher, self.data = student, teacher, data
         self._kept: dict[str, tuple[Any, Any]] = {}
 
-    def load_data(self, config: DataConfig, report: Report) -> tuple[Dataset, Dataset]:
-        """(training set, test set): those that were given, else those that ``config`` names."""
+    def load_data(self, run: TrainConfig, report: Report) -> tuple[Dataset, Dataset]:
+        """(training set, test set): those that were given, else those that the ``run`` names."""
         if self.data is not None:
-            return self.data
-        source = (config.name, config.data_dir, config.image_size, config.unlabelled, config.resident, config.workers)
-        return self._once("data", source, lambda: load_data(config, report))
+            given = self.data
+            return self._once("data", (given, run.data.task), lambda: as_task(given, run.data.task))
+        config, networks = fitted_run(run).data, names_of_networks(run)
+        source = (config.plain, config.unlabelled, config.resident, config.workers, config.crops)
+        kept = self._kept.get("data")
+        if kept is not None and kept[0][0] == source and kept[1][0].holds_images:  # which no tokenizer cuts
+            images: tuple[Dataset, Dataset] = kept[1]
+            return images
+        return self._once("data", (source, networks), lambda: load_data(config, report, networks))
 
-    def hold_out(self, train: Dataset, count: int) -> tuple[Dataset, Dataset]:
-        """(training set, validation set) of ``count`` images, the same for every run."""
-        return self._once("held out", (train, count), lambda: hold_out(train, count, seed=0))
+    def hold_out(self, train: Dataset, count: int, called: str = "validation") -> tuple[Dataset, Dataset]:
+        """(training set, another set) of ``count`` samples, the same for every run; ``called`` says what it is for."""
+        return self._once(f"held out for {called}", (train, count), lambda: hold_out(train, count, 0, called))
 
     def read_all(self, dataset: Dataset) -> None:
         """Raises DataError for an image that cannot be decoded, and what a DataLoader's batches are refused for."""
@@ -70,7 +80,7 @@ class Parts:
             for _ in loader.in_order(view=0, batch_size=_BATCH):
                 pass
 
-        if not isinstance(dataset.images, np.ndarray):
+        if not isinstance(dataset.samples, np.ndarray):
             self._once("read", dataset, read)
 
     def load_teachers(self, config: ModelConfig | None, train: Dataset) -> list[Network]:
@@ -112,7 +122,7 @@ class Parts:
 
         def tried() -> list[str]:
             lines: list[str] = []
-            live.choose_precision(precision, torch.from_numpy(train.images[:2]), lines.append)
+            live.choose_precision(precision, to_tensors(train.first(2)), lines.append)
             check_teachers_answers(config, live, train, lines.append)
             return lines
 
@@ -124,7 +134,7 @@ class Parts:
         self, config: TrainConfig, live: LiveTeacher, train: Dataset, observer: Observer
     ) -> CachedTeacher | None:
         """What stores the answers of ``live``, and has read those of earlier runs; None where they are too many."""
-        if not answers_fit(config, live, train, observer.message):
+        if not processes.same(answers_fit(config, live, train, observer.message)):
             return None
         of_config = (data_of_teacher(config), answer_settings(config, "teacher"), config.teacher_cache)
         key = (live, *live.precisions, train, config.teacher_cache_dtype, *of_config)
@@ -135,7 +145,7 @@ class Parts:
 
     def examine(self, train: Dataset, test: Dataset, teachers: list[Network], device: torch.device) -> list[Finding]:
         """What is cheap to see of data and teachers; images that are still to be decoded are not compared."""
-        reads_all = not isinstance(train.images, OnDemandImages)
+        reads_all = not isinstance(train.samples, OnDemandImages)
         of_data = self._once(
             "data findings", (train, test), lambda: list(examine_data(train, test, reads_all=reads_all))
         )
@@ -157,3 +167,10 @@ class Parts:
             found = self._kept[what] = key, build()
         value: T = found[1]
         return value
+
+
+def names_of_networks(run: TrainConfig) -> tuple[str, ...]:
+    """Where the tokenizer of texts is looked for: beside the teachers, then beside what the student is made of."""
+    teachers = run.teacher.name.split(",") if run.teacher else []
+    body = run.student.options.get("body")
+    return (*teachers, run.student.name, *([body] if isinstance(body, str) else []))

@@ -11,6 +11,7 @@ from model_compression.core.config import UNDECIDED, TrainConfig
 from model_compression.core.device import choose_precision, precision_name
 from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
+from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.engine.measured_precision import FEWEST_STEPS, fastest_precision
 from model_compression.models.base import Network
@@ -31,7 +32,7 @@ def decide_precisions(
     """
     if config.precision not in UNDECIDED:
         return {}
-    fault = kernel_fault(device, student, torch.from_numpy(train.images[:2]))
+    fault = kernel_fault(device, student, to_tensors(train.first(2)))
     if fault is not None:
         report(f"{fault}: this run computes in float32")
         return {"precision": "fp32"}
@@ -39,8 +40,8 @@ def decide_precisions(
     steps = math.ceil(len(train) / config.batch_size) * config.epochs
     if config.precision == "native" or steps < FEWEST_STEPS:
         return {"precision": native}
-    image = torch.from_numpy(train.images[:1])
-    taken = fastest_precision(student, image, config.batch_size, config.optim, device, report)
+    sample = to_tensors(train.first(1))
+    taken = fastest_precision(student, sample, config.batch_size, config.optim, device, report)
     if taught and config.teacher_precision == "auto" and taken != native:
         return {"precision": taken, "teacher_precision": native}
     return {"precision": taken}
@@ -54,7 +55,7 @@ def usable_precision(config: TrainConfig, network: Network, train: Dataset, devi
     precision = choose_precision(config.precision, device)
     if precision != torch.bfloat16:
         return precision
-    fault = kernel_fault(device, network, torch.from_numpy(train.images[:2]))
+    fault = kernel_fault(device, network, to_tensors(train.first(2)))
     if fault is not None and config.precision not in UNDECIDED:
         raise UsageError(f"{fault}: give {setting('precision', 'fp32')}, or larger images")
     return precision if fault is None else torch.float32

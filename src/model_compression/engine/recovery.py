@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from model_compression.core.errors import FileFormatError, NumericalError
+from model_compression.core.errors import FileFormatError, Interrupted, NumericalError
 from model_compression.core.memory import named_out_of_memory
 from model_compression.core.options import setting
+from model_compression.core.processes import lost_is_said
 from model_compression.engine.checkpoint import load_state
 from model_compression.engine.run_folder import RunFolder
+from model_compression.engine.stop_requests import words_and_code
 
 
 @contextmanager
@@ -17,10 +19,22 @@ def ways_on(run: RunFolder) -> Iterator[None]:
         f"take a smaller {setting('batch_size')} or student, or store no answers ({setting('teacher_cache', 'off')})"
     )
     try:
-        with named_out_of_memory(remedy):
+        with named_out_of_memory(remedy), lost_is_said(lambda: f"its last state is kept; continue with: {run.way_on}"):
             yield
     except NumericalError as error:
         raise NumericalError(f"{error}; {_kept(run)}") from None
+
+
+@contextmanager
+def way_on_after_signal(run: RunFolder) -> Iterator[None]:
+    """Turns a signal that came before the first step or behind the last one into Interrupted, with the way on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        words, code = words_and_code(stop)
+        begun = f"what is done is kept; continue with: {run.way_on}"
+        said = begun if run.config.exists() else "nothing was written yet: repeat the command"
+        raise Interrupted(f"{words}; {said}", code) from None
 
 
 def _kept(run: RunFolder) -> str:

@@ -1,48 +1,50 @@
 """What is done before the first step, so that no run fails at its end for what could be seen at its beginning."""
 
 import dataclasses
+import errno
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from model_compression.core.config import TrainConfig
 from model_compression.core.errors import ModelCompressionError
-from model_compression.data.dataset import Dataset
-from model_compression.data.loader_images import LoaderImages
 from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.setup import Prepared
+from model_compression.engine.trackers import rehearse_trackers
 
-_FEW = 4  # images that stand for the evaluation set
+_FEW = 4  # samples that stand for the evaluation set
 
 # Evaluates what is prepared and writes the results into the folder of a run, which took some seconds.
 Finish = Callable[[TrainConfig, Prepared, RunFolder, float, Observer], Any]
 
 
 def rehearse(config: TrainConfig, prepared: Prepared, parts: Parts, observer: Observer, finish: Finish) -> None:
-    """Reads the images that are evaluated, and writes all results once.
+    """Reads the samples that are evaluated, and writes all results once.
 
-    The results are those of the untrained student on a few images, and go into a temporary folder. Nothing that a run
+    The results are those of the untrained student on a few samples, and go into a temporary folder. Nothing that a run
     is made of changes. Raises what ``finish`` does; an error without a line for the user becomes one.
     """
     parts.read_all(prepared.data.evaluation)
-    few = dataclasses.replace(prepared.data, evaluation=_few(prepared.data.evaluation))
+    train, evaluation = (data.head(_FEW) for data in (prepared.data.train, prepared.data.evaluation))
+    few = dataclasses.replace(prepared.data, train=train, evaluation=evaluation)
     rehearsed = dataclasses.replace(prepared, data=few)
     try:
         with tempfile.TemporaryDirectory(prefix="model-compression-") as folder, torch.random.fork_rng(devices=[]):
             run = RunFolder(Path(folder) / "rehearsal")
             run.create(config)
             try:
-                finish(config, rehearsed, run, 0.0, observer)
+                metrics = finish(config, rehearsed, run, 0.0, observer)
+                rehearse_trackers(config, run.path, metrics, observer.message)
             finally:
                 run.unlock()
     except Exception as error:
-        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+        of_disk = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(of_disk, OSError) and of_disk.errno != errno.EFBIG:  # a limit of files' sizes is one here as well
             observer.message(f"writing the results was not tried beforehand: {error}")  # no room beside the run
         elif isinstance(error, ModelCompressionError):
             raise
@@ -52,14 +54,3 @@ def rehearse(config: TrainConfig, prepared: Prepared, parts: Parts, observer: Ob
                 f"the results of this run could not be written at its end: {type(error).__name__}: {reason}; nothing "
                 "is trained"
             ) from error
-
-
-def _few(dataset: Dataset) -> Dataset:
-    """Some images of ``dataset``, of the same kind."""
-    images = dataset.images
-    if not isinstance(images, LoaderImages):
-        return dataset.subset(np.arange(min(_FEW, len(dataset))))
-    first, labels = images.first[:_FEW], dataset.labels[: min(_FEW, len(images.first))]
-    batch = (torch.from_numpy(first), torch.from_numpy(labels))
-    few = LoaderImages(loader=[batch], first=first, count=len(labels))
-    return dataclasses.replace(dataset, images=few, labels=labels, digest="")

@@ -7,6 +7,7 @@ it along.
 
 import dataclasses
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,7 +41,12 @@ def anchor(config: TrainConfig, folder: Path) -> TrainConfig:
         return config
     teacher, peers = (None if one is None else _network(one, base) for one in (config.teacher, config.peers))
     return dataclasses.replace(
-        config, student=_network(config.student, base), teacher=teacher, peers=peers, data=_data(config.data, base)
+        config,
+        student=_network(config.student, base),
+        teacher=teacher,
+        peers=peers,
+        data=_data(config.data, base),
+        class_weights=_found(config.class_weights, base),
     )
 
 
@@ -50,6 +56,12 @@ def _data(config: DataConfig, base: Path) -> DataConfig:
         name=_prefixed(config.name, base),
         unlabelled=_prefixed(config.unlabelled, base),
         data_dir=None if config.data_dir is None else _found(config.data_dir, base),
+        tokenizer=_found(config.tokenizer, base),
+        table=dataclasses.replace(
+            config.table,
+            test_table=_found(config.table.test_table, base),
+            image_root=_found(config.table.image_root, base),
+        ),
     )
 
 
@@ -60,15 +72,19 @@ def _network(config: ModelConfig, base: Path) -> ModelConfig:
     if weights is not None:
         path, mark, key = weights.partition("#")
         weights = _found(path, base) + mark + key
-    return dataclasses.replace(config, name=",".join(names), weights=weights)
+    classes = None if config.classes is None else _found(config.classes, base)
+    return dataclasses.replace(config, name=",".join(names), weights=weights, classes=classes)
 
 
 def _prefixed(name: str, base: Path) -> str:
-    """Of "folder:PATH" and "hf:PATH,OPTIONS"; any other name stays."""
+    """Of "folder:PATH", "csv:FILE" and its like, "tar:PATTERN" and "hf:PATH,OPTIONS"; any other name stays."""
     prefix, colon, rest = name.partition(":")
-    if prefix not in ("folder", "hf") or not colon:
+    if prefix not in ("folder", "csv", "jsonl", "conll", "tar", "hf") or not colon:
         return name
-    path, comma, options = (rest, "", "") if prefix == "folder" else rest.partition(",")
+    if prefix == "tar":  # of a pattern the folder is found
+        folder, slash, _ = re.split(r"[*?\[{]", rest)[0].rpartition("/")
+        return prefix + colon + (_found(folder, base) + rest[len(folder) :] if slash else _found(rest, base))
+    path, comma, options = (rest, "", "") if prefix != "hf" else rest.partition(",")
     return prefix + colon + _found(path, base) + comma + options
 
 

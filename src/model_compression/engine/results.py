@@ -4,20 +4,22 @@ import json
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
+from model_compression.core import processes
+from model_compression.core.checksummed import save_in_order
 from model_compression.core.config import TrainConfig
 from model_compression.core.files import write_atomically, write_text
 from model_compression.core.metric import recorded
 from model_compression.data.dataset import Dataset
+from model_compression.data.samples import Samples
 from model_compression.engine.observer import Observer, left_out
 from model_compression.engine.reused_classifier import num_parameters
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.setup import Prepared, teacher_answers
-from model_compression.models.prediction import predict
-from model_compression.models.weights import save_weights
+from model_compression.models.weights import save_backbone, save_weights
 from model_compression.reports.model_card import model_card
 from model_compression.reports.run_files import read_run
+from model_compression.reports.sections.base import DEFAULT_TASK, TASK
 from model_compression.tasks import Task
 
 _FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, to be looked at
@@ -25,7 +27,7 @@ _FIRST_SHOWN, _MISTAKES_SHOWN = 100, 24  # images that go into the run folder, t
 
 def _rows_to_show(task: Task, logits: torch.Tensor, answers: torch.Tensor | None, eval_set: Dataset) -> torch.Tensor:
     """The first images, by which a report tells whether two runs answered the same, and the surest mistakes."""
-    viewable = eval_set.num_viewable
+    viewable = eval_set.num_viewable if eval_set.holds_images else len(eval_set)
     wrong = task.surest_mistakes(logits, answers, torch.from_numpy(eval_set.labels))
     first = torch.arange(min(_FIRST_SHOWN, viewable))
     rows: torch.Tensor = torch.cat([first, wrong[wrong < viewable][:_MISTAKES_SHOWN]]).unique()
@@ -40,38 +42,63 @@ def write_results(
     task, device, precision = trainer.task, trainer.runtime.device, trainer.runtime.precision
     network = trainer.network.deployed().to(device)
     targets = torch.from_numpy(eval_set.labels)
-    logits = predict(network, eval_set, device, precision)
-    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in task.figures(logits, targets).items()}
-    tensors = {"student_logits": logits, "targets": targets}
+    held_out = prepared.data.thresholds
+    if held_out is not None:
+        task = task.tuned(trainer.answer_all(network, held_out), torch.from_numpy(held_out.labels))
+    logits = trainer.answer_all(network, eval_set)
+    figures = task.figures(logits, targets) | task.further_figures(logits, targets, eval_set)
+    metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures.items()}
+    tensors = {f"student_{task.kept_as}": logits, "targets": targets}
     answers: torch.Tensor | None = None
     if prepared.teacher.live is not None:
-        answers = teacher_answers(prepared.teacher.live, eval_set)
-        tensors["teacher_logits"] = answers
+        live = prepared.teacher.live
+        if live.is_sharded:  # all processes ask it the same
+            answers = teacher_answers(live, eval_set)
+        else:
+            answers = trainer.runtime.share_out(len(eval_set), lambda rows: teacher_answers(live, eval_set, rows))
+        tensors[f"teacher_{task.kept_as}"] = answers
         metrics[f"teacher_{name}_{task.metric.name}"] = task.value(answers, targets)
-        metrics["teacher_agreement"] = task.agreement(logits, answers)
+        answered = (task.compared(one, targets) for one in (logits, answers))
+        metrics["teacher_agreement"] = task.agreement(*answered)
     rows = _rows_to_show(task, logits, answers, eval_set)
-    thumbnails = eval_set.thumbnails(rows.numpy())
-    tensors |= {"thumbnail_rows": rows, "thumbnails": torch.from_numpy(thumbnails).contiguous()}
+    excerpts = eval_set.samples.excerpts(rows.numpy()) if isinstance(eval_set.samples, Samples) else []
+    if excerpts:
+        tensors["excerpt_rows"] = rows
+    if eval_set.holds_images:
+        thumbnails = eval_set.thumbnails(rows.numpy())
+        tensors |= {"thumbnail_rows": rows, "thumbnails": torch.from_numpy(thumbnails).contiguous()}
+    final = task.final_figures(lambda data: trainer.answer_all(network, data), prepared.data.train, logits, targets)
+    metrics |= {f"{name}_{key}": value for key, value in final.items()}
     metrics |= {
-        "epochs": config.epochs,
+        "epochs": trainer.epoch if config.patience else config.epochs,  # it may end early
         "seed": config.seed,
         "precision": str(precision).removeprefix("torch."),
         "device": device.type,
         "compiled": trainer.compiled,
         "parameters": num_parameters(network),
     }
-    metrics |= recorded(task.metric)
+    metrics |= recorded(task.metric) | ({} if task.name == DEFAULT_TASK else {TASK: task.name})
     if trainer.lr != config.optim.lr:
         metrics["lr_changed_to"] = trainer.lr
     for number, peer in enumerate(prepared.teacher.peers.networks if prepared.teacher.peers else (), start=1):
-        of_peer = predict(peer.deployed().to(device), eval_set, device, precision)
+        of_peer = trainer.answer_all(peer.deployed().to(device), eval_set)
         metrics[f"peer_{number}_{name}_{task.metric.name}"] = task.value(of_peer, targets)
-        save_weights(run.path / f"peer-{number}.safetensors", peer)
+        if processes.is_main():
+            save_weights(run.path / f"peer-{number}.safetensors", peer)
+    if not processes.is_main():
+        return metrics
     facts = task.facts(eval_set)
-    write_atomically(run.predictions, save(tensors, metadata={key: json.dumps(value) for key, value in facts.items()}))
-    own = facts | {"image_shape": list(eval_set.image_shape)}
+    said = facts | ({"excerpts": excerpts} if excerpts else {})
+    metadata = {key: json.dumps(value) for key, value in said.items()}
+    write_atomically(run.predictions, save_in_order(tensors, metadata))
+    if isinstance(eval_set.samples, Samples):
+        for file, content in eval_set.samples.companions.items():
+            write_atomically(run.path / file, content)
+    own = facts | ({"image_shape": list(eval_set.image_shape)} if eval_set.holds_images else {})
     save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
+    if task.answer == "embedding":
+        save_backbone(run.backbone, network)
     with left_out(f"the model card {run.card}", observer.message):
         write_text(run.card, model_card(read_run(run.path, metrics)))
     run.finish(metrics)

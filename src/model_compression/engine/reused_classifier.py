@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from torch import Tensor
-
 from model_compression.core.counter_random import derived_seed
+from model_compression.core.inputs import Inputs
 from model_compression.distillation.taps import Taps
 from model_compression.engine.observer import Observer
 from model_compression.models.base import Network
@@ -14,12 +13,12 @@ _PROJECTOR_STREAM = 3  # keeps its seed apart from those of the run's steps and 
 
 
 def with_teachers_classifier(
-    student: Network, teacher: Network, taps: Taps, images: Tensor, seed: int, observer: Observer
+    student: Network, teacher: Network, taps: Taps, inputs: Inputs, seed: int, observer: Observer
 ) -> tuple[Network, Taps]:
     """The student that ends in the teacher's classifier, joined at the last pair of ``taps``, and the taps in it."""
     layer = taps.student[-1]
     whole = reuse_classifier(
-        student, layer, teacher, taps.teacher[-1], images, seed=derived_seed(seed, _PROJECTOR_STREAM)
+        student, layer, teacher, taps.teacher[-1], inputs, seed=derived_seed(seed, _PROJECTOR_STREAM)
     )
     observer.message(
         f"what is trained and ships is {student.name} up to {layer}, a projector and the teacher's classifier: "

@@ -31,9 +31,9 @@ class RunFolder:
     """The files of a run.
 
     config.json, environment.json, events.jsonl (one line an epoch), timing.jsonl; when finished metrics.json,
-    student.safetensors, its model card README.md, predictions.safetensors (test logits of student and teacher), and,
-    last, manifest.json with the digests of all but the card; until then state.safetensors and the state before it,
-    state-previous.safetensors.
+    student.safetensors, of a network without a head backbone.safetensors too, its model card README.md,
+    predictions.safetensors (test logits of student and teacher), and, last, manifest.json with the digests of all but
+    the card; until then state.safetensors and the state before it, state-previous.safetensors.
     """
 
     def __init__(self, path: str | Path):
@@ -45,6 +45,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.card = self.path / "README.md"
         self.student = self.path / "student.safetensors"
+        self.backbone = self.path / "backbone.safetensors"
         self.predictions = self.path / "predictions.safetensors"
         self.manifest = self.path / MANIFEST
         self.state = self.path / "state.safetensors"
@@ -149,6 +150,12 @@ class RunFolder:
         except OSError as error:  # a folder that can only be read
             raise writing_failed(self.path / _LOCK, error) from error
 
+    def wait_until_free(self, seconds: float) -> None:
+        """Waits for another process that has the folder, ``seconds`` at most."""
+        if self.path.exists():
+            with suppress(Timeout, OSError), self._lock.acquire(timeout=seconds):
+                pass
+
     def unlock(self) -> None:
         """Gives the folder back. The file stays: to unlink it could hand the lock to two processes."""
         self._lock.release()
@@ -181,7 +188,8 @@ class RunFolder:
         write_json(self.metrics, metrics)
         logs = [self.events, self.timing]
         results = [self.config, self.environment, *logs, self.metrics, self.predictions, self.student]
-        write_manifest(self.path, [path.name for path in (*results, *self.path.glob("peer-*.safetensors"))])
+        further = [self.path.glob(name) for name in ("peer-*.safetensors", self.backbone.name, "tokenizer.json")]
+        write_manifest(self.path, [path.name for path in (*results, *itertools.chain(*further))])
         delete_states(self.state)
 
     def read_config(self) -> TrainConfig:

@@ -1,11 +1,14 @@
 """The epochs of a run: each is recorded and saved, and a signal stops them with the state kept."""
 
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from model_compression.core import processes
 from model_compression.core.config import TrainConfig
 from model_compression.core.errors import Interrupted
+from model_compression.core.metric import Metric
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, save_state
 from model_compression.engine.contracts import Progress
@@ -15,6 +18,12 @@ from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.setup import Prepared
 from model_compression.engine.trackers import Tracker
 from model_compression.models.weights import save_weights
+
+
+def is_stalled(values: Sequence[float], patience: int, metric: Metric) -> bool:
+    """Whether the last ``patience`` of the ``values``, of one epoch each, are no better than one before them."""
+    best = min(range(len(values)), key=lambda epoch: metric.order(values[epoch]), default=0)
+    return len(values) - 1 - best >= patience
 
 
 class RunLoop:
@@ -39,8 +48,10 @@ class RunLoop:
         if state is not None:
             self._trainer.restore(state)
         self._trainer.report = observer.message
-        self._events = EventLog(run.events, progress["events"], logs.get("events"), observer.message)
-        self._timing = EventLog(run.timing, progress["timing"], logs.get("timing"), observer.message)
+        self._trainer.gradients.received_signal = self._received
+        write = processes.is_main()
+        self._events = EventLog(run.events, progress["events"], logs.get("events"), observer.message, write=write)
+        self._timing = EventLog(run.timing, progress["timing"], logs.get("timing"), observer.message, write=write)
         self._begun: float = time.monotonic() - progress["seconds"]
 
     @property
@@ -52,11 +63,6 @@ class RunLoop:
     def next_epoch(self) -> int:
         """The number of the first epoch that is not done, from 1."""
         return self._trainer.epoch + 1
-
-    @property
-    def _is_stopped(self) -> bool:
-        """Whether a signal has come, to any process."""
-        return self._trainer.runtime.agree(bool(self._stopped))
 
     def change_lr(self, lr: float) -> None:
         """Goes on with ``lr`` as the schedule's largest rate, also when the run is interrupted again."""
@@ -70,20 +76,44 @@ class RunLoop:
             trainer.teacher.between_blocks = self._watch_answers
         self._observer.started(trainer, self._prepared.data.evaluation_name)
         trainer.run_first_stage(self._watch_first_stage)
-        while trainer.step < trainer.total_steps:
+        while not self._ended():
             event = self._epoch()
             for tracker in trackers:
                 tracker.epoch(event)
             if config.keep_every and event["epoch"] % config.keep_every == 0:
-                save_weights(self._run.path / f"student-{event['epoch']}.safetensors", trainer.network)
+                self._keep_weights(event["epoch"])
             self._observer.epoch_done(event)
-            if self._is_stopped:
+            gradients = trainer.gradients
+            (gradients.stopped_by,) = trainer.runtime.agree(gradients.received_signal())
+            if gradients.stopped_by:
                 self._stop()
-            if trainer.step == trainer.total_steps:
+            if self._ended():
                 self._check_end()
-            due = event["epoch"] % config.checkpoint_every == 0 or event["epoch"] == config.epochs
+            due = event["epoch"] % config.checkpoint_every == 0 or self._ended()
             if due and not trainer.guard.alarmed:
                 self._save()
+        if trainer.step < trainer.total_steps:
+            epochs = f"{config.patience} epochs" if config.patience > 1 else "an epoch"
+            self._observer.message(
+                f"stopped after epoch {trainer.epoch} of {config.epochs}: {epochs} without a better "
+                f"{trainer.task.metric.label} on {self._prepared.data.evaluation_name} data; the last epoch is kept"
+            )
+
+    def _ended(self) -> bool:
+        """Whether the last epoch is done, or the result on held-out data has long not become better."""
+        trainer, patience = self._trainer, self._config.patience
+        if trainer.step >= trainer.total_steps:
+            return True
+        if not patience or trainer.step % trainer.steps_per_epoch:
+            return False
+        key = trainer.task.metric.key(self._prepared.data.evaluation_name)
+        return is_stalled([event[key] for event in self._events.events], patience, trainer.task.metric)
+
+    def _received(self) -> int:
+        """The signal that has come, or that the launcher of several processes would have sent before it was killed."""
+        if self._stopped:
+            return int(self._stopped[0])
+        return signal.SIGTERM if processes.is_orphan() else 0
 
     def _check_end(self) -> None:
         """Raises NumericalError when the run has diverged, before its last state replaces one from before that."""
@@ -100,14 +130,20 @@ class RunLoop:
         event = self._trainer.run_epoch(self._watch)
         seconds = time.monotonic() - begun
         every, last = self._config.evaluate_every, event["epoch"] == self._config.epochs
-        if every and (event["epoch"] % every == 0 or last):
-            name = f"{self._prepared.data.evaluation_name}_{self._trainer.task.metric.name}"
+        if self._config.patience or (every and (event["epoch"] % every == 0 or last)):
+            name = self._trainer.task.metric.key(self._prepared.data.evaluation_name)
             event[name] = self._trainer.evaluate(self._prepared.data.evaluation)
         self._events.append(event)
         self._timing.append({"epoch": event["epoch"], "seconds": round(seconds, 3)})
         return event
 
+    def _keep_weights(self, epoch: int) -> None:
+        if processes.is_main():
+            save_weights(self._run.path / f"student-{epoch}.safetensors", self._trainer.network)
+
     def _save(self) -> None:
+        if not processes.is_main():
+            return
         counts = {"events": self._events.count, "timing": self._timing.count, "seconds": self.seconds}
         logs = {"events": self._events.events, "timing": self._timing.events}
         facts = {
@@ -121,7 +157,10 @@ class RunLoop:
 
     def _watch(self, progress: Progress) -> None:
         self._observer.stepped(progress)
-        if self._is_stopped and self._trainer.step % self._trainer.steps_per_epoch:
+        gradients = self._trainer.gradients
+        if self._trainer.runtime.world_size == 1:  # several have agreed in the step
+            gradients.stopped_by = gradients.received_signal()
+        if gradients.stopped_by and self._trainer.step % self._trainer.steps_per_epoch:
             self._stop()  # after its last step an epoch is recorded first
 
     def _watch_answers(self) -> None:
@@ -142,4 +181,6 @@ class RunLoop:
 
     def _interrupted(self, said: str) -> Interrupted:
         way_on = f"continue with: {self._run.way_on}"
-        return Interrupted(f"{said}; {way_on}", exit_code=128 + self._stopped[0])
+        return Interrupted(
+            f"{said}; {way_on}", exit_code=128 + (self._trainer.gradients.stopped_by or self._stopped[0])
+        )

@@ -1,24 +1,25 @@
 """A run from its configuration to its folder: new, resumed after an interruption, or repeated."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from model_compression.core import processes
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import UNDECIDED, TrainConfig
 from model_compression.core.config_json import config_digest, locate, to_dict
 from model_compression.core.config_values import affecting_result
-from model_compression.core.errors import Interrupted, RunFolderError, UsageError
+from model_compression.core.errors import FinishedError, RunFolderError, UsageError
 from model_compression.core.options import setting
-from model_compression.core.run_options import result_values
+from model_compression.core.run_options import decided_as, result_values
 from model_compression.core.trust import all_files
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, load_state
 from model_compression.engine.events import read_events
 from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
-from model_compression.engine.recovery import ways_on
+from model_compression.engine.recovery import way_on_after_signal, ways_on
 from model_compression.engine.rehearsal import rehearse
 from model_compression.engine.results import write_results
 from model_compression.engine.run_folder import RunFolder
@@ -50,20 +51,22 @@ def start_run(
     the models and the method raise.
     """
     run = RunFolder(folder)
-    run.check_free()
-    observer = observer or Silent()
+    processes.meet()
+    processes.on_main(run.check_free)
+    observer = _watching(observer)
     # before the folder: a usage error leaves nothing behind
     parts = parts or Parts()
-    prepared = prepare(config, observer, parts, run.path, decide=True, strict=strict)
-    config = prepared.config
-    rehearse(config, prepared, parts, observer, write_results)
-    run.create(config)
-    try:
-        metrics = _train(config, prepared, run, observer, None)
-        finished(prepared.trainer.network.deployed())
-        return metrics
-    finally:
-        run.unlock()
+    with way_on_after_signal(run):
+        prepared = prepare(config, observer, parts, run.path, decide=True, strict=strict)
+        config = prepared.config
+        rehearse(config, prepared, parts, observer, write_results)
+        processes.on_main(lambda: run.create(config))
+        try:
+            metrics = _train(config, prepared, run, observer, None)
+            finished(prepared.trainer.network.deployed())
+            return metrics
+        finally:
+            run.unlock()
 
 
 @checked_arguments
@@ -90,31 +93,26 @@ def resume_run(
     and UsageError for a rate that cannot be.
     """
     run = RunFolder(folder)
-    observer, config, parts = observer or Silent(), run.read_config(), parts or Parts()
-    config = config if rest is None else affecting_result(config, rest)
-    run.lock()
+    processes.meet()
+    observer, parts = _watching(observer), parts or Parts()
+    config = processes.on_main(run.read_config)
+    config = config if rest is None else dataclasses.replace(affecting_result(config, rest), left_open=[])
+    processes.on_main(run.lock)
     try:
-        run.mend(observer.message)
-        if run.is_finished():  # seen under the lock: another process may just have finished it
-            raise RunFolderError(
-                f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}; to train its "
-                f"network for more epochs: {run.trained_on}"
-            )
-        state = load_state(run.state, observer.message)
-        if state is None:
-            _check_beginning(run, config, observer)
+        state = processes.on_main(lambda: _state_to_resume(run, config, observer))
         if lr is not None:
             _check_lr(run, config, state, lr)
-        with all_files(trust):
-            prepared = prepare(config, observer, parts, run.path, strict=strict)
-        if state is not None:
-            _check_unchanged(run, prepared, state)
-            _say_changed_code(run, prepared.code, state, observer)
-        rehearse(config, prepared, parts, observer, write_results)
-        run.begin()
-        metrics = _train(config, prepared, run, observer, state, lr)
-        finished(prepared.trainer.network.deployed())
-        return metrics
+        with way_on_after_signal(run):
+            with all_files(trust):
+                prepared = prepare(config, observer, parts, run.path, strict=strict)
+            if state is not None:
+                _check_unchanged(run, prepared, state)
+                _say_changed_code(run, prepared.code, state, observer)
+            rehearse(config, prepared, parts, observer, write_results)
+            processes.on_main(run.begin)
+            metrics = _train(config, prepared, run, observer, state, lr)
+            finished(prepared.trainer.network.deployed())
+            return metrics
     finally:
         run.unlock()
 
@@ -133,7 +131,7 @@ def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = No
         raise UsageError(
             f"there is nothing to store: give a teacher, and {setting('teacher_cache', 'auto')} or a folder"
         )
-    teacher = prepare(config, observer, parts or Parts()).trainer.teacher
+    teacher = prepare(config, _watching(observer), parts or Parts()).trainer.teacher
     if not isinstance(teacher, CachedTeacher):
         raise UsageError(
             "there is nothing to store: the teacher answers live; give a method that compares no features, or for "
@@ -144,37 +142,11 @@ def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = No
     return teacher
 
 
-def finish_run(
-    config: TrainConfig, folder: str | Path, observer: Observer, parts: Parts | None = None
-) -> dict[str, Any]:
-    """The metrics of a run that is finished, resumed or made anew, whichever ``folder`` asks for; one of several.
-
-    ``parts`` are what these runs share. A signal that comes when the run is all but finished raises Interrupted behind
-    it, before the next one begins.
-    Raises RunFolderError when the folder holds a run of another configuration.
-    """
-    run = RunFolder(folder)
-    if run.config.exists():
-        check_same(folder, config)
-    if run.config.exists() and run.is_finished():
-        return run.read_metrics()
-    with stop_requests() as stopped:
-        if run.config.exists():
-            metrics = resume_run(folder, observer, parts=parts, rest=config)
-        else:
-            metrics = start_run(config, folder, observer, parts=parts)
-    if stopped:  # by a signal that came too late for this run, whose result is written
-        raise Interrupted(
-            f"stopped behind {run.path}, which is finished; continue with: model-compression resume {run.path}",
-            exit_code=128 + stopped[0],
-        )
-    return metrics
-
-
 def check_same(folder: str | Path, config: TrainConfig) -> None:
-    """Raises RunFolderError unless ``folder`` holds a run of ``config``; a precision left open is the run's own."""
+    """Raises RunFolderError unless ``folder`` holds a run of ``config``; what that leaves open is the run's own."""
     run = RunFolder(folder)
     recorded = run.read_config()
+    config = decided_as(config, recorded)
     if config.precision in UNDECIDED:
         taken = {"precision": recorded.precision, "teacher_precision": recorded.teacher_precision}
         config = dataclasses.replace(config, **taken)  # type: ignore[arg-type]
@@ -191,6 +163,25 @@ def check_same(folder: str | Path, config: TrainConfig) -> None:
         )
 
 
+def _watching(observer: Observer | None) -> Observer:
+    """``observer`` in the process that speaks."""
+    return observer if observer is not None and processes.is_main() else Silent()
+
+
+def _state_to_resume(run: RunFolder, config: TrainConfig, observer: Observer) -> State | None:
+    """What a run in a locked folder goes on from; None: its beginning. Raises FinishedError when it is finished."""
+    run.mend(observer.message)
+    if run.is_finished():  # seen under the lock: another process may just have finished it
+        raise FinishedError(
+            f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}; to train its "
+            f"network for more epochs: {run.trained_on}"
+        )
+    state = load_state(run.state, observer.message)
+    if state is None:
+        _check_beginning(run, config, observer)
+    return state
+
+
 def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) -> None:
     """Says that a run begins anew, as it stopped before its first save. Raises RunFolderError when it had saved."""
     count = len(read_events(run.events))
@@ -204,13 +195,19 @@ def _check_beginning(run: RunFolder, config: TrainConfig, observer: Observer) ->
 
 
 def _check_unchanged(run: RunFolder, prepared: Prepared, state: State) -> None:
-    config = prepared.config
-    data = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
-    before = config_digest(dataclasses.replace(config, data=data, teacher_cache="auto"))  # as states of before have it
     for key, digest in prepared.identity.items():
-        if state.progress.get(key, digest) not in (digest, before):
+        if state.progress.get(key, digest) not in (digest, *_digests_of_before(prepared.config)):
             what = key.removesuffix("_sha256").replace("_", " ")
             raise RunFolderError(f"the {what} of {run.path} has changed since its state was saved; start a new run")
+
+
+def _digests_of_before(config: TrainConfig) -> Iterator[str]:
+    """The digests of ``config`` as states of earlier versions have them."""
+    placeless = dataclasses.replace(config.data, data_dir=None, resident="auto", workers=None)
+    yield config_digest(dataclasses.replace(config, data=placeless, teacher_cache="auto"))  # with the device
+    if (config.data.fit, config.data.crop_share) == ("crop", 1.0):  # which were defaults
+        data = dataclasses.replace(config.data, fit=None, crop_share=None)
+        yield config_digest(affecting_result(dataclasses.replace(config, data=data)))
 
 
 def _say_changed_code(run: RunFolder, code: dict[str, str], state: State, observer: Observer) -> None:

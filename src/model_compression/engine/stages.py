@@ -1,27 +1,24 @@
 """Stages: each fills a folder of its own, is found done there, and resumes where it was interrupted.
 
-A training run is the smallest one, see `finish_run`. The others hold several of them, or turn a network into a file.
+A training run is the smallest one, see `training`. The others hold several of them, or turn a network into a file.
 All stages of a process share data and teacher, see `Parts`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 from model_compression.core import trust
-from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import locate, to_dict
 from model_compression.core.config_values import Config, affecting_result, from_dict
-from model_compression.core.errors import Interrupted, RunFolderError
+from model_compression.core.errors import FinishedError, Interrupted, RunFolderError
 from model_compression.core.files import plain_json, read_json, user_path, writing_failed
 from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.relative_paths import record_origin
-from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import finish_run
-from model_compression.engine.stop_requests import ended_by_interrupt
+from model_compression.engine.stop_requests import ended_by_signals, words_and_code
 
 C = TypeVar("C", bound=Config)
 R = TypeVar("R")
@@ -76,15 +73,14 @@ class Stage(ABC, Generic[C, R]):
         """
         self._check_new()
         with self._interruptible():
-            with ended_by_interrupt():
-                self.config = self.check()
+            self.config = self.check()
             self._begin()
             return self.run()
 
     def resume(self) -> R:
-        """Does what is left. Raises RunFolderError when there is nothing, and what `start` raises."""
+        """Does what is left. Raises FinishedError when there is nothing, and what `start` raises."""
         if self.is_done():
-            raise RunFolderError(f"{self.folder} is finished: there is nothing to resume; its result is {self.result}")
+            raise FinishedError(f"{self.folder} is finished: there is nothing to resume; its result is {self.result}")
         with self._interruptible():
             return self.run()
 
@@ -100,22 +96,6 @@ class Stage(ABC, Generic[C, R]):
             raise RunFolderError(f"{self.folder} holds another {self.NOUN}; choose another folder, or delete it")
         return self.run()
 
-    def finish_runs(self, runs: Iterable[tuple[str, TrainConfig, str]]) -> dict[str, dict[str, Any]]:
-        """The metrics, by name, of training runs in the folder: each a name, its configuration, and a line about it.
-
-        A run is asked for when those before it are finished.
-        """
-        metrics = {}
-        for name, config, line in runs:
-            run = RunFolder(self.folder / name)
-            if run.is_finished():  # whatever the folder was called when it was made
-                metrics[name] = run.read_metrics()
-                continue
-            self.observer.message(line)
-            with self.part(name):
-                metrics[name] = finish_run(config, run.path, self.observer, self.parts)
-        return metrics
-
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """An interruption inside says that it was in ``name``, and that this folder is what is to be resumed."""
@@ -127,13 +107,15 @@ class Stage(ABC, Generic[C, R]):
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C outside a training run, which saves its state and says so itself, ends with a line as well."""
+        """A signal outside a training run, which saves its state and says so itself, ends with a line as well."""
         try:
-            yield
-        except KeyboardInterrupt:
+            with ended_by_signals():
+                yield
+        except KeyboardInterrupt as stop:
+            words, code = words_and_code(stop)
             begun = (self.folder / self.FILE).exists()
-            said = self._way_on if begun else "nothing was written yet: repeat the command"
-            raise Interrupted(f"interrupted; {said}") from None
+            said = f"what is done is kept; {self._way_on}" if begun else "nothing was written yet: repeat the command"
+            raise Interrupted(f"{words}; {said}", code) from None
 
     @property
     def _way_on(self) -> str:

@@ -1,7 +1,7 @@
 """What answers for the teacher that a configuration names: live networks, or their stored answers."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,26 +10,37 @@ from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import given_values
 from model_compression.core.config_values import from_dict
 from model_compression.core.device import choose_device
-from model_compression.core.errors import ModelCompressionError
+from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.options import answer_settings, setting
 from model_compression.core.run_options import options_for
+from model_compression.data.batches import Loader, to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.data.hold_out import hold_out
-from model_compression.data.loader import Loader
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
-from model_compression.distillation.teachers.cache import CachedTeacher, size_estimate
+from model_compression.data.tokenizers import TokenizerChoice
+from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.distillation.teachers.fingerprint import fingerprint
 from model_compression.distillation.teachers.live import LiveTeacher
+from model_compression.distillation.teachers.row_formats import row_bytes, row_format
 from model_compression.distillation.teachers.store import AnswerStore, store_for
 from model_compression.engine.networks import load_teachers
+from model_compression.tasks import TASKS, task_of
 
+_LARGE_BYTES = 2**30  # of answers to each part of a sample, which nobody expects to be so many
 _AUTO_BYTES = 8 * 2**30  # what "auto" stores at most for one run
 
 
-def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Dataset, Dataset]:
-    """(training set, test set) that ``config`` names."""
+def load_data(
+    config: DataConfig, report: Callable[[str], None], networks: Sequence[str] = ()
+) -> tuple[Dataset, Dataset]:
+    """(training set, test set) that ``config`` names. Raises UnknownNameError for a task that there is not.
+
+    Texts are cut by the tokenizer that ``config`` names, else by that of the first of ``networks`` that has one.
+    """
+    if config.task:
+        TASKS.get(config.task)
     return load_dataset(
         config.name,
         config.data_dir,
@@ -38,6 +49,13 @@ def load_data(config: DataConfig, report: Callable[[str], None]) -> tuple[Datase
         unlabelled=config.unlabelled,
         resident=config.resident,
         workers=config.workers,
+        task=config.task,
+        table=config.table,
+        mask_folders=config.mask_folders,
+        ignore_index=config.ignore_index,
+        fit=config.fitting if config.image_size else None,
+        crops=config.crops,
+        tokens=TokenizerChoice(name=config.tokenizer, max_length=config.max_length, networks=tuple(networks)),
     )
 
 
@@ -51,7 +69,7 @@ def with_own_cache(config: TrainConfig, name: str) -> TrainConfig:
 def data_of_teacher(config: TrainConfig) -> DataConfig:
     """The images that the teacher answers: the student's views, or the images as they are."""
     if config.teacher_view == "plain":
-        return dataclasses.replace(config.data, augmentation="none", cutout=0, views=0)
+        return dataclasses.replace(config.data, augmentation="none", cutout=0, erasing=0.0, mask_tokens=0.0, views=0)
     return config.data
 
 
@@ -69,17 +87,34 @@ def check_cache_place(config: TrainConfig) -> None:
 
 
 def answers_fit(config: TrainConfig, live: LiveTeacher, train_set: Dataset, report: Callable[[str], None]) -> bool:
-    """Whether a run's answers may be stored; where "auto" finds them too many, that is said."""
+    """Whether a run's answers may be stored; where "auto" finds them too many, that is said.
+
+    Raises UsageError when the largest logits are to be stored, and there are no more.
+    """
+    task = task_of(train_set)
+    kept, classes = config.teacher_cache_topk, task.num_outputs(train_set)
+    are_classes = task.answer == "categorical" and (task.one_row_each or train_set.has_masks)
+    if kept and (kept >= classes or not are_classes):
+        what = f"{classes} classes" if are_classes else "answers that are not one class a sample or pixel"
+        raise UsageError(
+            f"{setting('teacher_cache_topk')} must be below the number of classes, got {kept} for {what}; leave it out "
+            "to store all"
+        )
     if config.teacher_cache != "auto":
         return True
     views, loader = num_views(config), loader_for(train_set, data_of_teacher(config), live.device)
-    numbers = _embedding_size(live, loader) + train_set.num_outputs
-    size = size_estimate(images=len(train_set), numbers=numbers, views=views, dtype=config.teacher_cache_dtype)
+    logits, embedding = _row_shapes(live, loader, train_set)
+    dtype = config.teacher_cache_dtype
+    formats = (row_format(logits, dtype, config.teacher_cache_topk), row_format(embedding, dtype))
+    size = len(train_set) * views * sum(map(row_bytes, formats))
     if size > _AUTO_BYTES:
         report(
             f"the answers to {views} views would take {size / 2**30:.1f} GiB: the teacher answers live; name a folder "
             f"with {setting('teacher_cache')} to store them, or show fewer {setting('views')}"
         )
+    elif size > _LARGE_BYTES and not task.one_row_each:
+        remedy = f"{setting('teacher_cache_topk', 3)} stores less" if train_set.has_masks else "show fewer views"
+        report(f"the answers to {views} views will take {size / 2**30:.1f} GiB in the cache; {remedy}")
     return size <= _AUTO_BYTES
 
 
@@ -122,7 +157,7 @@ def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> Ca
     try:
         data = from_dict(DataConfig, origin["data"], str(store.folder))
         named = origin.get("teacher_config", {"name": origin["teacher"]})  # stores of before had the name alone
-        train_set = _train_set(data, report)
+        train_set = _train_set(data, report, named["name"])
         teachers = load_teachers(from_dict(ModelConfig, named, str(store.folder)), train_set)
         precision = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.bfloat16, torch.float16)}
         live = LiveTeacher(
@@ -133,7 +168,7 @@ def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> Ca
             embedding=bool(store.views("embedding")),
             answers=stored.get("answers", "logits"),
         )
-        live.choose_precision(live.precision, torch.from_numpy(train_set.images[:2]), report)
+        live.choose_precision(live.precision, to_tensors(train_set.first(2)), report)
     except (KeyError, TypeError) as error:
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
     settings = {name: value for name, value in stored.items() if name in options_for("teacher")}
@@ -141,16 +176,18 @@ def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> Ca
     return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
 
 
-def _embedding_size(live: LiveTeacher, loader: Loader) -> int:
-    """D of the embeddings (B, D) that are stored; 0 where none are."""
-    if not live.embeds:
-        return 0
-    embedding = live.answer(loader.batch(torch.arange(min(2, len(loader)), device=live.device), view=0)).embedding
-    assert embedding is not None
-    return embedding.shape[1]
+def _row_shapes(live: LiveTeacher, loader: Loader, train_set: Dataset) -> tuple[Sequence[int], Sequence[int]]:
+    """Of the logits and embeddings that are stored of a sample, (0,) for none; asks the teacher where it must."""
+    task = task_of(train_set)
+    if not live.embeds and task.one_row_each and task.num_outputs(train_set):
+        return [task.num_outputs(train_set)], [0]
+    shown = live.answer(loader.batch(torch.arange(min(2, len(loader)), device=live.device), view=0))
+    return shown.logits.shape[1:], [0] if shown.embedding is None else shown.embedding.shape[1:]
 
 
-def _train_set(data: DataConfig, report: Callable[[str], None]) -> Dataset:
-    """The images that a run with ``data`` trains on."""
-    train, _ = load_data(data, report)
-    return hold_out(train, data.validation, seed=0)[0] if data.validation else train
+def _train_set(data: DataConfig, report: Callable[[str], None], teacher: str) -> Dataset:
+    """The samples that a run with ``data`` and ``teacher`` trains on."""
+    train, _ = load_data(data, report, teacher.split(","))
+    for count in filter(None, (data.validation, data.thresholds)):
+        train, _ = hold_out(train, count, seed=0)
+    return train

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from model_compression.core import processes
 from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import to_dict
 from model_compression.core.errors import MissingExtraError, UsageError
@@ -51,11 +52,14 @@ class WeightsAndBiases:
     With WANDB_MODE=offline it is stored in ``folder``/wandb, to be sent by `wandb sync`.
     """
 
-    def __init__(self, project: str, folder: Path, config: TrainConfig, report: Callable[[str], None]):
+    def __init__(
+        self, project: str, folder: Path, config: TrainConfig, report: Callable[[str], None], *, is_tried: bool = False
+    ):
         wandb = _wandb()
         entity, _, name = project.rpartition("/")
+        mode = {"mode": "disabled"} if is_tried else {}
         settings = wandb.Settings(
-            silent=True, console="off", save_code=False, disable_git=True, init_timeout=_PATIENCE_S
+            silent=True, console="off", save_code=False, disable_git=True, init_timeout=_PATIENCE_S, **mode
         )
         self._run = wandb.init(
             entity=entity or None,
@@ -67,6 +71,8 @@ class WeightsAndBiases:
             config=to_dict(config),
             settings=settings,
         )
+        if is_tried:
+            return
         stored = f"offline; send it with: wandb sync {Path(self._run.dir).parent}"
         report(f"Weights & Biases: {stored if self._run.offline else self._run.url}")
 
@@ -127,16 +133,19 @@ def check_trackers(config: TrainConfig) -> None:
 
 @contextmanager
 def open_trackers(
-    config: TrainConfig, folder: Path, first_epoch: int, report: Callable[[str], None]
+    config: TrainConfig, folder: Path, first_epoch: int, report: Callable[[str], None], *, are_tried: bool = False
 ) -> Iterator[Sequence[Tracker]]:
-    """The trackers of a run that begins with ``first_epoch``; they are closed as stopped unless they were before."""
+    """The trackers of a run that begins with ``first_epoch``; they are closed as stopped unless they were before.
+
+    ``are_tried``: nothing leaves this machine.
+    """
     makers: dict[str, Callable[[], Tracker]] = {}
     if config.tensorboard:
         makers["TensorBoard"] = lambda: TensorBoard(folder, first_epoch)
     if config.wandb:
-        makers["Weights & Biases"] = lambda: WeightsAndBiases(config.wandb, folder, config, report)
+        makers["Weights & Biases"] = lambda: WeightsAndBiases(config.wandb, folder, config, report, is_tried=are_tried)
     trackers = list[Tracker]()
-    for name, make in makers.items():
+    for name, make in makers.items() if processes.is_main() else ():
         try:
             trackers.append(_Guarded(make(), name, report))
         except Exception as error:  # of a client, the disk or the network: no reason not to train
@@ -147,6 +156,19 @@ def open_trackers(
         for tracker in trackers:
             tracker.close(None)
         raise
+
+
+def rehearse_trackers(
+    config: TrainConfig, folder: Path, metrics: dict[str, Any], report: Callable[[str], None]
+) -> None:
+    """Passes an epoch and ``metrics`` to each tracker, in a temporary ``folder``; says what fails before training."""
+    event = {"epoch": 1, "train_loss": 1.0, "terms": {"labels": 1.0}}
+    with open_trackers(
+        config, folder, 1, lambda line: report(f"tried before training: {line}"), are_tried=True
+    ) as all_:
+        for tracker in all_:
+            tracker.epoch(event)
+            tracker.close(metrics)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,44 +2,48 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model_compression.checks.data_needs import check_data_needs
 from model_compression.core.config import TrainConfig
 from model_compression.core.counter_random import derived_seed
-from model_compression.core.device import choose_compile, seed_device
+from model_compression.core.device import choose_compile
 from model_compression.core.errors import NumericalError, UsageError
-from model_compression.core.memory import is_out_of_memory
 from model_compression.core.options import setting
 from model_compression.core.outputs import Outputs
+from model_compression.data.batches import Batch
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader import Batch
 from model_compression.data.streaming import loader_for
 from model_compression.distillation.methods import Context
 from model_compression.distillation.methods.contract import LABEL
 from model_compression.distillation.objective import Objective
-from model_compression.distillation.step import Learned, Step, merge
+from model_compression.distillation.step import Learned, Step
 from model_compression.distillation.taps import NO_TAPS, Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, optimizer_tensors, restore_optimizer
 from model_compression.engine.contracts import LearningTeacher, Progress, Teacher
+from model_compression.engine.epoch_sums import EpochSums
+from model_compression.engine.frozen_layers import frozen_first
+from model_compression.engine.gradients import Gradients
 from model_compression.engine.guard import Guard
 from model_compression.engine.micro_batches import batch_obstacle, learn_in_less_memory, split
-from model_compression.engine.optim import build_optimizer, rate_at, set_rate
+from model_compression.engine.optim import build_optimizer, rate_at, rate_factors, set_rate
 from model_compression.engine.runtime import Runtime
 from model_compression.models.base import Network
 from model_compression.models.copies import place
 from model_compression.models.features import Tapped
 from model_compression.models.prediction import evaluating, predict
+from model_compression.models.recomputing import blocks_to_recompute
 from model_compression.models.weights import load_tensors, not_finite
 from model_compression.tasks import task_of
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
-_STEP_STREAM, _METHOD_STREAM = 1, 2  # keep the numbers of steps and of methods apart from those of orders
+_METHOD_STREAM = 2  # keeps the numbers of methods apart from those of orders and steps
 _FIRST_STAGE_LR = 1e-3
 
 
@@ -56,7 +60,7 @@ class Trainer:
         taps: Taps = NO_TAPS,
     ):
         self.config, self.runtime, self.device = config, runtime, runtime.device
-        self.task = task_of(train_set)
+        self.task = task_of(train_set).learning(config, train_set)
         self.loader = loader_for(train_set, config.data, self.device)
         self.teacher = teacher
         self.peers = teacher if isinstance(teacher, LearningTeacher) else None
@@ -66,19 +70,24 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
-        tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding) if taps else None
+        tapped = None
+        if taps:
+            answer_of = self.student.answer_of
+            tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding, answer_of=answer_of)
         self.steps_per_epoch = self.loader.steps(config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.compiled = choose_compile(config.compile, self.device, self.total_steps) and tapped is None
-        if config.compile == "on" and tapped is not None:
+        plain = tapped is None and not config.checkpoint_activations
+        self.compiled = choose_compile(config.compile, self.device, self.total_steps) and plain
+        if config.compile == "on" and not plain:
             raise UsageError(
-                f"{setting('compile', 'on')} serves methods that need logits only; use {setting('compile', 'off')} "
-                "with this one"
+                f"{setting('compile', 'on')} serves methods that need logits only, and keeps activations; use "
+                f"{setting('compile', 'off')}"
             )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
-            shapes = None if tapped is None else self._shapes(tapped, taps)
-            objective = Objective(config, self.task, len(self.loader), train_set.num_outputs, shapes)
+            by_sample = tapped is not None or (teacher is not None and not self.task.num_outputs(train_set))
+            shapes = self._shapes(tapped, taps) if by_sample else None
+            objective = Objective(config, self.task, len(self.loader), self.task.num_outputs(train_set), shapes)
         check_data_needs(objective, train_set, config.data)
         self.training_step = Step(
             self.student,
@@ -90,14 +99,18 @@ class Trainer:
             compiled=self.compiled,
             labelled=train_set.labelled,
             watches_teacher=config.teacher is not None,
+            gather=runtime.gather if runtime.world_size > 1 else None,
+            around=runtime.synchronized if config.sync_batchnorm else lambda total: nullcontext(),
+            recompute=blocks_to_recompute(student.body, student.name) if config.checkpoint_activations else (),
         )
-        self.optimizer = build_optimizer(self.training_step.parts, config.optim)
-        self._run_step = runtime.wrap(self.training_step)
+        self._frozen = frozen_first(self.student, config.optim.freeze_epochs, train_set.num_outputs, objective)
+        factors = rate_factors(self.student, config.optim, train_set.num_outputs)
+        self.optimizer = build_optimizer(self.training_step.parts, config.optim, factors)
+        self.gradients = Gradients(self.training_step, runtime, self.task, config.seed, self.scaler, self._sample_loss)
         self.step, self.lr = 0, config.optim.lr
-        self._sums = self._no_sums()
-        self._terms: dict[str, Tensor] = {}
-        weights = {LABEL: objective.label_weight, **objective.weights}
-        self.guard = Guard(weights, config.optim.lr, self.device)
+        self.sums = EpochSums(self.device)
+        self._weights = {LABEL: objective.label_weight, **objective.weights}
+        self.guard = Guard(self._weights, config.optim.lr, self.device)
         self.micro_batch: int | None = None  # samples that go through the networks at once; None: the whole batch
         self.report: Callable[[str], None] = lambda message: None
 
@@ -122,40 +135,52 @@ class Trainer:
     def run_epoch(self, watch: Callable[[Progress], None]) -> dict[str, Any]:
         """Trains to the end of the current epoch; returns its event. ``watch`` is called after each step."""
         epoch, first = self.epoch, self.step % self.steps_per_epoch
-        self.student.train()
-        batches = self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first)
+        self._freeze(epoch < self.config.optim.freeze_epochs)
+        batches = self.loader.epoch(
+            epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size, first=first, part=self.runtime.part
+        )
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for batch in batches:
                 self._train_step(batch, epoch)
                 watch(self._progress(epoch))
+        self.runtime.share(buffer for part in (self.training_step, self.average) if part for buffer in part.buffers())
         event = self._epoch_event(epoch)
-        self._sums, self._terms = self._no_sums(), {}
+        self.sums = EpochSums(self.device)
         return event
 
-    def _shapes(self, tapped: Tapped, taps: Taps) -> dict[str, Any]:
+    def _freeze(self, frozen: bool) -> None:
+        """The student as it trains, with the layers below its last one as they are while these are ``frozen``."""
+        self.student.train(not frozen)
+        if any(parameter.requires_grad == frozen for parameter in self._frozen):
+            for parameter in self._frozen:
+                parameter.requires_grad_(not frozen)
+            self.gradients.wrap_anew()
+
+    def _shapes(self, tapped: Tapped | None, taps: Taps) -> dict[str, Any]:
         """What student and teacher answer to one image, for a method that needs more than logits."""
         _, student, teacher = self._sample(tapped)
         assert teacher is not None
+        student, teacher = self.task.outputs(student), self.task.outputs(teacher)
         taught = teacher.shapes()
         if taps.norms:
             named = zip(taught["features"], taps.norms, strict=True)
             taught["batch_norm"] = {name: norm for name, norm in named if norm is not None}
         return {"student": student.shapes(), "teacher": taught, "parts": taps.parts}
 
-    def _sample(self, tapped: Tapped | None) -> tuple[Batch, Outputs, Outputs | None]:
-        """Two images, and what student and teacher answer to them; nothing is stored, and nothing compiled."""
+    def _sample(self, tapped: Tapped | None, *, taught: bool = True) -> tuple[Batch, Outputs, Outputs | None]:
+        """Two samples, and what student and teacher answer to them; nothing is stored, and nothing compiled."""
         batch = self.loader.batch(torch.arange(2, device=self.device), view=0)
-        images = self.student.preprocessing(batch.inputs)
+        inputs = self.student.preprocessing(batch.inputs)
         with evaluating(self.student), torch.no_grad():
-            student = Outputs(logits=self.student(images)) if tapped is None else tapped(images)
+            student = Outputs(logits=self.student(inputs)) if tapped is None else tapped(inputs)
         teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher
-        return batch, student, None if teacher is None else teacher.answer(batch)
+        return batch, student, None if teacher is None or not taught else teacher.answer(batch)
 
     def check_terms(self) -> None:
         """Raises UsageError unless the method can compare what student and teacher answer."""
         if self.objective.method is not None and self.peers is None:
             batch, student, teacher = self._sample(self.training_step.tapped)
-            self.objective.check(student, teacher, batch.targets)
+            self.objective.check(student, teacher, batch)
 
     def run_first_stage(self, watch: Callable[[], None]) -> None:
         """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
@@ -174,88 +199,78 @@ class Trainer:
                 watch()
 
     def _train_step(self, batch: Batch, epoch: int) -> None:
-        try:
-            learned: Learned | None = self._learn_from(split(batch, self.micro_batch), epoch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            learned = None
-        if learned is None:  # out here, where the error no longer holds what was computed
+        longest = self.runtime.longest(batch.num_global)
+        size = min(self.micro_batch or longest, -(-longest // self.config.accumulate))
+        context, done = self._context(batch, epoch)
+
+        def attempt(parts: Sequence[Batch]) -> Learned | None:
+            return self.gradients.attempt(parts, self.teacher, context, done)
+
+        learned = attempt(split(batch, longest, size))
+        if learned is None:
             learned, self.micro_batch = learn_in_less_memory(
-                lambda parts: self._learn_from(parts, epoch),
+                attempt,
                 batch,
-                self.micro_batch,
+                longest,
+                size,
                 self._batch_obstacle(),
                 self.report,
             )
-        self._update(learned)
+        self._update(learned, batch)
         if self.peers is not None:
             self.peers.learn(batch, epoch, Outputs(logits=learned.logits))
 
-    def _learn_from(self, parts: Sequence[Batch], epoch: int) -> Learned:
-        """The gradients of a batch in ``parts``, one after the other."""
-        seed_device(self.device, derived_seed(self.config.seed, _STEP_STREAM, self.step))  # dropout; forked above
-        self.optimizer.zero_grad(set_to_none=True)
-        count = sum(len(part.targets) for part in parts)
-        learned = []
-        for part in parts:
-            teacher = self.teacher.answer(part) if self.teacher is not None else None
-            learned.append(self._backward(part, epoch, teacher, len(part.targets) / count))
-        return merge(learned)
+    def _sample_loss(self, step: nn.Module) -> Tensor:
+        """The loss of two images, as ``step`` computes it."""
+        batch, student, teacher = self._sample(self.training_step.tapped, taught=self.peers is None)
+        if teacher is None and self.objective.method is not None:
+            teacher = student
+        context = Context(ids=batch.ids, epoch=0, step=0, seed=self.config.seed)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            loss: Tensor = step(batch, teacher, context, 1.0)[0]
+        return loss
 
-    def _backward(
-        self, batch: Batch, epoch: int, teacher: Outputs | None, share: float, student: Outputs | None = None
-    ) -> Learned:
-        """Adds the gradients of a part of a batch, its ``share``, to those that are there."""
+    def _context(self, batch: Batch, epoch: int) -> tuple[Context, float]:
+        """Where in the run ``batch`` is, and the share of the steps that are done with it."""
         context = Context(ids=batch.ids, epoch=epoch, step=self.step, seed=self.config.seed)
-        done = (self.step + 1) / self.total_steps
-        learned: Learned
-        loss, learned = self._run_step(batch, teacher, context, done, student)
-        self.scaler.scale(loss if share == 1.0 else loss * share).backward()
-        return learned
+        return context, (self.step + 1) / self.total_steps
 
     def answer(self, batch: Batch) -> Outputs:
         """The student's outputs for a batch that it trains on, with gradient; logits in float32."""
+        self.gradients.wrapped()  # before: it may write to the weights
         return self.training_step.answer(batch)
 
     def learn(self, batch: Batch, epoch: int, student: Outputs, teacher: Outputs | None) -> None:
         """A step on what `answer` gave for the batch."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._update(self._backward(batch, epoch, teacher, 1.0, student))
+        self._update(self.gradients.of_answers(batch, student, teacher, *self._context(batch, epoch)), batch)
 
-    def _update(self, learned: Learned) -> None:
+    def _update(self, learned: Learned, batch: Batch) -> None:
         """A step of the optimiser on the gradients that are there."""
+        learned = self.gradients.of_all(learned, batch, list(self._weights))
         set_rate(self.optimizer, self._rate(self.step))
+        if self.config.optim.clip_grad_norm:
+            self.gradients.clip(self.optimizer, self.config.optim.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.student)
         self.step += 1
-        self._record(learned)
+        self.sums.add(learned)
         self.guard.watch(self.step, learned.loss, learned.terms, learned.inputs)
         if self.device.type == "cpu" or self.step % _CHECK_EVERY == 0:
             self.guard.check()
 
-    def _record(self, learned: Learned) -> None:
-        """Adds to the sums on the device, without waiting for it."""
-        count, kind = learned.count, self._sums.dtype
-        sums = [learned.loss.to(kind) * count, learned.score.to(kind), self._sums.new_tensor(count)]
-        self._sums += torch.stack(sums)
-        for name, term in learned.terms.items():
-            self._terms[name] = self._terms.get(name, self._sums.new_zeros(())) + term.to(kind) * count
-
     def _epoch_event(self, epoch: int) -> dict[str, Any]:
         self.guard.check()
-        sums = self.runtime.reduce(self._sums)
-        progress = dataclasses.replace(self._progress(epoch), sums=sums)
-        count = float(sums[2])
+        progress = self._progress(epoch)
         return {
             "epoch": epoch + 1,
             "step": self.step,
             "rate": self._rate(epoch * self.steps_per_epoch),
             "train_loss": progress.loss,
             f"train_{self.task.metric.name}" if self.training_step.labelled else "train_agreement": progress.score,
-            "terms": {name: float(self._terms[name]) / count for name in sorted(self._terms)},  # as after a restore
+            "terms": self.sums.means(),
         } | ({"micro_batch": self.micro_batch} if self.micro_batch else {})
 
     def _batch_obstacle(self) -> str | None:
@@ -270,9 +285,16 @@ class Trainer:
                 f"({self.lr} now) or use {setting('precision', 'fp32')}"
             )
 
+    def answer_all(self, network: Network, dataset: Dataset) -> Tensor:
+        """What the task keeps of the answers to all of ``dataset``, see `predict`; several processes share the work."""
+        precision, keep = self.runtime.precision, self.task.kept
+        return self.runtime.share_out(
+            len(dataset), lambda rows: predict(network, dataset, self.device, precision, rows=rows, keep=keep)
+        )
+
     def evaluate(self, dataset: Dataset) -> float:
         """The primary metric of `network` on ``dataset``."""
-        logits = predict(self.network, dataset, self.device, self.runtime.precision)
+        logits = self.answer_all(self.network, dataset)
         return self.task.value(logits, torch.from_numpy(dataset.labels))
 
     def state(self) -> dict[str, Tensor]:
@@ -283,7 +305,6 @@ class Trainer:
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        tensors |= {f"terms.{name}": tensor for name, tensor in self._terms.items()}
         if self.scaler.is_enabled():
             scale = self.scaler.state_dict()
             tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
@@ -293,7 +314,7 @@ class Trainer:
             tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
         if self.micro_batch:
             tensors["micro_batch"] = torch.tensor(self.micro_batch)
-        return tensors | {"sums": self._sums, "guard": self.guard.state()}
+        return tensors | self.sums.tensors() | {"guard": self.guard.state()}
 
     def restore(self, state: State) -> None:
         """Continues from a saved state. Raises WeightsMismatchError when it is of another network."""
@@ -308,8 +329,7 @@ class Trainer:
             load_tensors(self.average, parts["average"], "the saved state")
         if self.peers is not None:
             self.peers.restore(State(tensors=parts["peers"], progress=state.progress))
-        self._terms = {name: tensor.to(self.device) for name, tensor in parts["terms"].items()}
-        self._sums = state.tensors["sums"].to(self.device)
+        self.sums.restore(state.tensors["sums"], parts["terms"])
         if "guard" in state.tensors:  # not in states of before
             self.guard.restore(state.tensors["guard"])
         if "lr" in state.tensors:
@@ -330,8 +350,4 @@ class Trainer:
         return rate_at(optim, step=step, steps_per_epoch=self.steps_per_epoch, epochs=config.epochs)
 
     def _progress(self, epoch: int) -> Progress:
-        return Progress(epoch=epoch, step=self.step, steps_per_epoch=self.steps_per_epoch, sums=self._sums)
-
-    def _no_sums(self) -> Tensor:
-        kind = torch.float32 if self.device.type == "mps" else torch.float64  # that device has no float64
-        return torch.zeros(3, dtype=kind, device=self.device)
+        return Progress(epoch=epoch, step=self.step, steps_per_epoch=self.steps_per_epoch, sums=self.sums.totals)

@@ -1,12 +1,10 @@
 """The runs of a comparison of methods: those without a record are made, each in a process of its own, and recorded."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.config_json import to_dict
@@ -19,27 +17,31 @@ from model_compression.core.run_options import options_for, short_name
 from model_compression.core.text import count
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
-from model_compression.experiments.processes import RunError, run_isolated
+from model_compression.experiments.executor import ONE_BY_ONE, Executor, Run, Watcher, execute
+from model_compression.experiments.processes import RunError
 from model_compression.experiments.recipes import methods_protocol
 from model_compression.experiments.records import differences, is_recorded, logs, write_record
 from model_compression.reports.comparison_tables import write_comparison
-from model_compression.reports.predictions import Predictions
 from model_compression.reports.records import read_records, record_path, save_record
-from model_compression.reports.run_results import read_results
+from model_compression.reports.run_results import Results, read_results
 
 _MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is compared: records and tables go to ``out``, run folders to ``runs``; arms by seed."""
+    """What is compared: records and tables go to ``out``, run folders to ``runs``; arms by seed.
+
+    ``executor`` makes the runs. Arms may differ in the options at the places ``varied`` too.
+    """
 
     title: str
     out: Path
     runs: Path
     base: TrainConfig
     configs: Mapping[int, Mapping[str, TrainConfig]]
-    debug: bool
+    executor: Executor = ONE_BY_ONE
+    varied: Collection[str] = ()
 
     def folder(self, arm: str, seed: int) -> Path:
         """Of a run."""
@@ -53,7 +55,7 @@ def plan_comparison(
     out: str | Path | None,
     runs: str | Path,
     *,
-    debug: bool = False,
+    executor: Executor = ONE_BY_ONE,
 ) -> Plan:
     """``seeds`` runs of each of ``methods``, and of labels, from the seed of ``base`` on.
 
@@ -67,7 +69,7 @@ def plan_comparison(
         runs=user_path(str(runs)),
         base=base,
         configs={seed: methods_protocol(base, methods, seed) for seed in range(base.seed, base.seed + seeds)},
-        debug=debug,
+        executor=executor,
     )
 
 
@@ -79,25 +81,16 @@ def check_seeds(number: int) -> None:
 Pending = list[tuple[str, int]]
 
 
-class Progress(Protocol):
+class Progress(Watcher, Protocol):
     """Who watches a comparison."""
 
     def expect(self, total: int, done: int) -> None:
         """``total`` runs make up the comparison, ``done`` of them are recorded already."""
 
-    def message(self, text: str) -> None:
-        """A line for the user."""
+    def end(self, name: str) -> None:
+        """What began under this name is over, and is no run."""
 
-    def begin(self, name: str) -> None:
-        """What is done now."""
-
-    def watch(self, message: dict[str, Any]) -> None:
-        """How far it is, as its process says."""
-
-    def end(self) -> None:
-        """Nothing is going on."""
-
-    def finish(self, text: str) -> None:
+    def finish(self, name: str, text: str) -> None:
         """A run is done, or was none, as ``text`` says."""
 
 
@@ -129,7 +122,7 @@ def _check_recipe(plan: Plan) -> None:
         own = {"seed", "method"} | (options_for("method") if record["config"]["method"] else set())
         own |= set() if record["config"]["teacher"] else options_for("teacher")
         found = differences(record["config"], to_dict(plan.base))
-        found = [name for name in found if name.partition(".")[0] not in own]
+        found = [name for name in found if name.partition(".")[0] not in own and name not in plan.varied]
         if found:
             raise RunFolderError(
                 f"{plan.out} holds runs with another {', '.join(found)}, which cannot be compared with these; "
@@ -138,81 +131,120 @@ def _check_recipe(plan: Plan) -> None:
 
 
 def _make(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> None:
-    refused = _prepare(plan, pending, progress, stopped)
+    refused = _refused(plan, pending, progress, stopped)
+    arms: dict[str, tuple[str, int]] = {}
     for arm, seed in pending:
-        if stopped:
-            raise _interrupted(stopped, "")
-        config, name = plan.configs[seed][arm], f"{arm}, seed {seed}"
-        record = record_path(plan.out, arm, seed)
+        name = f"{arm}, seed {seed}"
         if arm in refused:
-            progress.finish(f"{name}: not run: {refused[arm]}")
-            write_record(record, arm, config, {"not_run": refused[arm]})
-            continue
-        progress.begin(name)
-        folder = plan.folder(arm, seed)
-        task = {"task": "train", "config": to_dict(config), "folder": str(folder)}
-        try:
-            result = run_isolated(task, progress.watch, stopped, debug=plan.debug)
-        except (RunError, UsageError) as error:
-            progress.finish(f"{name}: failed: {error}")
-            write_record(record, arm, config, {"failed": str(error)})
-            continue
-        except Interrupted:
-            raise _interrupted(stopped, f" in {name}") from None
-        write_record(record, arm, config, {**result, **logs(folder)})
-        progress.finish(_result_line(name, result))
-        write_comparison(plan.out, plan.title)
+            progress.finish(name, f"not run: {refused[arm]}")
+            write_record(record_path(plan.out, arm, seed), arm, plan.configs[seed][arm], {"not_run": refused[arm]})
+        else:
+            arms[name] = (arm, seed)
+    runs = [_run(plan, name, *arms[name]) for name in arms]
+    unfinished = []
+    for run, result in execute(runs, progress, stopped, plan.executor):
+        arm, seed = arms[run.name]
+        record, config = record_path(plan.out, arm, seed), plan.configs[seed][arm]
+        if isinstance(result, Interrupted):
+            unfinished.append(run.name)
+        elif isinstance(result, RunError | UsageError):
+            progress.finish(run.name, f"failed: {result}")
+            write_record(record, arm, config, {"failed": str(result)})
+        elif isinstance(result, Exception):
+            raise result
+        else:
+            write_record(record, arm, config, {**result, **logs(plan.folder(arm, seed))})
+            progress.finish(run.name, result_line(result))
+            write_comparison(plan.out, plan.title)
+    if stopped:
+        raise interrupted(stopped, f" in {' and '.join(unfinished)}" if unfinished else "")
 
 
-def _prepare(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> dict[str, str]:
+def _run(plan: Plan, name: str, arm: str, seed: int) -> Run:
+    return Run(name=name, task=train_task(plan.configs[seed][arm], plan.folder(arm, seed)))
+
+
+def _refused(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> dict[str, str]:
     """The methods that cannot run, with the reason; the teacher's answers are stored for the others."""
     first: dict[str, TrainConfig] = {}
     for arm, seed in pending:
         first.setdefault(arm, plan.configs[seed][arm])
+    return prepare_runs(first, "checking methods", progress, stopped, plan.executor)
 
-    def watch(message: dict[str, Any]) -> None:
-        if "message" in message:
-            progress.message(message["message"])
-        progress.watch(message)
 
-    progress.begin("checking methods")
-    task = {"task": "prepare", "configs": {arm: to_dict(config) for arm, config in first.items()}}
-    try:
-        refused: dict[str, str] = run_isolated(task, watch, stopped, debug=plan.debug)["refused"]
-    except Interrupted:
-        raise _interrupted(stopped, " before the first run") from None
-    except RunError as error:
-        raise RunError(f"the methods could not be checked: {error}") from None
-    progress.end()
+def train_task(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """The task of `worker` that makes a run in ``folder``, or what is missing of it."""
+    return {"task": "train", "config": to_dict(config), "folder": str(folder)}
+
+
+def prepare_runs(
+    configs: Mapping[str, TrainConfig], name: str, progress: Progress, stopped: Sequence[int], executor: Executor
+) -> dict[str, str]:
+    """Checks the runs of ``configs``, and stores the teacher's answers that they read; ``name`` is what messages show.
+
+    Returns the runs that cannot be made, with the reason. Raises UsageError where none can, Interrupted after a signal.
+    """
+    task = {"task": "prepare", "configs": {arm: to_dict(config) for arm, config in configs.items()}}
+    refused: dict[str, str] = {}
+    alone = dataclasses.replace(executor, jobs=1)
+    for _, result in execute([Run(name=name, task=task)], _Says(progress), stopped, alone):
+        if isinstance(result, Interrupted):
+            break
+        if isinstance(result, RunError):
+            raise RunError(f"{name} failed: {result}") from None
+        if isinstance(result, Exception):
+            raise result
+        refused = result["refused"]
+    if stopped:
+        raise interrupted(stopped, " before the first run")
+    progress.end(name)
     return refused
 
 
-def _interrupted(stopped: Sequence[int], where: str) -> Interrupted:
+class _Says:
+    """Passes on the lines for the user as well, of which each run would repeat those of the preparation."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self.begin, self.message = progress.begin, progress.message
+
+    def watch(self, name: str, message: dict[str, Any]) -> None:
+        if "message" in message:
+            self.message(message["message"])
+        self._progress.watch(name, message)
+
+
+def interrupted(stopped: Sequence[int], where: str) -> Interrupted:
+    """What a signal ends a list of runs with."""
     return Interrupted(
         f"stopped{where}; what is done is saved; the same command goes on from there", exit_code=128 + stopped[0]
     )
 
 
-def _result_line(name: str, result: Mapping[str, Any]) -> str:
+def result_line(result: Mapping[str, Any]) -> str:
+    """The result of a run of `train_task` in a line: metric, time and memory."""
     metrics = result["metrics"]
     metric = primary_metric(metrics)
     value = metrics.get(metric.key("validation"), metrics.get(metric.key("test")))
     seconds, peak = result["seconds_per_epoch"], result.get("peak_memory_bytes")
     time = "" if seconds is None else f", {seconds:.1f} s an epoch"
-    return f"{name}: {metric.text(value)}{time}" + ("" if peak is None else f", {peak / 2**20:,.0f} MiB")
+    return f"{metric.text(value)}{time}" + ("" if peak is None else f", {peak / 2**20:,.0f} MiB")
 
 
 def _add_label_agreement(plan: Plan) -> None:
     """Gives the records of runs that know of no teacher their agreement with that of the others."""
-    answers = None
+    taught = None
     for record in read_records(plan.out):
         metrics, seed = record.get("metrics", {}), record["config"]["seed"]
         if record["config"]["teacher"] or not metrics or "teacher_agreement" in metrics:
             continue
-        own = _predictions(plan.folder(record["arm"], seed))
-        answers = _teacher_classes(plan) if answers is None and own is not None else answers
-        if own is not None and answers is not None:
-            metrics["teacher_agreement"] = float(np.mean(own.student.argmax(axis=1) == answers))
+        own = read_results(plan.folder(record["arm"], seed))
+        if own is None or own.section is None or own.predictions is None:
+            continue
+        taught = _with_teacher(plan) if taught is None else taught
+        agreement = None if taught is None else own.section.agreement(own.predictions, taught.predictions)
+        if agreement is not None:
+            metrics["teacher_agreement"] = agreement
             _write_again(plan, record)
 
 
@@ -232,17 +264,11 @@ def _write_again(plan: Plan, record: Mapping[str, Any]) -> None:
     save_record(record_path(plan.out, record["arm"], record["config"]["seed"]), record)
 
 
-def _teacher_classes(plan: Plan) -> npt.NDArray[np.int64] | None:
-    """What the teacher takes each test image for (N,), as any run with it has stored."""
+def _with_teacher(plan: Plan) -> Results | None:
+    """The results of a run with the teacher, which has stored its answers."""
     for record in read_records(plan.out):
         if record["config"]["teacher"] and "metrics" in record:
-            found = _predictions(plan.folder(record["arm"], record["config"]["seed"]))
-            if found is not None and found.teacher is not None:
-                classes: npt.NDArray[np.int64] = found.teacher.argmax(axis=1)
-                return classes
+            found = read_results(plan.folder(record["arm"], record["config"]["seed"]))
+            if found is not None and found.predictions is not None:
+                return found
     return None
-
-
-def _predictions(folder: Path) -> Predictions | None:
-    results = read_results(folder)
-    return None if results is None else results.predictions

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, one after the other: started, watched, stopped."""
+"""A run in a process of its own: started, watched, stopped."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -23,19 +23,29 @@ class RunError(ModelCompressionError):
     """A run in a process of its own failed; the message is its reason, and nothing else is affected."""
 
 
+class KilledError(RunError):
+    """The process of a run was killed by signal 9, as a system does that is out of memory."""
+
+
 def run_isolated(
-    task: dict[str, Any], watch: Callable[[dict[str, Any]], None], stopped: Sequence[int], *, debug: bool = False
+    task: dict[str, Any],
+    watch: Callable[[dict[str, Any]], None],
+    stopped: Sequence[int],
+    *,
+    debug: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Does ``task``, as `worker` takes it, in a process of its own; returns its result.
 
     ``watch`` is given what it says of its progress, and an empty message now and then. When a signal appears in
-    ``stopped``, the process is asked to save and end. ``debug`` shows its tracebacks on stderr.
+    ``stopped``, the process is asked to save and end. ``debug`` shows its tracebacks on stderr; ``environment`` are
+    variables that it has beside those of this process.
 
-    Raises Interrupted after such a signal, UsageError for a task that cannot be done as it is, RunError for any other
-    end, the death of the process among them.
+    Raises Interrupted after such a signal, UsageError for a task that cannot be done as it is, KilledError for a
+    process that was killed, RunError for any other end.
     """
     with tempfile.TemporaryFile() as errors:
-        process = _started(task, None if debug else errors)
+        process = _started(with_surroundings(task), None if debug else errors, environment or {})
         asked, result = False, None
         try:
             for message in _messages(process):
@@ -54,20 +64,28 @@ def run_isolated(
         return _result(result, code, stopped, errors)
 
 
-def _started(task: dict[str, Any], errors: IO[bytes] | None) -> "subprocess.Popen[str]":
-    """The process, with its task written. It finds modules where this one does, nowhere else."""
+def with_surroundings(task: dict[str, Any]) -> dict[str, Any]:
+    """``task`` with what its process has of this one, unless it has them already: where it finds modules, which code
+    it may import, its working folder and the package's own environment variables."""
     path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
+    own = {name: value for name, value in os.environ.items() if name.startswith("MODEL_COMPRESSION_")}
+    return {"path": path, "trust": for_child(), "working_folder": str(Path.cwd()), "environment": own, **task}
+
+
+def _started(task: dict[str, Any], errors: IO[bytes] | None, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """The process, with its task written."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "model_compression.experiments.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **environment, **task["environment"], "PYTHONPATH": task["path"]},
+        cwd=task["working_folder"],
         encoding="utf-8",
     )
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as pipe:  # it may be dead, which is seen later
-        pipe.write(json.dumps({**task, "trust": for_child()}))
+        pipe.write(json.dumps(task))
     return process
 
 
@@ -104,7 +122,7 @@ def _result(message: dict[str, Any] | None, code: int, stopped: Sequence[int], e
     if message is not None:
         raise (UsageError if message["usage"] else RunError)(message["error"])
     if code == -signal.SIGKILL:
-        raise RunError("its process was killed (signal 9), as a system does that is out of memory")
+        raise KilledError("its process was killed (signal 9), as a system does that is out of memory")
     if code < 0:
         raise RunError(f"its process died of signal {-code} ({signal.strsignal(-code)})")
     errors.seek(0)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.registry import Registry
 from model_compression.core.run_options import options_for
 
@@ -191,7 +192,7 @@ def methods_protocol(base: TrainConfig, methods: Sequence[MethodConfig], seed: i
     defaults = TrainConfig(student=base.student)
     without = {name: getattr(defaults, name) for name in options_for("teacher")}
     labels = dataclasses.replace(base, **without, method=None, seed=seed)
-    arms = {"labels": labels}
+    arms = {} if base.data.task == "embedding" else {"labels": labels}  # of embeddings labels are not learnt
     for method in methods:
         module = create_method(method)
         if "features" not in module.needs:

@@ -31,10 +31,12 @@ def is_recorded(path: Path, config: TrainConfig) -> bool:
 def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between two configurations as plain values, as "optim.lr"; of what one of them lacks, the part.
 
-    An option that there was not when the record was made had its default then; what no result depends on is left out.
+    An option that there was not when the record was made had its default then. What no result depends on
+    and what ``wanted`` leaves open is left out.
     """
     own, other = result_values(recorded), result_values(wanted)
     found = [place for place in other | own if own.get(place) != other.get(place)]
+    found = [place for place in found if place not in wanted.get("left_open", ())]
     if {recorded.get("precision"), wanted["precision"]} <= {*UNDECIDED, None}:  # records of before have no "native"
         found = [place for place in found if place != "precision"]
     lacking = {part for part in wanted if not recorded.get(part) or not wanted[part]}

@@ -7,22 +7,24 @@ from typing import Any
 from model_compression.compression.pipeline import Compression
 from model_compression.compression.prune import Pruning
 from model_compression.compression.quantize import Quantisation
+from model_compression.core import processes
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.engine.observer import Observer
 from model_compression.engine.relative_paths import origin
 from model_compression.engine.runs import resume_run
 from model_compression.engine.stages import Stage
+from model_compression.engine.training import Training
 from model_compression.experiments.schemes import Scheme
 
 StageKind = type[Stage[Any, Any]]
-_KINDS: tuple[StageKind, ...] = (Pruning, Quantisation, Compression, Scheme)
+_KINDS: tuple[StageKind, ...] = (Pruning, Quantisation, Compression, Scheme, Training)
 
 
-def stage_kind(folder: str | Path) -> StageKind | None:
-    """What ``folder`` holds besides a run; None for a run, or nothing."""
+def stage_kind(folder: str | Path) -> StageKind:
+    """What ``folder`` holds; a run where it holds nothing, which says so when it is read."""
     path = user_path(folder)
-    return next((kind for kind in _KINDS if (path / kind.FILE).is_file()), None)
+    return next((kind for kind in _KINDS if (path / kind.FILE).is_file()), Training)
 
 
 def resume(folder: str | Path, observer: Observer, *, lr: float | None = None) -> dict[str, Any]:
@@ -30,9 +32,16 @@ def resume(folder: str | Path, observer: Observer, *, lr: float | None = None) -
 
     Raises UsageError for an ``lr`` for several runs, RunFolderError when nothing is left, Interrupted after a signal.
     """
-    kind, path = stage_kind(folder), user_path(folder)
-    if kind is None:
+    processes.meet()
+    kind, path = processes.on_main(lambda: stage_kind(folder)), user_path(folder)
+    if processes.world_size() > 1:
+        if kind is not Training:
+            raise UsageError(f"{folder} holds a {kind.NOUN}, which one process resumes: leave processes out")
         return resume_run(path, observer, lr=lr)
+    if kind is Training:
+        run = Training.at(path, observer)
+        run.lr = lr
+        return run.resume()
     if lr is not None:
         raise UsageError("lr is for one run: give the folder of the stage that stopped, then resume the whole")
     began = origin(path) or Path.cwd()

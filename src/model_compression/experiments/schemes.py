@@ -28,8 +28,8 @@ from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run
-from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place, with_own_cache
+from model_compression.engine.training import StageOfRuns
 from model_compression.models.base import Network
 
 
@@ -80,7 +80,7 @@ def stages_of(config: SchemeConfig) -> dict[str, TrainConfig]:
     return stages
 
 
-class Scheme(Stage[SchemeConfig, dict[str, dict[str, Any]]]):
+class Scheme(StageOfRuns[SchemeConfig]):
     """Runs in turn; each teaches the next."""
 
     KIND, FILE, NOUN = SchemeConfig, "scheme.json", "scheme"
@@ -98,7 +98,7 @@ class Scheme(Stage[SchemeConfig, dict[str, dict[str, Any]]]):
         """Tries every run, with the untrained network of the one before as its teacher."""
         stages = [*stages_of(self.config).values()]
         check_cache_place(stages[0])
-        data = self.parts.load_data(stages[0].data, self.observer.message)
+        data = self.parts.load_data(stages[0], self.observer.message)
         before: Network | None = None
         for config in stages:
             # The network before is not trained yet: its answers are not to be stored, nor to be judged.

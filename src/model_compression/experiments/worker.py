@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.config_values import from_dict
 from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.free_memory import most_memory_bytes
+from model_compression.core.metric import DEFAULT_METRIC, primary_metric
 from model_compression.core.trust import command
 from model_compression.distillation.objective import create_method
 from model_compression.distillation.teachers.cache import CachedTeacher
@@ -25,12 +27,14 @@ from model_compression.engine.contracts import Progress
 from model_compression.engine.events import read_events
 from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.runs import check_run, fill_cache, finish_run
+from model_compression.engine.runs import check_run, fill_cache
 from model_compression.engine.trainer import Trainer
+from model_compression.engine.training import Training
 
 Say = Callable[[dict[str, Any]], None]
 
 _EVERY_S = 0.5
+_PATIENCE_S = 60
 
 
 def main() -> int:
@@ -70,8 +74,16 @@ def _channel() -> Say:
 def _train(task: dict[str, Any], say: Say) -> dict[str, Any]:
     """Makes the run, or what is missing of it."""
     folder = Path(task["folder"])
+    if task.get("attempt", 1) > 1:  # what is left of the attempt before may still save its state
+        RunFolder(folder).wait_until_free(_PATIENCE_S)
     was_finished = RunFolder(folder).is_finished()  # by a process that died before the record was written
-    metrics = finish_run(from_dict(TrainConfig, task["config"]), folder, Reporter(say))
+    past = read_events(RunFolder(folder).events)
+    metrics = Training(from_dict(TrainConfig, task["config"]), folder, Reporter(say, past)).finish()
+    if was_finished:
+        metric = primary_metric(metrics)
+        for event in past:
+            if (value := event.get(metric.key("validation"))) is not None:
+                say({"epoch": event["epoch"], "score": metric.gain(value, 0.0)})
     timing = [line.get("seconds") for line in read_events(RunFolder(folder).timing)]
     seconds = [value for value in timing if isinstance(value, int | float)]
     # The median: an epoch in which the run was stopped counts only from where it went on.
@@ -87,7 +99,7 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     configs = {arm: from_dict(TrainConfig, values) for arm, values in task["configs"].items()}
     reporter = Reporter(say)
     parts = Parts()
-    parts.load_data(next(iter(configs.values())).data, reporter.message)
+    parts.load_data(next(iter(configs.values())), reporter.message)
     refused: dict[str, str] = {}
     stored: list[TrainConfig] = []
     plain: TrainConfig | None = None
@@ -97,7 +109,9 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
             check_run(config, parts)
             continue
         if plain is None:
-            plain = dataclasses.replace(config, method=MethodConfig(name="logits"), label_smoothing=0.0)
+            name = "kd" if config.teacher_cache_topk else "logits"  # which needs all of them
+            name = "align" if config.data.task == "embedding" else name
+            plain = dataclasses.replace(config, method=MethodConfig(name=name), label_smoothing=0.0)
             check_run(plain, parts)
         try:
             if isinstance(check_run(config, parts).teacher, CachedTeacher):
@@ -123,7 +137,7 @@ def peak_memory() -> dict[str, int]:
     import torch
 
     peaks = {}
-    peak = _peak_rss()
+    peak = most_memory_bytes()
     if peak is not None:
         peaks["peak_memory_bytes"] = peak
     if torch.cuda.is_initialized():
@@ -131,31 +145,22 @@ def peak_memory() -> dict[str, int]:
     return peaks
 
 
-def _peak_rss() -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 class Reporter:
-    """An observer that says how far a run is, twice a second at most."""
+    """An observer that says how far a run is, twice a second at most, and the result of each epoch, ``past`` first."""
 
-    def __init__(self, say: Say):
-        self._say, self._last = say, 0.0
+    def __init__(self, say: Say, past: Sequence[dict[str, Any]] = ()):
+        self._say, self._past, self._last = say, past, 0.0
         self._steps = self._epochs = 0
+        self._key, self._metric = "", DEFAULT_METRIC
 
     def started(self, trainer: Trainer, eval_set: str) -> None:
         """Notes how long the run is."""
         self._steps, self._epochs = trainer.total_steps, trainer.config.epochs
+        self._metric = trainer.task.metric
+        self._key = self._metric.key(eval_set)
         self._say({"done": trainer.step, "total": self._steps, "note": ""})
+        for event in self._past[: trainer.epoch]:
+            self.epoch_done(event)
 
     def stepped(self, progress: Progress) -> None:
         """Says how many steps are done."""
@@ -165,7 +170,9 @@ class Reporter:
             )
 
     def epoch_done(self, event: dict[str, Any]) -> None:
-        """Nothing: the record has it."""
+        """Says the primary metric, higher for better, where the epoch was evaluated."""
+        if self._key in event:
+            self._say({"epoch": event["epoch"], "score": self._metric.gain(event[self._key], 0.0)})
 
     def teacher_answered(self, done: int, total: int) -> None:
         """Says how many images are answered."""

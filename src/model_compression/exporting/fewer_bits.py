@@ -13,7 +13,6 @@ that it does not have.
 """
 
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.extras import check_extra
+from model_compression.core.files import temporary_folder
 from model_compression.core.registry import unknown_name
 from model_compression.exporting.quiet import quiet
 
@@ -61,8 +61,8 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
     if weight_bits == 4:
         model = _of_opset(model, _INT4_OPSET)
         options["TensorQuantOverrides"] = _rounded_to_four_bits(model)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder) / "int8.onnx"
+    with temporary_folder() as folder, quiet():
+        path = folder / "int8.onnx"
         try:
             quantize_static(
                 model,
@@ -164,6 +164,28 @@ def to_int8_weights(model: Any) -> Any:
         inputs = [f"{name}_int8", f"{name}_scale"]
         nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}_wide", axis=axis))
     return _kept_small(_with_nodes_first(model, nodes), whole, "int8-weights")
+
+
+def to_int8_dynamic(model: Any) -> Any:
+    """``model`` with int8 weights of inner products and tables, and activations that are rounded as they come.
+
+    No samples are needed: each inner product measures the range of what goes into it. It serves transformers, whose
+    ranges differ from text to text. Raises UsageError for a model without an inner product.
+    """
+    check_extra("quantize", "quantising")
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = _folded(model)
+    whole = _bytes(model)
+    _ = _preprocessing(model)  # which refuses a model without an inner product
+    with temporary_folder() as folder, quiet():
+        path = folder / "int8.onnx"
+        quantize_dynamic(
+            model, path, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+        )  # fmt: skip
+        quantised = _loaded(path)
+    return _kept_small(quantised, whole, "int8-dynamic")
 
 
 def _folded(model: Any) -> Any:

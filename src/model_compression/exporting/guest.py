@@ -5,13 +5,15 @@ process says what the file is, in a line of JSON, and for each batch that it is 
 """
 
 import json
+import math
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +23,8 @@ import numpy.typing as npt
 from model_compression.core.errors import FileFormatError
 from model_compression.core.options import setting
 
-_OPEN_S, _IMAGE_S = 60.0, 2.0  # to open a file and for each call, and for each image of it besides
+_OPEN_S, _SAMPLE_S = 60.0, 2.0  # to open a file and for each call, and for each sample of it besides
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _LEAST_BYTES = 2 * 2**30
 _LINE, _COUNT = 64 * 2**20, struct.Struct("<q")  # the longest line that is read; how numbers are sent
 
@@ -52,14 +55,20 @@ class Guest:
             self._end()
             raise FileFormatError(f"{path} is no ONNX file that ONNX Runtime can run: {self.facts['error']}")
 
-    def run(self, images: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float32]:
-        """Logits (B, K) of images (B, C, H, W). Raises FileFormatError when there is none within the limits."""
-        limit = _OPEN_S + _IMAGE_S * len(images)
-        size = 4 * classes * len(images)
+    def run(self, inputs: dict[str, npt.NDArray[Any]], sizes: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Logits (B, …) of samples (B, …) by name; ``sizes`` are the logits' behind the batch.
+
+        Raises FileFormatError when there is none within the limits.
+        """
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        count = len(next(iter(arrays.values())))
+        shape = (count, *sizes)
+        limit, size = _OPEN_S + _SAMPLE_S * count, 4 * math.prod(shape)
+        sent = json.dumps([[name, str(array.dtype), array.shape] for name, array in arrays.items()])
         with self._limit(limit):
             with suppress(OSError):  # of a process that died, which is seen below
                 assert self._process.stdin is not None
-                self._process.stdin.write(_COUNT.pack(len(images)) + np.ascontiguousarray(images).tobytes())
+                self._process.stdin.write(sent.encode() + b"\n" + b"".join(map(bytes, arrays.values())))
                 self._process.stdin.flush()
             head = self._pipe.read(_COUNT.size)
             found = _COUNT.unpack(head)[0] if len(head) == _COUNT.size else 0
@@ -68,7 +77,7 @@ class Guest:
             reason = answer.decode(errors="replace") if found < 0 else self._death(limit)
             self._end()
             raise FileFormatError(f"{self._path} cannot be run: {reason}")
-        return np.frombuffer(bytearray(answer), dtype=np.float32).reshape(len(images), classes)
+        return np.frombuffer(bytearray(answer), dtype=np.float32).reshape(shape)
 
     @property
     def _pipe(self) -> BinaryIO:
@@ -117,18 +126,23 @@ def described(session: Any) -> dict[str, Any]:
     entries = (*session.get_inputs(), *session.get_outputs())
     return {
         "texts": session.get_modelmeta().custom_metadata_map,
-        "entries": [[entry.type, entry.shape] for entry in entries],
+        "entries": [[entry.name, entry.type, entry.shape] for entry in entries],
     }
 
 
 def session_of(content: bytes, threads: int) -> Any:
-    """A session of ONNX Runtime. From bytes: data in files beside it, which the file may name, is not read."""
+    """A session of ONNX Runtime, in which no other file is read: a graph may name files with data for its tensors.
+
+    For content without a place of its own, ONNX Runtime looks for them in the working folder unless another is named.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as empty:
+        options.add_session_config_entry(_DATA_FOLDER, empty)
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def first_line(error: BaseException) -> str:
@@ -143,24 +157,30 @@ def main() -> None:
     os.dup2(2, 1)  # whatever else prints
     try:
         _limit_memory(int(allowed))
-        session = session_of(Path(path).read_bytes(), int(threads))
+        content = Path(path).read_bytes()
+        with tempfile.TemporaryDirectory() as empty, chdir(empty):  # for versions that do not know `_DATA_FOLDER`
+            session = session_of(content, int(threads))
         facts = described(session)
     except BaseException as error:  # whatever it is, it is the file's
         facts = {"error": first_line(error)}
     pipe.write(json.dumps(facts).encode() + b"\n")
     pipe.flush()
-    while "error" not in facts and (head := sys.stdin.buffer.read(_COUNT.size)):
-        pipe.write(_answer(session, _COUNT.unpack(head)[0]))
+    while "error" not in facts and (head := sys.stdin.buffer.readline()):
+        pipe.write(_answer(session, json.loads(head)))
         pipe.flush()
 
 
-def _answer(session: Any, count: int) -> bytes:
-    """The logits of the images that stdin has next, behind their number of bytes; a text's is negative."""
-    (entry,) = session.get_inputs()
-    dtype, shape = np.dtype(np.uint8 if "uint8" in entry.type else np.float32), entry.shape[1:]
-    content = sys.stdin.buffer.read(count * dtype.itemsize * int(np.prod(shape)))
+def _answer(session: Any, sent: list[tuple[str, str, list[int]]]) -> bytes:
+    """The logits of the samples that stdin has next, behind their number of bytes; a text's is negative.
+
+    ``sent`` are name, type and shape of each array.
+    """
+    inputs = {}
+    for name, kind, shape in sent:
+        content = sys.stdin.buffer.read(np.dtype(kind).itemsize * math.prod(shape))
+        inputs[name] = np.frombuffer(content, kind).reshape(shape)
     try:
-        (logits,) = session.run(None, {entry.name: np.frombuffer(content, dtype).reshape(count, *shape)})
+        (logits,) = session.run(None, inputs)
         payload: bytes = logits.astype(np.float32, copy=False).tobytes()
         return _COUNT.pack(len(payload)) + payload
     except BaseException as error:

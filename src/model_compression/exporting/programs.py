@@ -38,7 +38,7 @@ _SIZE = re.compile(
     r"-?\d+|[,) ])+"
 )
 _STRUCTURE = re.compile(
-    r'([\[\]{}:, ]|"(type|context|children_spec|builtins\.(tuple|list|dict)|null|\[\])"|null|\d+)+'
+    r'([\[\]{}:, ]|"(type|context|children_spec|builtins\.(tuple|list|dict)|null|\[(\\"\w+\\"(, )?)*\])"|null|\d+)+'
 )  # of what goes in and comes out
 _KEPT = ("val", "tensor_meta")  # of what torch knows of a node; the rest names lines of code on this machine
 

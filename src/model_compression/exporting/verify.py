@@ -1,8 +1,9 @@
-"""Whether a file answers as the network that it was made of: compared on all images, by the file's own runtime."""
+"""Whether a file answers as the network that it was made of: compared on all samples, by the file's own runtime."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,20 +11,21 @@ from torch import Tensor
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
+from model_compression.core.inputs import Inputs, map_inputs
 from model_compression.core.metric import Metric
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
-from model_compression.exporting.runtimes import open_file
+from model_compression.exporting.runtimes import ExportedFile, open_file
 from model_compression.models.base import Network
+from model_compression.models.prediction import batch_size
 from model_compression.tasks import Changes, Task, task_of
 
 BOUND = 1e-4  # of the logits' range
-_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Network and file on ``images`` images.
+    """Network and file on ``images`` samples.
 
     ``largest_difference`` of a logit; ``logit_range``, largest less smallest logit of the network; ``value`` of the
     primary ``metric`` of the file, with its 95 % ``interval`` where there is one, and ``reference_value`` of the
@@ -38,6 +40,8 @@ class Verification:
     reference_value: float
     interval: tuple[float, float] | None
     changes: Changes
+    noun: str = "images"
+    """What the samples are."""
 
     @property
     def relative_difference(self) -> float:
@@ -46,7 +50,7 @@ class Verification:
 
     @property
     def drop(self) -> float:
-        """What the file loses of the network's primary metric, as it is shown: of accuracy in points of a hundred."""
+        """What the file loses of the network's primary metric, as it is shown: of a share in points of a hundred."""
         return round(self.metric.factor * self.metric.gain(self.reference_value, self.value), 9)
 
     @property
@@ -64,7 +68,8 @@ class Verification:
         wrong = sorted(set(self.changes.others) - set(self.changes.ties))
         if wrong:
             kind = self.changes.kind
-            return f"{len(wrong)} of {self.images} images get another {kind}, the first is image {wrong[0]}"
+            noun = self.noun
+            return f"{len(wrong)} of {self.images} {noun} get another {kind}, the first is number {wrong[0]}"
         return None
 
     def drop_fault(self, max_drop: float) -> str | None:
@@ -87,50 +92,76 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     """
     file = open_file(user_path(path))
     known = file.metadata
-    if known.task != dataset.task:
+    if known.task.removesuffix("-unlabelled") != dataset.task.removesuffix("-unlabelled"):
         raise UsageError(f"{path} is of the task {known.task!r}, and {dataset.name} of {dataset.task!r}")
-    if known.image_shape != dataset.image_shape or known.class_names != dataset.class_names:
+    size = dataset.image_shape if dataset.holds_images else ()
+    fits = known.image_shape[:1] == size[:1] if known.is_of_any_size else known.image_shape == size
+    if not fits or known.class_names != dataset.class_names:
+        taken = f"images of {known.image_shape}" if known.image_shape else ", ".join(one.name for one in known.inputs)
         raise UsageError(
-            f"{path} takes images of {known.image_shape} and knows the classes {', '.join(known.class_names[:5])} …; "
-            f"{dataset.name} has {dataset.image_shape} and {', '.join(dataset.class_names[:5])} …"
+            f"{path} takes {taken} and knows the classes {', '.join(known.class_names[:5])} …; "
+            f"{dataset.name} has {dataset.noun}{f' of {size}' if size else ''} and "
+            f"{', '.join(dataset.class_names[:5])} …"
         )
     network = network.deployed().cpu().eval()
-    answers, references = [], []
-    for images in pixels_of(dataset):
-        inputs = network.preprocessing(images)
-        given = images if file.metadata.preprocessing_inside else inputs
-        answers.append(torch.from_numpy(file.run(given.contiguous().numpy())))
-        if expected is None:
-            references.append(network(inputs))
-    found, reference = torch.cat(answers), torch.cat(references) if expected is None else expected
-    if found.shape != reference.shape:
-        raise ModelCompressionError(f"{path} answers with {tuple(found.shape)}, the network {tuple(reference.shape)}")
-    return compare_answers(found, reference, torch.from_numpy(dataset.labels), task_of(dataset))
+    task, done = task_of(dataset, network.facts), 0
+    largest, highest, lowest = torch.tensor(0.0), torch.tensor(-torch.inf), torch.tensor(torch.inf)
+    kept: list[tuple[Tensor, Tensor]] = []
+    for inputs in inputs_of(dataset):
+        prepared = network.preprocessing(inputs)
+        found = _run(file, inputs if known.preprocessing_inside else prepared)
+        reference = network(prepared) if expected is None else expected[done : done + len(found)]
+        if found.shape != reference.shape:
+            raise ModelCompressionError(
+                f"{path} answers with {tuple(found.shape)}, the network {tuple(reference.shape)}"
+            )
+        done += len(found)
+        largest = torch.maximum(largest, (found - reference).abs().max())  # NaN stays NaN
+        highest, lowest = torch.maximum(highest, reference.max()), torch.minimum(lowest, reference.min())
+        kept.append((task.kept(found), task.kept(reference)))
+    both = [torch.cat(side) for side in zip(*kept, strict=True)]
+    targets = task.tensor_of(dataset)
+    return _verification(both[0], both[1], targets, task, dataset.noun, float(largest), float(highest - lowest))
 
 
 def answers_of(path: Path, dataset: Dataset) -> Tensor:
-    """Logits (N, K) of a file with its preprocessing inside, for every image of ``dataset``."""
-    file = open_file(path)
-    return torch.cat([torch.from_numpy(file.run(images.contiguous().numpy())) for images in pixels_of(dataset)])
+    """What the task keeps of the logits of a file with its preprocessing inside, for every sample of ``dataset``."""
+    file, keep = open_file(path), task_of(dataset).kept
+    return torch.cat([keep(_run(file, inputs)) for inputs in inputs_of(dataset)])
 
 
-def pixels_of(dataset: Dataset) -> Iterator[Tensor]:
-    """All images, in index order, in batches (B, C, H, W) uint8 on the CPU."""
+def _run(file: ExportedFile, inputs: Inputs) -> Tensor:
+    arrays: Any = map_inputs(lambda tensor: tensor.contiguous().numpy(), inputs)  # type: ignore[arg-type, return-value]
+    return torch.from_numpy(file.run(arrays))
+
+
+def inputs_of(dataset: Dataset) -> Iterator[Inputs]:
+    """All samples, in index order, in batches on the CPU."""
     loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
-    return (batch.inputs for batch in loader.in_order(view=0, batch_size=_BATCH))
+    return (batch.inputs for batch in loader.in_order(view=0, batch_size=batch_size(dataset)))
 
 
-def compare_answers(found: Tensor, reference: Tensor, targets: Tensor, task: Task) -> Verification:
+def compare_answers(
+    found: Tensor, reference: Tensor, targets: Tensor, task: Task, noun: str = "images"
+) -> Verification:
     """The figures of logits ``found`` (N, …) held against ``reference`` (N, …); ``targets`` are the labels (N, …)."""
     largest = float((found - reference).abs().max())
+    return _verification(found, reference, targets, task, noun, largest, float(reference.max() - reference.min()))
+
+
+def _verification(
+    found: Tensor, reference: Tensor, targets: Tensor, task: Task, noun: str, largest: float, logit_range: float
+) -> Verification:
+    """The figures of what the task keeps of the logits of file and network."""
     value = task.value(found, targets)
     return Verification(
         metric=task.metric,
         images=len(found),
         largest_difference=largest,
-        logit_range=float(reference.max() - reference.min()),
+        logit_range=logit_range,
         value=value,
         reference_value=task.value(reference, targets),
         interval=task.interval(value, len(found)),
         changes=task.changes(found, reference, largest),
+        noun=noun,
     )

@@ -10,6 +10,7 @@ from torch import nn
 
 from model_compression.core.errors import UsageError
 from model_compression.core.registry import Registry
+from model_compression.models.features import logits_of
 from model_compression.models.preprocessing import Preprocessing, is_side
 
 
@@ -27,7 +28,11 @@ class Network(nn.Sequential):
     """Whether its weights came with the preprocessing they were trained with; else it takes the dataset's."""
     facts: dict[str, Any]
     """What its weights file states of it, as ``test_accuracy``; empty for one from elsewhere."""
+    fresh: tuple[str, ...] = ()
+    """The tensors that weights of a file did not fill: those of its classifier."""
     flatten_shape: tuple[int, int, int] | None
+    answer_of: Callable[[Any], torch.Tensor] = staticmethod(logits_of)
+    """Takes the answer (B, …) from what the body gives: logits, or of a network without a head its embeddings."""
 
     def __init__(self, layers: "OrderedDict[str, nn.Module]", flatten_shape: tuple[int, int, int] | None = None):
         super().__init__(layers)
@@ -47,7 +52,9 @@ class Network(nn.Sequential):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W): what its weights file says it was trained on, scaled as it asks for; else what its layers take,
-        of 32 × 32."""
+        of 32 × 32. Raises UsageError for a network that takes no images."""
+        if not self.preprocessing.std:
+            raise UsageError(f"the network {self.name} takes no images, and this serves images only")
         shape = self.facts.get("image_shape")
         if not (isinstance(shape, list) and len(shape) == 3 and all(map(is_side, shape))):
             first = next((layer for layer in self.modules() if isinstance(layer, nn.Conv2d)), None)
@@ -76,6 +83,6 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def check_num_classes(num_classes: int) -> None:
-    """Raises UsageError unless it is an integer of at least two."""
-    if not isinstance(num_classes, int) or num_classes < 2:
-        raise UsageError(f"num_classes must be an integer of at least 2, got {num_classes!r}")
+    """Raises UsageError unless it is an integer of at least one: a single number is answered by a regression."""
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UsageError(f"num_classes must be an integer of at least 1, got {num_classes!r}")

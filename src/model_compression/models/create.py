@@ -7,6 +7,7 @@ from torch import nn
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import UsageError
 from model_compression.models.base import MODELS, Network, seeded
+from model_compression.models.embeddings import take_head_off
 from model_compression.models.external import External
 
 
@@ -17,27 +18,31 @@ def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Ne
     Args:
         name: one of ``MODELS.names()``.
         seed: of the initial weights; None draws them from torch's global generator.
-        options: of the builder, as ``num_classes``.
+        options: of the builder, as ``num_classes``; 0 leaves the last inner product out: it answers with embeddings.
 
     Raises:
         UnknownNameError: no such model, or an option that its builder does not have; near matches are listed.
         UsageError: an impossible value of an option.
     """
+    headless = options.get("num_classes") == 0 and "body" not in options  # which passes it on to its body
+    built = {key: value for key, value in options.items() if key != "num_classes" or not headless}
     with seeded(seed):
         try:
-            model = MODELS.create(name, **options)
+            model = MODELS.create(name, **built)
         except UsageError:
             raise
         except (TypeError, ValueError, RuntimeError) as error:  # a value of a wrong type, or more memory than there is
             reason = str(error).partition("\n")[0]
             raise UsageError(f"model {name!r} cannot be built with options {options}: {reason}") from None
-    network = model if isinstance(model, Network) else _wrapped(name, model)
+    network = model if isinstance(model, Network) else _wrapped(name, model, embeds=headless)
+    if headless:
+        take_head_off(network, name)
     network.name, network.options = name, dict(options)
     return network
 
 
-def _wrapped(name: str, model: Any) -> Network:
+def _wrapped(name: str, model: Any, *, embeds: bool) -> Network:
     """What a plug-in builds, as a network."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"the builder of model {name!r} gave a {type(model).__name__}; expected a torch.nn.Module")
-    return External(model)
+    return External(model, embeds=embeds)

@@ -1,6 +1,7 @@
 """Networks of other origin, as this package's own: any module that answers images with logits, and those of libraries.
 
-Their names: "timm:NAME", "torchvision:NAME", "hf:FOLDER_OR_NAME", and "module.path:attribute", a builder of one's own.
+Their names: "timm:NAME", "torchvision:NAME", "smp:NAME", "hf:FOLDER_OR_NAME", "open_clip:NAME", and
+"module.path:attribute", a user's builder.
 """
 
 import math
@@ -17,45 +18,59 @@ from torch.nn.parameter import is_lazy
 from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError
 from model_compression.core.trust import NAME
 from model_compression.models.base import Network, seeded
+from model_compression.models.dense import at_size_of
+from model_compression.models.embeddings import embedding_of
 from model_compression.models.features import logits_of
+from model_compression.models.hf_texts import build_any_hf
 from model_compression.models.libraries import (
     Built,
-    build_hf,
+    build_open_clip,
     build_timm,
     build_torchvision,
     check_timm,
     check_torchvision,
 )
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.models.smp_networks import build_smp, check_smp
 from model_compression.models.user_networks import build_own, find_builder, takes_num_classes
 
 _BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {
     "timm": build_timm,
     "torchvision": build_torchvision,
-    "hf": build_hf,
+    "hf": build_any_hf,
+    "open_clip": build_open_clip,
+    "smp": build_smp,
 }
-_CHECKS: dict[str, Callable[[str], None]] = {"timm": check_timm, "torchvision": check_torchvision}
+_CHECKS: dict[str, Callable[[str], None]] = {
+    "smp": check_smp,
+    "timm": check_timm,
+    "torchvision": check_torchvision,
+}
 
 
 INPUT_SHAPE = "_input_shape"
 """The option that says for which (C, H, W) a network was built whose layers get their sizes from the first images."""
+EMBEDS = "_embeds"
+"""The option of a network whose answers are embeddings, where no ``num_classes`` of 0 says so."""
 _MOST_NUMBERS = 2**26  # in an image that a file asks for
 
 
 class External(Network):
     """``module`` as a network; ``preprocessing`` is what it wants done to pixels.
 
-    Its answer may be the logits (B, K), or an object or mapping that has them. Layers are called as in the module.
+    Its answer may be the logits (B, K), or an object or mapping that has them; of one that ``embeds`` see
+    `embedding_of`. Layers are called as in the module.
     """
 
-    def __init__(self, module: nn.Module, preprocessing: Preprocessing | None = None):
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing | None = None, *, embeds: bool = False):
         super().__init__(OrderedDict(module=module))
+        self.answer_of = embedding_of if embeds else logits_of
         self.preprocessing = preprocessing or Preprocessing()
         self.name = f"{type(module).__module__}:{type(module).__qualname__}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
-        return logits_of(self.body(images))
+        """Logits (B, K), or embeddings (B, D), of images (B, C, H, W); logits of pixels at the size of the images."""
+        return at_size_of(images, self.answer_of(self.body(images)))
 
     @property
     def body(self) -> nn.Module:
@@ -64,7 +79,7 @@ class External(Network):
 
 
 def library_of(name: str) -> str | None:
-    """The library that ``name`` belongs to: "timm", "torchvision" or "hf"; None for other names."""
+    """The library that ``name`` belongs to: "timm", "torchvision", "smp", "hf" or "open_clip"; None for other names."""
     library, colon, rest = name.partition(":")
     return library if colon and rest and library in _BUILDERS else None
 
@@ -99,12 +114,13 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
     """
     library = library_of(name)
     options = dict(options)
-    shape = options.pop(INPUT_SHAPE, None)
+    shape, embeds = options.pop(INPUT_SHAPE, None), bool(options.pop(EMBEDS, False))
     try:
         with seeded(seed):
             if library is None:
                 module = build_own(name, options)
-                built = Built(module=module, options=options | materialise(module, shape))
+                own = {EMBEDS: True} if embeds else {}
+                built = Built(module=module, options=options | own | materialise(module, shape))
             else:
                 check_external(name)
                 built = _BUILDERS[library](name.partition(":")[2], options)
@@ -130,8 +146,10 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
         raise UsageError(
             f"model {name!r} cannot be built with {given}: {type(error).__name__}: {_first_line(error)}"
         ) from error
-    network = External(built.module, built.preprocessing or Preprocessing(size=built.size))
+    embeds = embeds or (library is not None and built.options.get("num_classes") == 0)
+    network = External(built.module, built.preprocessing or Preprocessing(size=built.size), embeds=embeds)
     network.name, network.options, network.declares_preprocessing = name, built.options, built.preprocessing is not None
+    network.facts = built.facts
     return network
 
 

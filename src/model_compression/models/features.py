@@ -1,6 +1,7 @@
 """What a network computes on its way: layers tapped by name, with hooks, without a change to the network.
 
-NAME is what layer NAME answers; NAME:input is what it is given, as an activation what stands before it.
+NAME is what layer NAME answers; NAME:input is what it is given, as an activation what stands before it. NAME:attention
+are the attention scores of a transformer's block, see `transformer_layers`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,12 @@ from torch.utils.hooks import RemovableHandle
 
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import UsageError
+from model_compression.core.inputs import Inputs
 from model_compression.core.outputs import Outputs
 from model_compression.core.registry import unknown_name
+from model_compression.models.transformer_layers import ATTENTION, AttentionTap
 
-_INPUT = ":input"
+_INPUT, _MASK = ":input", "attention_mask"
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 
 
@@ -44,15 +47,24 @@ class Tapped(nn.Module):
     """Calls ``model`` and answers with its logits and what passed through the tapped layers.
 
     ``features`` are names of layers, in the order of the answer; a name may come twice. ``embedding`` asks for the
-    input of the last layer with weights, averaged over pixels where it is a map. The network itself stays as it is.
+    input of the last layer with weights, averaged over pixels where it is a map. ``answer_of`` takes the answer from
+    what ``model`` gives, by default `logits_of`. The network itself stays as it is.
 
     Raises UsageError for a layer that is not there (near matches listed), that does not answer with one tensor, or
     whose answer a later layer changes in place.
     """
 
     @checked_arguments
-    def __init__(self, model: nn.Module, features: Sequence[str] = (), *, embedding: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        features: Sequence[str] = (),
+        *,
+        embedding: bool = False,
+        answer_of: Callable[[Any], Tensor] | None = None,
+    ):
         super().__init__()
+        self._answer_of = answer_of or logits_of
         self.model = model
         self._names = list(features)
         self._caught: dict[str, tuple[Tensor, int]] = {}
@@ -60,10 +72,15 @@ class Tapped(nn.Module):
         self._last_input: Tensor | None = None
         self._handles: list[RemovableHandle] = []
         modules = dict(model.named_modules())
+        self._attention: dict[str, AttentionTap] = {}
         for name in dict.fromkeys(self._names):
             layer = layer_of(name)
             if layer not in modules or not layer:
                 raise unknown_name("layer", layer, [known for known in modules if known])
+            if name.endswith(ATTENTION):
+                self._attention[name] = AttentionTap(model, layer)
+                self._handles += self._attention[name].handles
+                continue
             if name == layer:
                 handle = modules[layer].register_forward_hook(self._catcher(name))
             else:
@@ -79,18 +96,20 @@ class Tapped(nn.Module):
         for handle in self._handles:
             handle.remove()
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, inputs: Inputs) -> Outputs:
         """Logits (B, K), embedding (B, D) and features, as far as they were asked for."""
         self._caught.clear()
         self._last_input = None
-        logits = logits_of(self.model(images))
+        logits = self._answer_of(self.model(inputs))
         features: dict[str, Tensor] = {}
         for name in self._names:
-            features[name if name not in features else f"{name}#{len(features)}"] = self._unchanged(name)
-        embedding = self._pooled() if self._embedding else None
+            own = self._attention[name].scores() if name in self._attention else self._unchanged(name)
+            features[name if name not in features else f"{name}#{len(features)}"] = own
+        mask = inputs.get(_MASK) if isinstance(inputs, Mapping) else None
+        embedding = self._pooled(mask) if self._embedding else None
         self._caught.clear()
         self._last_input = None
-        return Outputs(logits=logits, embedding=embedding, features=features)
+        return Outputs(logits=logits, embedding=embedding, features=features, mask=mask)
 
     def _catcher(self, name: str) -> Any:
         def catch(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -124,24 +143,27 @@ class Tapped(nn.Module):
     def _remember_input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._last_input = inputs[0]
 
-    def _pooled(self) -> Tensor:
+    def _pooled(self, mask: Tensor | None) -> Tensor:
         last = self._last_input
         if last is None:
             raise UsageError("the network has no layer with weights, so no embedding before it")
         if last.ndim == 4:
             return last.mean(dim=(2, 3))
-        return last if last.ndim == 2 else last.mean(dim=1)
+        if last.ndim == 2 or mask is None:
+            return last if last.ndim == 2 else last.mean(dim=1)
+        counted = mask[:, : last.shape[1], None].to(last.dtype)
+        return (last * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
 
 
 def logits_of(answer: Any) -> Tensor:
     """The logits (B, K) in what a network answers. Raises UsageError where it has none.
 
-    That is a tensor, (B, K) or (B, K, 1, 1); an object or mapping with ``logits``, or a mapping of one tensor; or a
-    list or tuple that begins with one.
+    That is a tensor, (B, K), (B, K, 1, 1) or (B, K, H, W); an object or mapping with ``logits``, or as torchvision's
+    for segmentation ``out``, or a mapping of one tensor; or a list or tuple that begins with one.
     """
     found = answer
     if isinstance(answer, Mapping):
-        found = answer.get("logits", next(iter(answer.values())) if len(answer) == 1 else None)
+        found = answer.get("logits", answer.get("out", next(iter(answer.values())) if len(answer) == 1 else None))
     elif not isinstance(answer, Tensor):
         first = answer[0] if isinstance(answer, list | tuple) and answer else None
         found = getattr(answer, "logits", first)
@@ -156,14 +178,14 @@ def logits_of(answer: Any) -> Tensor:
 
 def layer_of(tap: str) -> str:
     """The name of the layer in that of a tap, as "stage1.relu" in "stage1.relu:input"."""
-    return tap.removesuffix(_INPUT)
+    return tap.removesuffix(_INPUT).removesuffix(ATTENTION)
 
 
 @torch.no_grad()
-def layers(model: nn.Module, images: Tensor) -> list[Layer]:
+def layers(model: nn.Module, inputs: Inputs) -> list[Layer]:
     """The layers of ``model`` that answer with one tensor of maps or tokens, in the order in which they answer.
 
-    ``images`` (B, C, H, W) are passed through once, in eval mode; the network is left as it was.
+    ``inputs`` (B, …) are passed through once, in eval mode; the network is left as it was.
     """
     found: list[Layer] = []
 
@@ -172,19 +194,19 @@ def layers(model: nn.Module, images: Tensor) -> list[Layer]:
             found.append(Layer(name=name, kind=type(module).__name__, shape=(1, *output.shape[1:])))
 
     with _watching(model, note):
-        model(images)
+        model(inputs)
     return list({layer.name: layer for layer in found}.values())
 
 
 @torch.no_grad()
-def before_activation(model: nn.Module, images: Tensor, tap: str) -> str:
+def before_activation(model: nn.Module, inputs: Inputs, tap: str) -> str:
     """What to tap for what stands before the activation that ``tap`` ends with: the activation's input, if it has one.
 
-    ``images`` (B, C, H, W) are passed through once, in eval mode. An activation that is no module is not seen.
+    ``inputs`` (B, …) are passed through once, in eval mode. An activation that is no module is not seen.
     """
     answers: list[tuple[str, nn.Module, Any]] = []
     with _watching(model, lambda name, module, output: answers.append((name, module, output))):
-        model(images)
+        model(inputs)
     answer = next((output for name, _, output in reversed(answers) if name == tap), None)
     last = [name for name, module, output in answers if output is answer and isinstance(module, _ACTIVATIONS)]
     return f"{last[-1]}{_INPUT}" if last and answer is not None else tap
@@ -199,11 +221,11 @@ class BeforeTap:
 
 
 @torch.no_grad()
-def before_taps(model: nn.Module, images: Tensor, taps: Sequence[str]) -> dict[str, BeforeTap]:
+def before_taps(model: nn.Module, inputs: Inputs, taps: Sequence[str]) -> dict[str, BeforeTap]:
     """What stands before each of ``taps``; a BatchNorm of another number of channels, or without weights, is none.
 
-    A tap that the network does not reach, or that is no tensor, is left out: `Tapped` refuses it. ``images``
-    (B, C, H, W) are passed through once, in eval mode.
+    A tap that the network does not reach, or that is no tensor, is left out: `Tapped` refuses it. ``inputs``
+    (B, …) are passed through once, in eval mode.
     """
     norms: list[nn.BatchNorm2d] = []
     found: dict[str, BeforeTap] = {}
@@ -230,7 +252,7 @@ def before_taps(model: nn.Module, images: Tensor, taps: Sequence[str]) -> dict[s
         else:
             handles.append(layer.register_forward_hook(lambda _, inputs, output, tap=tap: note(tap, output)))
     with _hooked(model, handles):
-        model(images)
+        model(inputs)
     return found
 
 
@@ -265,7 +287,7 @@ def stages(candidates: Sequence[Layer]) -> list[Layer]:
     Layers of the network itself come before layers within its layers, where they have several resolutions. In a
     transformer, whose resolution does not change after the patches are cut, a stage is a quarter of the blocks.
     """
-    blocks = _blocks([layer for layer in candidates if layer.is_tokens])
+    blocks = blocks_in(candidates)
     maps = [layer for layer in candidates if layer.is_map]
     outermost = [layer for layer in maps if "." not in layer.name]
     if len({layer.shape[2:] for layer in outermost}) > 1:
@@ -292,13 +314,20 @@ def choose_pairs(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tup
     return [(a.name, b.name) for a, b in zip(s[-count:], t[-count:], strict=True)]
 
 
-def _blocks(tokens: Sequence[Layer]) -> list[Layer]:
-    """The repeated blocks among the layers with tokens: those of the outermost class that comes several times."""
-    depth = min((layer.name.count(".") for layer in tokens if _repeats(layer, tokens)), default=None)
-    return [layer for layer in tokens if layer.name.count(".") == depth and _repeats(layer, tokens)]
+def blocks_in(candidates: Sequence[Layer]) -> list[Layer]:
+    """The blocks among layers with tokens: of the outermost numbered list of several; else a list's only block."""
+    tokens = [layer for layer in candidates if layer.is_tokens]
+    found = [layer for layer in tokens if _repeats(layer, tokens)] or [one for one in tokens if _is_alone(one, tokens)]
+    depth = min((layer.name.count(".") for layer in found), default=None)
+    return [layer for layer in found if layer.name.count(".") == depth]
 
 
 def _repeats(layer: Layer, tokens: Sequence[Layer]) -> bool:
     """Whether it is one of several of its class in a numbered list, as ``blocks.3``."""
     parent, _, number = layer.name.rpartition(".")
     return number.isdigit() and sum(other.name.rpartition(".")[0] == parent for other in tokens) > 1
+
+
+def _is_alone(layer: Layer, tokens: Sequence[Layer]) -> bool:
+    """Whether it is the first of a numbered list, and holds other layers."""
+    return layer.name.endswith(".0") and any(other.name.startswith(f"{layer.name}.") for other in tokens)

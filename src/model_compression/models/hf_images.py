@@ -10,16 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import UsageError, shown
+from model_compression.core.fitting import Fitting
 from model_compression.core.options import setting
-from model_compression.models.preprocessing import Preprocessing
+from model_compression.models.preprocessing import Preprocessing, is_side
 
 _TOLERANCE = 0.02  # of a normalised value: a processor may round resized pixels to whole numbers
 _FIELDS = (
     "do_rescale", "rescale_factor", "rescale_offset", "do_normalize", "image_mean", "image_std", "include_top",
-    "do_center_crop", "do_resize", "do_flip_channel_order",
+    "do_center_crop", "do_resize", "do_flip_channel_order", "resample", "crop_pct",
 )  # fmt: skip
+_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's numbers
+_SQUASHED = 384  # pixels, from which on ConvNeXt's processor keeps no shape
 _COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40))
 
 
@@ -28,18 +32,56 @@ def hf_preprocessing(path: str) -> Preprocessing | None:
 
     Raises UsageError where the processor itself computes something else than was read.
     """
-    base = importlib.import_module("transformers.image_processing_base")
-    try:
-        values, _ = base.ImageProcessingMixin.get_image_processor_dict(path)
-    except OSError:
+    values = _values(path)
+    if values is None:
         return None
+    for field, value in values.items():  # the processor resizes to what they say
+        numbers = [leaf for leaf in tree_leaves(value) if type(leaf) in (int, float)]
+        if "size" in field and not all(map(is_side, numbers)):
+            raise UsageError(
+                f"hf:{path}: {field} of its image processor must be from 1 to 2048 pixels, got {shown(value)}"
+            )
     processor = _processor(path)
-    # Of what the file leaves out the class knows the defaults.
-    own = {field: getattr(processor, field) for field in _FIELDS if hasattr(processor, field)}
-    found = _read({**values, **own})
+    found = _read(_with_defaults(values, processor))
     if processor is not None:
         _check(found, processor, path)
     return found
+
+
+def hf_fitting(path: str) -> Fitting | None:
+    """How the image processor beside a Hugging Face model gives photographs their size; None where it does not."""
+    values = _values(path)
+    return None if values is None else _fitting(_with_defaults(values, _processor(path)))
+
+
+def _values(path: str) -> dict[str, Any] | None:
+    """The fields in the file of the image processor; None where there is none."""
+    base = importlib.import_module("transformers.image_processing_base")
+    try:
+        values: dict[str, Any] = base.ImageProcessingMixin.get_image_processor_dict(path)[0]
+    except OSError:
+        return None
+    return values
+
+
+def _with_defaults(values: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """``values``, and of what the file leaves out the defaults, which the class knows."""
+    return {**values, **{field: getattr(processor, field) for field in _FIELDS if hasattr(processor, field)}}
+
+
+def _fitting(values: Mapping[str, Any]) -> Fitting | None:
+    """Cropped where the shorter side is named, else squashed."""
+    size = values.get("size")
+    if not size or not values.get("do_resize", True):
+        return None
+    resample = values.get("resample")
+    by = "bilinear" if resample is None else _FILTERS[int(resample)]
+    sides = isinstance(size, Mapping) and "height" in size
+    whole = min(_size(size))
+    share = min(_size(values["crop_size"])) / whole if values.get("do_center_crop") and values.get("crop_size") else 1.0
+    if values.get("crop_pct") and not sides:  # ConvNeXt's, which squashes large images
+        sides, share = whole >= _SQUASHED, 1.0 if whole >= _SQUASHED else values["crop_pct"]
+    return Fitting.from_dict({"fit": "squash" if sides else "crop", "crop_share": min(1.0, share), "interpolation": by})
 
 
 def _read(values: Mapping[str, Any]) -> Preprocessing:
@@ -54,6 +96,7 @@ def _read(values: Mapping[str, Any]) -> Preprocessing:
         std=tuple(value * twice / scale for value, twice in zip(std, again, strict=True)),
         channel_order="bgr" if values.get("do_flip_channel_order") else "rgb",
         size=_size(size) if size and values.get("do_resize", True) else None,
+        fitting=_fitting(values),
     )
 
 

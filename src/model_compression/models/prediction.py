@@ -8,12 +8,16 @@ from torch import Tensor, nn
 
 from model_compression.core.config import DataConfig
 from model_compression.core.device import autocast
+from model_compression.core.inputs import Inputs
 from model_compression.core.memory import in_parts
+from model_compression.core.windows import slide
+from model_compression.data.batches import ALL
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.models.base import Network
 
 _BATCH = 500
+_MOST_LOGITS = 2**26  # of a batch
 _LARGE = 512 * 512  # pixels, from which on a network's own size makes batches smaller
 
 
@@ -24,21 +28,38 @@ def predict(
     device: torch.device,
     precision: torch.dtype,
     watch: Callable[[int], None] | None = None,
+    rows: slice = ALL,
+    keep: Callable[[Tensor], Tensor] = lambda logits: logits,
+    window: int = 0,
 ) -> Tensor:
-    """Logits (N, K) float32, on the CPU, of every image in index order, without augmentation, in eval mode.
+    """Logits (N, …) float32, on the CPU, of every sample in index order, without augmentation, in eval mode.
 
-    ``watch`` is told how many images are done.
+    ``watch`` is told how many samples are done; ``rows`` are those that are wanted. ``keep`` says what is kept of the
+    logits of a batch, see `tasks.base.Task.kept`. ``window``: the side of windows that images are answered in, see
+    `slide`; 0: whole.
     """
+
+    def answer(inputs: Inputs) -> Tensor:
+        logits: Tensor = model(model.preprocessing(inputs))
+        return logits
+
+    whole = answer if not window else lambda inputs: slide(answer, inputs, (window, window))
+
     loader = loader_for(dataset, DataConfig(name=dataset.name), device)
     with evaluating(model), autocast(device, precision):
         logits: list[Tensor] = []
         height, width = model.preprocessing.size or (1, 1)
-        size = max(1, min(_BATCH, _BATCH * _LARGE // (height * width)))
-        for batch in loader.in_order(view=0, batch_size=size):
-            logits.append(in_parts(lambda images: model(model.preprocessing(images)).float().cpu(), batch.inputs))
+        size = max(1, min(batch_size(dataset), _BATCH * _LARGE // (height * width)))
+        for batch in loader.in_order(view=0, batch_size=size, rows=rows):
+            logits.append(in_parts(lambda inputs: keep(whole(inputs).float()).cpu(), batch.inputs))
             if watch is not None:
                 watch(sum(map(len, logits)))
-        return torch.cat(logits)
+        return torch.cat(logits).contiguous()  # maps come channels-last
+
+
+def batch_size(dataset: Dataset) -> int:
+    """How many samples are answered at once where nothing is trained: fewer where each pixel has logits."""
+    return min(_BATCH, max(1, _MOST_LOGITS // dataset.num_logits))
 
 
 @contextmanager

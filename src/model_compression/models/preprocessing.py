@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.core.errors import UsageError
+from model_compression.core.fitting import Fitting
 
 LARGEST_SIDE = 2048
 """Of images in pixels: what a file may ask for, which decides how much memory is taken."""
@@ -31,8 +30,10 @@ class Preprocessing:
 
     ``mean`` and ``std`` are per channel, in units of 1 = white, in ``channel_order``. ``mean_image`` (C, H, W), in
     units of 0 to 255 and in ``channel_order``, takes the place of ``mean`` where a network was trained so.
-    ``size`` (H, W) is that to which other images are scaled, whole, by antialiased bilinear interpolation; None leaves
-    them as they are.
+    ``size`` (H, W) is that to which other images are scaled, whole, antialiased; None leaves them as they are.
+    ``fitting`` is how photographs of any shape became images in evaluation, which data of files take over; its filter
+    serves for ``size`` as well, bicubic for those that torch has not, and bilinear without one. Without mean and std it
+    is that of a network that takes no images, see `AS_IT_IS`.
     """
 
     mean: tuple[float, ...] = CIFAR10_MEAN
@@ -40,11 +41,12 @@ class Preprocessing:
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean_image: Tensor | None = None
     size: tuple[int, int] | None = None
+    fitting: Fitting | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for figures that could not be meant."""
         figures = (*self.mean, *self.std)
-        if len(self.mean) != len(self.std) or not all(map(math.isfinite, figures)) or min(self.std, default=0) <= 0:
+        if len(self.mean) != len(self.std) or not all(map(math.isfinite, figures)) or min(self.std, default=1) <= 0:
             raise UsageError(f"mean and std must be finite, of one length, std > 0; got {self.mean} and {self.std}")
         if self.channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
@@ -55,13 +57,20 @@ class Preprocessing:
         if size is not None and (len(size) != 2 or any(not is_side(side) for side in size)):
             raise UsageError(f"size must be (height, width), each from 1 to {LARGEST_SIDE} pixels, got {size}")
 
-    def __call__(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), of ``size``, channels-last in memory."""
-        images = torch.as_tensor(images)
+    def __call__(self, inputs: Any) -> Any:
+        """uint8 RGB images (B, C, H, W) → float32 (B, C, H, W), of ``size``, channels-last in memory.
+
+        Inputs of other kinds, for which there is no mean, stay as they are.
+        """
+        if not self.std:
+            return inputs
+        images = torch.as_tensor(inputs)
         pixels = images.flip(1) if self.channel_order == "bgr" else images
         pixels = pixels.to(torch.float32, memory_format=torch.channels_last)
         if self.size is not None and pixels.shape[2:] != self.size:
-            pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=True)
+            by = "bilinear" if self.fitting is None or self.fitting.interpolation == "bilinear" else "bicubic"
+            pixels = F.interpolate(pixels, self.size, mode=by, antialias=True)
+            pixels = pixels if by == "bilinear" else pixels.clamp(0, 255)  # what the filter adds beside edges
         scale = pixels.new_tensor([1 / (255 * s) for s in self.std]).view(1, -1, 1, 1)
         if self.mean_image is not None:
             if self.mean_image.shape != pixels.shape[1:]:
@@ -75,12 +84,15 @@ class Preprocessing:
     def is_identity(self) -> bool:
         """Whether it leaves every value as it is: what a network has that learned from normalised floats."""
         plain = all(mean == 0 for mean in self.mean) and all(std == 1 / 255 for std in self.std)
-        return plain and self.mean_image is None and self.channel_order == "rgb" and self.size is None
+        return (
+            plain and bool(self.std) and self.mean_image is None and self.channel_order == "rgb" and self.size is None
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, a size only where there is one; the mean image is a tensor and is stored beside the weights."""
+        """Plain values, size and fitting where there is one; the mean image is a tensor, stored beside the weights."""
         values = {"mean": list(self.mean), "std": list(self.std), "channel_order": self.channel_order}
-        return values if self.size is None else {**values, "size": list(self.size)}
+        size = {} if self.size is None else {"size": list(self.size)}
+        return values | size | ({} if self.fitting is None else self.fitting.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], mean_image: Tensor | None = None) -> "Preprocessing":
@@ -91,4 +103,9 @@ class Preprocessing:
             channel_order=values["channel_order"],
             mean_image=mean_image,
             size=tuple(values["size"]) if values.get("size") is not None else None,
+            fitting=Fitting.from_dict(values) if "fit" in values else None,
         )
+
+
+AS_IT_IS = Preprocessing(mean=(), std=())
+"""That of a network whose inputs are no images."""

@@ -4,6 +4,7 @@ What was pruned is saved, loaded, exported and trained as any other network: a w
 "pruned", and of what.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -78,6 +79,23 @@ def as_pruned(cut: Network, source: Network, images: Tensor) -> Network:
         raise UsageError(f"{refusal}: it answers otherwise then; its code must take them from its layers")
     again.preprocessing, again.declares_preprocessing = source.preprocessing, True
     return again
+
+
+def computes(network: Network, widths: Widths, images: Tensor) -> bool:
+    """Whether ``network``, in evaluation, takes ``images`` with layers of other ``widths``; it stays as it is."""
+    own = {name: network.get_submodule(name) for name in widths}
+    try:
+        for name, layer in own.items():
+            network.set_submodule(name, deepcopy(layer))
+            _set_widths(network, name, widths[name])
+        with torch.no_grad():
+            network(images)
+    except Exception:  # of a user's code, which may rely on the numbers that it was written with
+        return False
+    finally:
+        for name, layer in own.items():
+            network.set_submodule(name, layer)
+    return True
 
 
 def _body_options(options: dict[str, Any]) -> dict[str, Any]:

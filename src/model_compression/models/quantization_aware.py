@@ -163,7 +163,9 @@ def rounded_weight(weight: Tensor, bits: int = 8) -> Tensor:
     With 4 ``bits`` to −7…7 steps, the largest of which is 2.5 root mean squares of the channel at most.
     """
     channels, bound = weight.detach().flatten(1), _WEIGHT_BOUND[bits]
-    reach = torch.minimum(channels.abs().amax(dim=1), _REACH[bits] * channels.square().mean(dim=1).sqrt())
+    reach = channels.abs().amax(dim=1)
+    if math.isfinite(_REACH[bits]):  # of a channel of zeros, as pretrained networks have some, infinity makes NaN
+        reach = torch.minimum(reach, _REACH[bits] * channels.square().mean(dim=1).sqrt())
     scale = (reach.clamp_min(1e-12) / bound).view(-1, *[1] * (weight.ndim - 1))
     return weight + ((weight / scale).round().clamp(-bound, bound) * scale - weight).detach()
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_compression.core.errors import UsageError
+from model_compression.core.inputs import Inputs
 from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network, check_num_classes
@@ -51,19 +52,19 @@ def reused_classifier(
 
 
 def reuse_classifier(
-    student: Network, layer: str, teacher: Network, teacher_layer: str, images: Tensor, *, seed: int
+    student: Network, layer: str, teacher: Network, teacher_layer: str, inputs: Inputs, *, seed: int
 ) -> Network:
     """``student`` up to ``layer``, its maps projected to those of ``teacher_layer``, and the teacher's classifier.
 
-    The student's layers are used, not copied; the teacher's classifier is copied and frozen. ``images`` (B, C, H, W)
+    The student's layers are used, not copied; the teacher's classifier is copied and frozen. ``inputs`` (B, …)
     uint8 show the shapes, and ``seed`` draws the projector's weights.
 
     Raises UsageError when ``layer`` of the student does not answer with maps, or when the teacher does not answer with
     an inner product of its globally pooled maps.
     """
     _check_layer(student.body, layer)
-    shapes = {found.name: found.shape[1:] for found in layers(student.body, student.preprocessing(images))}
-    pooling, head, teacher_map = find_classifier(teacher, teacher_layer, images)
+    shapes = {found.name: found.shape[1:] for found in layers(student.body, student.preprocessing(inputs))}
+    pooling, head, teacher_map = find_classifier(teacher, teacher_layer, inputs)
     trunk = behind_layer(student, layer)
     if len(shapes.get(layer, ())) != 3:
         raise UsageError(
@@ -95,11 +96,11 @@ def reuse_classifier(
 
 
 @torch.no_grad()
-def last_maps(student: Network, teacher: Network, images: Tensor) -> tuple[str, str]:
+def last_maps(student: Network, teacher: Network, inputs: Inputs) -> tuple[str, str]:
     """The last layers of both that answer with maps. Raises UsageError when one of them has none."""
     names = []
     for role, network in (("student", student), ("teacher", teacher)):
-        found = [layer for layer in stages(layers(network.body, network.preprocessing(images))) if layer.is_map]
+        found = [layer for layer in stages(layers(network.body, network.preprocessing(inputs))) if layer.is_map]
         if not found:
             raise UsageError(f"the {role} has no layer that answers with maps, of which a classifier could be reused")
         names.append(found[-1].name)
@@ -116,13 +117,13 @@ class UpToLayer(nn.Module):
         super().__init__()
         self.body, self._layer = body, layer
 
-    def forward(self, images: Tensor) -> Tensor:
-        """What the layer answers when the body is given ``images``."""
+    def forward(self, inputs: Inputs) -> Tensor:
+        """What the layer answers when the body is given ``inputs``."""
         caught: list[Tensor] = []
         layer = self.body.get_submodule(self._layer)
         handle = layer.register_forward_hook(lambda module, inputs, answer: caught.append(answer))
         try:
-            self.body(images)
+            self.body(inputs)
         finally:
             handle.remove()
         if not caught:
@@ -170,7 +171,7 @@ def _cut(module: nn.Module, layer: str) -> nn.Sequential:
 
 
 @torch.no_grad()
-def find_classifier(teacher: Network, layer: str, images: Tensor) -> tuple[str, nn.Linear, tuple[int, int, int]]:
+def find_classifier(teacher: Network, layer: str, inputs: Inputs) -> tuple[str, nn.Linear, tuple[int, int, int]]:
     """("average" or "max", a frozen copy of the inner product, (C, H, W)) behind the maps of ``layer``.
 
     Found by what is computed, not by names: the input of the last inner product is the maps' global mean or maximum,
@@ -194,7 +195,7 @@ def find_classifier(teacher: Network, layer: str, images: Tensor) -> tuple[str, 
     handles.append(modules[layer].register_forward_hook(remember_map))
     training = teacher.training
     try:
-        logits = logits_of(teacher.eval()(teacher.preprocessing(images)))
+        logits = logits_of(teacher.eval()(teacher.preprocessing(inputs)))
     finally:
         teacher.train(training)
         for handle in handles:

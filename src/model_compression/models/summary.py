@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from model_compression.core.errors import UsageError
+from model_compression.core.inputs import map_inputs
 from model_compression.models.base import Network
+from model_compression.models.blank import blank, described
 
 _FLOPS_PER_MAC = 2
 _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
@@ -20,6 +22,14 @@ _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "dropout": (nn.Dropout, nn.Dropout2d),
     "flatten": (nn.Flatten,),
 }
+
+
+def _attention(query: Any, key: Any, value: Any, *others: Any, out_shape: Any = None, **options: Any) -> int:
+    """FLOP of attention on a processor, which torch does not count, from the shapes."""
+    return int(sdpa_flop_count(query, key, value))
+
+
+_COUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +50,10 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A network's layers in the order in which they run, for one image of ``input_shape`` (C, H, W).
+    """A network's layers in the order in which they run, for one image of ``input_shape`` (C, H, W), or text of (L,).
 
-    ``parameters`` counts frozen ones too. ``macs`` are the multiply-accumulates of convolutions and inner products.
+    ``parameters`` counts frozen ones too. ``macs`` are the multiply-accumulates of convolutions, inner
+    products and attention.
     """
 
     input_shape: tuple[int, ...]
@@ -51,13 +62,13 @@ class Summary:
     macs: int
 
 
-def summarize(model: Network, input_shape: tuple[int, int, int] | None = None) -> Summary:
-    """Runs one blank image through ``model`` in eval mode, and records the output of each layer.
+def summarize(model: Network, input_shape: tuple[int, ...] | None = None) -> Summary:
+    """Runs one blank image or text through ``model`` in eval mode, and records the output of each layer.
 
-    ``input_shape`` (C, H, W) is by default the network's own, see `Network.image_shape`.
+    ``input_shape`` (C, H, W) is by default the network's own, see `Network.image_shape`; (L,) is that of a text.
     A layer that runs twice is listed twice, with all its parameters and MACs at the first. The model is not changed.
 
-    Raises UsageError when the network takes no images of that shape.
+    Raises UsageError when the network takes no samples of that shape.
     """
     input_shape = input_shape or model.image_shape
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
@@ -87,13 +98,17 @@ def _dry_run(
     hooks = [module.register_forward_hook(note) for module in modules]
     modes = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
-    image = torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device)
+
+    def as_it_takes(tensor: Tensor) -> Tensor:
+        return tensor.to(parameter.device, parameter.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    sample = map_inputs(as_it_takes, blank(input_shape))
     try:
         model.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(image)
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
+            model(sample)
     except Exception as error:  # a foreign network refuses shapes in its own way
-        raise UsageError(f"{model.name} takes no images of {input_shape}: {error}") from error
+        raise UsageError(f"{model.name} does not take {described(input_shape)}: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()

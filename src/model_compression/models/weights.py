@@ -1,12 +1,16 @@
 """Weights files: safetensors that say in their header which network they belong to, and how it wants its pixels."""
 
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from model_compression.core import trust as code
@@ -19,13 +23,13 @@ from model_compression.core.errors import (
     UsageError,
     WeightsMismatchError,
 )
-from model_compression.core.files import seen_from_here, user_path
+from model_compression.core.files import seen_from_here, user_path, write_atomically
 from model_compression.core.manifest import check_manifest
-from model_compression.core.options import setting, settings, speaks_flags
+from model_compression.core.options import has_setting, setting, settings, speaks_flags
 from model_compression.core.registry import unknown_name
 from model_compression.core.trust import NAME
 from model_compression.models.base import MODELS, Network
-from model_compression.models.bounded import bounded_by
+from model_compression.models.bounded import bounded_by, bounded_by_memory
 from model_compression.models.create import create_model
 from model_compression.models.external import (
     INPUT_SHAPE,
@@ -83,6 +87,12 @@ def save_weights(
     code.write_sealed(Path(path), [header["model"], header["options"]], seal(tensors, _HEADER, header))
 
 
+def save_backbone(path: Path, model: Network) -> None:
+    """Writes the weights under the names that the network's own library gives them, as timm and torch load them."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.deployed().body.state_dict().items()}
+    write_atomically(path, save(tensors, metadata={"format": "pt"}))
+
+
 @checked_arguments
 def load_model(
     name: str | Path,
@@ -122,8 +132,13 @@ def build_model(
     *,
     seed: int | None = None,
     weights: str | Path | None = None,
+    fits_head: bool = False,
 ) -> Network:
-    """What `load_model` gives, for a ``name`` that stands in a configuration: it is not trusted for that."""
+    """What `load_model` gives, for a ``name`` that stands in a configuration: it is not trusted for that.
+
+    With ``fits_head`` weights of the same network without a classifier, or with one for another number of classes,
+    serve: it then starts afresh. Of a network without one the classifier of ``weights`` is left out.
+    """
     name, options = str(name), dict(options or {})
     if name not in MODELS and not is_external(name):
         if options:
@@ -141,11 +156,30 @@ def build_model(
         of_file = read_header(find_own_weights(weights)[0])["options"]
         options = {key: value for key, value in of_file.items() if key == INPUT_SHAPE} | options
     model = build_named(name, {**options, "pretrained": False} if library_of(name) else options, seed)
-    if not _is_ours(weights):
-        load_own_weights(model.body, weights)
-        return model
-    _fill(model, find_own_weights(weights)[0])
+    head = partial(head_tensors, name, model.options) if fits_head else frozenset
+    if _is_ours(weights):
+        model.fresh = _fill(model, find_own_weights(weights)[0], head)
+    else:
+        model.fresh = load_own_weights(model.body, weights, head)
     return model
+
+
+Head = Callable[[], frozenset[str]]
+"""Gives the names of the tensors of a network's classifier, in its body and in the network itself."""
+
+
+def head_tensors(name: str, options: dict[str, Any]) -> frozenset[str]:
+    """The names of the tensors of a network's classifier: those that it has not when it is built for 0 classes."""
+    if name not in MODELS and library_of(name) not in ("timm", "torchvision"):
+        return frozenset()
+    own = {key: value for key, value in options.items() if key != "num_classes"}
+    try:
+        whole, headless = (build_named(name, one, 0) for one in (own, {**own, "num_classes": 0}))
+    except UsageError:  # it does not end with an inner product
+        return frozenset()
+    return frozenset(whole.state_dict().keys() - headless.state_dict().keys()) | frozenset(
+        whole.body.state_dict().keys() - headless.body.state_dict().keys()
+    )
 
 
 def check_own_weights(name: str, source: str | Path) -> None:
@@ -155,23 +189,43 @@ def check_own_weights(name: str, source: str | Path) -> None:
     find_own_weights(source)
 
 
-def load_own_weights(module: nn.Module, source: str | Path) -> None:
-    """Copies the weights of a file of someone's own into ``module``, see `load_model`; all or nothing."""
+def load_own_weights(module: nn.Module, source: str | Path, head: Head = frozenset) -> tuple[str, ...]:
+    """Copies the weights of a user's file into ``module``, see `load_model`; all or nothing.
+
+    Of the ``head`` the module keeps what the file has not, and returns its names.
+    """
     _check_sizes(module, str(source))
-    load_tensors(module, own_tensors(source, module.state_dict()), str(source))
+    tensors, fresh = _with_head(own_tensors(source, module.state_dict()), module, head)
+    load_tensors(module, tensors, str(source))
+    return fresh
+
+
+def _with_head(tensors: dict[str, Tensor], module: nn.Module, head: Head) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """``tensors`` without those of the ``head`` that ``module`` lacks, and with its own for those that they lack, or
+    have of another number of classes.
+    """
+    state = module.state_dict()
+    fits = {name for name, tensor in tensors.items() if name in state and state[name].shape == tensor.shape}
+    if state.keys() == tensors.keys() == fits:
+        return tensors, ()
+    names = head()
+    fresh = tuple(name for name in state if name in names and name not in fits)
+    kept = {name: tensor for name, tensor in tensors.items() if name in state or name not in names}
+    return {**kept, **{name: state[name] for name in fresh}}, fresh
 
 
 def build_named(name: str, options: dict[str, Any], seed: int | None, *, from_file: bool = False) -> Network:
     """A registered network or one of other origin, built anew."""
     if "seed" in options:
         raise UsageError(f"model {name!r}: seed is not an option of a network; the run's seed draws its weights")
-    if name in MODELS:
-        return create_model(name, seed=seed, **options)
-    if not is_external(name):
+    if name not in MODELS and not is_external(name):
         raise unknown_name("model", name, MODELS.names())
     if from_file and library_of(name):
         options = {**options, "pretrained": False}
-    return build_external(name, options, seed=seed)
+    # A user's own code is not bounded: it may do anything with tensors. `build_hf` bounds itself, by its folder.
+    is_bounded = name in MODELS or library_of(name) in ("timm", "torchvision")
+    with bounded_by_memory(name, options) if is_bounded else nullcontext():
+        return create_model(name, seed=seed, **options) if name in MODELS else build_external(name, options, seed=seed)
 
 
 def build_body(body: str, options: dict[str, Any] | None, num_classes: int | None) -> Network:
@@ -182,11 +236,8 @@ def build_body(body: str, options: dict[str, Any] | None, num_classes: int | Non
     return build_named(body, options, None, from_file=True)  # it may be: see `read_model`
 
 
-def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
-    """The weights file of a shipped network, or of a file or run folder. Raises UnknownNameError.
-
-    ``takes_own_file``: who asks has an option for weights of a network that is built anew; the error names it then.
-    """
+def find_weights(name: str) -> Path:
+    """The weights file of a shipped network, or of a file or run folder. Raises UnknownNameError."""
     if not name.strip():
         raise UsageError("the name of a network is empty; give a name, a weights file or a run folder")
     shipped = shipped_weights()
@@ -195,7 +246,7 @@ def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
     if is_hub(name):
         return fetch(name)
     if is_external(name):
-        raise no_weights(name, takes_own_file=takes_own_file)
+        raise no_weights(name)
     path = user_path(name)
     for folder in (path, path / "final"):  # of a run, or of several in turn that end there
         if (folder / _OF_A_RUN).is_file():
@@ -210,20 +261,19 @@ def find_weights(name: str, *, takes_own_file: bool = True) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise NotThereError(f"{path} does not exist; expected a .safetensors file, a run folder or a name")
     if name in MODELS:
-        raise no_weights(name, takes_own_file=takes_own_file)
+        raise no_weights(name)
     raise unknown_name("model", name, [*MODELS, *shipped])
 
 
-def no_weights(name: str, *, takes_own_file: bool = True) -> UsageError:
+def no_weights(name: str) -> UsageError:
     """The error for a network built anew where a trained one is meant: with fresh weights it answers at random."""
     shipped = ", ".join(shipped_weights()) or "none"
     fault = f"network {name!r} has no weights; give a weights file, a run folder or a shipped one ({shipped})"
-    if not takes_own_file:
+    own = [setting(option) for option in ("weights", "teacher_weights") if has_setting(option)]
+    if not own:
         return UsageError(fault)
     fetched = "the option pretrained=true, or " if library_of(name) else ""
-    return UsageError(
-        f"{fault}, or weights for it: {fetched}a file of its own ({setting('weights')}, {setting('teacher_weights')})"
-    )
+    return UsageError(f"{fault}, or weights for it: {fetched}a file of its own ({', '.join(own)})")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -253,10 +303,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def _nameless(path: str | Path) -> str:
+    roles = [("teacher", "teacher_weights"), ("model", "weights"), ("student", "student_weights")]
+    role = next((pair for pair in roles if all(map(has_setting, pair))), None)
+    if role is None:
+        return "holds weights and does not say of which network; `model-compression import` makes a file that does"
     return (
         "holds weights and does not say of which network; name what builds it and give the file as its weights: "
-        + settings(teacher="mynets:build", teacher_weights=str(path))
-    )  # and so for a student, and for a model
+        + settings(**dict(zip(role, ("mynets:build", str(path)), strict=True)))
+    )
 
 
 def _no_safetensors(path: Path, error: Exception) -> FileFormatError:
@@ -300,8 +354,8 @@ def read_model(path: str | Path) -> Network:
     return model
 
 
-def _fill(model: Network, path: str | Path) -> None:
-    """Gives ``model`` the weights, the preprocessing and the facts of a file of this package."""
+def _fill(model: Network, path: str | Path, head: Head = frozenset) -> tuple[str, ...]:
+    """Gives ``model`` weights, preprocessing and facts of a file of this package; see `load_own_weights`."""
     header = read_header(path)
     tensors, _ = unseal(Path(path), _HEADER, sealed=header["format"] == FORMAT)
     mean_image = tensors.pop(_MEAN_IMAGE, None)
@@ -310,7 +364,11 @@ def _fill(model: Network, path: str | Path) -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the preprocessing in the header is damaged: {error}") from None
     model.declares_preprocessing, model.facts = True, header["facts"]
+    tensors, fresh = _with_head(tensors, model, head)
+    if fresh:  # what a file says of answers is of its own classifier
+        model.facts = {name: value for name, value in model.facts.items() if name in ("config", "image_shape")}
     load_tensors(model, tensors, str(path))
+    return fresh
 
 
 def _is_ours(source: str | Path) -> bool:

@@ -146,7 +146,7 @@ def find_mistakes(student: Logits, teacher: Logits | None, targets: Classes) -> 
 def mistakes(found: Predictions, limit: int) -> tuple[Sequence[Mistake], bool]:
     """The first of `find_mistakes` with a thumbnail, at most ``limit``, and whether there is one for each of these."""
     rows = find_mistakes(found.student, found.teacher, found.targets)
-    shown = rows[np.isin(rows, found.thumbnail_rows)][:limit]
+    shown = rows[np.isin(rows, found.shown_rows)][:limit]
     own, targets = softmax(found.student[shown]), found.targets[shown]
     taught = [None] * len(shown) if found.teacher is None else softmax(found.teacher[shown]).max(axis=1).tolist()
     described = [

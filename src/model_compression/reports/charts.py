@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_compression.core.text import percent
+from model_compression.reports.answers import Calibration
 from model_compression.reports.figures import label_log_ticks, new_figure
 
 if TYPE_CHECKING:
@@ -78,15 +80,53 @@ def scatter_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
     return _chart(figure, axes, lines, key, x, y)
 
 
-def reliability_chart(lines: Sequence[Line], *, key: str) -> Chart:
-    """Accuracy against confidence, both in per cent, with intervals and the diagonal of perfect calibration."""
+def reliability_chart(
+    lines: Sequence[Line],
+    *,
+    key: str,
+    x: str = "confidence: mean of the largest probability, %",
+    y: str = "right predictions, %",
+) -> Chart:
+    """Frequency against probability, both in per cent, with intervals and the diagonal of perfect calibration."""
     figure, axes = _figure(height=3.9)
     axes.plot([0, 100], [0, 100], ls=(0, (4, 3)), lw=1, color=_MUTED, zorder=1)
     for number, line in enumerate(lines):
         _draw(axes, number, line, lw=1.4, marker="o", ms=4)
     axes.set(xlim=(0, 102), ylim=(0, 102))
     axes.set_aspect("equal", adjustable="box", anchor="W")
-    return _chart(figure, axes, lines, key, "confidence: mean of the largest probability, %", "right predictions, %")
+    return _chart(figure, axes, lines, key, x, y)
+
+
+def value_chart(lines: Sequence[Line], *, key: str, x: str, y: str) -> Chart:
+    """Points, prediction over target in one unit, and the diagonal on which they are equal."""
+    figure, axes = _figure(height=3.9)
+    ends = [float(value) for line in lines for point in line.points for value in point[:2]]
+    room = 0.04 * (max(ends) - min(ends)) or 1.0
+    low, high = min(ends) - room, max(ends) + room
+    axes.plot([low, high], [low, high], ls=(0, (4, 3)), lw=1, color=_MUTED, zorder=1)
+    for number, line in enumerate(lines):
+        _draw(axes, number, line, ls="none", marker="o", ms=3, mec="none")
+    axes.set(xlim=(low, high), ylim=(low, high))
+    axes.set_aspect("equal", adjustable="box", anchor="W")
+    return _chart(figure, axes, lines, key, x, y)
+
+
+def calibration_line(calibration: Calibration, name: str, series: int) -> Line:
+    """The bins of a calibration for `reliability_chart`, with the 95 % intervals of their shares (Wilson)."""
+    return Line(
+        name=name,
+        series=series,
+        points=[
+            (
+                100 * one.confidence,
+                100 * one.right.share,
+                f"{percent(one.right.share, 1)} right at {percent(one.confidence, 1)}, n = {one.right.total:,}",
+            )
+            for one in calibration.bins
+        ],
+        low=[100 * one.right.interval[0] for one in calibration.bins],
+        high=[100 * one.right.interval[1] for one in calibration.bins],
+    )
 
 
 def _draw(axes: "Axes", number: int, line: Line, **style: Any) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model_compression.core.metric import ACCURACY
 from model_compression.core.options import setting
 from model_compression.core.text import count
 from model_compression.reports.method_comparison import LABELS, Comparison
@@ -58,7 +57,7 @@ def _of_sizes(comparison: Comparison) -> list[str]:
 def _of_harm(comparison: Comparison) -> list[str]:
     """Methods that are far below label-only because the labels have little weight in their loss."""
     alone = next((row.summary.mean for row in comparison.rows if row.arm == LABELS), None)
-    if alone is None or comparison.metric != ACCURACY:
+    if alone is None or not comparison.metric.is_share:
         return []
     shares = {
         row.arm: row.label_share

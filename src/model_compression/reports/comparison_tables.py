@@ -9,7 +9,7 @@ from typing import Any
 
 from model_compression.core.console import table
 from model_compression.core.files import write_atomically
-from model_compression.core.metric import ACCURACY, RECORDED, Metric
+from model_compression.core.metric import Metric, recorded
 from model_compression.core.text import escape_markdown, markdown_table
 from model_compression.reports.comparison_notes import notes, recipe_line
 from model_compression.reports.comparison_plot import plot_comparison
@@ -42,8 +42,7 @@ def to_values(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain values; the key of a value of the primary metric is its name."""
     metric, values = comparison.metric, dataclasses.asdict(comparison)
     del values["metric"]
-    if metric != ACCURACY:
-        values[RECORDED] = dataclasses.asdict(metric)
+    values |= recorded(metric)
     values[f"teacher_{metric.name}"] = values.pop("teacher_result")
     for row in values["rows"]:
         row[metric.plural], row[metric.name] = row.pop("values"), row.pop("summary")

@@ -8,7 +8,7 @@ from typing import Any
 from model_compression.core.errors import FileFormatError
 from model_compression.core.files import read_json
 from model_compression.core.manifest import check_manifest
-from model_compression.core.metric import ACCURACY, Metric, primary_metric
+from model_compression.core.metric import DEFAULT_METRIC, Metric, primary_metric
 from model_compression.core.text import count, escape_markdown, markdown_table
 from model_compression.reports.figures import BLUE, GREY, label_log_ticks, new_figure, save_figure, style_axes
 
@@ -85,7 +85,7 @@ def _stage(values: Mapping[str, Any], metric: Metric) -> Stage:
     return stage
 
 
-def front(stages: Sequence[Stage], cost: str, metric: Metric = ACCURACY) -> list[bool]:
+def front(stages: Sequence[Stage], cost: str, metric: Metric = DEFAULT_METRIC) -> list[bool]:
     """Whether each stage is on the Pareto front: no other is as good and as cheap, and better in one of the two.
 
     ``cost`` is a field of `Stage`.
@@ -94,7 +94,7 @@ def front(stages: Sequence[Stage], cost: str, metric: Metric = ACCURACY) -> list
     return [not any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in figures) for own in figures]
 
 
-def to_plain(stages: Sequence[Stage], metric: Metric = ACCURACY) -> list[dict[str, Any]]:
+def to_plain(stages: Sequence[Stage], metric: Metric = DEFAULT_METRIC) -> list[dict[str, Any]]:
     """Plain values, with whether each stage is on the front of size and of latency."""
     fronts = zip(front(stages, "size_bytes", metric), front(stages, "median_ms", metric), strict=True)
     values = [asdict(stage) for stage in stages]
@@ -104,7 +104,7 @@ def to_plain(stages: Sequence[Stage], metric: Metric = ACCURACY) -> list[dict[st
     ]
 
 
-def markdown(stages: Sequence[Stage], threads: int, metric: Metric = ACCURACY) -> str:
+def markdown(stages: Sequence[Stage], threads: int, metric: Metric = DEFAULT_METRIC) -> str:
     """The table; a star is on the Pareto front of the result and that cost."""
     head = ["stage", "runtime", "bytes", "parameters", "MACs", f"test {metric.label}", "95 % interval"]
     head += [f"ms, batch 1, {count(threads, 'thread')}", "95th percentile"]
@@ -126,7 +126,7 @@ def markdown(stages: Sequence[Stage], threads: int, metric: Metric = ACCURACY) -
     return f"{markdown_table(head, rows, left=2)}\n{note}"
 
 
-def plot(path: Path, stages: Sequence[Stage], title: str, metric: Metric = ACCURACY) -> None:
+def plot(path: Path, stages: Sequence[Stage], title: str, metric: Metric = DEFAULT_METRIC) -> None:
     """Writes the result against size and against latency as PNG or SVG; filled points are on the front."""
     figure = new_figure(10, 4.8)
     sides = figure.subplots(1, 2, sharey=True)

@@ -1,63 +1,42 @@
 """The content of a report: groups of runs, gains, and the predictions of one run of each group."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, TypeVar
 
 from model_compression.core.errors import FileFormatError, UsageError
 from model_compression.core.manifest import FILE as MANIFEST
-from model_compression.core.metric import ACCURACY, RECORDED, Metric
+from model_compression.core.metric import Metric, recorded
 from model_compression.core.text import NO_BREAK, count
-from model_compression.reports.answers import (
-    Agreement,
-    Calibration,
-    ClassAccuracy,
-    Mistake,
-    accuracy,
-    agreement,
-    calibration,
-    class_accuracies,
-    confusion,
-    mistakes,
-)
 from model_compression.reports.compression_stages import Compression, read_compression
 from model_compression.reports.compression_stages import to_plain as plain_stages
 from model_compression.reports.groups import Gain, Group, check_same_metric, gains, group_runs, short
-from model_compression.reports.predictions import Predictions, read_predictions
 from model_compression.reports.run_files import RunFiles, find_runs, run_places
-from model_compression.reports.statistics import Proportion, Summary
+from model_compression.reports.sections import Findings, Section, section_of
+from model_compression.reports.shipped import Shipped, read_shipped
+from model_compression.reports.statistics import Summary
+from model_compression.reports.statistics import to_plain as values_of
 from model_compression.reports.words import command, environment_in_words, recipe_in_words, sentence
 
-SHOWN_MISTAKES = 24
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
-    """What the predictions of one run's student show, beside those of its teacher, if it has one."""
+    """What the predictions of one run of a group show."""
 
     group: str
     run: RunFiles
-    predictions: Predictions
-    accuracy: Proportion
-    teacher_accuracy: Proportion | None
-    classes: Sequence[ClassAccuracy]
-    confusion: npt.NDArray[np.int64]
-    calibration: Calibration
-    teacher_calibration: Calibration | None
-    agreement: Agreement | None
-    mistakes: Sequence[Mistake]
-    shows_surest_mistakes: bool
+    found: Findings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole report; all its finished runs have the same ``metric``. ``details`` has at most one run of each group.
 
-    ``shipped`` has the predictions of the file that one compression of one group ends in, None without.
+    ``ships`` has the file that each folder of several stages ends in. ``shipped`` has the predictions of the file that
+    one compression of one group ends in, None without.
     """
 
     title: str
@@ -66,6 +45,9 @@ class Report:
     gains: Sequence[Gain]
     details: Sequence[Detail]
     compressions: Sequence[Compression]
+    ships: Sequence[Shipped]
+    headline: Shipped | None
+    """What ships, where the report is on one folder of several stages."""
     left_out: Sequence[str]
     """Damaged and changed runs, which the report ignores: a line each, with the reason."""
     shipped: Detail | None = None
@@ -89,6 +71,17 @@ class Report:
         number = sum(not run.sealed for group in self.groups for run in group.finished)
         return f"{count(number, 'run')} without {MANIFEST}: a change of the files would not be seen." if number else ""
 
+    @property
+    def noun(self) -> str:
+        """What several samples are called."""
+        return "images" if self.section is None else self.section.noun
+
+    @property
+    def section(self) -> Section | None:
+        """What reports know of the predictions of these runs; None where their task has none."""
+        finished = [run for group in self.groups for run in group.finished]
+        return section_of(finished[0].metrics) if finished else None
+
     def detail_of(self, group: Group) -> Detail | None:
         """The detail of one of its runs."""
         return next((detail for detail in self.details if detail.group == group.name), None)
@@ -98,7 +91,7 @@ class Report:
         summary, detail = group.summary, self.detail_of(group)
         if summary is not None and summary.half_width is not None:
             return self.metric.bounded(summary.mean - summary.half_width, summary.mean + summary.half_width)
-        return detail.accuracy.interval if detail else None
+        return detail.found.interval if detail else None
 
     def text(self, value: float, half_width: float | None = None) -> str:
         """A value of the primary metric, with a space that does not break before the unit."""
@@ -119,7 +112,8 @@ def make_report(paths: Sequence[str | Path]) -> Report:
     places, left_out = run_places(paths), list[str]()
     groups = group_runs(find_runs(places, left_out.append))
     metric = check_same_metric(groups)
-    compressions = _compressions(places, left_out)
+    compressions = _read_each(read_compression, places, left_out)
+    ships = _read_each(read_shipped, places, left_out)
     return Report(
         title=_title(groups),
         metric=metric,
@@ -127,6 +121,8 @@ def make_report(paths: Sequence[str | Path]) -> Report:
         gains=gains(groups),
         details=[detail for group in groups if (detail := _detail(group)) is not None],
         compressions=compressions,
+        ships=ships,
+        headline=ships[0] if len(ships) == 1 == len(places) else None,
         left_out=left_out,
         shipped=_read_shipped(groups, compressions, left_out),
     )
@@ -137,10 +133,10 @@ def to_plain(report: Report) -> dict[str, Any]:
     metric = report.metric
     return {
         "title": report.title,
-        **({} if metric == ACCURACY else {RECORDED: asdict(metric)}),
+        **recorded(metric),
         "left_out": report.left_out,
         "groups": [_plain_group(report, group) for group in report.groups],
-        "gains": _plain(report.gains),
+        "gains": values_of(report.gains),
         "costs": [
             {
                 "group": group.name,
@@ -162,34 +158,38 @@ def to_plain(report: Report) -> dict[str, Any]:
             }
             for found in report.compressions
         ],
+        "ships": [found.to_plain() for found in report.ships],
         "shipped": _plain_detail(report.shipped),
     }
 
 
-def _compressions(places: Sequence[Path], left_out: list[str]) -> list[Compression]:
+def _read_each(read: Callable[[Path], Found | None], places: Sequence[Path], left_out: list[str]) -> list[Found]:
+    """What ``read`` finds in each of ``places``; the reasons of what is damaged are added to ``left_out``."""
     found = []
     for folder in dict.fromkeys(places):
         try:
-            compression = read_compression(folder)
+            one = read(folder)
         except FileFormatError as error:
-            left_out.append(str(error))
+            left_out += [str(error)] if str(error) not in left_out else []
             continue
-        found += [] if compression is None else [compression]
+        found += [] if one is None else [one]
     return found
 
 
 def _read_shipped(groups: Sequence[Group], compressions: Sequence[Compression], left_out: list[str]) -> Detail | None:
-    if len(groups) != 1 or len(compressions) != 1 or groups[0].metric != ACCURACY:
+    section = section_of(groups[0].runs[0].metrics) if len(groups) == 1 == len(compressions) else None
+    if section is None:
         return None
     run, path = groups[0].runs[0], compressions[0].path / "predictions.safetensors"
     if not path.is_file():  # of an older version
         return None
     try:
-        predictions = read_predictions(path, run.config["data"]["name"])
+        predictions = section.read(path, run.config["data"]["name"])
     except FileFormatError as error:
         left_out.append(str(error))
         return None
-    return _detail_of(groups[0].name, replace(run, path=compressions[0].path), predictions)
+    shipped = replace(run, path=compressions[0].path)
+    return Detail(group=groups[0].name, run=shipped, found=section.examine(predictions))
 
 
 def _title(groups: Sequence[Group]) -> str:
@@ -204,28 +204,9 @@ def _title(groups: Sequence[Group]) -> str:
 
 def _detail(group: Group) -> Detail | None:
     for run in group.finished:
-        if run.predictions is not None:
-            return _detail_of(group.name, run, run.predictions)
+        if run.section is not None and run.predictions is not None:
+            return Detail(group=group.name, run=run, found=run.section.examine(run.predictions))
     return None
-
-
-def _detail_of(group: str, run: RunFiles, found: Predictions) -> Detail:
-    student, teacher, targets = found.student, found.teacher, found.targets
-    shown, are_surest = mistakes(found, SHOWN_MISTAKES)
-    return Detail(
-        group=group,
-        run=run,
-        predictions=found,
-        accuracy=accuracy(student, targets),
-        teacher_accuracy=None if teacher is None else accuracy(teacher, targets),
-        classes=class_accuracies(found),
-        confusion=confusion(student, targets),
-        calibration=calibration(student, targets),
-        teacher_calibration=None if teacher is None else calibration(teacher, targets),
-        agreement=None if teacher is None else agreement(student, teacher, targets),
-        mistakes=shown,
-        shows_surest_mistakes=are_surest,
-    )
 
 
 def _plain_group(report: Report, group: Group) -> dict[str, Any]:
@@ -254,16 +235,4 @@ def _plain_group(report: Report, group: Group) -> dict[str, Any]:
 
 
 def _plain_detail(detail: Detail | None) -> dict[str, Any] | None:
-    if detail is None:
-        return None
-    names = ("accuracy", "teacher_accuracy", "classes", "calibration", "teacher_calibration", "agreement", "mistakes")
-    values = {name: _plain(getattr(detail, name)) for name in names}
-    return {"run": str(detail.run.path), "confusion": detail.confusion.tolist(), **values}
-
-
-def _plain(value: Any) -> Any:
-    """Data classes as dictionaries, a proportion with its share and interval."""
-    if is_dataclass(value) and not isinstance(value, type):
-        values = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        return values | ({"share": value.share, "interval": value.interval} if isinstance(value, Proportion) else {})
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+    return None if detail is None else {"run": str(detail.run.path), **detail.found.to_plain()}

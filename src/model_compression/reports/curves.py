@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.metric import ACCURACY
+from model_compression.core.metric import DEFAULT_METRIC
 from model_compression.reports.figures import GREY, new_figure, save_figure, style_axes
 
 Events = Sequence[Mapping[str, Any]]
@@ -21,7 +21,7 @@ def plot_curves(
     ``curves`` maps an arm to the epoch events of its runs. ``levels`` are accuracies drawn as dashed lines, by name.
     The losses of different arms are different quantities: their axis is logarithmic, and only shapes compare.
     """
-    metric = ACCURACY
+    metric = DEFAULT_METRIC
     figure = new_figure(10, 4.2)
     result, loss = figure.subplots(1, 2)
     for number, (arm, runs) in enumerate(curves.items()):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model_compression.core.errors import UsageError
-from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.metric import Metric
 from model_compression.core.run_options import PARTS
 from model_compression.reports.groups import Group, check_same_metric, differences, group_runs
 from model_compression.reports.paired_images import OnImages, on_images
@@ -76,10 +76,18 @@ def difference(first: str, second: str) -> Difference:
         seeds=seeds,
         over_seeds=a.gain_over(b, seeds) if len(seeds) > 1 else None,
         on_images=images,
-        same_images=images is not None or (metric != ACCURACY and _have_same_digest(*pair)),
+        same_images=images is not None or _are_measured_alike(*pair),
         options=options,
         left_out=left_out,
     )
+
+
+def _are_measured_alike(first: RunFiles, second: RunFiles) -> bool:
+    """Whether both were measured on the same samples, where no share of right ones tells it."""
+    if first.section is None:
+        return _have_same_digest(first, second)
+    ours, theirs = first.predictions, second.predictions
+    return ours is not None and theirs is not None and first.section.are_same_samples(ours, theirs)
 
 
 def _have_same_digest(first: RunFiles, second: RunFiles) -> bool:
@@ -91,9 +99,12 @@ def _one_group(folder: str, left_out: list[str]) -> Group:
     groups = group_runs(find_runs([folder], left_out.append))
     if len(groups) > 1:
         names = "; ".join(group.name for group in groups[:4])
+        last = max(
+            (run for group in groups for run in group.runs), key=lambda run: (run.path.name == "final", run.path)
+        )
         raise UsageError(
-            f"{folder} has runs of {len(groups)} recipes, or a seed twice ({names}); give a run, or a folder whose "
-            "runs differ in their seed only"
+            f"{folder} has runs of {len(groups)} recipes, or a seed twice ({names}); give a run, as {last.path}, or a "
+            "folder whose runs differ in their seed only"
         )
     if not groups[0].finished:
         raise UsageError(f"{folder} has no finished run; wait for it, or continue it with: model-compression resume")

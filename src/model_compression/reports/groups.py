@@ -8,7 +8,7 @@ from typing import Any
 
 from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import UsageError
-from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.metric import DEFAULT_METRIC, Metric
 from model_compression.core.run_options import options_for, result_values
 from model_compression.reports.paired_images import OnImages, on_images
 from model_compression.reports.run_files import RunFiles
@@ -44,7 +44,7 @@ class Group:
     @property
     def metric(self) -> Metric:
         """The primary metric of the runs."""
-        return next((run.metric for run in self.finished), ACCURACY)
+        return next((run.metric for run in self.finished), DEFAULT_METRIC)
 
     @property
     def eval_set(self) -> str:
@@ -152,7 +152,7 @@ def check_same_metric(groups: Sequence[Group]) -> Metric:
     if len(metrics) > 1:
         names = "; ".join(f"{metric.label}: {group.runs[0].path}" for metric, group in metrics.items())
         raise UsageError(f"these runs have different metrics ({names}); compare runs with the same one")
-    return next(iter(metrics), ACCURACY)
+    return next(iter(metrics), DEFAULT_METRIC)
 
 
 def differences(recipes: Sequence[Mapping[str, Any]]) -> list[str]:

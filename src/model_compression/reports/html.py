@@ -8,19 +8,15 @@ from typing import Any
 
 from model_compression._version import __version__
 from model_compression.core.console import harmless
-from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.metric import Metric
 from model_compression.core.text import NO_BREAK, count, percent, percent_interval, size
-from model_compression.reports.answers import Calibration
-from model_compression.reports.charts import SERIES, Chart, Line, line_chart, reliability_chart, scatter_chart
+from model_compression.reports.charts import SERIES, Chart, Line, line_chart, scatter_chart
 from model_compression.reports.compression_stages import DISTURBED, Compression
 from model_compression.reports.compression_stages import to_plain as plain_stages
 from model_compression.reports.contents import Detail, Report
 from model_compression.reports.groups import Group
-from model_compression.reports.page_parts import class_rows, gain_text, p_text, picture, result_rows, tiles
+from model_compression.reports.page_parts import gain_text, p_text, result_rows, tiles
 from model_compression.reports.words import command, environment_in_words, recipe_in_words
-
-_MANY_CLASSES = 20
-_SHOWN_CONFUSIONS = 15
 
 
 def to_html(report: Report) -> str:
@@ -47,10 +43,14 @@ def to_html(report: Report) -> str:
     own = files("model_compression.reports") / "page"
     style, script = (Markup((own / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
     several = len(report.groups) > 1
+
+    def load(template: str) -> Any:
+        return environment.get_template(template) if template.endswith(".j2") else environment.from_string(template)
+
     page = environment.get_template("report.html.j2").render(
         report=report,
         metric=report.metric,
-        of_classes=report.metric == ACCURACY,
+        section=report.section,
         version=__version__,
         style=style,
         script=script,
@@ -67,7 +67,10 @@ def to_html(report: Report) -> str:
             for number, found in enumerate(report.compressions)
         ],
         measured=any(group.latency for group in report.groups),
-        details=[_detail(report, detail) for detail in ([report.shipped] if report.shipped else report.details)],
+        details=[
+            {**_detail(report, detail), "template": load(detail.found.template)}
+            for detail in ([report.shipped] if report.shipped else report.details)
+        ],
         recipes=[(group, recipe_in_words(group.recipe), command(group)) for group in report.groups],
         environments=_environments(report),
     )
@@ -84,7 +87,7 @@ def _curves(report: Report) -> list[tuple[str, Chart, str]]:
     if lines:
         y = f"{' or '.join(sets)} {metric.axis}"
         chart = line_chart(lines, key="result", x="epoch", y=y, levels=dashed if len(dashed) == 1 else [])
-        charts.append((metric.label.capitalize(), chart, "Of the weights at the end of each epoch."))
+        charts.append((metric.title, chart, "Of the weights at the end of each epoch."))
     lines = _lines(report.groups, lambda group: "train_loss", 1, "{:.4f}".format, log=True)
     if lines:
         chart = line_chart(lines, key="loss", x="epoch", y="training loss, logarithmic", log=True)
@@ -168,50 +171,8 @@ def _point(
 def _detail(report: Report, detail: Detail) -> dict[str, Any]:
     """The values for the template of one run's predictions."""
     series = next(number for number, group in enumerate(report.groups) if group.name == detail.group)
-    lines = [_reliability(detail.calibration, "student", series)]
-    if detail.teacher_calibration:
-        lines.insert(0, _reliability(detail.teacher_calibration, "teacher", SERIES - 1))
-    pictures = [(mistake, picture(detail.predictions.thumbnail(mistake.number))) for mistake in detail.mistakes]
-    names = [detail.predictions.name_of(number) for number in range(len(detail.confusion))]
-    return {
-        "detail": detail,
-        "series": series,
-        "classes": class_rows(detail, series),
-        "names": names,
-        "matrix": detail.confusion if len(names) <= _MANY_CLASSES else None,
-        "confusions": _largest_confusions(detail, names),
-        "reliability": reliability_chart(lines, key=f"reliability-{series}"),
-        "pictures": pictures,
-    }
-
-
-def _reliability(calibration: Calibration, name: str, series: int) -> Line:
-    return Line(
-        name=name,
-        series=series,
-        points=[
-            (
-                100 * one.confidence,
-                100 * one.right.share,
-                f"{percent(one.right.share, 1)} right at {percent(one.confidence, 1)}, n = {one.right.total:,}",
-            )
-            for one in calibration.bins
-        ],
-        low=[100 * one.right.interval[0] for one in calibration.bins],
-        high=[100 * one.right.interval[1] for one in calibration.bins],
-    )
-
-
-def _largest_confusions(detail: Detail, names: Sequence[str]) -> list[tuple[str, str, int, float]]:
-    """(class, what it is taken for, how many images, share of the class), the most first."""
-    matrix = detail.confusion
-    wrong = [
-        (names[row], names[column], int(matrix[row, column]), matrix[row, column] / matrix[row].sum())
-        for row in range(len(names))
-        for column in range(len(names))
-        if row != column and matrix[row, column]
-    ]
-    return sorted(wrong, key=lambda entry: -entry[2])[:_SHOWN_CONFUSIONS]
+    values = detail.found.page_values(series)
+    return {"group": detail.group, "run": detail.run, "detail": detail.found, "series": series, **values}
 
 
 def _difference_table(groups: Sequence[Group]) -> tuple[list[str], list[tuple[str, list[str]]]]:

@@ -1,37 +1,50 @@
 """The report as Markdown: a table for a README with its intervals, the gains, and the commands that repeat the runs."""
 
-from model_compression.core.metric import ACCURACY
-from model_compression.core.text import NO_BREAK, count, duration, escape_markdown, markdown_table, percent, size
+from model_compression.core.text import NO_BREAK, count, duration, escape_markdown, markdown_table, size
 from model_compression.reports.compression_stages import markdown as stages_table
 from model_compression.reports.contents import Report
 from model_compression.reports.page_parts import gain_text, p_text
 from model_compression.reports.words import command, recipe_in_words
 
 _OF_SEEDS = "Results are those of the last epoch: the mean over seeds with the 95 % interval of the t distribution"
-_OF_IMAGES = (
-    "with one seed, the interval of that network over images (Wilson), which says nothing about other seeds. Teacher, "
-    "agreement and expected calibration error (15 bins) are those of the smallest seed"
-)
-_GAINS = (
-    "Gains over training on labels only, paired by seed; with one seed, interval (Agresti & Min) and p (McNemar) are "
-    "those of the two networks over the same images:"
-)
-_GAINS_OF_SEEDS = "Gains over training on labels only, paired by seed; a gain above zero is an improvement:"
+_GAINS = "Gains over training on labels only, paired by seed"
+_UPWARDS = "a gain above zero is an improvement"
 
 
 def to_markdown(report: Report) -> str:
     """The figures of the report as a page of Markdown. Text from files cannot become markup."""
-    note = f"{_OF_SEEDS}; {_OF_IMAGES}." if report.metric == ACCURACY else f"{_OF_SEEDS}."
-    parts = [f"# {escape_markdown(report.title)}", _table(report), *_gains(report), *_unfinished(report), note]
+    note = f"{_OF_SEEDS}; {report.section.note}." if report.section else f"{_OF_SEEDS}."
+    parts = [
+        f"# {escape_markdown(report.title)}",
+        *_ships(report),
+        _table(report),
+        *_gains(report),
+        *_unfinished(report),
+        note,
+    ]
     return "\n\n".join([*parts, *_compressions(report), *_recipes(report)]).replace(NO_BREAK, " ") + "\n"
 
 
+def _ships(report: Report) -> list[str]:
+    lines = []
+    for one in report.ships:
+        interval = f" (95 % interval {report.interval_text(one.interval)})" if one.interval else ""
+        words = "The last stage, which does not ship" if one.broken else "What ships"
+        lines.append(
+            f"**{words}:** {escape_markdown(str(one.file))}, {report.text(one.result)}{interval}, "
+            f"{size(one.size_bytes)}{f'; {one.note}' if one.note else ''}."
+        )
+    return lines
+
+
 def _table(report: Report) -> str:
-    head = ["", report.metric.label, "95 % interval", "n", "teacher", "agrees", "ECE", "weights file", "training"]
+    further = report.section.columns if report.section else ()
+    head = ["", report.metric.label, "95 % interval", "n", "teacher", *further, "weights file", "training"]
     rows = []
     for _, group, summary in report.results:
         detail, seconds = report.detail_of(group), group.mean("seconds")
-        images = f", {detail.accuracy.total:,} {group.eval_set} images" if detail else ""
+        images = f", {detail.found.samples:,} {group.eval_set} {report.noun}" if detail else ""
+        columns = detail.found.columns if detail else {}
         rows.append(
             [
                 escape_markdown(group.name),
@@ -39,8 +52,7 @@ def _table(report: Report) -> str:
                 report.interval_text(report.interval_of(group)) or "–",
                 count(summary.n, "seed") + images,
                 "–" if group.teacher_result is None else report.text(group.teacher_result),
-                percent(detail.agreement.same.share) if detail and detail.agreement else "–",
-                percent(detail.calibration.ece) if detail else "–",
+                *(columns.get(name, "–") for name in further),
                 size(group.size_bytes) if group.size_bytes else "–",
                 "–" if seconds is None else duration(seconds),
             ]
@@ -55,7 +67,7 @@ def _gains(report: Report) -> list[str]:
         tested = "" if p_value == "–" else f", p {p_value}" if "<" in p_value else f", p = {p_value}"
         names = f"{escape_markdown(gain.group)} over {escape_markdown(gain.baseline)}"
         lines.append(f"- {names}: {gain_text(gain, report.metric)} (n = {count(gain.gain.n, 'seed')}{tested})")
-    heading = _GAINS if report.metric == ACCURACY else _GAINS_OF_SEEDS
+    heading = f"{_GAINS}; {report.section.gains_note if report.section else _UPWARDS}:"
     return ["\n".join([heading, "", *lines])] if lines else []
 
 

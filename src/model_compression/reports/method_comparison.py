@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model_compression.core.metric import ACCURACY, Metric, primary_metric
+from model_compression.core.metric import DEFAULT_METRIC, Metric, primary_metric
 from model_compression.reports.statistics import LEVEL, PairedGain, Summary, holm, paired_gain, summarise
 
 LABELS = "labels"
-BASELINES = (LABELS, "kd")
+DEFAULT = "default"
+"""The arm of a search that has the settings of before."""
+BASELINES = (LABELS, "kd", "align", DEFAULT)
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -72,7 +74,7 @@ class Comparison:
 def compare(records: Records) -> Comparison:
     """The comparison that ``records`` make up, of one recipe."""
     done = [record for record in records if "metrics" in record]
-    metric = primary_metric(done[0]["metrics"]) if done else ACCURACY
+    metric = primary_metric(done[0]["metrics"]) if done else DEFAULT_METRIC
     eval_set = "validation" if any(metric.key("validation") in record["metrics"] for record in done) else "test"
     by_arm: dict[str, list[Mapping[str, Any]]] = {}
     for record in sorted(done, key=lambda record: record["config"]["seed"]):

@@ -7,18 +7,13 @@ import json
 from typing import Any
 
 from model_compression.core.config_json import GIVEN, LOADERS, is_given
-from model_compression.core.metric import ACCURACY
-from model_compression.core.text import NO_BREAK, escape_markdown, markdown_table, percent, percent_interval, size
+from model_compression.core.text import NO_BREAK, escape_markdown, markdown_table, percent, size
 from model_compression.core.trust import names_of_code
-from model_compression.reports.answers import accuracy, class_accuracies
 from model_compression.reports.groups import is_path, method_name, run_recipe, short
-from model_compression.reports.predictions import Predictions
 from model_compression.reports.run_files import RunFiles
 from model_compression.reports.words import environment_in_words, recipe_in_words, sentence
 
 _ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
-_CLASSIFICATION = "image-classification"
-_NAMED_CLASSES = 100  # with more, only their number is given
 
 
 def model_card(run: RunFiles) -> str:
@@ -30,16 +25,18 @@ def model_card(run: RunFiles) -> str:
         _front_matter(run, recipe, title),
         f"# {escape_markdown(title)}",
         f"{escape_markdown(sentence(recipe))}; seed {run.seed}, the weights of the last epoch.",
-        _use(recipe),
-        f"## {run.metric.label.capitalize()}\n\n{_figures(run)}",
+        _use(run, recipe),
+        f"## {run.metric.title}\n\n{_figures(run)}",
         f"## How it was made\n\n{_recipe(run, recipe)}",
-        f"## What it is for\n\n{_purpose(run.predictions, recipe)}",
+        f"## What it is for\n\n{_purpose(run, recipe)}",
         f"## Limits\n\n{_limits(run)}",
     ]
     return "\n\n".join(parts).replace(NO_BREAK, " ") + "\n"
 
 
-def _use(recipe: dict[str, Any]) -> str:
+def _use(run: RunFiles, recipe: dict[str, Any]) -> str:
+    if run.section is not None and run.section.noun in ("texts", "words"):
+        return _USE_OF_TEXTS
     last = "logits = network(network.preprocessing(images))  # images (B, C, H, W) uint8, as they are"
     if recipe["data.name"] == LOADERS:
         last = "logits = network(images)  # (B, C, H, W) float32, normalised as the training DataLoader's batches were"
@@ -51,16 +48,22 @@ network = mc.load_model("student.safetensors").eval()  # or "hub:USER/REPO", whe
 ```"""
 
 
+_USE_OF_TEXTS = """```sh
+model-compression export . --out exported/model.onnx
+model-compression predict exported "a text"
+```"""
+
+
 def _front_matter(run: RunFiles, recipe: dict[str, Any], title: str) -> str:
     name = str(recipe["data.name"])
     source = _ON_THE_HUB.get(name, name.removeprefix("hf:").partition(",")[0] if name.startswith("hf:") else "")
     on_the_hub = bool(source) and not source.startswith((".", "/", "~"))
     measured = {"type": run.metric.name, "value": run.result, "name": f"{run.eval_set} {run.metric.label}"}
     dataset = {"name": short(name), "type": source if on_the_hub else short(name), "split": run.eval_set}
-    task = _CLASSIFICATION if run.metric == ACCURACY else "other"
+    task = run.section.hub_task if run.section else "other"
     values: dict[str, Any] = {
         "library_name": "model-compression",
-        **({"pipeline_tag": task} if task == _CLASSIFICATION else {}),
+        **({"pipeline_tag": task} if task != "other" else {}),
         "tags": [task, "pytorch", *(["knowledge-distillation"] if "method.name" in recipe else [])],
         "metrics": [run.metric.name],
         **({"datasets": [source]} if on_the_hub else {}),
@@ -80,23 +83,25 @@ def _figures(run: RunFiles) -> str:
     metrics, found, metric, kind = run.metrics, run.predictions, run.metric, run.eval_set
     assert metrics is not None
     assert run.result is not None
-    images = f"{'held-out training' if kind == 'validation' else 'test'} images"
+    noun = run.section.noun if run.section else "images"
+    images = f"{'held-out training' if kind == 'validation' else 'test'} {noun}"
     rows = [(f"{metric.label} on {images}", metric.text(run.result, space=NO_BREAK))]
     note = "It is one run: another seed gives another figure."
-    if found is not None:
-        own = accuracy(found.student, found.targets)
-        value = f"{percent(own.share)} (95 % interval {percent_interval(own.interval)})"
-        rows = [(f"accuracy on {own.total:,} {images}", value)]
-        note = f"The interval is for other images of the same kind (Wilson). {note}"
-    if f"{kind}_nll" in metrics:
-        rows.append(("negative log-likelihood", f"{metrics[f'{kind}_nll']:.4f}"))
-    if f"{kind}_ece" in metrics:
-        rows.append(("expected calibration error, 15 bins", percent(metrics[f"{kind}_ece"])))
+    section = run.section
+    if section is not None and found is not None:
+        own = section.examine(found)
+        value = metric.text(own.value, space=NO_BREAK)
+        if own.interval:
+            value += f" (95 % interval {metric.interval(own.interval, space=NO_BREAK)})"
+            by = f" ({section.interval_by})" if section.interval_by else ""
+            note = f"The interval is for other {noun} of the same kind{by}. {note}"
+        rows = [(f"{metric.label} on {own.samples:,} {images}", value)]
+    rows += section.card_figures(metrics, found, kind) if section else []
     if f"teacher_{metric.key(kind)}" in metrics:
         of_teacher = metric.text(metrics[f"teacher_{metric.key(kind)}"], space=NO_BREAK)
         rows.append((f"{metric.label} of the teacher", of_teacher))
     if "teacher_agreement" in metrics:
-        rows.append(("same class as the teacher", percent(metrics["teacher_agreement"])))
+        rows.append(("agreement with the teacher", percent(metrics["teacher_agreement"])))
     rows.append(("parameters", f"{metrics['parameters']:,}"))
     if run.student_bytes:
         rows.append(("student.safetensors", size(run.student_bytes)))
@@ -127,32 +132,22 @@ def _is_file(recipe: dict[str, Any], part: str) -> bool:
     return f"{part}.start" in recipe or is_path(recipe.get(f"{part}.name", ""))
 
 
-def _purpose(found: Predictions | None, recipe: dict[str, Any]) -> str:
+def _purpose(run: RunFiles, recipe: dict[str, Any]) -> str:
     name = str(recipe["data.name"])
     source = "that it was trained on" if name.startswith(GIVEN) else f"of {escape_markdown(short(name))}"
-    if found is None:
+    if run.section is None or run.predictions is None:
         return f"Inputs like those {source}."
-    classes = found.student.shape[1]
-    named = found.class_names if classes <= _NAMED_CLASSES else ()
-    names = f": {', '.join(map(escape_markdown, named))}" if named else ""
-    return f"Images like those {source}, into {classes} classes{names}."
+    return run.section.purpose(run.predictions, source)
 
 
 def _limits(run: RunFiles) -> str:
-    found, lines = run.predictions, []
-    if found is not None:
-        lines.append("It assigns one of these classes to every image, also to an image of another class.")
-        classes = [one for one in class_accuracies(found) if one.student.total]
-        classes.sort(key=lambda one: one.student.share)
-        worst, best = classes[0], classes[-1]
-        if worst.student.share < best.student.share:
-            lines.append(
-                f"Classes differ: it recognises {percent(worst.student.share)} of {escape_markdown(worst.name)} and "
-                f"{percent(best.student.share)} of {escape_markdown(best.name)} ({run.eval_set} images)."
-            )
+    known = run.section is not None and run.predictions is not None
+    lines = run.section.limits(run.predictions, run.eval_set) if run.section and known else []
     if run.config.get("teacher"):
         lines.append("It learned from a teacher's predictions, and so from its mistakes as well.")
-    lines.append("It was not tested with images from elsewhere, of other light, noise or compression: test yours.")
+    noun = run.section.noun if run.section else "images"
+    others = "of other light, noise or compression" if noun == "images" else "of other authors, topics or times"
+    lines.append(f"It was not tested with {noun} from elsewhere, {others}: test yours.")
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np
-
 from model_compression.reports.run_files import RunFiles
 
 
@@ -19,7 +17,7 @@ class OnImages:
 
     @property
     def difference(self) -> float:
-        """The first accuracy minus the second."""
+        """The first one's share of right predictions minus the second's."""
         return (self.only_first - self.only_second) / self.count
 
     @property
@@ -43,12 +41,11 @@ class OnImages:
 
 
 def on_images(first: RunFiles, second: RunFiles) -> OnImages | None:
-    """The comparison of two finished runs; None for predictions of other images, or without predictions."""
-    ours, theirs = first.predictions, second.predictions
-    if ours is None or theirs is None or not np.array_equal(ours.targets, theirs.targets):
+    """The comparison of two finished runs; None for predictions of other images, or that are not right or wrong."""
+    section, ours, theirs = first.section, first.predictions, second.predictions
+    if section is None or ours is None or theirs is None or not section.are_same_samples(ours, theirs):
         return None
-    common = np.intersect1d(ours.thumbnail_rows, theirs.thumbnail_rows)
-    if not all(np.array_equal(ours.thumbnail(row), theirs.thumbnail(row)) for row in common):
+    a, b = section.right(ours), section.right(theirs)
+    if a is None or b is None:
         return None
-    a, b = (found.student.argmax(axis=1) == found.targets for found in (ours, theirs))
     return OnImages(count=len(a), only_first=int((a & ~b).sum()), only_second=int((~a & b).sum()))

@@ -12,20 +12,23 @@ from model_compression.core.config_json import locate
 from model_compression.core.config_values import from_dict
 from model_compression.core.errors import FileFormatError, RunFolderError, UsageError
 from model_compression.core.files import read_json, user_path
-from model_compression.core.metric import ACCURACY, Metric, primary_metric
-from model_compression.reports.predictions import Predictions
+from model_compression.core.metric import DEFAULT_METRIC, Metric, primary_metric
 from model_compression.reports.run_results import check_results, is_number, read_results
+from model_compression.reports.sections import Section
 
 Values = Mapping[str, Any]
+QUANTISATION, QUANTISED = "quantize.json", "report.json"
+"""The configuration of a quantisation, and what it writes when it is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
     """The content of a run folder.
 
-    ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``, ``predictions``,
-    ``student_bytes`` (of the weights file) and ``network``, whose weights it has, as "lenet" or "pruned lenet", are
-    None until the run is finished. ``metric`` is the primary one. ``measured`` is the content of
+    ``path`` is as it was given. ``events`` has a dictionary for each epoch that is done. ``metrics``,
+    ``predictions``, ``student_bytes`` (of the weights file) and ``network``, whose weights it has, as "lenet" or
+    "pruned lenet", are None until the run is finished. ``section`` reads the predictions, see `Results`.
+    ``metric`` is the primary one. ``measured`` is the content of
     measure.json, None without one. ``sealed`` is that of `Results`.
     """
 
@@ -35,7 +38,8 @@ class RunFiles:
     events: Sequence[Values]
     metrics: Values | None
     metric: Metric
-    predictions: Predictions | None
+    section: Section | None
+    predictions: Any
     student_bytes: int | None
     network: str | None
     measured: Values | None
@@ -100,6 +104,11 @@ def run_places(paths: Sequence[str | Path]) -> list[Path]:
         if _run_folders(path):
             places.append(path)
             continue
+        if (path / QUANTISATION).is_file():
+            raise RunFolderError(
+                f"{path} is a quantisation without training of {_source_of(path)}, which is no run folder here; its "
+                f"figures are in {path / QUANTISED}"
+            )
         found = [child for child in sorted(path.iterdir(), key=_natural) if child.is_dir() and _run_folders(child)]
         if not found and any(path.glob("*-seed*.json")):
             raise RunFolderError(
@@ -114,7 +123,16 @@ def run_places(paths: Sequence[str | Path]) -> list[Path]:
 def _run_folders(path: Path) -> list[Path]:
     if (path / "config.json").is_file():
         return [path]
-    return sorted((child.parent for child in path.glob("*/config.json")), key=_natural)
+    found = sorted((child.parent for child in path.glob("*/config.json")), key=_natural)
+    source = None if found else _source_of(path)  # a quantisation that needed no training
+    return [source] if source is not None and (source / "config.json").is_file() else found
+
+
+def _source_of(folder: Path) -> Path | None:
+    """What the quantisation in ``folder`` was made of; None for a folder of another kind."""
+    path = folder / QUANTISATION
+    name = locate(read_json(path), folder).get("model") if path.is_file() else None
+    return Path(name) if isinstance(name, str) else None
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -153,6 +171,7 @@ def _read_run(folder: Path, metrics: Values | None) -> RunFiles:
         events=_read_events(folder / "events.jsonl"),
         metrics=results.metrics if results else None,
         metric=primary_metric(results.metrics if results else None),
+        section=results.section if results else None,
         predictions=results.predictions if results else None,
         student_bytes=weights.stat().st_size if has_weights else None,
         network=_read_network_name(weights) if has_weights else None,
@@ -195,10 +214,10 @@ def _is_event(event: Values) -> bool:
     terms = event.get("terms", {})
     if type(event.get("epoch")) is not int or not isinstance(terms, Mapping):
         return False
-    shares = [value for key, value in event.items() if key.endswith(("_accuracy", "_agreement"))]
+    shares = [value for key, value in event.items() if key.endswith((f"_{DEFAULT_METRIC.name}", "_agreement"))]
     numbers = [value for key, value in event.items() if key != "terms" and not isinstance(value, str | None)]
     numbers += terms.values()
-    return all(ACCURACY.is_possible(value) or value != value for value in shares) and all(
+    return all((is_number(value) and 0 <= value <= 1) or value != value for value in shares) and all(
         type(value) is float or is_number(value) for value in numbers
     )
 

@@ -9,9 +9,8 @@ from model_compression.core.errors import FileFormatError
 from model_compression.core.files import read_json
 from model_compression.core.manifest import FILE as MANIFEST
 from model_compression.core.manifest import check_manifest
-from model_compression.core.metric import ACCURACY, RECORDED, Metric, primary_metric
-from model_compression.reports.answers import accuracy
-from model_compression.reports.predictions import Predictions, read_predictions
+from model_compression.core.metric import RECORDED, Metric, primary_metric
+from model_compression.reports.sections import Section, section_of
 
 Values = Mapping[str, Any]
 STATES = ("state.safetensors", "state-previous.safetensors")
@@ -19,15 +18,19 @@ STATES = ("state.safetensors", "state-previous.safetensors")
 _OPTIONAL = ("predictions.safetensors", "environment.json", "events.jsonl", "timing.jsonl")
 """Results that may be deleted to save space: without them a finished run still has its metrics and weights."""
 _LARGEST = 1e18  # of what is counted or measured
-_SHARES = ("_accuracy", "_agreement", "_ece")
+_SHARES = ("_agreement", "_ece")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """``sealed`` says whether a manifest vouches for the files; runs of older versions have none."""
+    """``sealed`` says whether a manifest vouches for the files; runs of older versions have none.
+
+    ``predictions`` are what ``section`` reads; both are None where the task has no section.
+    """
 
     metrics: Values
-    predictions: Predictions | None
+    section: Section | None
+    predictions: Any
     sealed: bool
 
 
@@ -68,16 +71,17 @@ def check_results(folder: Path, metrics: Values, data: str, sealed: bool) -> Res
     if not metric.is_possible(metrics.get(metric.key(kind))):
         raise FileFormatError(f"{path} is damaged: {metric.key(kind)} is {metrics.get(metric.key(kind))!r}")
     answers = folder / "predictions.safetensors"
-    predictions = read_predictions(answers, data) if metric == ACCURACY and answers.is_file() else None
-    for key, found in (_shares(predictions, kind) if predictions else {}).items():
+    section = section_of(metrics)
+    predictions = section.read(answers, data) if section and answers.is_file() else None
+    for key, found in (section.figures(predictions, kind) if section and predictions is not None else {}).items():
         value = metrics.get(key)
-        if value is not None and not (ACCURACY.is_possible(value) and abs(value - found) < 1e-9):
+        if value is not None and not (is_number(value) and abs(value - found) < 1e-9):
             raise FileFormatError(
                 f"{path} states {key} {value}, and {answers.name} gives {found}: one of them was changed after the run "
                 "finished"
             )
     check_figures(metrics, path)
-    return Results(metrics=metrics, predictions=predictions, sealed=sealed)
+    return Results(metrics=metrics, section=section, predictions=predictions, sealed=sealed)
 
 
 def read_metric(path: Path, values: Values | None) -> Metric:
@@ -95,7 +99,7 @@ def check_figures(metrics: Values, path: Path) -> None:
         if key.endswith(f"_{metric.name}"):
             is_right = metric.is_possible(value)
         elif key.endswith(_SHARES):
-            is_right = ACCURACY.is_possible(value)
+            is_right = is_number(value) and 0 <= value <= 1
         elif key.endswith("_nll") or key in ("seconds", "parameters", "lr_changed_to"):
             is_right = (value is None and key == "lr_changed_to") or is_number(value)
         else:
@@ -107,15 +111,6 @@ def check_figures(metrics: Values, path: Path) -> None:
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, as one that is measured or counted."""
     return type(value) in (int, float) and abs(value) < _LARGEST
-
-
-def _shares(found: Predictions, kind: str) -> dict[str, float]:
-    """The headline figures, computed from the predictions."""
-    shares = {f"{kind}_accuracy": accuracy(found.student, found.targets).share}
-    if found.teacher is not None:
-        shares[f"teacher_{kind}_accuracy"] = accuracy(found.teacher, found.targets).share
-        shares["teacher_agreement"] = accuracy(found.student, found.teacher.argmax(axis=1)).share
-    return shares
 
 
 def _check_weights(path: Path) -> None:

@@ -9,10 +9,13 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from model_compression.core.errors import ModelCompressionError, UsageError
-from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.metric import DEFAULT_METRIC, Metric
+from model_compression.core.text import size
+from model_compression.reports.compression_stages import FILE as STAGES
 from model_compression.reports.groups import run_recipe
-from model_compression.reports.run_files import RunFiles, read_run
+from model_compression.reports.run_files import QUANTISED, RunFiles, read_run
 from model_compression.reports.run_results import has_state
+from model_compression.reports.shipped import read_shipped
 from model_compression.reports.words import sentence
 
 State = Literal["finished", "running", "stopped", "damaged"]
@@ -23,6 +26,7 @@ _DEPTH = 3  # folders of schemes and comparisons below a folder of experiments
 class RunState:
     """A run at ``path``: its recipe in words, its seed, how many of its epochs are done, and its last result.
 
+    A file that ships, of a quantisation or a compression, is listed as well: at its folder, without seed and epochs.
     ``result`` is the ``metric`` on ``eval_set``, None before the first evaluation; ``age_s`` are seconds since the last
     file was written. For a damaged run, ``what`` is the reason, and there are no epochs.
     """
@@ -57,6 +61,9 @@ def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
     if (folder / "config.json").is_file():
         yield folder
     elif depth:
+        is_stage = (folder.parent / "compress.json").is_file()  # whose end is that of the compression
+        if (folder / STAGES).is_file() or ((folder / QUANTISED).is_file() and not is_stage):
+            yield folder
         try:
             children = [child for child in folder.iterdir() if child.is_dir() and not child.is_symlink()]
         except OSError:  # it may not be looked into, and is listed as what cannot be read
@@ -71,10 +78,17 @@ def _state(folder: Path) -> RunState:
     try:
         written = [path.stat().st_mtime for path in folder.iterdir() if path.is_file() and path.name != ".lock"]
         age_s = max(0.0, time.time() - max(written, default=0.0))
+        ships = None if (folder / "config.json").is_file() else read_shipped(folder)
+        if ships is not None:
+            what = f"what ships: {ships.what}, {size(ships.size_bytes)}"
+            return RunState(
+                path=folder, state="finished", what=what, seed=None, done=0, epochs=0, metric=ships.metric,
+                result=ships.result, eval_set="test", age_s=age_s,
+            )  # fmt: skip
         run = read_run(folder)
     except (ModelCompressionError, OSError) as error:
         return RunState(
-            path=folder, state="damaged", what=str(error), seed=None, done=0, epochs=0, metric=ACCURACY,
+            path=folder, state="damaged", what=str(error), seed=None, done=0, epochs=0, metric=DEFAULT_METRIC,
             result=None, eval_set="test", age_s=age_s,
         )  # fmt: skip
     state: State = "finished" if run.metrics is not None else "running" if _is_locked(folder) else "stopped"

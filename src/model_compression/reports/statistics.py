@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from statistics import NormalDist, mean, stdev
+from typing import Any
 
-from model_compression.core.metric import ACCURACY, Metric
+from model_compression.core.metric import DEFAULT_METRIC, Metric
 
 OF_TWO = "n = 2: the t interval reaches 9 standard deviations to either side; with a third seed it reaches 2.5"
 LEVEL = 0.05
@@ -72,7 +73,7 @@ class PairedGain:
     p_value: float | None
 
 
-def paired_gain(values: Sequence[float], baseline: Sequence[float], metric: Metric = ACCURACY) -> PairedGain:
+def paired_gain(values: Sequence[float], baseline: Sequence[float], metric: Metric = DEFAULT_METRIC) -> PairedGain:
     """The gain of ``values`` over the ``baseline`` of the same seeds, in the same order; above zero is better.
 
     Raises ValueError for no values, or for different numbers of them.
@@ -119,3 +120,11 @@ def needed_statistic(n: int, comparisons: int) -> float:
 def sign_test_floor(n: int) -> float:
     """The smallest p, two-sided, that ``n`` pairs can give by their signs alone, whatever their distribution."""
     return min(1.0, 2.0 ** (1 - n))
+
+
+def to_plain(value: Any) -> Any:
+    """Data classes as dictionaries, a proportion with its share and interval."""
+    if is_dataclass(value) and not isinstance(value, type):
+        values = {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        return values | ({"share": value.share, "interval": value.interval} if isinstance(value, Proportion) else {})
+    return [to_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -8,6 +8,7 @@ from model_compression.core.text import count, shell_word
 from model_compression.reports.groups import Group, method_name, short
 
 _AUGMENTATIONS = {"none": "none", "flip": "mirrored at random"}
+_FITS = {"pad": "padded", "squash": "squashed"}
 _MIXING = {"mixup": "blended with another image", "cutmix": "a box of another image pasted in"}
 _OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon", "sgd": "SGD"}
 
@@ -96,12 +97,21 @@ def _data(recipe: Mapping[str, Any]) -> str:
     words = short(recipe["data.name"])
     if held_out:
         words += f", {held_out:,} training images held out for validation"
+    if recipe.get("data.fit", "crop") != "crop":
+        words += f", images {_FITS[recipe['data.fit']]} to a square"
+    if recipe.get("data.crop_share", 1) != 1:
+        words += f", the middle {recipe['data.crop_share']:.1%} of each image"
+    if recipe.get("data.interpolation", "bicubic") != "bicubic":
+        words += f", scaled by the {recipe['data.interpolation']} filter"
     return words + (f", trained on {short(recipe['data.unlabelled'])}" if recipe.get("data.unlabelled") else "")
 
 
 def _augmentation(recipe: Mapping[str, Any]) -> str:
     kind = recipe["data.augmentation"]
-    parts = [_AUGMENTATIONS.get(kind, f"mirrored and shifted by up to {recipe.get('data.shift')} pixels at random")]
+    if kind == "flip_shift":
+        parts = [f"mirrored and shifted by up to {recipe.get('data.shift')} pixels at random"]
+    else:
+        parts = [_AUGMENTATIONS.get(kind) or _crops(recipe, kind)]
     for option, words in _MIXING.items():
         if recipe.get(f"data.{option}"):
             parts.append(f"{words} ({option} {recipe[f'data.{option}']:g})")
@@ -109,9 +119,25 @@ def _augmentation(recipe: Mapping[str, Any]) -> str:
         return parts[0]
     if recipe.get("data.cutout"):
         parts.append(f"a hole of {recipe['data.cutout']} pixels")
+    if recipe.get("data.erasing"):
+        parts.append(f"a box erased with probability {recipe['data.erasing']:g}")
     views = recipe.get("data.views")
     parts.append(f"{count(views, 'view')} in turn" if views else "a fresh view each epoch")
     return ", ".join(part for part in parts if part != _AUGMENTATIONS["none"])
+
+
+def _crops(recipe: Mapping[str, Any], kind: str) -> str:
+    """What `photo`, `randaugment` and `trivialaugment` do."""
+    words = f"random crops of {recipe['data.crop_area']:.0%} of the image or more, mirrored at random"
+    if kind == "randaugment":
+        number, size = recipe["data.randaugment_ops"], recipe["data.randaugment_magnitude"]
+        return f"{words}, RandAugment ({count(number, 'operation')} of magnitude {size})"
+    if kind == "trivialaugment":
+        return f"{words}, TrivialAugment"
+    for option, what in (("color_jitter", "colours changed by up to {:.0%}"), ("hue", "hue by up to {:g} turns")):
+        if recipe.get(f"data.{option}"):
+            words += ", " + what.format(recipe[f"data.{option}"])
+    return words + (f", grey with probability {recipe['data.grey']:g}" if recipe.get("data.grey") else "")
 
 
 def _optimizer(recipe: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def coded_data(count=600, wrong=0.0):
     answers, labels = drawn(count, 5, 1 - wrong)
     images = np.zeros((count, 3, 4, 4), dtype=np.uint8)
     images[:, 0, 0, 0] = answers
-    return Dataset(name="fruit", images=images, labels=labels, class_names=NAMES, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Dataset(name="fruit", samples=images, labels=labels, class_names=NAMES, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def checked(order, dataset, *, facts=(), config=CONFIG):

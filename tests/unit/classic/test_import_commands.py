@@ -71,7 +71,7 @@ def test_commands_refuse_in_one_line_and_leave_nothing(tmp_path, saved, capsys):
         (2, ["import", tmp_path / "absent.npy", "--model", "lenet", "--out", out]),
         (2, ["import", tmp_path / "bad.npy", "--model", "lenett", "--out", out]),
         (2, ["import", tmp_path / "bad.npy", "--model", "lenet", "--scale", "-1", "--out", out]),
-        (2, ["import", tmp_path / "bad.npy", "--model", "lenet", "--num-classes", "0", "--out", out]),
+        (2, ["import", tmp_path / "bad.npy", "--model", "lenet", "--num-classes", "-1", "--out", out]),
         (2, ["export-npy", "lenet", "--out", out]),
         (1, ["export-npy", tmp_path / "bad.npy", "--out", out]),
     ):

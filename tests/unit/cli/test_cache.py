@@ -1,5 +1,6 @@
 """The cache command: what it fills, `distill` reads; what it shows is true; what is damaged or stale, it says."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_compression.cli.main import main
-from model_compression.distillation.teachers import store
+from model_compression.distillation.teachers import shards
+from model_compression.distillation.teachers.fingerprint import FORMAT
+from model_compression.distillation.teachers.store import AnswerStore
 from model_compression.models import create_model
 from model_compression.models.weights import save_weights
 
@@ -41,6 +44,19 @@ def build(command):
     return run
 
 
+def replaced(folder, stem, change):
+    """Puts other answers into a store, with a good digest, in the form of earlier versions."""
+    field = "embedding" if stem.startswith("embedding") else "logits"
+    answers = change(load_file(f"{folder}/{stem}-shard-0.safetensors")[field])
+    digest = hashlib.sha256(answers.numpy().tobytes()).hexdigest()
+    save_file({field: answers}, f"{folder}/{stem}.safetensors", {FORMAT: digest})
+
+
+def shifted(answers):
+    answers[::7] += 0.05 * (answers.max() - answers.min())
+    return answers
+
+
 @pytest.mark.parametrize(("views", "count"), [(0, 3), (2, 2), (8, 3)])
 def test_built_cache_is_what_distill_with_the_same_options_reads(command, build, views, count):
     facts = build(*FLIP, "--views", views)
@@ -62,12 +78,72 @@ def test_built_cache_has_embeddings_for_a_method_that_compares_them(command, bui
     assert "storing" not in err
     assert "3 views, 3 with embeddings, as fp16" in command("cache", "info")[1]
     assert command("cache", "check")[0] == 0
-    path = f"{facts['folder']}/embedding-2.safetensors"
-    answers = load_file(path)["embedding"]
-    answers[::7] += 0.05 * (answers.max() - answers.min())
-    save_file({"embedding": answers}, path, {store.FORMAT: store._digest(answers)})
+    replaced(facts["folder"], "embedding-2", shifted)
     code, out, _ = command("cache", "check")
     assert (code, out[:4]) == (1, "BAD ")
+
+
+def test_views_in_part_are_counted_and_take_the_room_that_is_filled(command, build, monkeypatch):
+    monkeypatch.setattr(shards, "BLOCK", 3)  # of 22 images: 8 blocks in 3 files
+    monkeypatch.setattr(shards, "SHARD", 3)
+    facts = build(*FLIP, "--method", "rkd")
+    folder = Path(facts["folder"])
+    assert (facts["views"], facts["views_in_part"], facts["blocks_in_part"]) == (3, 0, [0, 0])
+    whole = facts["size_bytes"]
+    assert whole == sum(path.stat().st_size for path in folder.iterdir())
+    gone = [folder / "view-1-shard-2.safetensors", folder / "embedding-0-shard-0.safetensors"]
+    gone += [folder / f"view-2-shard-{number}.safetensors" for number in range(3)]
+    room = sum(path.stat().st_size for path in gone)
+    for path in gone:
+        path.unlink()
+    blank = bytearray((folder / "view-0-shard-1.safetensors").read_bytes())
+    start = blank.index(b'"sha256": "') + len(b'"sha256": "')
+    blank[start + 64 : start + 128] = b"0" * 64  # the second of three blocks is not filled
+    (folder / "view-0-shard-1.safetensors").write_bytes(blank)
+    (found,) = json.loads(command("cache", "info", "--json")[1])["stores"]
+    assert (found["views"], found["views_in_part"], found["blocks_in_part"]) == (0, 2, [6 + 7, 16])
+    assert (found["views_with_embeddings"], found["size_bytes"]) == (2, whole - room)
+    text = command("cache", "info")[1]
+    assert "stored    0 views, 2 with embeddings, and 2 in part (13 of 16 blocks) as fp16, " in text
+    assert build(*FLIP, "--method", "rkd")["views"] == 3
+    assert json.loads(command("cache", "info", "--json")[1])["stores"][0]["views_in_part"] == 0
+
+
+def test_room_that_is_set_aside_for_other_blocks_is_not_counted(tmp_path):
+    store = AnswerStore(tmp_path)
+    with (tmp_path / "view-0-shard-0.safetensors").open("wb") as file:
+        file.write(b"x" * 5000)
+        file.truncate(2**30)
+    if (tmp_path / "view-0-shard-0.safetensors").stat().st_blocks * 512 >= 2**30:
+        pytest.skip("this file system fills what is skipped")
+    assert 5000 <= store.size_bytes() < 2**20
+
+
+def test_largest_logits_are_stored_shown_checked_and_read(command, build):
+    facts = build(*FLIP, "--teacher-cache-topk", 1)
+    assert (facts["views"], facts["topk"]) == (3, 1)
+    assert "topk" not in build(*FLIP)
+    code, _, err = command("distill", *OPTIONS, "--teacher", "teacher.safetensors", *FLIP, "--teacher-cache-topk", 1)
+    assert (code, "storing" in err) == (0, False)
+    assert " 3 fp16, top 1 " in command("cache", "info")[1]
+    assert "3 views as fp16, the largest logit of each answer and the mass of the rest" in command(
+        "cache", "info", Path(facts["folder"]).name)[1]  # fmt: skip
+    assert command("cache", "check")[1].count("good ") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--teacher-cache-topk", 3], "--teacher-cache-topk must be below the number of classes, got 3 for 3 classes"),
+        (["--teacher-cache-topk", -1], "--teacher-cache-topk must be at least 0, got -1"),
+        (["--teacher-cache-topk", 2, "--method", "logits"], "method 'logits' compares all logits as they are"),
+        (["--teacher-cache-topk", 2, "--teacher-cache", "off"], "--teacher-cache-topk has no effect here"),
+    ],
+)
+def test_largest_logits_that_cannot_be_are_refused(command, options, message):
+    code, _, err = command("distill", *OPTIONS, "--teacher", "teacher.safetensors", "--out", "run", *options)
+    assert (code, message in err) == (2, True), err
+    assert not Path("run").exists()
 
 
 def test_build_refuses_a_method_whose_answers_are_not_stored(command):
@@ -88,7 +164,7 @@ def test_build_refuses_what_distill_refuses(command):
 def test_plain_answers_serve_all_views(command, build):
     plain = build(*FLIP, "--teacher-view", "plain")
     assert (plain["views"], plain["augmentation"]) == (1, "none")
-    folder = build()["folder"]  # without augmentation the images are plain
+    folder = build("--augmentation", "none")["folder"]  # without augmentation the images are plain
     assert plain["folder"] == folder
     code, _, err = command("distill", *OPTIONS, "--teacher", "teacher.safetensors", *FLIP, "--teacher-view", "plain")
     assert (code, "storing" in err) == (0, False)
@@ -120,15 +196,11 @@ def test_check_passes_what_is_good_and_names_what_is_not(command, build):
     build()
     code, out, _ = command("cache", "check")
     assert (code, out.count("good  ")) == (0, 2)
-    path = f"{folder}/view-1.safetensors"
-    answers = load_file(path)["logits"]
-    answers[::7] += 0.05 * (answers.max() - answers.min())
-    save_file({"logits": answers}, path, {store.FORMAT: store._digest(answers)})
+    replaced(folder, "view-1", shifted)
     code, out, _ = command("cache", "check", "--json")
     results = {result["folder"]: result["good"] for result in json.loads(out)["stores"]}
     assert (code, sorted(results.values()), results[folder]) == (1, [False, True], False)
-    answers = torch.full_like(answers, torch.nan)
-    save_file({"logits": answers}, path, {store.FORMAT: store._digest(answers)})
+    replaced(folder, "view-1", lambda answers: torch.full_like(answers, torch.nan))
     assert json.loads(command("cache", "check", folder, "--json")[1])["stores"][0]["good"] is False
 
 

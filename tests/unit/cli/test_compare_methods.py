@@ -15,7 +15,7 @@ from model_compression.cli import compare_methods
 from model_compression.cli.main import Parser, main
 from model_compression.core.errors import Interrupted
 from model_compression.distillation.methods import METHODS
-from model_compression.experiments import comparison as comparison_runs
+from model_compression.experiments import executor
 from model_compression.experiments import worker as run_worker
 from model_compression.experiments.processes import RunError
 
@@ -44,7 +44,7 @@ def command(tiny, tmp_path, monkeypatch, capsys):
         code = main([str(tiny.teacher) if argument == "TEACHER" else str(argument) for argument in arguments])
         return code, *capsys.readouterr()
 
-    def in_this_process(task, watch, stopped, *, debug):
+    def in_this_process(task, watch, stopped, *, debug, environment):
         said = []
         if task["task"] == "prepare":
             return run_worker._prepare(task, said.append)
@@ -54,7 +54,7 @@ def command(tiny, tmp_path, monkeypatch, capsys):
         return run_worker._train(task, said.append)
 
     run.made, run.errors = [], {}
-    monkeypatch.setattr(comparison_runs, "run_isolated", in_this_process)
+    monkeypatch.setattr(executor, "run_isolated", in_this_process)
     return run
 
 

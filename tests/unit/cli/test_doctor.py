@@ -53,7 +53,7 @@ def test_doctor_reports_data_that_cannot_be_read_as_a_finding(tmp_path, capsys):
         (["--method", "kdd", "--student", "lenet"], "unknown method 'kdd'"),
         (["--method", "kd"], "--method has no effect here"),
         (["--teacher-mean", "0,0,0", "--teacher-std", "1,1,1"], "options of a teacher have no effect here"),
-        (["--image-size", "8"], "--data-dir and --image-size have no effect here"),
+        (["--image-size", "8"], "--image-size has no effect here: give --data"),
         (["--studnet", "lenet"], "did you mean --student"),
     ],
 )

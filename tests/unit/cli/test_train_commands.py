@@ -9,7 +9,7 @@ import pytest
 from model_compression.cli.main import main
 from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import from_json
-from model_compression.engine import parts, runs
+from model_compression.engine import parts, training
 from model_compression.experiments.recipes import RECIPES
 
 FAST = ["--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--device", "cpu"]
@@ -51,11 +51,11 @@ def config_of(monkeypatch, command):
     """Function of a command that returns the config which it would run, and the folder."""
     started = []
 
-    def start(config, folder, observer):
+    def start(config, folder, observer, **options):
         started.append((config, folder))
         return {"test_accuracy": 0.5, "seed": config.seed}
 
-    monkeypatch.setattr(runs, "start_run", start)
+    monkeypatch.setattr(training, "start_run", start)
 
     def run(*arguments):
         assert command(*arguments)[0] == 0
@@ -168,7 +168,7 @@ def test_what_a_recipe_gives_is_promised_of_the_recipe_alone(command):
     [
         ([*TRAIN, "--epoch", 3], "unrecognized argument: --epoch; did you mean --epochs"),
         ([*TRAIN, "--epochs", "three"], "--epochs must be an integer, got 'three'"),
-        ([*TRAIN, "--epochs", 0], "--epochs must be at least 1, got 0"),
+        ([*TRAIN, "--epochs", -1], "--epochs must be at least 0, got -1"),
         ([*TRAIN, "--lr", "nan"], "lr must be a finite number"),
         ([*TRAIN, "--student", "tinyy"], "unknown model 'tinyy'; did you mean 'tiny'"),
         ([*TRAIN, "--student-option", "drop=1"], "unknown option of model 'tiny': 'drop'; did you mean 'dropout'"),
@@ -177,9 +177,9 @@ def test_what_a_recipe_gives_is_promised_of_the_recipe_alone(command):
         ([*TRAIN, "--data", "cifar"], "unknown dataset 'cifar'; did you mean 'cifar10'"),
         ([*TRAIN, "--augmentation", "flipshift"], "unknown augmentation 'flipshift'; did you mean 'flip_shift'"),
         ([*TRAIN, "--optimizer", "adamz"], "unknown optimizer 'adamz'; did you mean 'adam"),
-        ([*TRAIN, "--views", 4], "--views has no effect here: it needs --augmentation, --mixup or --cutmix"),
-        ([*TRAIN, "--augmentation", "flip", "--shift", 4], "--shift has no effect here: it needs --augmentation flip_"),
-        ([*TRAIN, "--cutout", 3], "cutout 3 needs augmentation flip or flip_shift, got none"),
+        ([*TRAIN, "--views", 4], "--views has no effect here: it needs --augmentation, --mixup, --cutmix or --mask"),
+        ([*TRAIN, "--augmentation", "flip", "--shift", 4], "--shift has no effect here: it needs --augmentation shift"),
+        ([*TRAIN, "--cutout", 3], "--cutout 3 needs --augmentation flip, flip_shift"),
         ([*TRAIN, "--augmentation", "flip", "--cutout", 9], "cutout must be at most the images' 8 pixels, got 9"),
         ([*TRAIN, "--momentum", 0.5], "--momentum has no effect here: it needs --optimizer sgd or muon"),
         ([*TRAIN, "--resident", "on", "--workers", 1], "--workers has no effect here: it needs --resident auto or off"),
@@ -322,7 +322,7 @@ def test_finished_run_is_trained_on_by_the_command_that_is_named(command, tmp_pa
     assert (code, err.endswith(named)) == (2, True)
     assert (
         "model-compression distill --config first/config.json --student first --epochs N"
-        in command("resume", "first")[2]
+        in command("resume", "first")[1]
     )
     code, _, err = command(*named.split()[1:], "--out", "second")
     assert (code, err.count("epoch ")) == (0, 4)

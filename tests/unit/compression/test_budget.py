@@ -23,7 +23,7 @@ def data():
     images = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), dtype=np.uint8)
     names = tuple(map(str, range(10)))
     labels = np.arange(8, dtype=np.int64)
-    return Dataset(name="noise", images=images, labels=labels, class_names=names, mean=(0.5,) * 3, std=(0.2,) * 3)
+    return Dataset(name="noise", samples=images, labels=labels, class_names=names, mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
 @pytest.mark.slow

@@ -1,19 +1,21 @@
 """Which channels go, checked against gates written out and against networks whose channels are worth nothing."""
 
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model_compression.compression import channels
+from model_compression.compression import channels, groups
 from model_compression.compression.channels import cost_of, cut_channels
 from model_compression.compression.groups import find_groups
 from model_compression.core.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import External
+from model_compression.models.pruned import as_pruned
 from model_compression.models.sparse import as_sparse
 from model_compression.models.weights import load_model, read_model, save_weights
 
@@ -64,7 +66,7 @@ def test_what_channels_are_worth_is_the_square_of_the_slope_of_their_gates():
     network = create_model("small", seed=3).eval()
     batches = [network.preprocessing(batch) for batch in images(count=4, batches=3)]
     _, groups = find_groups(network, (3, 8, 8))
-    found = channels._fisher(network, groups, batches, torch.Generator().manual_seed(9))
+    found = channels._fisher(network, groups, batches, torch.Generator().manual_seed(9), "categorical")
     exact, generator = network.double(), torch.Generator().manual_seed(9)
     gates = [torch.ones(size, dtype=torch.float64, requires_grad=True) for size in (16, 10, 12)]
     expected = [torch.zeros(len(gate), dtype=torch.float64) for gate in gates]
@@ -263,6 +265,49 @@ def test_layers_whose_channels_are_bound_stay_whole_and_the_rest_is_cut(middle, 
     widths = cut.options["widths"]
     assert all(min(given) >= 1 for given in widths.values())
     assert {"net.wide", "net.head"} <= widths.keys()
+
+
+class Fixed(nn.Module):
+    """Pairs of convolutions; the code of the first ones has written how many channels lie between them."""
+
+    def __init__(self, fixed=6, free=5):
+        super().__init__()
+        self.fixed = nn.ModuleList(nn.Conv2d(*sizes, 1) for _ in range(fixed) for sizes in ((16, 12), (12, 16)))
+        self.free = nn.ModuleList(nn.Conv2d(*sizes, 1) for _ in range(free) for sizes in ((16, 12), (12, 16)))
+
+    def forward(self, maps):
+        for one, two in zip(self.fixed[::2], self.fixed[1::2], strict=True):
+            maps = maps + two(one(maps).reshape(len(maps), 12, 8, 8).relu()) * 0.1
+        for one, two in zip(self.free[::2], self.free[1::2], strict=True):
+            maps = maps + two(one(maps).relu()) * 0.1
+        return maps
+
+
+def test_each_group_that_does_not_go_is_tried_once(monkeypatch):
+    monkeypatch.setitem(MODELS._entries, "odd", lambda num_classes=3: Network(OrderedDict(net=Body(Fixed()))))
+    network, cuts, seen = create_model("odd", seed=0).eval(), [], []
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    monkeypatch.setattr(groups, "as_pruned", lambda *given: cuts.append(1) or as_pruned(*given))
+    watcher = SimpleNamespace(counter=lambda name, total, unit: seen.append(total) or seen.append)
+    cut, going = groups.smallest(network, (3, 8, 8), 4, watcher)
+    assert going == {"net.stem", "net.wide", "net.middle.free.9", *(f"net.middle.free.{n}" for n in range(0, 10, 2))}
+    assert seen == [14, *range(1, 15)]
+    assert len(cuts) == 2  # all at once, and all that go alone
+    assert [cut.net.middle.fixed[0].out_channels, cut.net.middle.free[0].out_channels] == [12, 4]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_groups_that_go_alone_but_not_together_are_parted(monkeypatch):
+    class Either(Fixed):
+        def forward(self, maps):
+            assert self.free[0].out_channels == 12 or self.free[2].out_channels == 12
+            return super().forward(maps)
+
+    monkeypatch.setitem(MODELS._entries, "odd", lambda num_classes=3: Network(OrderedDict(net=Body(Either(1, 3)))))
+    _, going = groups.smallest(create_model("odd", seed=0).eval(), (3, 8, 8), 4)
+    assert {"net.stem", "net.middle.free.4"} <= going
+    assert len({"net.middle.free.0", "net.middle.free.2"} & going) == 1
+    assert "net.middle.fixed.0" not in going
 
 
 def test_zeros_of_a_sparse_network_stay_when_it_has_lost_channels():

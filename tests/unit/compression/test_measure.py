@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from model_compression.compression import measure
-from model_compression.compression.measure import latency, peak_activation_bytes, size_of
+from model_compression.compression.measure import in_onnx_runtime, latency, peak_activation_bytes, size_of
+from model_compression.core.processor_usage import Usage
 from model_compression.models import create_model
+from model_compression.models.weights import load_model
 
 
 class Residual(nn.Module):
@@ -57,7 +59,7 @@ def test_latency_is_that_of_the_calls():
     assert len(calls) >= 23
     assert found.median_ms >= 2  # sleep never ends early
     assert found.p95_ms >= 20
-    assert found.images_per_second == pytest.approx(4000 / found.median_ms)
+    assert found.samples_per_second == pytest.approx(4000 / found.median_ms)
 
 
 @pytest.mark.parametrize(
@@ -73,5 +75,53 @@ def test_latency_is_that_of_the_calls():
 def test_measurement_that_is_disturbed_is_taken_again_and_else_marked(monkeypatch, taken, median, disturbed):
     answers = iter([[0.0], *taken])
     monkeypatch.setattr(measure, "_timed", lambda *_: [ms / 1000 for ms in next(answers)])
+    monkeypatch.setattr(measure.Usage, "is_crowded", lambda *_: False)
     found = latency(lambda: None, runtime="PyTorch", batch=1, threads=1, seconds=1.0)
     assert (found.median_ms, found.disturbed) == (pytest.approx(median), disturbed)
+
+
+def test_work_of_others_throughout_a_measurement_is_marked(monkeypatch):
+    """Equal times show nothing: the processor's own counters do."""
+    usage = iter([Usage(wall_s=0, own_s=0, all_s=0), Usage(wall_s=2, own_s=1, all_s=4)] * 3)
+    monkeypatch.setattr(measure.Usage, "now", classmethod(lambda cls: next(usage)))
+    monkeypatch.setattr(measure, "_timed", lambda *_: [0.001] * 20)
+    assert measure.latency(lambda: None, runtime="PyTorch", batch=1, threads=1).disturbed
+    usage = iter([Usage(wall_s=0, own_s=0, all_s=0), Usage(wall_s=2, own_s=2, all_s=2.1)])
+    assert not measure.latency(lambda: None, runtime="PyTorch", batch=1, threads=1).disturbed
+
+
+@pytest.mark.parametrize(
+    ("own", "everyone", "threads", "cores", "crowded"),
+    [
+        (2.0, 2.0, 1, 2, False),  # alone
+        (1.0, 4.0, 1, 2, True),  # had to wait
+        (1.0, None, 1, 2, True),
+        (2.0, 3.9, 1, 2, True),  # the other core, which shares its caches, was busy throughout
+        (2.0, 2.6, 1, 2, False),  # a little of it
+        (2.0, 10.0, 1, 64, False),  # a large machine has room for both
+        (16.0, 130.0, 8, 64, True),
+        (2.0, None, 1, 2, False),  # a system that does not say what others do
+    ],
+)
+def test_crowding_is_seen_in_the_counters(own, everyone, threads, cores, crowded):
+    assert Usage(wall_s=2.0, own_s=own, all_s=everyone).is_crowded(threads, cores) is crowded
+
+
+def test_waiting_is_seen_on_this_machine():
+    before = Usage.now()
+    time.sleep(0.3)
+    assert Usage.now().since(before).is_crowded(1)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification"])
+def test_size_of_a_network_for_texts_is_that_of_its_products(task):
+    length, width, inner, layers, classes = 5, 8, 16, 2, 3
+    options = {"task": task, "num_classes": classes, "vocab_size": 20, "hidden_size": width, "num_attention_heads": 2,
+               "num_hidden_layers": layers, "intermediate_size": inner}  # fmt: skip
+    network = load_model("hf:bert", options, seed=0)
+    size = size_of(network, (length,))
+    each = 4 * length * width**2 + 2 * length * width * inner + 2 * length**2 * width
+    head = length * width * classes if task == "token-classification" else width**2 + width * classes
+    assert size.macs == layers * each + head
+    assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert in_onnx_runtime(network, (length,)).latency(2, 1, 0.01).samples_per_second > 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save
 
-from model_compression.core.checksummed import seal, unseal
+from model_compression.core.checksummed import save_in_order, seal, unseal
 from model_compression.core.errors import FileFormatError
 
 TENSORS = {
@@ -100,3 +100,12 @@ def test_another_key_and_no_digests_are_refused(tmp_path):
         (tmp_path / "file").write_bytes(save(tensors, {"key": text}))
         with pytest.raises(FileFormatError):
             unseal(tmp_path / "file", "key")
+
+
+def test_metadata_of_several_keys_have_one_order(tmp_path):
+    tensors, metadata = {"a": torch.arange(3.0), "é": torch.eye(2)}, {f"key {n}": str(n) for n in range(9)}
+    (content,) = {save_in_order(tensors, metadata) for _ in range(5)}
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with safe_open(tmp_path / "a.safetensors", "pt") as found:
+        assert found.metadata() == metadata
+        assert all(torch.equal(found.get_tensor(name), tensor) for name, tensor in tensors.items())

@@ -105,7 +105,7 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("kind", "name", "values"),
     [
-        (TrainConfig, "epochs", [0, -1]),
+        (TrainConfig, "epochs", [-1]),
         (TrainConfig, "batch_size", [0]),
         (TrainConfig, "seed", [-1, 2**63]),
         (TrainConfig, "label_smoothing", [-0.1, 1.1, NAN]),
@@ -124,6 +124,10 @@ NAN, INFINITY = float("nan"), float("inf")
         (OptimConfig, "step_at", [-0.1, 1.1]),
         (OptimConfig, "step_factor", [0, -1]),
         (OptimConfig, "warmup", [-0.1, 1.1]),
+        (OptimConfig, "warmup_epochs", [-1]),
+        (OptimConfig, "clip_grad_norm", [-0.1]),
+        (OptimConfig, "layer_decay", [0, 1.1]),
+        (OptimConfig, "backbone_lr_scale", [0]),
         (MethodConfig, "label_weight", [-1, NAN, INFINITY, "much"]),
     ],
 )
@@ -172,8 +176,8 @@ def test_config_is_checked_again_when_a_part_is_replaced():
     config = TrainConfig(student=ModelConfig(name="lenet"))
     assert dataclasses.replace(config, epochs=3).epochs == 3
     assert config.epochs == 30
-    with pytest.raises(UsageError, match="epochs must be at least 1, got 0"):
-        dataclasses.replace(config, epochs=0)
+    with pytest.raises(UsageError, match="epochs must be at least 0, got -1"):
+        dataclasses.replace(config, epochs=-1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.epochs = 5
     with pytest.raises(TypeError):

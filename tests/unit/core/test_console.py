@@ -216,13 +216,15 @@ def test_commands_print_json_by_one_function_only():
 def test_prediction_that_is_no_number_is_a_failure_in_one_line(option, tmp_path, monkeypatch, capsys):
     from types import SimpleNamespace
 
-    from model_compression.exporting import runtimes
+    from model_compression.api import prediction
+    from model_compression.exporting.metadata import Metadata
 
-    known = SimpleNamespace(
-        image_shape=(3, 8, 8), preprocessing_inside=True, channel_order="rgb", class_names=("cat", "dog")
-    )
+    known = Metadata(
+        model="tiny", class_names=("cat", "dog"), image_shape=(3, 8, 8), preprocessing_inside=True, mean=(), std=(),
+        channel_order="rgb", data="pets", accuracy=None, weights_sha256="",
+    )  # fmt: skip
     broken = SimpleNamespace(metadata=known, run=lambda pixels: np.array([[float("nan"), 1.0]], dtype=np.float32))
-    monkeypatch.setattr(runtimes, "open_file", lambda path: broken)
+    monkeypatch.setattr(prediction, "open_file", lambda path: broken)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert main(["predict", "broken.onnx", str(tmp_path / "a.png"), *option]) == 1
     out, error = capsys.readouterr()

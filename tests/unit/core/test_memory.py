@@ -72,7 +72,7 @@ def test_parts_of_a_batch_are_the_step_of_the_whole(tiny, where, room, size, met
     parts, said = trainer_of(tiny, narrow("tiny-teacher", room, where), method, **options)
     events = [[trainer.run_epoch(lambda progress: None) for _ in range(3)] for trainer in (whole, parts)]
     assert parts.micro_batch == size
-    assert said[0].startswith("out of memory with 5 images at once: from here on ")
+    assert said[0].startswith("out of memory with 5 samples at once: from here on ")
     assert len(said) == 1
     state = parts.state()
     assert int(state.pop("micro_batch")) == size
@@ -97,14 +97,14 @@ def test_smaller_last_batch_is_its_own_measure(tiny):
     ("student", "method", "obstacle"),
     [
         ("tiny", "kd", r"as BatchNorm \(bn1\) takes mean and deviation of the whole batch"),
-        ("tiny-teacher", "dist", "as the method dist compares the images of a batch"),
-        ("tiny-teacher", "kd,mlkd", "as the method kd,mlkd compares the images of a batch"),
+        ("tiny-teacher", "dist", "as the method dist compares the samples of a batch"),
+        ("tiny-teacher", "kd,mlkd", "as the method kd,mlkd compares the samples of a batch"),
     ],
 )
 def test_batch_that_is_looked_at_as_a_whole_is_not_split(tiny, student, method, obstacle):
     trainer, _ = trainer_of(tiny, narrow(student, 3), MethodConfig(name=method))
     with pytest.raises(
-        OutOfMemoryError, match=f"^out of memory with 5 images a step; 3 fit: batch_size=3. .*{obstacle}"
+        OutOfMemoryError, match=f"^out of memory with 5 samples a step; 3 fit: batch_size=3. .*{obstacle}"
     ):
         trainer.run_epoch(lambda progress: None)
     assert trainer.step == 0
@@ -112,7 +112,7 @@ def test_batch_that_is_looked_at_as_a_whole_is_not_split(tiny, student, method, 
 
 def test_image_that_does_not_fit_alone_stops_the_run(tiny):
     trainer, said = trainer_of(tiny, narrow("tiny-teacher", 0))
-    with pytest.raises(OutOfMemoryError, match="with one image a step; take a smaller student or smaller images"):
+    with pytest.raises(OutOfMemoryError, match="with one sample a step; take a smaller student or smaller samples"):
         trainer.run_epoch(lambda progress: None)
     assert not said
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.data.augment import Plan, apply_plan, sample_plan
+from model_compression.core.masks import IGNORE
+from model_compression.data.augment import Plan, apply_plan, move_masks, sample_plan
 
 INDICES = torch.arange(2000)
 
@@ -125,3 +126,18 @@ def test_holes_change_neither_flips_nor_shifts():
     with_hole, without = plan_of(cutout=5), plan_of()
     assert torch.equal(with_hole.flip, without.flip)
     assert torch.equal(with_hole.shift, without.shift)
+
+
+def test_masks_move_as_their_images_do():
+    masks = torch.randint(0, 9, (20, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plan = plan_of(indices=torch.arange(20), view=3)
+    found = move_masks(masks, plan).numpy()
+    for mask, one, flip, (down, right) in zip(masks.numpy(), found, plan.flip, plan.shift.tolist(), strict=True):
+        assert np.array_equal(one, moved(mask[None], flip, down, right)[0])
+
+
+def test_pixels_of_a_hole_do_not_count():
+    masks = torch.zeros(20, 12, 10, dtype=torch.uint8)
+    plan = plan_of(indices=torch.arange(20), cutout=5)
+    images = apply_plan(torch.zeros(20, 1, 12, 10), plan, torch.ones(1))
+    assert torch.equal(move_masks(masks, plan) == IGNORE, images[:, 0] == 1)

@@ -17,7 +17,7 @@ def made(labels=(0, 1, 2, 1, 0, 2), **changes):
     images = np.arange(len(labels) * 12, dtype=np.uint8).reshape(-1, 3, 2, 2)
     fields = {
         "name": "trial",
-        "images": images,
+        "samples": images,
         "labels": labels,
         "class_names": ("a", "b", "c"),
         "mean": (0.5, 0.5, 0.5),
@@ -39,11 +39,11 @@ def test_dataset_counts_classes_without_images():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"images": np.zeros((6, 3, 2, 2), dtype=np.float32)}, "float32"),
-        ({"images": np.zeros((6, 2, 2), dtype=np.uint8)}, r"\(6, 2, 2\)"),
-        ({"images": [[1]]}, "a list"),
-        ({"images": np.zeros((0, 3, 2, 2), dtype=np.uint8)}, "at least one image"),
-        ({"images": np.zeros((5, 3, 2, 2), dtype=np.uint8)}, r"shape \(5,\)"),
+        ({"samples": np.zeros((6, 3, 2, 2), dtype=np.float32)}, "float32"),
+        ({"samples": np.zeros((6, 2, 2), dtype=np.uint8)}, r"\(6, 2, 2\)"),
+        ({"samples": [[1]]}, "a list"),
+        ({"samples": np.zeros((0, 3, 2, 2), dtype=np.uint8)}, "at least one image"),
+        ({"samples": np.zeros((5, 3, 2, 2), dtype=np.uint8)}, r"shape \(5,\)"),
         ({"labels": np.zeros(6, dtype=np.int32)}, "int32"),
         ({"labels": np.array([0, 1, 2, 3, 0, 0])}, "the first is 3 of image 3; expected 0 to 2"),
         ({"labels": np.array([0, 1, -1, 2, 0, 0])}, "the first is -1 of image 2"),
@@ -112,7 +112,7 @@ def test_subset_refuses_impossible_indices(indices):
 
 def test_hold_out_is_stratified_and_disjoint():
     labels = np.repeat([0, 1, 2], [10, 20, 30])
-    train, validation = hold_out(made(labels=labels, images=numbered(60)), 12, seed=3)
+    train, validation = hold_out(made(labels=labels, samples=numbered(60)), 12, seed=3)
     assert validation.class_counts().tolist() == [2, 4, 6]
     assert train.class_counts().tolist() == [8, 16, 24]
     assert sorted([*numbers(train), *numbers(validation)]) == list(range(60))
@@ -120,13 +120,13 @@ def test_hold_out_is_stratified_and_disjoint():
 
 
 def test_hold_out_keeps_the_order_of_the_data_set():
-    train, validation = hold_out(made(labels=[0, 1, 2] * 20, images=numbered(60)), 12, seed=3)
+    train, validation = hold_out(made(labels=[0, 1, 2] * 20, samples=numbered(60)), 12, seed=3)
     assert numbers(train) == sorted(numbers(train))
     assert numbers(validation) == sorted(numbers(validation))
 
 
 def test_hold_out_depends_on_the_seed_alone():
-    dataset = made(labels=[0, 1, 2] * 20, images=numbered(60))
+    dataset = made(labels=[0, 1, 2] * 20, samples=numbered(60))
     np.random.default_rng(0).random(5)
     first, again, other = (hold_out(dataset, 12, seed=seed)[1] for seed in (3, 3, 4))
     assert first.digest == again.digest
@@ -134,7 +134,7 @@ def test_hold_out_depends_on_the_seed_alone():
 
 
 def test_hold_out_is_the_same_on_every_machine():
-    _, validation = hold_out(made(labels=[0, 1, 2] * 20, images=numbered(60)), 6, seed=0)
+    _, validation = hold_out(made(labels=[0, 1, 2] * 20, samples=numbered(60)), 6, seed=0)
     assert numbers(validation) == [12, 23, 34, 35, 49, 57]  # as first drawn; a change would mix train and validation
 
 
@@ -144,7 +144,7 @@ def test_hold_out_is_the_same_on_every_machine():
 def test_hold_out_gives_each_class_its_share_within_one_and_leaves_none_out(counts, data):
     labels = np.repeat([0, 1, 2], counts)
     count = data.draw(st.integers(1, len(labels) - 1))
-    train, validation = hold_out(made(labels=labels, images=numbered(len(labels))), count, seed=1)
+    train, validation = hold_out(made(labels=labels, samples=numbered(len(labels))), count, seed=1)
     assert len(validation) == count
     assert len(train) == len(labels) - count
     counts, held = np.array(counts), validation.class_counts()
@@ -158,10 +158,10 @@ def test_hold_out_gives_each_class_its_share_within_one_and_leaves_none_out(coun
 
 def test_hold_out_test_takes_a_fifth_or_one_of_each_class():
     said = []
-    whole = made(labels=np.repeat([0, 1, 2], [20, 2, 1]), images=numbered(23))
+    whole = made(labels=np.repeat([0, 1, 2], [20, 2, 1]), samples=numbered(23))
     train, test = hold_out_test(whole, "nothing", said.append)
     assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([16, 1, 1], [4, 1, 0])
-    pairs = made(labels=np.repeat([0, 1, 2], [2, 2, 2]), images=numbered(6))
+    pairs = made(labels=np.repeat([0, 1, 2], [2, 2, 2]), samples=numbered(6))
     train, test = hold_out_test(pairs, "nothing", said.append)
     assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([1, 1, 1], [1, 1, 1])
     assert said[1] == "nothing: 3 of 6 images are held out for the test"
@@ -188,7 +188,7 @@ def numbers(dataset):
 def test_class_names_that_cannot_be_printed_are_refused(name):
     images, labels = np.zeros((2, 3, 4, 4), dtype=np.uint8), np.array([0, 1])
     with pytest.raises(DataError, match="has characters that cannot be printed; give it another"):
-        Dataset(name="x", images=images, labels=labels, class_names=("a", name), mean=(0.5,) * 3, std=(0.5,) * 3)
+        Dataset(name="x", samples=images, labels=labels, class_names=("a", name), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.mark.parametrize("labels", [[0, -1], [0, 100_000], [10**12], [-2, -1]])
@@ -231,8 +231,8 @@ def test_arrays_of_any_layout_are_held_as_torch_takes_them():
     frozen = images.copy()
     frozen.flags.writeable = False
     for array in (np.asfortranarray(images), images[:, :, ::-1], frozen):
-        held = made(images=array).images
+        held = made(samples=array).images
         np.testing.assert_array_equal(held, array)
         assert held.flags.c_contiguous
         assert held.flags.writeable
-    assert made(images=images).images is images
+    assert made(samples=images).images is images

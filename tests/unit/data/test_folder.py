@@ -115,7 +115,7 @@ def test_load_dataset_knows_folders_and_registered_names(tmp_path):
     with pytest.raises(UnknownNameError, match="unknown dataset 'cifar'"):
         load_dataset("cifar")
     with pytest.raises(
-        UsageError, match="image_size is for folder:PATH and hf:NAME; the images of synthetic have a size"
+        UsageError, match="image_size is for folder:PATH, csv:FILE, tar:PATH and hf:NAME; the images of synthetic"
     ):
         load_dataset("synthetic", image_size=64)
     with pytest.raises(UsageError, match=r"is a folder, not a dataset's name; write data='folder:.*', or hf:"):

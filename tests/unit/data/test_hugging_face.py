@@ -12,8 +12,10 @@ from PIL import Image
 from model_compression.core.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from model_compression.data.on_demand import OnDemandImages
 from model_compression.data.sources import load_dataset
+from model_compression.data.torch_datasets import from_torch_datasets
 
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
 
 NAMES = ["cat", "ape", "bee"]
 
@@ -108,6 +110,8 @@ def test_splits_and_columns_are_named_where_there_are_several(tmp_path):
             load_dataset(f"{name},{options}")
     with pytest.raises(UsageError, match=r"hf: options are KEY=VALUE with commas between them, .* got 'fine'"):
         load_dataset(f"{name},fine")
+    with pytest.raises(UsageError, match=r"hf: has no streaming: .*; leave it out, as the files of the set are mapped"):
+        load_dataset(f"{name},streaming=true")
     with pytest.raises(UsageError, match="config=x has no effect"):
         load_dataset(f"{name},config=x")
 
@@ -176,6 +180,21 @@ def test_images_are_scaled_and_made_rgb_and_sizes_that_differ_are_named(tmp_path
     assert (train.images[:, 0] == train.images[:, 2]).all()
 
 
+def test_stream_is_refused_with_what_serves_instead():
+    stream = labelled(4).to_iterable_dataset()
+    with pytest.raises(UsageError, match=r"is a IterableDataset: its items come as a stream, .* give hf:NAME"):
+        from_torch_datasets(stream, stream, print)
+
+
+def test_images_are_mapped_and_not_read_as_a_whole(tmp_path):
+    name = saved(tmp_path / "d", train=labelled(30, size=(400, 500)), test=labelled(3, size=(400, 500)))
+    size = sum(path.stat().st_size for path in (tmp_path / "d" / "train").iterdir())
+    before = pyarrow.total_allocated_bytes()
+    train, _ = load_dataset(name, image_size=8, resident="off", workers=0)
+    assert train.images[:].shape == (30, 3, 8, 8)
+    assert pyarrow.total_allocated_bytes() - before < size / 10
+
+
 def test_digest_sees_another_image_and_streaming_gives_the_same_pixels(tmp_path):
     held, _ = load_dataset(saved(tmp_path / "a", train=labelled(9), test=labelled(4)))
     streamed, _ = load_dataset(f"hf:{tmp_path / 'a'}", resident="off", workers=0)
@@ -189,11 +208,11 @@ def test_digest_sees_another_image_and_streaming_gives_the_same_pixels(tmp_path)
     ("part", "message"),
     [
         (
-            lambda: datasets.Dataset.from_dict({"text": ["a"], "label": [0]}),
-            "no image column; .*columns are text, label",
+            lambda: datasets.Dataset.from_dict({"name": ["a"], "label": [0]}),
+            "no image column; .*columns are name, label",
         ),
         (lambda: split(pixels(2, 0)), "has no label column; expected one: its columns are picture"),
-        (lambda: labelled(0), "holds no images"),
+        (lambda: labelled(0), "holds no samples"),
         (
             lambda: split(pixels(2, 0), y=(datasets.Value("int64"), [0, None])),
             "1 images have no label in 'y', the first is image 1",
@@ -220,3 +239,43 @@ def test_what_is_not_there_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'model-compression\[hf\]'"):
         load_dataset("hf:x")
+
+
+CLASSES = datasets.Sequence(datasets.ClassLabel(names=NAMES))
+WORDS, FLOATS = (datasets.Sequence(datasets.Value(kind)) for kind in ("string", "float32"))
+INTEGER, FLOAT = (datasets.Value(kind) for kind in ("int64", "float32"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "task", "names", "targets"),
+    [
+        ({"tags": (CLASSES, [[0, 2], [], [1]])}, ",label=tags", "", NAMES, [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+        ({"tags": (WORDS, [["a", "b"], [], ["b"]])}, "", "multi-label", ["a", "b"], [[1, 1], [0, 0], [0, 1]]),
+        (
+            {"x": (INTEGER, [1, 0, 1]), "y": (INTEGER, [0, 0, 1])},
+            ",label=x+y", "", ["x", "y"], [[1, 0], [0, 0], [1, 1]],
+        ),
+        ({"kg": (FLOAT, [1.5, 2.0, -3.0])}, ",label=kg", "", ["kg"], [[1.5], [2], [-3]]),
+        ({"n": (INTEGER, [1, 7, 3])}, "", "regression", ["n"], [[1], [7], [3]]),
+        (
+            {"at": (FLOATS, [[1.5, 2], [0, 1], [3, 4]])},
+            ",label=at", "", ["at 1", "at 2"], [[1.5, 2], [0, 1], [3, 4]],
+        ),
+    ],
+)  # fmt: skip
+def test_lists_and_numbers_are_targets_of_their_task(tmp_path, columns, options, task, names, targets):
+    whole = split(pixels(3, 0), **columns)
+    datasets.DatasetDict({"train": whole, "test": whole}).save_to_disk(tmp_path / "d")
+    train, test = load_dataset(f"hf:{tmp_path / 'd'}{options}", task=task)
+    assert np.array_equal(train.labels, np.array(targets, dtype=train.labels.dtype))
+    assert list(train.class_names or train.target_names) == names
+    assert train.task == ("regression" if train.labels.dtype.kind == "f" else "multi-label")
+    if train.task == "regression":
+        assert test.target_mean == pytest.approx(np.mean(targets, axis=0), rel=1e-5)
+
+
+def test_number_that_is_none_is_named_with_its_row(tmp_path):
+    whole = split(pixels(3, 0), kg=(datasets.Value("float32"), [1.5, float("nan"), 2.0]))
+    datasets.DatasetDict({"train": whole, "test": whole}).save_to_disk(tmp_path / "d")
+    with pytest.raises(DataError, match=r"\(train\), row 1: 'kg' is 'nan'; expected a finite number"):
+        load_dataset(f"hf:{tmp_path / 'd'},label=kg")

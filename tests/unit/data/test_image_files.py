@@ -12,7 +12,9 @@ from PIL import Image, features
 from model_compression.core.errors import DataError
 from model_compression.data import image_files
 from model_compression.data.folder import FolderImages, load_folder
-from model_compression.data.image_files import decode_image, find_images, image_suffixes, size_of
+from model_compression.data.folder_files import list_files
+from model_compression.data.image_files import decode_image, image_suffixes, size_of
+from model_compression.data.listing import find_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -112,7 +114,7 @@ def test_every_damaged_file_is_named(tmp_path, suffix, damage):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     try:  # what the damage did not meet in the pixels is an image still
-        said, shape = "", FolderImages(path.parent, (path,), (6, 9), is_scaled=False).decode(0).shape
+        said, shape = "", FolderImages(list_files(path.parent, ("",), print), (6, 9), is_scaled=False).decode(0).shape
     except DataError as error:
         said, shape = str(error), None
     assert shape == (3, 6, 9) or str(path) in said
@@ -124,7 +126,7 @@ def test_what_pillow_can_decode_is_an_image_whatever_its_ending_looks_like(tmp_p
     endings += ["jp2"] * features.check_codec("jpg_2000") + ["avif"] * features.check("avif")
     for ending in endings:
         save(tmp_path / f"a.{ending}", format="JPEG" if ending.lower() in ("jfif", "jpe") else None)
-    assert {path.suffix for path in find_images(tmp_path).files} == {f".{ending}" for ending in endings}
+    assert {Path(file.path).suffix for file in find_images(tmp_path).files} == {f".{ending}" for ending in endings}
     assert not {".eps", ".pdf", ".mpg", ".h5", ".wmf", ".txt", ""} & image_suffixes()
 
 

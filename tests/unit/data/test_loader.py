@@ -11,8 +11,9 @@ import torch
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.data.augment import apply_plan, sample_plan
+from model_compression.data.batches import balanced_order, epoch_order
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader import ResidentLoader, epoch_order
+from model_compression.data.loader import ResidentLoader
 
 N = 23
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 def dataset():
     images = np.random.default_rng(0).integers(0, 256, (N, 3, 8, 6), dtype=np.uint8)
     labels = np.arange(N, dtype=np.int64) % 4
-    return Dataset(name="d", images=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3)
+    return Dataset(name="d", samples=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_images_are_on_a_device_once_and_as_long_as_their_data_set(dataset, uplo
 
 def test_images_leave_the_device_with_the_last_data_set_of_theirs(uploads):
     settings = {"class_names": ("a", "b"), "mean": (0.5,), "std": (0.2,), "labels": np.arange(2)}
-    one = Dataset(name="d", images=np.zeros((2, 1, 4, 4), dtype=np.uint8), **settings)
+    one = Dataset(name="d", samples=np.zeros((2, 1, 4, 4), dtype=np.uint8), **settings)
     two = dataclasses.replace(one)
     images = weakref.ref(ResidentLoader(one, DataConfig(), CPU).images)
     assert ResidentLoader(two, DataConfig(), CPU).images is images()
@@ -166,3 +167,30 @@ def test_images_leave_the_device_with_the_last_data_set_of_theirs(uploads):
     gc.collect()
     assert images() is None
     assert len(uploads) == 1
+
+
+@pytest.mark.parametrize("counts", [(90, 7, 3), (5, 5, 5), (1, 40, 2)], ids=str)
+def test_balanced_order_shows_classes_and_their_samples_equally_often(counts):
+    labels = torch.from_numpy(np.random.default_rng(0).permutation(np.repeat([4, 0, 9], counts)))
+    seen = torch.zeros(len(labels), dtype=torch.long)
+    orders = [balanced_order(labels, 3, epoch) for epoch in range(12)]
+    for epoch, order in enumerate(orders):
+        assert len(order) == len(labels)
+        of_class = torch.stack([(labels[order] == name).sum() for name in (4, 0, 9)])
+        assert of_class.max() - of_class.min() <= 1
+        assert torch.equal(order, balanced_order(labels, 3, epoch))  # whatever came before
+        seen += torch.bincount(order, minlength=len(labels))
+        for name in (4, 0, 9):
+            own = seen[labels == name]
+            assert own.max() - own.min() <= 1
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], balanced_order(labels, 4, 0))
+
+
+def test_a_loader_samples_classes_equally_often_where_it_is_asked_to(dataset):
+    labels = np.where(np.arange(N) < 18, 0, dataset.labels)
+    unequal = dataclasses.replace(dataset, labels=labels, digest="")
+    loader = ResidentLoader(unequal, DataConfig(sampling="balanced"), CPU)
+    batches = list(loader.epoch(epoch=2, seed=1, batch_size=5))
+    assert torch.equal(torch.cat([batch.ids for batch in batches]), balanced_order(torch.from_numpy(labels), 1, 2))
+    assert all(torch.equal(batch.targets, torch.from_numpy(labels)[batch.ids]) for batch in batches)

@@ -127,7 +127,7 @@ def test_both_images_are_shown_as_the_view_augments_them():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
     made = Dataset(
-        name="d", images=images, labels=np.arange(30) % 4, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3
+        name="d", samples=images, labels=np.arange(30) % 4, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3
     )
     config = DataConfig(augmentation="flip_shift", shift=2, cutout=3, views=5, view_seed=2, **BOTH)
     loader = ResidentLoader(made, config, CPU)
@@ -151,7 +151,7 @@ def test_both_images_are_shown_as_the_view_augments_them():
 def test_views_differ_where_images_are_mixed_and_not_augmented():
     images = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8)
     made = Dataset(
-        name="d", images=images, labels=np.zeros(9, np.int64), class_names=("a",), mean=(0.5,) * 3, std=(0.2,) * 3
+        name="d", samples=images, labels=np.zeros(9, np.int64), class_names=("a",), mean=(0.5,) * 3, std=(0.2,) * 3
     )
     loader = ResidentLoader(made, DataConfig(mixup=1.0), CPU)
     assert [loader.view_of(epoch) for epoch in range(3)] == [0, 1, 2]
@@ -163,3 +163,21 @@ def test_views_differ_where_images_are_mixed_and_not_augmented():
 def test_impossible_parameters_of_the_distribution_are_refused(name, value):
     with pytest.raises(UsageError, match=f"{name} must (be at least 0 and at most 100|be a finite number)"):
         DataConfig(**{name: value})
+
+
+@pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}, BOTH], ids=str)
+def test_masks_are_pasted_where_images_are_and_keep_both_classes_of_a_blend(options):
+    """Images that show their masks: in a box both show the partner's, elsewhere the own one, by its share."""
+    rng = np.random.default_rng(3)
+    masks = rng.integers(0, 5, (30, 8, 6)).astype(np.uint8)
+    images = np.repeat(masks[:, None] * 50, 3, axis=1)
+    data = Dataset(
+        name="scenes", samples=images, labels=masks, class_names=tuple("abcde"), mean=(0.5,) * 3, std=(0.2,) * 3,
+        task="segmentation",
+    )  # fmt: skip
+    batch = ResidentLoader(data, DataConfig(name="scenes", **options), CPU).batch(torch.arange(30), view=1)
+    own, other = batch.targets.double(), batch.mixed.targets.double()
+    share = batch.mixed.share.double().view(-1, 1, 1)
+    expected = 50 * (share * own + (1 - share) * other)
+    assert float((batch.inputs[:, 0].double() - expected).abs().max()) < 0.6  # rounded
+    assert not torch.equal(batch.targets, torch.from_numpy(masks)) or "cutmix" not in options

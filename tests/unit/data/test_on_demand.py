@@ -68,7 +68,7 @@ def test_lazy_image_of_another_size_is_named():
 
 def dataset(images, **options):
     settings = {"class_names": ("a", "b"), "mean": (0.5,) * 3, "std": (0.2,) * 3}
-    return Dataset(name="d", images=images, labels=np.arange(len(images)) % 2, **settings | options)
+    return Dataset(name="d", samples=images, labels=np.arange(len(images)) % 2, **settings | options)
 
 
 def test_lazy_digest_sees_names_labels_order_and_sampled_content():

@@ -19,7 +19,7 @@ def dataset(count, lazy):
     images = np.random.default_rng(count).integers(0, 256, (count, 3, 4, 4), dtype=np.uint8)
     images = OnDemandImages(source=ArraySource(images), rows=np.arange(count)) if lazy else images
     settings = {"class_names": ("a", "b"), "mean": (0.5,) * 3, "std": (0.2,) * 3}
-    return Dataset(name=f"d{count}", images=images, labels=np.arange(count) % 2, **settings)
+    return Dataset(name=f"d{count}", samples=images, labels=np.arange(count) % 2, **settings)
 
 
 @pytest.mark.parametrize(("free", "held"), [(4 * 30 * SIZE, True), (4 * 30 * SIZE - 4, False)])

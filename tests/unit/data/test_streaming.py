@@ -11,6 +11,7 @@ import torch
 from model_compression.core.config import DataConfig
 from model_compression.core.errors import DataError
 from model_compression.data.dataset import Dataset
+from model_compression.data.image_views import ImageViews
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.on_demand import ArraySource, OnDemandImages
 from model_compression.data.placement import place_images
@@ -26,7 +27,7 @@ WORKERS = pytest.mark.parametrize("workers", [0, 1, 4])
 def dataset():
     images = np.random.default_rng(0).integers(0, 256, (N, 3, 8, 6), dtype=np.uint8)
     labels = np.arange(N, dtype=np.int64) % 4
-    return Dataset(name="d", images=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3)
+    return Dataset(name="d", samples=images, labels=labels, class_names=tuple("abcd"), mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
 def both(dataset, workers, **options):
@@ -73,6 +74,48 @@ def test_streamed_batches_are_the_resident_ones(dataset, workers, options):
     assert (len(streaming), streaming.steps(5)) == (N, 5)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augmentation": "photo", "grey": 0.5, "erasing": 0.5, "views": 2},
+        {"augmentation": "randaugment", "cutout": 3, "mixup": 0.4},
+        {"augmentation": "trivialaugment", "view_seed": 5},
+    ],
+    ids=str,
+)
+def test_views_that_crop_are_the_same_for_any_workers_batches_and_interruptions(dataset, workers, options):
+    """Held or streamed: always the view of the sample alone, made on the CPU of whoever decodes."""
+    config = DataConfig(**options, workers=workers)
+    held, streamed = (loader_for(d, config, CPU) for d in (dataset, place_images(dataset, dataset, "off", workers)[0]))
+    alone = loader_for(dataset, DataConfig(**options, workers=0), CPU)
+    for loader in (held, streamed):
+        assert type(loader) is StreamingLoader
+        for epoch in (0, 1):
+            whole = list(loader.epoch(epoch=epoch, seed=5, batch_size=10))
+            assert_same(loader.epoch(epoch=epoch, seed=5, batch_size=10, first=1), whole[1:])
+            for batch in whole:
+                for row in range(len(batch.ids)):
+                    single = alone.batch(batch.ids[row : row + 1], batch.view)
+                    assert torch.equal(single.inputs[0], batch.inputs[row])
+    first, second = (next(alone.in_order(view=view, batch_size=N)).inputs for view in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_a_view_that_crops_is_what_image_views_gives_then_erased(dataset):
+    """By another path: each image alone through `ImageViews`, then a box of the mean colour."""
+    config = DataConfig(augmentation="photo", erasing=1.0, workers=0)
+    views = ImageViews.of(config, dataset)
+    shown = next(loader_for(dataset, config, CPU).in_order(view=3, batch_size=N)).inputs
+    draws = views.draw(torch.arange(N), 3)
+    for row in range(N):
+        expected = views.apply(torch.from_numpy(dataset.images[row]), draws.of(row, 8, 6))
+        erased = (shown[row] != expected).any(dim=0)
+        assert (shown[row][:, erased] == 128).all()  # the mean, 0.5 of 255
+        rows, columns = erased.any(dim=1).nonzero(), erased.any(dim=0).nonzero()
+        assert 1 <= len(rows) * len(columns) <= 0.45 * 48  # of 2 to 33 % of 48 pixels, rounded
+
+
 @WORKERS
 def test_streaming_leaves_the_global_generator_alone(dataset, workers):
     _, streaming = both(dataset, workers)
@@ -105,7 +148,7 @@ class Broken(ArraySource):
 def streaming_from(source, dataset, workers):
     images = OnDemandImages(source=source(dataset.images), rows=np.arange(N), workers=workers)
     settings = {name: getattr(dataset, name) for name in ("labels", "class_names", "mean", "std", "digest")}
-    return StreamingLoader(Dataset(name="d", images=images, **settings), DataConfig(), CPU)
+    return StreamingLoader(Dataset(name="d", samples=images, **settings), DataConfig(), CPU)
 
 
 @WORKERS
@@ -135,7 +178,7 @@ images = np.zeros((23, 3, 8, 6), np.uint8)
 lazy = OnDemandImages(source=Dying(images), rows=np.arange(23), workers=1)
 labels = np.arange(23) % 4
 arguments = {"class_names": tuple("abcd"), "mean": (0.5,) * 3, "std": (0.2,) * 3, "digest": "0" * 64}
-data = Dataset(name="d", images=lazy, labels=labels, **arguments)
+data = Dataset(name="d", samples=lazy, labels=labels, **arguments)
 loader = StreamingLoader(data, DataConfig(), torch.device("cpu"))
 seen = 0
 try:

@@ -101,7 +101,7 @@ class Endless(IterableDataset):
         (Items(lambda n: (pil(n), 0.5)), "a label of the dataset is 0.5"),
         (Items(lambda n: (torch.randint(0, 256, (3, 4, 4), dtype=torch.uint8), 0)), "item 0 .* transformed at random"),
         (Items(count=1), "has fewer than two"),
-        (Endless(), "the training dataset cannot be asked for each of its items"),
+        (Endless(), "the training dataset is a Endless: its items come as a stream, .*; give hf:NAME, .* tar:PATTERN"),
     ],
 )
 def test_items_that_cannot_serve_are_named(items, message):

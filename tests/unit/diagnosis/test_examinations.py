@@ -42,7 +42,7 @@ def dataset(count, seed, classes=4, labels=None):
     images = 40 * (labels + 1)[:, None, None, None] + rng.integers(-9, 10, (count, 3, 4, 4))
     names = tuple("abcdefgh"[:classes])
     figures = {"mean": (0.4,) * 3, "std": (0.2,) * 3}
-    return Dataset(name="greys", images=images.astype(np.uint8), labels=labels, class_names=names, **figures)
+    return Dataset(name="greys", samples=images.astype(np.uint8), labels=labels, class_names=names, **figures)
 
 
 TRAIN, TEST = dataset(200, 1), dataset(400, 2)
@@ -124,7 +124,7 @@ def test_faults_of_data_are_found(train, test, subject, level, text):
     ("network", "subject", "text", "remedy"),
     [
         (teacher(noise=5.0), "eval mode", "answers differently each time", "self.training"),
-        (teacher(leak=2.0), "eval mode", "an image alone otherwise than in a batch", "track_running_stats"),
+        (teacher(leak=2.0), "eval mode", "a sample alone otherwise than in a batch", "track_running_stats"),
         (
             teacher(order=(1, 0, 2, 3)),
             "class order",
@@ -231,6 +231,10 @@ def test_packages_count_only_when_they_can_be_imported(tmp_path, monkeypatch):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 2.0\n")
         (info / "top_level.txt").write_text(f"{name}\n")
     monkeypatch.syspath_prepend(tmp_path)
+    spelled = tmp_path / "whole_thing-2.0.dist-info" / "METADATA"
+    spelled.write_text(spelled.read_text().replace("whole-thing", "Whole_Thing"))
+    spelled.with_name("top_level.txt").write_text("whole\n")  # as open-clip-torch, which is open_clip_torch there
+    (tmp_path / "whole_thing.py").rename(tmp_path / "whole.py")
     assert machine._broken(["whole-thing"]) == []
     needs = [
         "whole-thing>=1",

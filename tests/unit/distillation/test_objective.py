@@ -9,7 +9,7 @@ import torch
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UnknownNameError
 from model_compression.core.outputs import Outputs
-from model_compression.data.loader import Batch, Mixed
+from model_compression.data.batches import Batch, Mixed
 from model_compression.distillation.methods import Context, create
 from model_compression.distillation.objective import Objective
 from model_compression.tasks import TASKS

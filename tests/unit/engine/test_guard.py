@@ -5,9 +5,9 @@ import torch
 
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.errors import NumericalError
-from model_compression.data.loader import Batch
+from model_compression.data.batches import Batch
 from model_compression.distillation.teachers.live import LiveTeacher
-from model_compression.engine.guard import ANSWERS, EXPLOSION, IMAGES, PATIENCE, Guard
+from model_compression.engine.guard import ANSWERS, EXPLOSION, INPUTS, PATIENCE, Guard
 from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
@@ -108,11 +108,11 @@ def test_guard_that_is_looked_at_rarely_still_names_the_first_step_and_term():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", [IMAGES, ANSWERS])
+@pytest.mark.parametrize("name", [INPUTS, ANSWERS])
 def test_guard_blames_what_came_from_outside_before_the_terms(name, bad):
     guard, nan = Guard({"label": 1.0}, 0.1, CPU), torch.tensor(float("nan"))
     guard.watch(
-        3, nan, {"label": nan}, {IMAGES: torch.tensor(1.0), ANSWERS: torch.tensor(1.0), name: torch.tensor(bad)}
+        3, nan, {"label": nan}, {INPUTS: torch.tensor(1.0), ANSWERS: torch.tensor(1.0), name: torch.tensor(bad)}
     )
     with pytest.raises(NumericalError, match=rf"^{name} became NaN or infinite at step 3; (look at|give another)"):
         guard.check()
@@ -160,7 +160,7 @@ def test_trainer_names_the_step_whose_images_hold_nan(tiny):
             yield Batch(inputs=images, targets=batch.targets, ids=batch.ids, view=batch.view)
 
     trainer.loader.epoch = poisoned
-    with pytest.raises(NumericalError, match=r"^the images became NaN or infinite at step 3; look at what makes them"):
+    with pytest.raises(NumericalError, match=r"^the inputs became NaN or infinite at step 3; look at what makes them"):
         trainer.run_epoch(lambda progress: None)
 
 

@@ -18,7 +18,8 @@ from model_compression.distillation.teachers.store import cache_folder, stores
 from model_compression.engine import measured_precision
 from model_compression.engine import precision as precision_rule
 from model_compression.engine.measured_precision import candidates, fastest, fastest_precision, step_times
-from model_compression.engine.runs import check_same, finish_run, resume_run, start_run
+from model_compression.engine.runs import check_same, resume_run, start_run
+from model_compression.engine.training import Training
 from model_compression.experiments.records import differences
 from model_compression.models.base import Network
 from model_compression.models.create import create_model
@@ -261,9 +262,9 @@ def test_teacher_computes_in_the_precision_that_is_named(tiny, tmp_path, options
 
 def test_folder_of_a_run_is_known_again_by_a_config_that_leaves_the_precision_open(tiny, measuring, tmp_path):
     folder = tmp_path / "run"
-    first = finish_run(open_config(tiny, method="kd"), folder, None)
+    first = Training(open_config(tiny, method="kd"), folder, None).finish()
     measuring.seconds = BF16_WINS
-    assert finish_run(open_config(tiny, method="kd"), folder, None) == first
+    assert Training(open_config(tiny, method="kd"), folder, None).finish() == first
     check_same(folder, open_config(tiny, method="kd", precision="native"))
     with pytest.raises(RunFolderError, match="precision fp32 there, bf16 here"):
         check_same(folder, open_config(tiny, method="kd", precision="bf16"))

@@ -79,7 +79,7 @@ def test_terms_of_two_networks_are_the_papers(tiny):
     with torch.no_grad():
         own, other = (model(model.preprocessing(batch.inputs)).double().log_softmax(dim=1) for model in (student, peer))
     trainer.learn(batch, 0, trainer.answer(batch), trainer.teacher.answer(batch))
-    assert trainer._terms["kd"].item() / 22 == pytest.approx(
+    assert trainer.sums.terms["kd"].item() / 22 == pytest.approx(
         (other.exp() * (other - own)).sum(dim=1).mean().item(), rel=1e-5
     )
 

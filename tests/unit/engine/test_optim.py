@@ -61,6 +61,51 @@ def test_one_cycle_rises_and_falls_in_straight_lines(epochs, steps_per_epoch, wa
         assert sum(found) / total == pytest.approx(1.0, rel=1e-2)
 
 
+@pytest.mark.parametrize("warmup", [{}, {"warmup_steps": 3}, {"warmup_epochs": 2}], ids=str)
+def test_cosine_falls_by_half_a_period_after_the_warm_up(warmup):
+    found = rates(5, 4, lr=2.0, schedule="cosine", **warmup)
+    rising = {"warmup_steps": 3, "warmup_epochs": 8}[next(iter(warmup))] if warmup else 0
+    for step, rate in enumerate(found):
+        middle = step + 0.5
+        share = (middle - rising) / (20 - rising)
+        expected = 2.0 * middle / rising if middle < rising else 1.0 + math.cos(math.pi * share)
+        assert rate == pytest.approx(expected, rel=1e-12)
+    plain = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)  # PyTorch's own, which takes the step's beginning
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=2 * (20 - rising))
+    for step in range(2 * (20 - rising)):
+        if step % 2:  # its odd half steps are the middles of ours
+            assert found[rising + step // 2] == pytest.approx(plain.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+        plain.step()
+        theirs.step()
+
+
+def test_the_other_schedules_rise_first_too():
+    assert rates(2, 4, lr=8.0, warmup_epochs=1) == [1.0, 3.0, 5.0, 7.0] + [8.0] * 4
+    stepped = rates(4, 2, lr=4.0, schedule="step", step_at=0.5, step_factor=0.25, warmup_steps=2)
+    assert stepped == [1.0, 3.0, 4.0, 4.0] + [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("optim", "expected"),
+    [
+        ({"warmup_epochs": 1, "warmup_steps": 2}, "warmup_epochs and warmup_steps both say how long; give one"),
+        ({"backbone_lr_scale": 0.1, "layer_decay": 0.7}, "backbone_lr_scale and layer_decay both set the rates"),
+        ({"warmup_epochs": 3}, "warmup_epochs 3 must be below the run's 3 epochs"),
+        ({"freeze_epochs": 4}, "freeze_epochs must be at most the run's 3 epochs: 4"),
+        ({"layer_decay": 0.7}, "layer_decay needs a network that is a row of blocks, and tiny is none: leave it out"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_the_run(tiny, tmp_path, optim, expected):
+    with pytest.raises(UsageError, match=expected):
+        start_run(tiny.config(optim=optim), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_goes_on_is_not_begun_with_again():
+    optim = OptimConfig(lr=0.5, freeze_epochs=2, warmup_steps=9, clip_grad_norm=1.0)
+    assert optim.going_on() == OptimConfig(lr=0.5, clip_grad_norm=1.0)
+
+
 class Mixed(nn.Module):
     """One of each kind of parameter."""
 

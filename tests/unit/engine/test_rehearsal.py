@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from model_compression.core.errors import DataError, ModelCompressionError
 from model_compression.core.files import writing_failed
-from model_compression.engine import results, runs
+from model_compression.engine import results, runs, trainer
 from model_compression.engine.runs import start_run
 
 
@@ -20,9 +20,11 @@ def failing(error):
     return fail
 
 
-@pytest.mark.parametrize("part", ["predict", "save_weights", "_rows_to_show"])
-def test_what_cannot_be_written_is_said_before_the_first_step(tiny, watcher, tmp_path, monkeypatch, part):
-    monkeypatch.setattr(results, part, failing(ValueError("no such luck\nand more")))
+@pytest.mark.parametrize(
+    ("where", "part"), [(trainer, "predict"), (results, "save_weights"), (results, "_rows_to_show")]
+)
+def test_what_cannot_be_written_is_said_before_the_first_step(tiny, watcher, tmp_path, monkeypatch, where, part):
+    monkeypatch.setattr(where, part, failing(ValueError("no such luck\nand more")))
     seen = watcher()
     with pytest.raises(ModelCompressionError, match="could not be written at its end: ValueError: no such luck; noth"):
         start_run(tiny.config("kd"), tmp_path / "run", seen)

@@ -1,5 +1,6 @@
 """A run is used from any folder, also when the project has moved."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -43,6 +44,9 @@ def test_paths_are_those_of_the_working_folder_of_the_start(project, tmp_path, m
     assert found.student == ModelConfig(name="resnet8", weights=f"{project}/own.pt#ema")
     assert found.teacher.name == f"{project}/teacher.safetensors,hf:{project}/my-vit,nin-cifar10,timm:resnet18"
     assert (found.data.name, found.data.data_dir) == (f"folder:{project}/photos", "elsewhere")
+    for path in ("photos", "photos/{train,val}-*.tar", "photos/0.tar"):
+        shards = dataclasses.replace(config, data=DataConfig(name=f"tar:{path}"))
+        assert anchor(shards, run).data.name == f"tar:{project}/{path}"
 
 
 TRAIN = ["train", "--data", "folder:photos", "--student", "lenet-caffe", "--image-size", "32", "--batch-size", "8"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model_compression.core.errors import NumericalError, WeightsMismatchError
+from model_compression.core.config import MethodConfig
+from model_compression.core.errors import NumericalError, UsageError, WeightsMismatchError
 from model_compression.data.loader import ResidentLoader
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.checkpoint import State
@@ -63,6 +64,49 @@ def test_trainer_steps_are_those_of_plain_pytorch(tiny, built):
         assert event["rate"] == rate_at(config.optim, step=5 * epoch, steps_per_epoch=5, epochs=3)
         assert 0 <= event["train_accuracy"] <= 1
         assert event["train_accuracy"] * 22 == pytest.approx(round(event["train_accuracy"] * 22))
+
+
+def test_clipped_steps_are_those_of_plain_pytorch(tiny, built):
+    limit = 0.2
+    config = tiny.config(optim={"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "clip_grad_norm": limit})
+    trainer = built(config, no_dropout())
+    trained(trainer, 1)
+
+    model, train_set = no_dropout(), tiny.data()[0]
+    clipped = 0
+    for batch in ResidentLoader(train_set, config.data, CPU).epoch(epoch=0, seed=0, batch_size=5):
+        loss = F.cross_entropy(model(model.preprocessing(batch.inputs)), batch.targets)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        norm = sum(float(gradient.double().square().sum()) for gradient in gradients) ** 0.5
+        clipped += norm > limit
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.data -= 0.1 * gradient * min(1.0, limit / norm)
+    assert clipped
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(trainer.student.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_layers_and_their_statistics_stay_until_the_last_one_has_learned(tiny, built):
+    trainer = built(tiny.config(epochs=2, optim={"lr": 0.01, "freeze_epochs": 1, "backbone_lr_scale": 0.5}))
+    before = {name: tensor.clone() for name, tensor in trainer.student.state_dict().items()}
+    trained(trainer, 1)
+    moved = {name for name, tensor in trainer.student.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"ip1.weight", "ip1.bias"}
+    assert all(
+        parameter.requires_grad != name.startswith("conv1")
+        for name, parameter in trainer.student.named_parameters()
+        if name.startswith(("conv1", "ip1"))
+    )
+    trained(trainer, 1)
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in trainer.student.state_dict().items())
+    rates = {p: group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert rates[trainer.student.ip1.weight] == 0.01
+    assert rates[trainer.student.conv1.weight] == rates[trainer.student.bn1.bias] == 0.005
+
+
+def test_a_method_of_features_alone_teaches_no_last_layer(tiny, built):
+    with pytest.raises(UsageError, match="freeze_epochs needs a loss of the student's answers, and sp has one of its"):
+        built(tiny.config(MethodConfig(name="sp", label_weight=0.0), optim={"freeze_epochs": 1}))
 
 
 def test_trainer_distils_with_teacher_and_label_terms(tiny, built):

@@ -281,3 +281,12 @@ def test_what_cannot_be_quantised_is_said(tmp_path):
     write_unverified(pool, plain, (3, 8, 8), preprocessing=True)
     with pytest.raises(UsageError, match="has no convolution and no inner product"):
         to_int8(onnx.load(plain), PIXELS, "minmax")
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_channel_of_zeros_stays_so(bits):
+    """Pretrained networks have some, as EfficientNet-Lite0: their weights have no largest one to round by."""
+    weight = torch.tensor([[0.0, 0.0], [0.5, -1.0]])
+    rounded = rounded_weight(weight, bits)
+    torch.testing.assert_close(rounded[0], torch.zeros(2))
+    assert (rounded[1] - weight[1]).abs().max() <= 1 / {8: 64, 4: 7}[bits]

@@ -95,7 +95,7 @@ def test_file_of_others_answers_as_one_of_ones_own(tmp_path):
 
 
 def test_small_loops_and_expansions_run_and_large_ones_are_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(guest, "_IMAGE_S", 0.5)
+    monkeypatch.setattr(guest, "_SAMPLE_S", 0.5)
     expected = images().mean(axis=(2, 3))[:, :2]
     for make, honest, hostile in [(large, 100, 10**9), (looping, 3, 10**15)]:
         nodes, numbers = make(honest)
@@ -109,7 +109,7 @@ def test_small_loops_and_expansions_run_and_large_ones_are_stopped(tmp_path, mon
             file.run(images())
         assert time.monotonic() - begun < 30
         monkeypatch.undo()
-        monkeypatch.setattr(guest, "_IMAGE_S", 0.5)
+        monkeypatch.setattr(guest, "_SAMPLE_S", 0.5)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x08" * 1000])

@@ -1,11 +1,18 @@
 """What a file says of itself: exact round trips, and every damage refused."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from model_compression.core.errors import FileFormatError
+from model_compression.core.fitting import Fitting
+from model_compression.data.image_files import decode_scaled
+from model_compression.exporting.classify import answer
 from model_compression.exporting.metadata import Metadata, from_json
+from model_compression.exporting.runtimes import ExportedFile
 
 METADATA = Metadata(
     model="lenet",
@@ -23,6 +30,25 @@ METADATA = Metadata(
 
 def test_metadata_round_trip_is_exact():
     assert from_json(METADATA.to_json(), "a.onnx") == METADATA
+    padded = dataclasses.replace(METADATA, fit="pad")
+    assert from_json(padded.to_json(), "a.onnx") == padded
+    said = json.loads(METADATA.to_json()).keys()
+    assert said & {"fit", "crop_share", "interpolation"} == set()  # as files have always said it
+
+
+@pytest.mark.parametrize(
+    "fit", [{}, {"fit": "pad"}, {"fit": "squash"}, {"crop_share": 0.6, "interpolation": "bilinear"}], ids=str
+)
+def test_photographs_reach_the_file_as_it_was_trained(tmp_path, fit):
+    """The pixels that the runtime is given are those of a dataset that is fitted alike."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    given = []
+    metadata = dataclasses.replace(METADATA, **fit)
+    file = ExportedFile(runtime="x", metadata=metadata, run=lambda images: given.append(images) or np.zeros((1, 2)))
+    answer(file, tmp_path / "a.png")
+    expected = decode_scaled(tmp_path / "a.png", "a", 3, (32, 32), Fitting.from_dict(fit))
+    np.testing.assert_array_equal(given[0][0], expected)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +61,9 @@ def test_metadata_round_trip_is_exact():
         {"image_shape": [3, 32, 0]},
         {"image_shape": [3, 32, "32"]},
         {"unknown": 1},
+        {"fit": "stretch"},
+        {"crop_share": 0},
+        {"interpolation": "best"},
     ],
 )
 def test_damaged_metadata_are_refused(change):

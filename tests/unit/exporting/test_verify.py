@@ -51,7 +51,7 @@ def test_a_tie_that_turns_is_listed_and_passes():
 
 def test_another_class_that_is_no_tie_fails_and_names_the_image():
     found = verification(90, 91, (3, 7), (3,))
-    assert found.fault() == "1 of 100 images get another class, the first is image 7"
+    assert found.fault() == "1 of 100 images get another class, the first is number 7"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """A file cannot ask for more memory than what stands in it fills."""
 
 import io
+import json
 import pickle
 import resource
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from model_compression.models.bounded import bounded_by
 from model_compression.models.create import create_model
 from model_compression.models.foreign_weights import own_tensors
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import FORMAT, read_model, save_weights
+from model_compression.models.weights import FORMAT, load_model, read_model, save_weights
 
 ALLOWED_MIB = 300
 
@@ -57,6 +59,70 @@ def test_header_that_claims_a_huge_network_is_refused_in_little_memory(tmp_path,
     with pytest.raises(ModelCompressionError, match=r"far larger than its [\d,]+ bytes|must|width|unknown"):
         read_model(path)
     assert peak_mib() < before + ALLOWED_MIB
+
+
+@pytest.fixture(scope="module")
+def hf_folder(tmp_path_factory):
+    """A small classifier of transformers, as its authors save one; its libraries are imported then."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("hf") / "vit"
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=10)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    assert load_model(f"hf:{folder}").preprocessing.size == (32, 32)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "fault"),
+    [
+        ("config.json", {"hidden_size": 60_000}, r"far larger than its [\d,]+ bytes"),
+        ("config.json", {"num_hidden_layers": 10_000}, r"far larger than its [\d,]+ bytes"),
+        ("config.json", {"intermediate_size": 10**8}, r"far larger than its [\d,]+ bytes"),
+        ("config.json", {"image_size": 200_000}, r"far larger than its [\d,]+ bytes"),
+        ("config.json", {"num_channels": 10**6}, r"far larger than its [\d,]+ bytes"),
+        (
+            "config.json",
+            {"hidden_size": 16},
+            r"do not fit its config.json: classifier.weight: found \(10, 8\), expected \(10, 16\)",
+        ),
+        ("preprocessor_config.json", {"size": {"height": 50_000, "width": 50_000}}, "from 1 to 2048 pixels"),
+        (
+            "preprocessor_config.json",
+            {"size": {"shortest_edge": 10**6}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True},
+            "from 1 to 2048 pixels",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_folder_of_transformers_that_claims_more_than_its_weights_is_refused_in_little_memory(
+    tmp_path, hf_folder, file, fields, fault
+):
+    folder = shutil.copytree(hf_folder, tmp_path / "evil")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | fields))
+    before = peak_mib()
+    with pytest.raises(ModelCompressionError, match=fault):
+        load_model(f"hf:{folder}")
+    assert peak_mib() < before + ALLOWED_MIB
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("lenet", {"num_classes": 10**8}),
+        ("timm:vit_tiny_patch16_224", {"img_size": 10**6}),
+        ("torchvision:resnet18", {"num_classes": 10**8}),
+        ("hf:x", {"pretrained": False, "config": {"model_type": "vit", "hidden_size": 600_000}}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_options_of_a_configuration_take_no_more_than_half_of_the_free_memory(model, options, monkeypatch):
+    monkeypatch.setattr("model_compression.models.bounded.available_memory_bytes", lambda: 2**30)
+    before = peak_mib()
+    with pytest.raises(UsageError, match=r"more than half of the 1\.1 GB of memory"):
+        load_model(model, options)
+    assert peak_mib() < before + 512 + ALLOWED_MIB
 
 
 def test_honest_networks_are_read_as_ever_and_draw_the_same_weights(tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 
 from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.models import create_model
-from model_compression.models.features import Layer, Tapped, choose_pairs, layers, logits_of, stages
+from model_compression.models.features import Layer, Tapped, blocks_in, choose_pairs, layers, logits_of, stages
 
 
 class Encoder(nn.Module):
@@ -69,6 +69,9 @@ def test_layers_of_a_transformer_are_its_blocks_by_quarters():
         "blocks.1", "blocks.3", "blocks.5", "blocks.7",
     ]  # fmt: skip
     assert Layer(name="blocks.0", kind="Sequential", shape=(1, 5, 6)) in found
+    names = ("embeddings", "encoder.layer.0.attention.query", "encoder.layer.0.output", "encoder.layer.0")
+    single = [Layer(name=name, kind="Linear", shape=(1, 5, 6)) for name in names]
+    assert blocks_in(single) == single[-1:]
 
 
 def test_logits_are_found_in_what_a_network_answers():

@@ -70,8 +70,8 @@ def test_lenet_historic_init_is_xavier_uniform_with_wide_biases():
 
 def test_lenet_takes_other_class_numbers_and_refuses_impossible_ones():
     assert create_model("lenet-caffe", num_classes=100)(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
-    for wrong in (1, 0, -3, 2.5, "ten"):
-        with pytest.raises(UsageError, match="num_classes must be an integer of at least 2, got"):
+    for wrong in (-1, -3, 2.5, "ten"):
+        with pytest.raises(UsageError, match="num_classes must be an integer of at least 1, got"):
             create_model("lenet", num_classes=wrong)
     with pytest.raises(UsageError, match="init must be 'historic' or 'default', got 'xavier'"):
         create_model("lenet", init="xavier")

@@ -115,12 +115,12 @@ def test_seeds_on_other_images_give_no_verdict(tmp_path, capsys):
 
 
 def test_folders_that_cannot_be_compared_are_refused(tmp_path):
-    write_run(tmp_path / "two" / "a")
-    write_run(tmp_path / "two" / "b", None)
+    write_run(tmp_path / "two" / "final")  # as of a pruning
+    write_run(tmp_path / "two" / "step-1", None)
     going = write_run(tmp_path / "going", done=2)
     done = write_run(tmp_path / "done")
     for first, message in (
-        (tmp_path / "two", "has runs of 2 recipes"),
+        (tmp_path / "two", "has runs of 2 recipes, .*; give a run, as .*/two/final, or"),
         (going, "has no finished run"),
         (tmp_path / "absent", "is not there"),
     ):

@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
 def test_page_of_one_run_says_what_was_found(tmp_path):
     report = make_report([write_run(tmp_path / "r", images=250)])
     page = Page(to_html(report))
-    detail = report.details[0]
+    detail = report.details[0].found
     low, high = detail.accuracy.interval
     assert f"95 % interval {100 * low:.1f} to {100 * high:.1f} % (Wilson), n = 250 images" in page.text
     assert f"{100 * detail.calibration.ece:.2f} %" in page.text

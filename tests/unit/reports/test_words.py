@@ -1,5 +1,6 @@
 """What was run, in words."""
 
+import pytest
 from written_runs import config_of
 
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
@@ -50,6 +51,42 @@ def test_words_say_what_is_on():
     assert found["optimiser"] == "SGD, rate 0.1, momentum 0.9, weight decay 0.0005"
     assert found["schedule"] == "one cycle: the rate rises for 20% of the steps, then falls to zero"
     assert found["besides"] == "label smoothing 0.1, averaged weights, decay 0.99, precision bf16"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "random crops of 35% of the image or more, mirrored at random, colours changed by up to 40%"),
+        (
+            {"crop_area": 0.08, "color_jitter": 0.0, "hue": 0.1, "grey": 0.2, "erasing": 0.25},
+            "random crops of 8% of the image or more, mirrored at random, hue by up to 0.1 turns, "
+            "grey with probability 0.2, a box erased with probability 0.25",
+        ),
+        (
+            {"augmentation": "randaugment", "mixup": 0.2},
+            "random crops of 35% of the image or more, mirrored at random, RandAugment (2 operations of magnitude 9), "
+            "blended with another image (mixup 0.2)",
+        ),
+        (
+            {"augmentation": "trivialaugment"},
+            "random crops of 35% of the image or more, mirrored at random, TrivialAugment",
+        ),
+    ],
+)
+def test_words_say_what_crops_and_changes_of_colour_are(options, expected):
+    data = DataConfig(**{"augmentation": "photo", **options})
+    assert words(TrainConfig(student=ModelConfig(name="lenet"), data=data))["augmentation"] == (
+        f"{expected}, a fresh view each epoch"
+    )
+
+
+def test_words_say_how_photographs_become_square():
+    for options, expected in (
+        ({"fit": "pad"}, "x, images padded to a square"),
+        ({"crop_share": 0.875}, "x, the middle 87.5% of each image"),
+    ):
+        data = DataConfig(name="x", image_size=64, **options)
+        assert words(TrainConfig(student=ModelConfig(name="lenet"), data=data))["data"] == expected
 
 
 def test_environment_names_what_is_known():

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from model_compression.core.errors import UsageError
 from model_compression.core.outputs import Outputs
 from model_compression.core.registry import Registry
+
+LayerMap = Literal["", "blocks", "embeddings and blocks", "attention", "query, key and value"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +37,14 @@ class Method(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     answers: ClassVar[frozenset[str]] = frozenset({"categorical"})
-    """The kinds of answer whose logits it compares, of "categorical", "bernoulli" and "real"; see `tasks.base.Answer`.
+    """The kinds of answer whose logits it compares, of "categorical", "bernoulli", "real" and "embedding"; see
+    `tasks.base.Answer`.
 
     A method that needs no logits serves every kind."""
+    kind: str = "categorical"
+    """Of `answers`, the kind that it compares; the trainer sets it before `setup`."""
+    serves_topk: bool = False
+    """Whether the teacher's K largest logits and the mass of the rest are enough: it compares their softmax only."""
     needs_teacher: ClassVar[bool] = True
     """Whether something must answer for a teacher; a method without is called with None in its place."""
     reuses_classifier: ClassVar[bool] = False
@@ -47,6 +54,8 @@ class Method(nn.Module):
     min_pairs: ClassVar[int] = 1
     default_pairs: ClassVar[int | None] = None
     """How many of the pairs that are chosen by stage, the last ones, are compared; None: all."""
+    layer_map: ClassVar[LayerMap] = ""
+    """What of a transformer's blocks is compared; their pairs are chosen evenly, and not by stage."""
     default_warmup: ClassVar[float] = 0.0
     """Share of the steps in which its weights rise from 0, linearly."""
     uses_targets: bool = False
@@ -71,7 +80,7 @@ class Method(nn.Module):
         Raises UsageError for soft labels (B, K) if the method ``uses_targets``, and without a context if it
         ``uses_context``.
         """
-        if self.uses_targets and (targets.ndim != 1 or targets.is_floating_point()):
+        if self.uses_targets and self.kind == "categorical" and (targets.ndim != 1 or targets.is_floating_point()):
             raise UsageError(
                 f"{type(self).__name__} needs class numbers (B,) as targets, got {str(targets.dtype)[6:]} of shape "
                 f"{tuple(targets.shape)}; pass targets.argmax(dim=1), or choose a method without labels, such as kd"
@@ -130,16 +139,16 @@ METHODS: Registry[Callable[..., Method]] = Registry(
 )
 
 
-def logit_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+def logit_pair(student: Outputs, teacher: Outputs, least: int = 2) -> tuple[Tensor, Tensor]:
     """Logits (B, K) of both in float32 or wider, the teacher's without gradient.
 
-    Raises UsageError when the shapes differ or there is a single class, where a comparison of classes is undefined.
+    Raises UsageError when the shapes differ or K is below ``least``: a comparison of one class is undefined.
     """
     s, t = student.logits, teacher.logits.detach()
     if s.shape != t.shape:
         raise UsageError(f"logits of student {tuple(s.shape)} and teacher {tuple(t.shape)} must have the same shape")
-    if s.ndim != 2 or s.shape[1] < 2:
-        raise UsageError(f"logits must be (batch, classes) with at least 2 classes, got {tuple(s.shape)}")
+    if s.ndim != 2 or s.shape[1] < least:
+        raise UsageError(f"logits must be (batch, classes) with at least {least} classes, got {tuple(s.shape)}")
     return wide(s), wide(t)
 
 
@@ -174,7 +183,7 @@ def as_map(features: Tensor) -> Tensor:
             f"got {tuple(features.shape)}; tap another layer"
         )
     length = features.shape[1]
-    for skipped in (0, 1, 2):  # class and distillation tokens come first
+    for skipped in (0, 1, 2, 5):  # a class token, one for distillation and four registers come first
         side = math.isqrt(max(0, length - skipped))
         if side > 1 and side**2 == length - skipped:
             return features[:, skipped:].transpose(1, 2).reshape(len(features), -1, side, side)

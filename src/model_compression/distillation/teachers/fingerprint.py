@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from model_compression.core.config import CacheDtype, DataConfig
+from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models.base import Network
 from model_compression.models.external import External
 
 FORMAT = "model_compression.teacher_cache/3"
-_PROBED = 4  # images
+_PROBED = 4  # samples
 
 
 def fingerprint(
@@ -49,12 +50,12 @@ def fingerprint(
 def _of_other_code(model: External, live: LiveTeacher, data: Dataset) -> dict[str, Any]:
     """What tells networks apart that have the same name and weights and compute otherwise.
 
-    Its options, and a digest of its answers to a few images, in float32 where it allows that, rounded: another number
+    Its options, and a digest of its answers to a few samples, in float32 where it allows that, rounded: another number
     of threads changes them in their last digits.
     """
-    images = torch.from_numpy(data.images[:_PROBED]).to(live.device)
+    inputs = to_tensors(data.first(_PROBED), live.device)
     with torch.no_grad():
-        answers = model(model.preprocessing(images)).double().cpu().nan_to_num()
+        answers = model(model.preprocessing(inputs)).double().cpu().nan_to_num()
     step = 2.0 ** (answers.abs().max().clamp(min=1e-30).log2().floor() - 8)
     rounded = (answers / step).round().to(torch.int64)
     options = {"options": model.options} if model.options else {}
@@ -106,11 +107,6 @@ def digest_of(models: Sequence[Network]) -> str:
     """One digest for the networks that answer together."""
     digests = [weights_digest(model) for model in models]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def stored_dtype(dtype: CacheDtype) -> torch.dtype:
-    """The tensor type in which answers are stored."""
-    return {"fp16": torch.float16, "fp32": torch.float32}[dtype]
 
 
 def _short(value: Any) -> str:

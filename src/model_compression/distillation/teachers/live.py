@@ -8,8 +8,10 @@ from torch import Tensor
 
 from model_compression.core.config import TeacherAnswers
 from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.inputs import Inputs, map_inputs
+from model_compression.core.options import setting
 from model_compression.core.outputs import Outputs
-from model_compression.data.loader import Batch, Loader
+from model_compression.data.batches import Batch, Loader
 from model_compression.models.base import Network
 from model_compression.models.copies import place
 from model_compression.models.features import Tapped
@@ -41,21 +43,23 @@ class LiveTeacher:
         self.answers = answers
         self.precisions = [precision] * len(models)  # of each network, see `choose_precision`
         self.embeds = embedding
+        self.is_sharded = False
         self._tapped: Tapped | None = None
         if features or embedding:
             if len(models) > 1 or tta != "none":
                 raise UsageError("features and embeddings of several teachers, or of mirror images, cannot be averaged")
-            self._tapped = Tapped(self.models[0].body, features, embedding=embedding)
+            model = self.models[0]
+            self._tapped = Tapped(model.body, features, embedding=embedding, answer_of=model.answer_of)
 
     @torch.no_grad()
-    def choose_precision(self, precision: torch.dtype, images: Tensor, report: Callable[[str], None]) -> None:
-        """Computes in ``precision``; a network that fails at it on ``images`` (B, C, H, W) in float32, and says so."""
+    def choose_precision(self, precision: torch.dtype, inputs: Inputs, report: Callable[[str], None]) -> None:
+        """Computes in ``precision``; a network that fails at it on ``inputs`` (B, …) in float32, and says so."""
         self.precision, self.precisions = precision, [precision] * len(self.models)
         if precision == torch.float32:
             return
         for number, model in enumerate(self.models):
             try:
-                self._logits(number, images.to(self.device))
+                self._logits(number, map_inputs(lambda tensor: tensor.to(self.device), inputs))
             except ModelCompressionError:
                 raise
             except Exception as error:  # of code that was written for float32, or is quantised
@@ -71,28 +75,37 @@ class LiveTeacher:
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Outputs:
-        """Logits (B, K) in float32, and what is tapped, for images as the batch shows them."""
+        """Logits (B, …) in float32, and what is tapped, for samples as the batch shows them."""
         if self._tapped is not None:
             return self._tapped_answer(self._tapped, batch.inputs)
-        images = [batch.inputs, batch.inputs.flip(3)] if self.tta == "flip" else [batch.inputs]
-        answers = [self._logits(number, shown) for number in range(len(self.models)) for shown in images]
+        shown = [batch.inputs]
+        if self.tta == "flip":
+            shown.append(_mirrored(batch.inputs))
+        answers = [self._logits(number, inputs) for number in range(len(self.models)) for inputs in shown]
         return Outputs(logits=answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0))
 
-    def _tapped_answer(self, tapped: Tapped, images: Tensor) -> Outputs:
+    def _tapped_answer(self, tapped: Tapped, inputs: Inputs) -> Outputs:
         with self._autocast(0):
-            answer: Outputs = tapped(self.models[0].preprocessing(images))
+            answer: Outputs = tapped(self.models[0].preprocessing(inputs))
         return dataclasses.replace(answer, logits=as_logits(answer.logits.float(), self.answers))
 
-    def _logits(self, number: int, images: Tensor) -> Tensor:
+    def _logits(self, number: int, inputs: Inputs) -> Tensor:
         model = self.models[number]
         assert not any(module.training for module in model.modules())
         with self._autocast(number):
-            answer: Tensor = model(model.preprocessing(images))
+            answer: Tensor = model(model.preprocessing(inputs))
         return as_logits(answer.float(), self.answers)
 
     def _autocast(self, number: int) -> torch.autocast:
         precision = self.precisions[number]
         return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+
+
+def _mirrored(inputs: Inputs) -> Tensor:
+    """Images (B, C, H, W), left for right. Raises UsageError for inputs of another kind."""
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        raise UsageError(f"{setting('teacher_tta', 'flip')} is for images only; leave it out")
+    return inputs.flip(3)
 
 
 def as_logits(answers: Tensor, kind: TeacherAnswers) -> Tensor:

@@ -13,22 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from model_compression.core.errors import CacheMismatchError, FileFormatError, ModelCompressionError, shown
 from model_compression.core.files import TEMPORARY, read_json, user_path, write_atomically, writing_failed
 from model_compression.core.options import setting
 from model_compression.core.trust import read, write_sealed
-from model_compression.distillation.teachers.fingerprint import FORMAT, differences
+from model_compression.distillation.teachers.fingerprint import differences
+from model_compression.distillation.teachers.shards import FormatOf, StoredRows, count_blocks, is_filled
 
 _FINGERPRINT, _USAGE, _LOCK, _USAGE_LOCK = "fingerprint.json", "usage.json", ".lock", ".usage.lock"
 _FILES = {"logits": "view", "embedding": "embedding"}  # what the file of a field is called, before the view's number
-_ANSWERS = re.compile(rf"({'|'.join(_FILES.values())})-(\d+)\.safetensors")
-_WAIT_S = 0.5  # between looks at whether another process has finished, and whether this one is to stop
+_ANSWERS = re.compile(rf"({'|'.join(_FILES.values())})-(\d+)(?:-shard-(\d+))?\.safetensors")
+_DISK_BLOCK = 512  # bytes of st_blocks, on every system that has it
+WAIT_S = 0.5  # between looks at whether another process has finished, and whether this one is to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Usage:
 
 
 class AnswerStore:
-    """The answers in ``folder``. Views are written whole, by one process at a time, and read by any number."""
+    """The answers in ``folder``, filled and read by any number of processes; one fills a block at a time."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -136,23 +134,38 @@ class AnswerStore:
 
     @contextmanager
     def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Held by the process that writes; ``waiting`` is called twice a second while it is another."""
-        try:
-            while True:
-                with suppress(Timeout):
-                    self._lock.acquire(timeout=_WAIT_S)
-                    break
-                waiting()
-        except OSError as error:
-            raise _not_writable(self.folder, error) from error
+        """Held by the process that makes or deletes files; ``waiting`` is called twice a second while it is another."""
+        while not self._acquire(self._lock, WAIT_S):
+            waiting()
         try:
             yield
         finally:
             self._lock.release()
 
+    def claim_block(self, view: int, block: int, timeout_s: float = 0.0) -> FileLock | None:
+        """The lock of a block of a view, None while another process holds it. The system frees that of a killed one."""
+        lock = FileLock(self.folder / f".block-{view}-{block}.tmp")  # as `TEMPORARY` has it
+        return lock if self._acquire(lock, timeout_s) else None
+
+    def forget_block(self, lock: FileLock) -> None:
+        """Frees a block that is stored, and deletes its lock: whoever holds it all the same finds the block stored."""
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+    def _acquire(self, lock: FileLock, timeout_s: float) -> bool:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=timeout_s)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
+        return True
+
     def is_stored(self, view: int, fields: Sequence[str]) -> bool:
-        """Whether all ``fields`` of a view are there."""
-        return all(self.path(view, field).exists() for field in fields)
+        """Whether all blocks of a view's ``fields`` are there."""
+        return all(is_filled(self._stem(view, field)) for field in fields)
 
     def check_writable(self) -> None:
         """Raises ModelCompressionError unless answers can be written."""
@@ -165,53 +178,51 @@ class AnswerStore:
         except OSError as error:
             raise _not_writable(self.folder, error) from error
 
-    def path(self, view: int, field: str = "logits") -> Path:
-        """The file of a view's ``field``: "logits" or "embedding"."""
-        return self.folder / f"{_FILES[field]}-{view}.safetensors"
-
     def views(self, field: str = "logits") -> list[int]:
-        """The numbers of the views of which ``field`` is stored, in order."""
-        found = [_ANSWERS.fullmatch(path.name) for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(int(name[2]) for name in found if name and name[1] == _FILES[field])
+        """The numbers of the views of which ``field`` is stored whole, in order."""
+        return [view for view, (filled, count) in self.blocks(field).items() if 0 < count == filled]
+
+    def blocks(self, field: str = "logits") -> dict[int, tuple[int, int]]:
+        """(blocks of ``field`` that are stored, all blocks) of each view that has files of it, in order."""
+        names = [_ANSWERS.fullmatch(path.name) for path in self._answers()] if self.folder.is_dir() else []
+        found = {int(name[2]) for name in names if name and name[1] == _FILES[field]}
+        return {view: count_blocks(self._stem(view, field)) for view in sorted(found)}
+
+    def _stem(self, view: int, field: str) -> Path:
+        return self.folder / f"{_FILES[field]}-{view}"
 
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Of all files, as far as they are filled: a view has its files in full length from its first block on."""
         total = 0
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):  # another process has just renamed it
-                total += path.stat().st_size if path.is_file() else 0
+                found = path.stat()
+                blocks = getattr(found, "st_blocks", found.st_size)  # Windows does not say
+                total += min(found.st_size, blocks * _DISK_BLOCK) if path.is_file() else 0
         return total
 
-    def read(self, view: int, field: str = "logits") -> Tensor:
-        """What was written, (N, K) logits or (N, D) embeddings, mapped into memory.
+    def rows(self, view: int, field: str, count: int, format_of: FormatOf) -> StoredRows:
+        """The ``count`` rows of a view's ``field``: "logits" or "embedding"."""
+        return StoredRows(self._stem(view, field), field, count, format_of)
 
-        Raises FileFormatError when it is damaged.
-        """
-        path = self.path(view, field)
-        try:
-            with safe_open(path, framework="pt") as file:
-                header, answers = file.metadata() or {}, file.get_tensor(field)
-        except (SafetensorError, OSError) as error:
-            raise FileFormatError(f"{path} is damaged: {error}") from None
-        if header.get(FORMAT) != _digest(answers):
-            raise FileFormatError(f"{path} is damaged: its digest is another")
-        assert isinstance(answers, Tensor)
-        return answers
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Held while a file of answers is made; what they depend on is written again if someone has cleared it."""
+        with self.lock():
+            if self._content is not None and not (self.folder / _FINGERPRINT).exists():
+                self._describe()
+            yield
 
-    def write(self, view: int, answers: Tensor, dtype: torch.dtype, field: str = "logits") -> None:
-        """Stores a ``field`` of a view as ``dtype``: logits (N, K) or embeddings (N, D).
+    def drop(self, view: int) -> None:
+        """Deletes the answers of a view."""
+        with self.lock():
+            for path in self._answers(view):
+                path.unlink(missing_ok=True)
 
-        Raises ModelCompressionError when they do not fit into it.
-        """
-        stored = answers.to(dtype).contiguous()
-        if bool(answers.isfinite().all()) and not bool(stored.isfinite().all()):
-            raise ModelCompressionError(
-                f"the teacher's answers reach {float(answers.abs().max()):.3g}, and half precision ends at 65,504; "
-                f"store them with {setting('teacher_cache_dtype', 'fp32')}"
-            )
-        if self._content is not None and not (self.folder / _FINGERPRINT).exists():
-            self._describe()  # someone has cleared the store
-        write_atomically(self.path(view, field), save({field: stored}, {FORMAT: _digest(stored)}))
+    def _answers(self, view: int | None = None) -> list[Path]:
+        """The files of answers, of one view or of all."""
+        names = {path: _ANSWERS.fullmatch(path.name) for path in self.folder.iterdir()}
+        return [path for path, name in names.items() if name and view in (None, int(name[2]))]
 
     @property
     def usage(self) -> Usage:
@@ -227,7 +238,7 @@ class AnswerStore:
         with suppress(OSError, Timeout, ModelCompressionError):
             if not (self.folder / _FINGERPRINT).exists():
                 return
-            with FileLock(self.folder / _USAGE_LOCK, timeout=_WAIT_S):
+            with FileLock(self.folder / _USAGE_LOCK, timeout=WAIT_S):
                 usage = self.usage
                 content = {"found": usage.found + found, "filled": usage.filled + filled}
                 write_atomically(self.folder / _USAGE, (json.dumps(content) + "\n").encode())
@@ -242,9 +253,8 @@ class AnswerStore:
         freed = self.size_bytes()
         with self.lock():
             names = [_USAGE, _FINGERPRINT, _USAGE_LOCK, _LOCK]  # the answers first: without them nothing is stale
-            answers = [self.path(view, field) for field in _FILES for view in self.views(field)]
             try:
-                for path in [*answers, *self.folder.glob(TEMPORARY), *(self.folder / name for name in names)]:
+                for path in [*self._answers(), *self.folder.glob(TEMPORARY), *(self.folder / name for name in names)]:
                     path.unlink(missing_ok=True)
             except OSError as error:
                 raise ModelCompressionError(f"cannot delete {error.filename}: {error.strerror}") from error
@@ -276,7 +286,3 @@ def stores(folder: Path | None = None) -> list[AnswerStore]:
     folder = cache_folder() if folder is None else folder
     found = [folder, *(sorted(folder.iterdir()) if folder.is_dir() else [])]
     return [AnswerStore(path) for path in found if (path / _FINGERPRINT).is_file()]
-
-
-def _digest(answers: Tensor) -> str:
-    return hashlib.sha256(answers.numpy().tobytes()).hexdigest()

@@ -10,21 +10,39 @@ import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.registry import Registry
+from model_compression.data.samples import UNNAMED, Arrays
 from model_compression.exporting.metadata import Metadata
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from model_compression.core.inputs import Inputs
 
 Array = npt.NDArray[Any]
 
 
+def dynamic_shapes(metadata: Metadata) -> Any:
+    """The sizes that vary in what a file takes, as torch.export wants them for a module with one argument."""
+    import torch
+
+    dims: dict[str, Any] = {"batch": torch.export.Dim("batch")}
+
+    def of(shape: tuple[int | str, ...]) -> dict[int, Any]:
+        named = {place: size for place, size in enumerate(("batch", *shape)) if isinstance(size, str)}
+        return {place: dims.setdefault(size, torch.export.Dim(size)) for place, size in named.items()}
+
+    if not metadata.inputs or metadata.image_shape or [one.name for one in metadata.inputs] == [UNNAMED]:
+        return (of(metadata.entries[0].shape),)
+    return ({one.name: of(one.shape) for one in metadata.inputs},)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
-    """``run`` takes images (B, C, H, W), uint8 or float32 as ``metadata`` says, and answers with logits (B, K)."""
+    """``run`` takes what ``metadata.entries`` say, an array or arrays by name, and answers with logits (B, …)."""
 
     runtime: str
     metadata: Metadata
-    run: Callable[[Array], npt.NDArray[np.float32]]
+    run: Callable[[Arrays], npt.NDArray[np.float32]]
     is_guest: bool = False
     """Whether it runs in a process of its own, as a stranger's, which takes a little longer."""
 
@@ -40,8 +58,11 @@ class Runtime(ABC):
         """Raises MissingExtraError, or ModelCompressionError, where its files cannot be written."""
 
     @abstractmethod
-    def write(self, module: "nn.Module", example: "Tensor", path: Path, metadata: Metadata) -> None:
-        """Writes ``module`` to ``path`` for batches of any size of images like ``example`` (2, C, H, W)."""
+    def write(self, module: "nn.Module", example: "Inputs", path: Path, metadata: Metadata) -> None:
+        """Writes ``module`` to ``path`` for batches of any size of samples like ``example`` (2, …).
+
+        `dynamic_shapes` says which sizes vary.
+        """
 
     @abstractmethod
     def open(self, path: Path, threads: int) -> ExportedFile:

@@ -1,7 +1,7 @@
 """ONNX files: written by torch.onnx, answered by ONNX Runtime without torch."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,15 @@ from model_compression.core import trust
 from model_compression.core.errors import FileFormatError, ModelCompressionError
 from model_compression.core.extras import check_extra
 from model_compression.core.options import setting
+from model_compression.data.samples import Arrays
 from model_compression.exporting.guest import Guest, described, first_line, session_of
 from model_compression.exporting.metadata import KEY, Metadata, from_json
-from model_compression.exporting.runtimes.base import RUNTIMES, Array, ExportedFile, Runtime
+from model_compression.exporting.runtimes.base import RUNTIMES, ExportedFile, Runtime, dynamic_shapes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from model_compression.core.inputs import Inputs
 
 
 @RUNTIMES.register("onnx")
@@ -30,7 +33,7 @@ class OnnxRuntime(Runtime):
         """Raises MissingExtraError."""
         check_extra("export", "writing ONNX files")
 
-    def write(self, module: "nn.Module", example: "Tensor", path: Path, metadata: Metadata) -> None:
+    def write(self, module: "nn.Module", example: "Inputs", path: Path, metadata: Metadata) -> None:
         """Raises ModelCompressionError for a network that torch cannot write."""
         import onnx
         import torch
@@ -38,10 +41,10 @@ class OnnxRuntime(Runtime):
         try:
             program: Any = torch.onnx.export(
                 module,
-                (example,),
+                (example, {}),  # inputs by name would be taken for keywords if they came last
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["images"],
+                dynamic_shapes=dynamic_shapes(metadata),
+                input_names=[entry.name for entry in metadata.entries],
                 output_names=["logits"],
                 verbose=False,
             )
@@ -70,10 +73,11 @@ class OnnxRuntime(Runtime):
         metadata = from_json(facts["texts"].get(KEY), str(path))
         _check_facts(facts, metadata, path)
 
-        def run(images: Array) -> npt.NDArray[np.float32]:
+        def run(inputs: Arrays) -> npt.NDArray[np.float32]:
+            named = inputs if isinstance(inputs, dict) else {facts["entries"][0][0]: inputs}
             if guest is not None:
-                return guest.run(images, metadata.num_outputs)
-            logits: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: images})[0]
+                return guest.run(named, metadata.answer_sizes(named))
+            logits: npt.NDArray[np.float32] = session.run(None, named)[0]
             return logits
 
         return ExportedFile(runtime="ONNX Runtime", metadata=metadata, run=run, is_guest=guest is not None)
@@ -114,12 +118,25 @@ def _without_traces(model: Any) -> Any:
     return model
 
 
+_KINDS = {"uint8": "tensor(uint8)", "int64": "tensor(int64)", "float32": "tensor(float)"}
+
+
+def _are_alike(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether types and sizes are the same; for a size that varies a graph has a name of its own."""
+
+    def plain(entries: Sequence[Any]) -> list[Any]:
+        return [(kind, [size if isinstance(size, int) else None for size in shape]) for kind, shape in entries]
+
+    return plain(found) == plain(expected)
+
+
 def _check_facts(facts: dict[str, Any], metadata: Metadata, path: Path) -> None:
     """Raises FileFormatError unless the graph takes and gives what the file says of itself."""
-    kind = "tensor(uint8)" if metadata.preprocessing_inside else "tensor(float)"
-    found = [(entry[0], tuple(entry[1][1:])) for entry in facts["entries"]]
-    expected = [(kind, metadata.image_shape), ("tensor(float)", (metadata.num_outputs,))]
-    if found != expected:
+    found = [(kind, tuple(shape[1:])) for _, kind, shape in facts["entries"]]
+    expected = [(_KINDS[entry.dtype], entry.shape) for entry in metadata.entries]
+    expected.append(("tensor(float)", metadata.answer_shape))
+    named = [name for name, *_ in facts["entries"][:-1]] == [entry.name for entry in metadata.inputs]
+    if not (_are_alike(found, expected) and (named or not metadata.inputs)):
         raise FileFormatError(
             f"{path} does not do what it says of itself: it takes and gives {found}, and says {expected}; export "
             "it anew"

@@ -9,11 +9,14 @@ import numpy.typing as npt
 from model_compression.core import trust
 from model_compression.core.errors import UntrustedCodeError
 from model_compression.core.options import setting
+from model_compression.data.samples import Arrays
 from model_compression.exporting.metadata import Metadata, from_json
-from model_compression.exporting.runtimes.base import RUNTIMES, Array, ExportedFile, Runtime
+from model_compression.exporting.runtimes.base import RUNTIMES, ExportedFile, Runtime, dynamic_shapes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from model_compression.core.inputs import Inputs
 
 
 @RUNTIMES.register("torch-export")
@@ -28,13 +31,13 @@ class TorchExport(Runtime):
 
         check_programs()
 
-    def write(self, module: "nn.Module", example: "Tensor", path: Path, metadata: Metadata) -> None:
+    def write(self, module: "nn.Module", example: "Inputs", path: Path, metadata: Metadata) -> None:
         """Without traces of the machine that it is made on."""
         import torch
 
         from model_compression.exporting.programs import write_program
 
-        program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(module, (example,), dynamic_shapes=dynamic_shapes(metadata))
         write_program(program, path, metadata.to_json())
         trust.seal_content(path.read_bytes(), lasting=False)  # it is run here, to prove it
 
@@ -51,13 +54,14 @@ class TorchExport(Runtime):
             )
         import torch
 
+        from model_compression.data.batches import to_tensors
         from model_compression.exporting.programs import read_program
 
         module, said = read_program(path)
 
-        def run(images: Array) -> npt.NDArray[np.float32]:
+        def run(inputs: Arrays) -> npt.NDArray[np.float32]:
             with torch.no_grad():
-                logits: npt.NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+                logits: npt.NDArray[np.float32] = module(to_tensors(inputs)).numpy()
             return logits
 
         return ExportedFile(runtime="torch.export", metadata=from_json(said or None, str(path)), run=run)

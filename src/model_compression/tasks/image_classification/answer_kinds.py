@@ -3,10 +3,13 @@
 Log-probabilities serve as logits: their softmax is the same at every temperature.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from model_compression.core.config import TeacherAnswers
+from model_compression.core.finding import Finding
 from model_compression.core.options import setting
 from model_compression.models.base import Network
 from model_compression.models.prediction import evaluating
@@ -53,3 +56,9 @@ def answer_fault(role: str, model: Network, images: Tensor, expected: TeacherAns
         f"the teacher {model.name} answers with {said}: leave its {layer} out, or give "
         f"{setting('teacher_answers', found)}, which makes logits of them"
     )
+
+
+def find_fault_of_answers(fault: str | None) -> Iterator[Finding]:
+    """The finding on a teacher's answers, from what `answer_fault` says of them."""
+    text, _, remedy = (fault or "logits").partition(": ")
+    yield Finding(area="teacher", subject="answers", level="fail" if fault else "ok", text=text, remedy=remedy)

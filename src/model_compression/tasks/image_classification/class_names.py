@@ -11,13 +11,22 @@ from model_compression.models.base import Network
 def check_classes(role: str, model: Network, dataset: Dataset, answer: Tensor) -> None:
     """Raises UsageError unless ``answer`` (2, K) has a logit for each class, and the classes are in the same order."""
     if answer.ndim != 2:
-        raise UsageError(f"the {role} answers two images with {tuple(answer.shape)}; expected logits (2, classes)")
-    classes = answer.shape[1]
+        raise UsageError(
+            f"the {role} answers two {dataset.noun} with {tuple(answer.shape)}; expected logits (2, classes)"
+        )
+    check_order(role, model, dataset, answer.shape[1])
+
+
+def check_order(role: str, model: Network, dataset: Dataset, classes: int) -> None:
+    """Raises UsageError unless a network with logits for so many ``classes`` has those of the data, in their order."""
     who, option = (f"teacher {model.name}", f" ({setting('teacher')})") if role == "teacher" else (role, "")
     if classes != dataset.num_classes:
+        remedy = f"choose another {role}{option} or another dataset"
+        if role == "teacher" and classes > dataset.num_classes:
+            remedy += f", or say which classes are the data's: {setting('teacher_classes')}"
         raise UsageError(
             f"the {who} answers with {classes} classes, but the data ({dataset.name}) have {dataset.num_classes}; "
-            f"choose another {role}{option} or another dataset"
+            f"{remedy}"
         )
     own, names = model.facts.get("class_names"), list(dataset.class_names)
     if role != "student" and isinstance(own, list) and own != names and set(own) == set(names):
@@ -30,16 +39,17 @@ def check_classes(role: str, model: Network, dataset: Dataset, answer: Tensor) -
 
 
 def other_classes(model: Network, dataset: Dataset) -> list[str]:
-    """A line where a trained network and the dataset name their classes differently; numbers are no names."""
+    """A line where a trained network and the dataset name or order their classes differently.
+
+    Numbers are no names; the same numbers in another order are one.
+    """
     own, names = model.facts.get("class_names"), list(dataset.class_names)
-    if (
-        not isinstance(own, list)
-        or own == names
-        or any(all(str(one).isdecimal() for one in part) for part in (own, names))
-    ):
+    if not isinstance(own, list) or len(own) != len(names) or own == names:
         return []
     first = next(number for number, name in enumerate(names) if own[number] != name)
-    return [
-        f"the network learned other classes than {dataset.name} has: its class {first} is {own[first]!r}, the data's "
-        f"{names[first]!r}; they are taken for the same"
-    ]
+    where = f"its class {first} is {own[first]!r}, the data's {names[first]!r}"
+    if set(map(str, own)) == set(names):
+        return [f"the network has its classes in another order than {dataset.name}: {where}"]
+    if any(all(str(one).isdecimal() for one in part) for part in (own, names)):
+        return []
+    return [f"the network learned other classes than {dataset.name} has: {where}; they are taken for the same"]

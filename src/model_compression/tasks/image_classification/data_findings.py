@@ -22,18 +22,21 @@ def _labels(train: Dataset, test: Dataset) -> Finding:
     if not train.has_ids:
         absent = []  # each batch brings its own labels
     if not train.labelled:
-        text = f"the training images have none: distil with {setting('label_weight', 0)}"
+        text = f"the training {train.noun} have none: distil with {setting('label_weight', 0)}"
         return Finding(area="data", subject="labels", level="ok", text=text)
     if len(train.class_names) - len(absent) < 2:
-        text, remedy = "all training images are of one class", "there is nothing to learn: look at the class folders"
+        text, remedy = (
+            f"all training {train.noun} are of one class",
+            "there is nothing to learn: look at the class folders",
+        )
         level = "fail"
     elif absent:
-        text, remedy = f"no training images of {_some(absent)}", "bring some, or leave the class out"
+        text, remedy = f"no training {train.noun} of {_some(absent)}", "bring some, or leave the class out"
     elif untested:
-        text = f"no test images of {_some(untested)}"
-        remedy = "accuracy says nothing of them: bring some, or hold out more images"
+        text = f"no test {test.noun} of {_some(untested)}"
+        remedy = f"accuracy says nothing of them: bring some, or hold out more {test.noun}"
     else:
-        text, remedy = f"{train.num_classes} classes, all with training and test images", ""
+        text, remedy = f"{train.num_classes} classes, all with training and test {test.noun}", ""
         level = "ok"
     return Finding(area="data", subject="labels", level=level, text=text, remedy=remedy)
 
@@ -52,9 +55,9 @@ def _balance(train: Dataset) -> Finding:
     most, fewest = train.class_names[counts.argmax()], int(present.min())
     rarest = train.class_names[int((counts == fewest).argmax())]
     largest = int(counts.max())
-    text = f"{rarest} has {fewest:,} images, {most} {largest:,}"
+    text = f"{rarest} has {fewest:,} {train.noun}, {most} {largest:,}"
     if fewest == largest:
-        text = f"each class has {largest:,} images"
+        text = f"each class has {largest:,} {train.noun}"
     unequal = largest > _UNEQUAL * fewest
     remedy = "accuracy hides the small classes: look at each by itself, or collect more" if unequal else ""
     return Finding(area="data", subject="balance", level="warn" if unequal else "ok", text=text, remedy=remedy)

@@ -31,3 +31,15 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
     number = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins are open below and closed above
     gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, correct - confidence)
     return float(gap.abs().sum() / len(targets))
+
+
+def f1_by_class(predicted: Tensor, targets: Tensor, num_classes: int) -> Tensor:
+    """(K,) F1 of each class, 0 to 1, of class numbers (N,); NaN of a class that neither side has."""
+    right = torch.bincount(targets[predicted == targets], minlength=num_classes).double()
+    found, there = (torch.bincount(one, minlength=num_classes).double() for one in (predicted, targets))
+    return 2 * right / (found + there)
+
+
+def macro_f1(logits: Tensor, targets: Tensor) -> float:
+    """The mean of the classes' F1, 0 to 1, of logits (N, K); without classes that neither side has."""
+    return float(f1_by_class(logits.argmax(dim=1), targets, logits.shape[1]).nanmean())

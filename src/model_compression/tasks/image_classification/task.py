@@ -11,15 +11,17 @@ from torch import Tensor
 
 from model_compression.core.config import TeacherAnswers
 from model_compression.core.finding import Finding
+from model_compression.core.inputs import Inputs
 from model_compression.core.metric import ACCURACY
+from model_compression.data.batches import Mixed
 from model_compression.data.dataset import Dataset
-from model_compression.data.loader import Mixed
 from model_compression.models.base import Network
 from model_compression.reports.answers import find_mistakes
 from model_compression.reports.statistics import Proportion
-from model_compression.tasks.base import TASKS, Changes, Task
+from model_compression.tasks.base import TASKS, Changes
+from model_compression.tasks.class_weights import WeighsClasses
 from model_compression.tasks.image_classification import class_names
-from model_compression.tasks.image_classification.answer_kinds import answer_fault
+from model_compression.tasks.image_classification.answer_kinds import answer_fault, find_fault_of_answers
 from model_compression.tasks.image_classification.data_findings import examine_labels
 from model_compression.tasks.image_classification.figures import agreement, figures
 from model_compression.tasks.image_classification.teacher_faults import find_fault
@@ -27,7 +29,7 @@ from model_compression.tasks.image_classification.teacher_findings import examin
 
 
 @TASKS.register("image-classification")
-class ImageClassification(Task):
+class ImageClassification(WeighsClasses):
     """One class of K for each image; labels (N,) are class numbers."""
 
     name = "image-classification"
@@ -35,20 +37,23 @@ class ImageClassification(Task):
     metric = ACCURACY
 
     def label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None, label_smoothing: float) -> Tensor:
-        """Cross-entropy, in nats."""
-        if mixed is None:
+        """Cross-entropy, in nats, times the weight of the class."""
+        weights = self.weights_for(logits)
+        if mixed is None and weights is None:
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         own, other = (
-            F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-            for labels in (targets, mixed.targets)
+            F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing, reduction="none")
+            for labels in (targets, targets if mixed is None else mixed.targets)
         )
+        if mixed is None:
+            return own.mean()
         return (mixed.share * own + (1 - mixed.share) * other).mean()
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """How many images (B,) get their class."""
         return (logits.argmax(dim=1) == targets).sum()
 
-    def as_targets(self, logits: Tensor) -> Tensor:
+    def as_targets(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) the classes of the largest logits."""
         return logits.argmax(dim=1)
 
@@ -97,10 +102,11 @@ class ImageClassification(Task):
         class_names.check_classes(role, model, dataset, answer)
 
     def answer_fault(
-        self, role: str, model: Network, images: Tensor, expected: TeacherAnswers = "logits"
+        self, role: str, model: Network, inputs: Inputs, expected: TeacherAnswers = "logits"
     ) -> str | None:
         """A softmax or a sigmoid at the end of the network, unless that is ``expected``."""
-        return answer_fault(role, model, images, expected)
+        assert isinstance(inputs, Tensor)
+        return answer_fault(role, model, inputs, expected)
 
     def differences(self, model: Network, dataset: Dataset) -> list[str]:
         """A line where network and dataset name their classes differently."""
@@ -122,11 +128,9 @@ class ImageClassification(Task):
         """Classes without images, and unequal ones."""
         return examine_labels(train, test)
 
-    def answer_findings(self, model: Network, images: Tensor) -> Iterator[Finding]:
+    def answer_findings(self, model: Network, inputs: Inputs) -> Iterator[Finding]:
         """Whether the teacher answers with logits."""
-        fault = self.answer_fault("teacher", model, images)
-        text, _, remedy = (fault or "logits").partition(": ")
-        yield Finding(area="teacher", subject="answers", level="fail" if fault else "ok", text=text, remedy=remedy)
+        return find_fault_of_answers(self.answer_fault("teacher", model, inputs))
 
     def teacher_findings(
         self, model: Network, train: Dataset, sample: Dataset | None, device: torch.device, *, thorough: bool = False

@@ -38,13 +38,15 @@ def find_fault(
             return None
     found = better_order(answers, labels, dataset.num_classes)
     if found is not None:
-        return _order_fault(found, answers, labels, dataset)
-    fault = weakness(answers, labels, stated)
+        return order_fault(found, answers, labels, dataset)
+    fault = weakness(answers, labels, stated, dataset.noun)
     return None if fault is None else f"{fault}; {advice}"
 
 
-def weakness(answers: Classes, labels: Classes, stated: float | None = None) -> str | None:
-    """What is wrong with a teacher that chose the classes ``answers`` (N,) for images of the classes ``labels`` (N,).
+def weakness(answers: Classes, labels: Classes, stated: float | None = None, noun: str = "images") -> str | None:
+    """What is wrong with a teacher that chose the classes ``answers`` (N,) for samples of the classes ``labels`` (N,).
+
+    ``noun`` is what several samples are called.
 
     An accuracy far below the ``stated`` one, one class for all images where a tenth are of others, or answers that are
     next to unrelated to the labels by Cohen's kappa (1960, doi 10.1177/001316446002000104), which a class that is most
@@ -53,11 +55,11 @@ def weakness(answers: Classes, labels: Classes, stated: float | None = None) -> 
     """
     count, right = len(labels), int((answers == labels).sum())
     highest = 1.0 if right == count else float(beta.ppf(1 - _RISK, right + 1, count - right))  # that can be believed
-    found = f"is right on {right / count:.1%} of {count:,} training images"
+    found = f"is right on {right / count:.1%} of {count:,} training {noun}"
     if stated is not None and highest < stated - _LOSS:
-        return f"{found}, and its file states {stated:.1%} of the test images"
+        return f"{found}, and its file states {stated:.1%} of the test {noun}"
     if (answers == answers[0]).all() and (labels != answers[0]).mean() >= _OTHERS:
-        return f"gives one and the same class to all of {count:,} training images"
+        return f"gives one and the same class to all of {count:,} training {noun}"
     chance = _chance(answers, labels)
     if chance < 1 and (highest - chance) / (1 - chance) < _WEAK:
         return f"{found}, and answers that know nothing of them would be on {chance:.1%}"
@@ -89,15 +91,17 @@ def _best_order(answers: Classes, labels: Classes, num_classes: int) -> Classes:
     return order
 
 
-def _order_fault(order: Classes, answers: Classes, labels: Classes, dataset: Dataset) -> str:
+def order_fault(order: Classes, answers: Classes, labels: Classes, dataset: Dataset, noun: str = "") -> str:
+    """What is wrong with a teacher whose classes stand in ``order`` (K,) for those of the data."""
     moved = np.flatnonzero(order != np.arange(len(order)))
     named = [f"{dataset.class_names[n]!r} for {dataset.class_names[order[n]]!r}" for n in moved[:_NAMED]]
     more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
     rows = f" (rows {np.argsort(order).tolist()})" if len(order) <= 20 else ""
     return (
         f"has its classes in another order than {dataset.name}, or is not trained: it says {', '.join(named)}{more}; "
-        f"so read, {(order[answers] == labels).mean():.1%} of {len(labels):,} training images are right, else "
-        f"{(answers == labels).mean():.1%}; put the rows of its last layer{rows} or the classes of the data in order"
+        f"so read, {(order[answers] == labels).mean():.1%} of {len(labels):,} training {noun or dataset.noun} are "
+        f"right, else {(answers == labels).mean():.1%}; put the rows of its last layer{rows} or the classes of the "
+        "data in order"
     )
 
 

@@ -39,7 +39,9 @@ def examine_teacher(
     answers = _answers(model, sample, device)
     if thorough:
         yield _accuracy(model, answers, sample)
-    if thorough or (answers == sample.labels).mean() < 1 - _BETTER:  # else none can be far better
+    if sample.holds_images and (
+        thorough or (answers == sample.labels).mean() < 1 - _BETTER
+    ):  # else none can be far better
         yield _normalisation(model, answers, sample, train, device)
     if thorough:
         yield _order(answers, sample)
@@ -61,17 +63,18 @@ def _answers(model: Network, sample: Dataset, device: torch.device) -> npt.NDArr
 def _accuracy(model: Network, answers: npt.NDArray[np.int64], sample: Dataset) -> Finding:
     stated = model.facts.get("test_accuracy")
     stated = stated if isinstance(stated, float) else None
-    text = f"{float((answers == sample.labels).mean()):.1%} of {len(sample):,} test images are right"
+    text = f"{float((answers == sample.labels).mean()):.1%} of {len(sample):,} test {sample.noun} are right"
     text += f"; its file states {stated:.1%}" if stated is not None else ""
     chance = float(sample.class_counts().max()) / len(sample)  # of who always says the largest class
     text += f"; by chance {chance:.1%}"
-    weak = weakness(answers, sample.labels, stated)
+    weak = weakness(answers, sample.labels, stated, sample.noun)
     if weak:
-        remedy = "look at its normalisation, image size and order of classes, and what it was trained on"
+        of_images = "normalisation, image size and " if sample.holds_images else ""
+        remedy = f"look at its {of_images}order of classes, and what it was trained on"
         return Finding(area="teacher", subject="accuracy", level="fail", text=text, remedy=remedy)
     lowest, _ = Proportion(count=int((answers == sample.labels).sum()), total=len(sample)).interval
     if lowest <= chance:
-        remedy = "with as few images that may be luck: give more, or look at its accuracy elsewhere"
+        remedy = f"with as few {sample.noun} that may be luck: give more, or look at its accuracy elsewhere"
         return Finding(area="teacher", subject="accuracy", level="warn", text=text, remedy=remedy)
     return Finding(area="teacher", subject="accuracy", level="ok", text=text)
 

@@ -7,6 +7,7 @@ from numerics import answers, pooled, ready, slope
 
 import model_compression.distillation.methods.feature.cwd as cwd
 from model_compression.core.errors import UsageError
+from model_compression.core.outputs import Outputs
 from model_compression.distillation.methods import create
 
 TEMPERATURES = [0.5, 1.0, 4.0, 10.0]
@@ -123,3 +124,22 @@ def test_cwd_refuses_an_impossible_temperature(temperature):
 def test_cwd_weight_and_temperature_are_the_published_ones():
     method = create("cwd")
     assert (dict(method.default_weights), method.default_label_weight, method.temperature) == ({"cwd": 50.0}, 1.0, 4.0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_cwd_of_logits_compares_the_maps_of_class_scores(temperature):
+    rng = np.random.default_rng(3)
+    student, teacher = rng.normal(size=(2, 2, 5, 3, 4)) * 3
+    s = torch.tensor(student, requires_grad=True)
+    method = create("cwd", temperature=temperature, on="logits")
+    method.setup({}, 2, 5)
+    rows = torch.zeros(7, 5)  # of the pixels that count
+    term = method(Outputs(logits=rows, maps=s), Outputs(logits=rows, maps=torch.tensor(teacher)), torch.zeros(7))["cwd"]
+    assert term.item() == pytest.approx(divergence(student, teacher, temperature), rel=1e-9)
+    term.backward()
+    assert s.grad.abs().sum() > 0
+    assert method.default_weights == {"cwd": 3.0}
+    with pytest.raises(UsageError, match="compares maps of class scores, which segmentation has"):
+        method(Outputs(logits=rows), Outputs(logits=rows), torch.zeros(7))
+    with pytest.raises(UsageError, match="cwd: on must be 'features' or 'logits', got 'maps'"):
+        create("cwd", on="maps")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_compression.core.errors import UsageError
 from model_compression.core.outputs import Outputs
 from model_compression.distillation.methods.base import (
     METHODS,
@@ -17,6 +18,7 @@ from model_compression.distillation.methods.base import (
     feature_pairs,
     pair_shapes,
     to_smaller,
+    wide,
 )
 
 
@@ -40,12 +42,14 @@ class CWD(Method):
     the larger map is pooled. Made for dense prediction; in classification it needs maps of some size, and a map of 1×1
     is refused, whose divergence is always zero.
 
-    Published weights are 50 for feature maps, the default, and 3 for maps of class scores. Both are for one map: of
-    pairs that are chosen by stage the last is compared. A projection where widths are equal, which some code has, is
-    not made.
+    In segmentation ``on="logits"`` compares the maps of class scores, the paper's main use: of all pixels, also of
+    those that do not count. It taps no layers, so that stored answers serve. Published weights are 50 for feature maps
+    and 3 for logits, the defaults. Both are for one map: of pairs that are chosen by stage the last is compared. A
+    projection where widths are equal, which some code has, is not made.
 
     Args:
         temperature: from 0.01 to 1000; the paper uses 4, published values lie between 1 and 10.
+        on: "features", or "logits" of a network for segmentation.
     """
 
     needs = frozenset({"features"})
@@ -54,14 +58,21 @@ class CWD(Method):
     default_label_weight = 1.0
     per_sample = True
 
-    def __init__(self, temperature: float = 4.0):
+    def __init__(self, temperature: float = 4.0, on: str = "features"):
         super().__init__()
         check_temperature("cwd: temperature", temperature, "published: 1 to 10")
-        self.temperature = temperature
+        if on not in ("features", "logits"):
+            raise UsageError(f"cwd: on must be 'features' or 'logits', got {on!r}")
+        self.temperature, self.on_logits = temperature, on == "logits"
+        if self.on_logits:
+            self.needs = frozenset({"logits"})  # type: ignore[misc]
+            self.default_weights = {"cwd": 3.0}
         self.aligners = nn.ModuleList()
 
     def setup(self, shapes: Mapping[str, Any], num_samples: int, num_classes: int) -> None:
         """Builds the convolutions for pairs of other widths. Raises UsageError for maps of a single position."""
+        if self.on_logits:
+            return
         check_positions("cwd", shapes)
         widths = [(s[0], t[0]) for s, t in pair_shapes(shapes)]
         self.aligners = nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, 1) for s, t in widths)
@@ -70,6 +81,10 @@ class CWD(Method):
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
     ) -> dict[str, Tensor]:
         """{"cwd": Σ over the pairs of T² times the divergence over positions, mean over channels and batch}."""
+        if self.on_logits:
+            if student.maps is None or teacher.maps is None:
+                raise UsageError("cwd: on='logits' compares maps of class scores, which segmentation has; leave it out")
+            return {"cwd": channel_kl(wide(student.maps), wide(teacher.maps.detach()), self.temperature)}
         terms = []
         for align, pair in zip(self.aligners, feature_pairs(student, teacher), strict=True):
             s, t = to_smaller(*pair)

@@ -36,6 +36,7 @@ class CTKD(Method):
         ramp_epochs: epochs until the reversal is at full strength, at least 1; the paper uses 10.
     """
 
+    serves_topk = True
     default_weights = {"ctkd": 0.9}
     default_label_weight = 0.1
     uses_context = True

@@ -48,6 +48,7 @@ class DIST(Method):
     "intra" of a batch of one is 0. Of two classes "inter" is 0 or 2 with hardly a gradient, and only "intra" teaches.
     """
 
+    serves_topk = True
     default_label_weight = 1.0
 
     def __init__(self, beta: float = 2.0, gamma: float = 2.0, temperature: float = 4.0):

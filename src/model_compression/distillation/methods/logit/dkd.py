@@ -58,6 +58,7 @@ class DKD(Method):
     """
 
     uses_targets = True
+    serves_topk = True
     default_label_weight = 1.0
     per_sample = True
 

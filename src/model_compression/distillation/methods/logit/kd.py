@@ -24,6 +24,14 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(log_p_student, log_p_teacher, reduction="batchmean", log_target=True)
 
 
+def softened_bernoulli_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(σ(t/T) ‖ σ(s/T)) of K yes-or-no answers each, a mean over batch and classes, of logits (B, K)."""
+    pairs = [[F.logsigmoid(sign * logits / temperature) for sign in (1, -1)] for logits in (student, teacher)]
+    yes, no = (taught.exp() * (taught - own) for own, taught in zip(*pairs, strict=True))
+    term: Tensor = (yes + no).mean()
+    return temperature**2 * term
+
+
 def scaled_regression(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """½ · Σ_k ((s_k − t_k) / T)², mean over the batch: what the script of 2016 took for the soft term."""
     return 0.5 * ((student - teacher) / temperature).square().sum(dim=1).mean()
@@ -40,12 +48,17 @@ def sigmoid_labels(student: Tensor, targets: Tensor, temperature: float) -> Tens
 class KD(Method):
     """The student matches the teacher's softened probabilities, and the labels a little. The classic; start here.
 
+    Of several classes a sample, each probability is that of a sigmoid, and the term a mean over classes, as the label
+    loss is.
+
     Args:
         temperature: from 0.01 to 1000; published values lie between 1 and 20.
         variant: "paper", or "historic" for the script of 2016, which regresses s/T on t/T and has a label term of its
             own, of sigmoids, in the place of the cross-entropy; its weights are 0.7 and 0.3.
     """
 
+    answers = frozenset({"categorical", "bernoulli"})
+    serves_topk = True
     default_weights = {"kd": 0.9}
     default_label_weight = 0.1
     per_sample = True
@@ -56,13 +69,16 @@ class KD(Method):
         check_variant("kd", variant)
         self.temperature, self.variant = temperature, variant
         if variant == "historic":
+            self.answers = frozenset({"categorical"})  # type: ignore[misc]  # its label term is of one class each
             self.default_weights, self.default_label_weight = {"kd": 0.7, "sigmoid_labels": 0.3}, 0.0
-            self.uses_targets = True
+            self.uses_targets, self.serves_topk = True, False  # s / T is regressed on t / T
 
     def forward(
         self, student: Outputs, teacher: Outputs, targets: Tensor, context: Context | None = None
     ) -> dict[str, Tensor]:
         """{"kd": T² · KL(p(t; T) ‖ p(s; T)), mean over the batch}; "historic" has "kd" and "sigmoid_labels"."""
+        if self.kind == "bernoulli":
+            return {"kd": softened_bernoulli_kl(*logit_pair(student, teacher, least=1), self.temperature)}
         s, t = logit_pair(student, teacher)
         if self.variant == "historic":
             return {

@@ -44,6 +44,7 @@ class MLKD(Method):
     they weigh four times as much here. Give them a quarter of the weight to compare.
     """
 
+    serves_topk = True
     default_weights = {"instance": 0.9, "batch": 0.9, "class": 0.9}
     default_label_weight = 0.1
 

@@ -40,6 +40,7 @@ class NKD(Method):
     """
 
     uses_targets = True
+    serves_topk = True
     default_label_weight = 1.0
     per_sample = True
 

@@ -38,6 +38,7 @@ class WSLD(Method):
     """
 
     uses_targets = True
+    serves_topk = True
     default_weights = {"wsld": 2.5}
     default_label_weight = 1.0
     per_sample = True

@@ -1,0 +1,64 @@
+"""How photographs get the size of ``--image-size``: as options say, else as the weights of a network were evaluated."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config_json import GIVEN
+from model_compression.core.fitting import Fitting
+from model_compression.data.task_views import EMBEDDING
+from model_compression.engine.networks import each_network
+from model_compression.models.declared_fitting import declared_fitting
+from model_compression.models.external import library_of
+
+
+def fitted_run(config: TrainConfig, report: Callable[[str], None] | None = None) -> TrainConfig:
+    """``config`` whose data say how photographs get their size: by the student's weights, else by the teacher's."""
+    student = with_defaults(config.student, pretrained=False)
+    teachers = [] if config.teacher is None else [taught_by(config.teacher, config.data)]
+    return dataclasses.replace(config, data=fitted_data(config.data, [student, *teachers], report))
+
+
+def taught_by(teacher: ModelConfig, data: DataConfig) -> ModelConfig:
+    """``teacher`` with the option ``pretrained`` that it has where nobody says otherwise."""
+    return with_defaults(teacher, pretrained=True) if data.task == EMBEDDING and not teacher.weights else teacher
+
+
+def with_defaults(network: ModelConfig, **options: Any) -> ModelConfig:
+    """``network`` with ``options`` of its library's builder that it does not have."""
+    known = library_of(network.name) is not None
+    return dataclasses.replace(network, options={**options, **network.options}) if known else network
+
+
+def fitted_data(
+    data: DataConfig, networks: Iterable[ModelConfig], report: Callable[[str], None] | None = None
+) -> DataConfig:
+    """``data`` that say how photographs get their size, where options leave it open and the weights of one of
+    ``networks`` were evaluated in another way than the usual one. The first that says so counts; ``report`` is told.
+    """
+    if not data.image_size or None not in (data.fit, data.crop_share, data.interpolation):
+        return data
+    found = [(one.name, declared) for one in networks if (declared := _declared(one)) is not None]
+    if not found:
+        return data
+    name, first = found[0]
+    taken = first.to_dict()
+    if data.fit not in (None, first.fit):
+        del taken["crop_share"]  # which is of another way
+    fitted = dataclasses.replace(data, **{key: value for key, value in taken.items() if getattr(data, key) is None})
+    if fitted.fitting == data.fitting:
+        return data
+    if report is not None:
+        report(f"images are {fitted.fitting.words}, as the weights of {name} want it")
+        for other, own in found[1:]:
+            if own != fitted.fitting:
+                report(f"the weights of {other} want images {own.words}; it sees those of the student")
+    return fitted
+
+
+def _declared(network: ModelConfig) -> Fitting | None:
+    """Of several networks with commas between their names that of the first."""
+    if network.name.startswith(GIVEN):
+        return None
+    return declared_fitting(each_network(network)[0].name, network.options, network.weights)

@@ -1,0 +1,1 @@
+"""Embeddings of images, learnt from a teacher without labels."""

@@ -1,0 +1,1 @@
+"""Samples with any number of classes each."""

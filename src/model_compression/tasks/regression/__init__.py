@@ -1,0 +1,1 @@
+"""Samples with real numbers, which have units."""

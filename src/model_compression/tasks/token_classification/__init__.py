@@ -1,0 +1,1 @@
+"""A class for each word of a text."""
