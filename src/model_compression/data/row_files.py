@@ -13,7 +13,7 @@ from model_compression.data.table import Table, read_table
 from model_compression.data.text_files import read_text
 
 CSV, JSONL, CONLL = "csv:", "jsonl:", "conll:"
-FORMS = {CSV: "csv:FILE, a .csv or .tsv file", JSONL: "jsonl:FILE", CONLL: "conll:FILE"}
+FORMS = (CSV, JSONL, CONLL)
 WORDS, TAGS = "tokens", "tags"
 """The columns of a table of texts whose words have tags; each cell is a list in JSON."""
 _START = "-DOCSTART-"

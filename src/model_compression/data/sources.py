@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from model_compression.core.config import Resident
 from model_compression.core.config_json import GIVEN
@@ -15,7 +16,7 @@ from model_compression.core.registry import Registry, unknown_name
 from model_compression.core.table_config import TableConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.placement import place_images
-from model_compression.data.row_files import FORMS
+from model_compression.data.row_files import CONLL, CSV, FORMS, JSONL
 from model_compression.data.task_views import EMBEDDING, as_task
 from model_compression.data.tokenizers import TokenizerChoice
 
@@ -57,12 +58,6 @@ def synthetic(
 
 
 FOLDER, HUGGING_FACE, TAR = "folder:", "hf:", "tar:"
-_PATHS = {
-    FOLDER: "folder:PATH",
-    **FORMS,
-    HUGGING_FACE: "hf:NAME or hf:PATH",
-    TAR: "tar:PATH or tar:PATTERN",
-}
 MAX_IMAGE_SIZE = 2048
 
 
@@ -78,6 +73,11 @@ class _Reading:
     tokens: TokenizerChoice
     task: str
     needs_labels: bool
+
+    def say(self, text: str) -> None:
+        """Reports ``text`` if anybody listens."""
+        if self.report is not None:
+            self.report(text)
 
 
 def load_dataset(
@@ -108,7 +108,7 @@ def load_dataset(
 
     Raises UnknownNameError with near matches, UsageError for options that the dataset has no use for, DataError.
     """
-    form, embeds, table = next(filter(name.startswith, FORMS), None), task == EMBEDDING, table or TableConfig()
+    embeds, table = task == EMBEDDING, table or TableConfig()
     how = _Reading(
         report=report,
         image_size=image_size,
@@ -120,14 +120,9 @@ def load_dataset(
         needs_labels=not embeds,
     )
     _check_table(name, unlabelled, table)
-    if form is not None:
-        train, test = _load_rows(name, form, data_dir, how)
-    else:
-        train, test = _load(name, data_dir, how)
-        if task and not embeds and task != train.task:
-            raise UsageError(
-                f"{setting('task')} {task!r} does not fit {name}, whose task is {train.task}; leave it out"
-            )
+    train, test = _load(name, data_dir, how)
+    if task and not embeds and task != train.task:
+        raise UsageError(f"{setting('task')} {task!r} does not fit {name}, whose task is {train.task}; leave it out")
     if unlabelled:
         train = samples_of(unlabelled, train, report, fit or WHOLE, table)
     if fit is not None and train.holds_images:
@@ -157,81 +152,103 @@ def _check_table(name: str, unlabelled: str, table: TableConfig) -> None:
     given = [field.name for field in fields(table) if getattr(table, field.name)]
     if given == ["encoding"] and any(one.startswith(FOLDER) for one in (name, unlabelled)):
         return
-    if given and not any(one.startswith(form) for one in (name, unlabelled) for form in FORMS):
+    if given and not any(one.startswith(FORMS) for one in (name, unlabelled)):
         expected = " or ".join(f"{form}FILE" for form in FORMS)
         raise UsageError(f"{setting(given[0])} is for {expected}, got the data {name}; leave it out")
 
 
-def _load_rows(name: str, form: str, data_dir: PathLike | None, how: _Reading) -> tuple[Dataset, Dataset]:
-    """Of the rows of csv:FILE, jsonl:FILE or conll:FILE."""
-    from model_compression.data.labelled_table import divide
-    from model_compression.data.table_images import load_table_images
-    from model_compression.data.table_texts import holds_texts, load_table_texts
-
-    _check_path(name, form, data_dir, how.image_size)
-    say = how.report or (lambda text: None)
-    found = divide(name.removeprefix(form), form, how.table, say)
-    if not holds_texts(found, how.task):
-        return load_table_images(found, how.image_size, say, how.table, how.task, how.fit)
-    if how.image_size:
-        raise UsageError(f"{setting('image_size')} is for images, and {name} has texts: leave it out")
-    return load_table_texts(found, how.tokens, how.table, how.task, say)
-
-
 def _load(name: str, data_dir: PathLike | None, how: _Reading) -> tuple[Dataset, Dataset]:
-    report, image_size = how.report, how.image_size
+    """The files of a prefix of `_SOURCES`, or a registered dataset."""
     if name.startswith(GIVEN):
         raise GivenAsObjectError(f"the data {name.removeprefix(GIVEN)!r}", f"name a dataset with {setting('data')}")
-    prefix = next((prefix for prefix in _PATHS if name.startswith(prefix)), None)
-    if prefix is None:
-        if name not in DATASETS and user_path(name).is_dir():
+    prefix = next(filter(name.startswith, _SOURCES), None)
+    if prefix is not None:
+        _check_path(name, prefix, data_dir, how.image_size)
+        return _SOURCES[prefix].read(name.removeprefix(prefix), how)
+    if name not in DATASETS:
+        if user_path(name).is_dir():
             raise UsageError(
                 f"{name} is a folder, not a dataset's name; write {setting('data', f'folder:{name}')}, or hf:{name}"
             )
-        if name not in DATASETS:
-            raise unknown_name(
-                "dataset",
-                name,
-                [*DATASETS, *(f"{one}FILE" for one in FORMS), f"{FOLDER}PATH", f"{HUGGING_FACE}NAME", f"{TAR}PATH"],
-            )
-        loader = DATASETS.get(name)
-        if image_size:
-            raise UsageError(
-                f"{setting('image_size')} is for folder:PATH, csv:FILE, tar:PATH and hf:NAME; the images of {name} "
-                "have a size of their own"
-            )
-        return loader(data_dir, report)
-    _check_path(name, prefix, data_dir, image_size)
-    if prefix == FOLDER:
-        from model_compression.data.folder import load_folder
-        from model_compression.data.mask_folder import folder_names, has_masks, load_mask_folder
-        from model_compression.data.text_folder import is_of_texts, load_text_folder
-
-        folder, names = name.removeprefix(FOLDER), folder_names(how.masks[0])
-        if has_masks(folder, names):
-            return load_mask_folder(folder, names, how.masks[1], image_size, report, how.fit)
-        if is_of_texts(folder, how.task):
-            return load_text_folder(folder, how.tokens, how.table.encoding, report or (lambda text: None))
-        if how.table.encoding:
-            raise UsageError(f"{setting('encoding')} is for texts, and {folder} has none: leave it out")
-        return load_folder(folder, image_size, report, how.fit, needs_labels=how.needs_labels)
-    if prefix == TAR:
-        from model_compression.data.tar import load_tar
-
-        return load_tar(name.removeprefix(TAR), image_size, report, how.fit)
-    from model_compression.data.hugging_face import load_hugging_face
-
-    return load_hugging_face(name.removeprefix(HUGGING_FACE), image_size, report, how.fit, how.tokens, how.task)
+        raise unknown_name("dataset", name, [*DATASETS, *(source.form for source in _SOURCES.values())])
+    loader = DATASETS.get(name)
+    if how.image_size:
+        raise UsageError(
+            f"{setting('image_size')} is for folder:PATH, csv:FILE, tar:PATH and hf:NAME; the images of {name} "
+            "have a size of their own"
+        )
+    return loader(data_dir, how.report)
 
 
 def _check_path(name: str, prefix: str, data_dir: PathLike | None, image_size: int) -> None:
     """Raises UsageError for what no source of files takes."""
     if not name.removeprefix(prefix).strip():
-        what = "dataset" if prefix == HUGGING_FACE else "path"
-        raise UsageError(f"{prefix} names no {what}; expected {_PATHS[prefix]}")
+        source = _SOURCES[prefix]
+        raise UsageError(f"{prefix} names no {source.what}; expected {source.form}{source.or_else}")
     if image_size != 0 and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UsageError(
             f"{setting('image_size')} must lie between 1 and {MAX_IMAGE_SIZE}, got {image_size}; 32 to 256 are usual"
         )
     if data_dir is not None:
         raise UsageError(f"{setting('data_dir')} has no effect with {name}, which says where the images are")
+
+
+def _read_folder(path: str, how: _Reading) -> tuple[Dataset, Dataset]:
+    from model_compression.data.folder import load_folder
+    from model_compression.data.mask_folder import folder_names, has_masks, load_mask_folder
+    from model_compression.data.text_folder import is_of_texts, load_text_folder
+
+    names = folder_names(how.masks[0])
+    if has_masks(path, names):
+        return load_mask_folder(path, names, how.masks[1], how.image_size, how.report, how.fit)
+    if is_of_texts(path, how.task):
+        return load_text_folder(path, how.tokens, how.table.encoding, how.say)
+    if how.table.encoding:
+        raise UsageError(f"{setting('encoding')} is for texts, and {path} has none: leave it out")
+    return load_folder(path, how.image_size, how.report, how.fit, needs_labels=how.needs_labels)
+
+
+def _read_rows(form: str, path: str, how: _Reading) -> tuple[Dataset, Dataset]:
+    from model_compression.data.labelled_table import divide
+    from model_compression.data.table_images import load_table_images
+    from model_compression.data.table_texts import holds_texts, load_table_texts
+
+    found = divide(path, form, how.table, how.say)
+    if not holds_texts(found, how.task):
+        return load_table_images(found, how.image_size, how.say, how.table, how.task, how.fit)
+    if how.image_size:
+        raise UsageError(f"{setting('image_size')} is for images, and {form}{path} has texts: leave it out")
+    return load_table_texts(found, how.tokens, how.table, how.task, how.say)
+
+
+def _read_tar(path: str, how: _Reading) -> tuple[Dataset, Dataset]:
+    from model_compression.data.tar import load_tar
+
+    return load_tar(path, how.image_size, how.report, how.fit)
+
+
+def _read_hub(name: str, how: _Reading) -> tuple[Dataset, Dataset]:
+    from model_compression.data.hugging_face import load_hugging_face
+
+    return load_hugging_face(name, how.image_size, how.report, how.fit, how.tokens, how.task)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Files that a prefix names: how they are read, and what errors say of the ``form`` of their names."""
+
+    form: str
+    read: Callable[[str, _Reading], tuple[Dataset, Dataset]]
+    or_else: str = ""
+    what: str = "path"
+
+
+# A new source of files is a line here, with a function that imports its file when it is called.
+_SOURCES = {
+    FOLDER: _Source("folder:PATH", _read_folder),
+    CSV: _Source("csv:FILE", partial(_read_rows, CSV), ", a .csv or .tsv file"),
+    JSONL: _Source("jsonl:FILE", partial(_read_rows, JSONL)),
+    CONLL: _Source("conll:FILE", partial(_read_rows, CONLL)),
+    HUGGING_FACE: _Source("hf:NAME", _read_hub, " or hf:PATH", what="dataset"),
+    TAR: _Source("tar:PATH", _read_tar, " or tar:PATTERN"),
+}

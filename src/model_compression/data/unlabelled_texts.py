@@ -25,7 +25,7 @@ def load_unlabelled_texts(text: str, like: Dataset, table: TableConfig) -> tuple
     Raises UsageError for another form; DataError, with file and line, for a text that is empty or cannot be decoded.
     """
     prefix, colon, rest = text.partition(":")
-    if not rest.strip() or prefix not in ("folder", "hf", *(form.rstrip(":") for form in FORMS)):
+    if not rest.strip() or not text.startswith(("folder:", "hf:", *FORMS)):
         raise UsageError(f"{setting('unlabelled')} must be {', '.join(_KINDS)} for texts, got {text!r}")
     if prefix == "folder":
         part, has_labels = _folder(rest, table.encoding), False
