@@ -1,5 +1,6 @@
 """What every registered method keeps to; a new one is picked up by itself."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from model_compression.tasks import TASKS
 NAMES = pytest.mark.parametrize("name", METHODS.names())
 NUM_CLASSES, NUM_SAMPLES = 10, 50
 # Maps of other widths and sizes on the two sides, and tokens: what a pair of real networks brings.
+MAPS, IMAGES = (1, NUM_CLASSES, 8, 8), (1, 3, 8, 8)
 CONVOLUTIONAL = (
     {"logits": (1, NUM_CLASSES), "embedding": (1, 12), "features": {"a": (1, 4, 8, 8), "b": (1, 6, 4, 4)}},
     {"logits": (1, NUM_CLASSES), "embedding": (1, 20), "features": {"c": (1, 5, 8, 8), "d": (1, 9, 2, 2)}},
@@ -42,7 +44,9 @@ def built(name, networks=CONVOLUTIONAL):
     networks = with_classifier(networks) if method.reuses_classifier else networks
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        method.setup(dict(zip(("student", "teacher"), networks, strict=True)), NUM_SAMPLES, NUM_CLASSES)
+        student, teacher = networks
+        shapes = {"student": {**student, "inputs": IMAGES}, "teacher": teacher}
+        method.setup(shapes, NUM_SAMPLES, NUM_CLASSES)
     return method
 
 
@@ -67,11 +71,13 @@ def outputs(shapes, batch, seed):
         logits=tensor(shapes["logits"]),
         embedding=tensor(shapes["embedding"]),
         features={name: tensor(shape) for name, shape in shapes["features"].items()},
+        maps=tensor(MAPS),
+        inputs=tensor(IMAGES).detach(),
     )
 
 
 def tensors(answers):
-    return [answers.logits, answers.embedding, *answers.features.values()]
+    return [answers.logits, answers.embedding, *answers.features.values(), answers.maps]
 
 
 def answered(method, batch, networks=CONVOLUTIONAL, epoch=1):
@@ -143,6 +149,8 @@ def test_method_takes_answers_in_half_precision(name):
             logits=answers.logits.bfloat16(),
             embedding=answers.embedding.bfloat16(),
             features={key: value.bfloat16() for key, value in answers.features.items()},
+            maps=answers.maps.bfloat16(),
+            inputs=answers.inputs.bfloat16(),
         )
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -253,12 +261,15 @@ def test_a_missing_context_is_one_error_and_of_methods_that_use_it_alone(name):
 def test_no_method_is_taken_for_one_that_sums_over_the_batch(name, networks, seed):
     networks = with_classifier(networks) if create(name).reuses_classifier else networks
     config = TrainConfig(student=ModelConfig(name="lenet"), method=MethodConfig(name=name))
-    shapes = dict(zip(("student", "teacher"), networks, strict=True))
-    kind, made = kind_of(create(name)), map(TASKS.create, TASKS.names())
-    task = next(one for one in made if one.answer == kind and one.one_row_each)
+    shapes = {"student": {**networks[0], "inputs": IMAGES}, "teacher": networks[1]}
+    kind, made, of_maps = kind_of(create(name)), map(TASKS.create, TASKS.names()), create(name).compares_maps
+    task = next(one for one in made if one.answer == kind and (one.has_maps if of_maps else one.one_row_each))
     objective = Objective(config, task, NUM_SAMPLES, NUM_CLASSES, shapes)
     student, teacher = (outputs(shapes, 2, seed + 7 * side) for side, shapes in enumerate(networks))
     targets = targets_for(objective.method, torch.tensor([1, 8]))
+    if of_maps:
+        student, teacher = (replace(one, logits=one.maps, maps=None) for one in (student, teacher))
+        targets = targets[:, None, None].expand(2, *MAPS[2:])
     batch = Batch(inputs=torch.zeros(2, 3, 8, 8), targets=targets, ids=torch.arange(2), view=0)
     objective.check(student, teacher, batch)
 
@@ -285,14 +296,14 @@ def test_method_says_whether_parts_of_a_batch_add_up_to_its_gradient(name):
 
     def wide(answers):
         features = {key: leaf(value) for key, value in answers.features.items()}
-        return Outputs(logits=leaf(answers.logits), embedding=leaf(answers.embedding), features=features)
+        more = {"maps": leaf(answers.maps), "inputs": answers.inputs.double()}
+        return Outputs(logits=leaf(answers.logits), embedding=leaf(answers.embedding), features=features, **more)
 
     def leaf(tensor):
         return tensor.detach().double().requires_grad_()
 
     def part(answers, rows):
-        features = {key: value[rows] for key, value in answers.features.items()}
-        return Outputs(logits=answers.logits[rows], embedding=answers.embedding[rows], features=features)
+        return answers.rows(rows)
 
     whole = gradients([6])
     adds_up = all(
@@ -307,14 +318,12 @@ def compares_probabilities(method, shapes):
     student, teacher = (outputs(side, batch=6, seed=seed) for seed, side in enumerate(shapes))
     targets, context = targets_for(method, torch.arange(6)), Context(ids=torch.arange(6), epoch=1, step=1, seed=0)
 
-    def terms(logits):
-        taught = Outputs(logits=logits, embedding=teacher.embedding, features=teacher.features)
-        return torch.stack([*method(student, taught, targets, context).values()]).detach()
+    def terms(scale=1, shift=0):
+        logits = scale * teacher.logits.detach() + shift * torch.arange(6.0)[:, None]
+        maps = scale * teacher.maps.detach() + shift * torch.arange(6.0)[:, None, None, None]
+        return torch.stack([*method(student, replace(teacher, logits=logits, maps=maps), targets, context).values()])
 
-    logits = teacher.logits.detach()
-    return torch.allclose(terms(logits), terms(logits + torch.arange(6.0)[:, None]), rtol=1e-4) and not torch.allclose(
-        terms(logits), terms(2 * logits), rtol=1e-2
-    )
+    return torch.allclose(terms(), terms(shift=1), rtol=1e-4) and not torch.allclose(terms(), terms(2), rtol=1e-2)
 
 
 @NAMES

@@ -14,7 +14,7 @@ from processes.cases import configurations
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent / "processes"
-QUICK = ["labels", "stored", "method rkd", "frozen first"]
+QUICK = ["labels", "stored", "method rkd", "frozen first", "masks"]
 # Weights, losses and answers of runs are equal to rounding, and dist divides by deviations of nearly equal answers:
 # plain PyTorch without oneDNN already gives gradients that differ by 3e-4.
 TOLERANCE = {"method dist": 1e-3}

@@ -302,6 +302,29 @@ def test_methods_for_segmentation_train(tmp_path, method, params):
     assert len(stores()) == (0 if pairs else 1)  # features are answered live
 
 
+def test_critic_is_saved_with_the_run_and_resumes_to_the_same_weights(watcher, tmp_path):
+    params = {"holistic.width": 8, "holistic.size": 16}
+    config = config_of(MethodConfig(name="kd,holistic", params=params, weights={"holistic": 1.0}))
+    start_run(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        start_run(config, tmp_path / "run", watcher([6]))
+    resume_run(tmp_path / "run")
+    whole, resumed = (load_file(tmp_path / name / "student.safetensors") for name in ("whole", "run"))
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    assert not any("critic" in name for name in whole)
+    start_run(dataclasses.replace(config, method=MethodConfig(name="kd")), tmp_path / "kd")
+    without = load_file(tmp_path / "kd" / "student.safetensors")
+    assert any(not np.array_equal(whole[name], value) for name, value in without.items())
+
+
+def test_method_of_maps_is_refused_by_other_tasks(tmp_path):
+    config = TrainConfig(student=ModelConfig(name="lenet"), data=DataConfig(name="synthetic"), epochs=1)
+    for name, params in (("holistic", {}), ("cwd", {"on": "logits"})):
+        method = MethodConfig(name=name, params=params)
+        with pytest.raises(UsageError, match=f"method '{name}' as it is set compares maps of class scores"):
+            Objective(dataclasses.replace(config, method=method), TASKS.create("image-classification"), 10, 3)
+
+
 def test_teacher_with_its_classes_in_another_order_is_refused(tmp_path):
     network = create_model("dense", seed=3, width=8)
     network.facts = {"class_names": [NAMES[n] for n in (1, 0, 2)]}

@@ -110,7 +110,9 @@ def _arms(text: str, task: str) -> list[str]:
     if not all(names):
         raise UsageError(f"--methods must be all, or names with commas between them, got {text!r}")
     answer = "embedding" if task == "embedding" else "categorical"
-    arms = [arm for name in names for arm in (methods_for(answer) if name == "all" else [name])]
+    has_maps = task == "segmentation"
+    served = methods_for(answer, has_maps=has_maps)
+    arms = [arm for name in names for arm in (served if name == "all" else [name])]
     return [arm for arm in dict.fromkeys(arms) if arm != "labels"]
 
 

@@ -34,6 +34,11 @@ def create_method(config: MethodConfig) -> Method:
 def check_answers(method: Method, name: str, task: Task) -> None:
     """Raises UsageError for a method that compares logits of another kind than the answers of ``task``."""
     for part, one in method.parts(name).items():
+        if one.compares_maps and not task.has_maps:
+            raise UsageError(
+                f"method {part!r} as it is set compares maps of class scores, which segmentation has, and the task is "
+                f"{task.name!r}; choose kd, or a method that compares features"
+            )
         if task.answer != "categorical" and "logits" not in one.needs and one.uses_targets:
             raise UsageError(
                 f"method {part!r} compares samples by their class, and those of the task {task.name!r} have no single "
@@ -58,12 +63,16 @@ def _serving(kind: str) -> str:
     return ", ".join(names)
 
 
-def methods_for(answer: str) -> list[str]:
-    """The names of all methods that serve answers of this kind, of "categorical", "embedding" and so on."""
+def methods_for(answer: str, *, has_maps: bool = False) -> list[str]:
+    """The names of all methods that serve answers of this kind, of "categorical", "embedding" and so on.
+
+    ``has_maps`` says whether they are maps, as those of segmentation.
+    """
     found = []
     for name in METHODS.names():
         method = create(name)
         is_served = "logits" not in method.needs or answer in method.answers
+        is_served = is_served and (has_maps or not method.compares_maps)
         if is_served and (answer == "categorical" or not method.uses_targets):
             found.append(name)
     return found
@@ -251,11 +260,11 @@ def _with_gradient(outputs: Outputs) -> Outputs:
     def leaf(tensor: Tensor) -> Tensor:
         return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
 
-    return Outputs(
+    return dataclasses.replace(
+        outputs,
         logits=leaf(outputs.logits),
         embedding=None if outputs.embedding is None else leaf(outputs.embedding),
         features={name: leaf(tensor) for name, tensor in outputs.features.items()},
-        mask=outputs.mask,
     )
 
 

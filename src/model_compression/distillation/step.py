@@ -105,7 +105,10 @@ class Step(nn.Module):
         around = partial(self._around, batch.num_global)
         with autocast(self.device, self.precision), around(), recomputed(self._recompute, around):
             answer = self._tapped[0](inputs) if self._tapped else Outputs(logits=self._forward[0](inputs))
-        return dataclasses.replace(answer, logits=answer.logits.float())  # losses are float32 in mixed precision
+        method = self.objective.method
+        seen = inputs if method is not None and method.uses_inputs else None
+        # losses are float32 in mixed precision
+        return dataclasses.replace(answer, logits=answer.logits.float(), inputs=seen)
 
     def forward(
         self, batch: Batch, teacher: Outputs | None, context: Context, done: float, student: Outputs | None = None

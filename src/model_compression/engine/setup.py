@@ -360,7 +360,8 @@ def build_teacher(
 def build_peers(config: TrainConfig, train: Dataset, runtime: Runtime) -> Iterator[Trainer]:
     """What trains each of the networks that learn beside the student."""
     assert config.method is not None
-    if create_method(config.method).needs != {"logits"}:
+    method = create_method(config.method)
+    if method.needs != {"logits"} or method.uses_inputs:
         raise UsageError(f"peers learn by methods that need logits only, and {config.method.name!r} needs more")
     for own in peer_configs(config):
         check_student(own.student)

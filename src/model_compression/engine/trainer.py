@@ -21,7 +21,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.distillation.methods import Context
 from model_compression.distillation.methods.contract import LABEL
-from model_compression.distillation.objective import Objective
+from model_compression.distillation.objective import Objective, create_method
 from model_compression.distillation.step import Learned, Step
 from model_compression.distillation.taps import NO_TAPS, Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
@@ -85,7 +85,9 @@ class Trainer:
             )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
-            by_sample = tapped is not None or (teacher is not None and not self.task.num_outputs(train_set))
+            uses_inputs = config.method is not None and create_method(config.method).uses_inputs
+            has_sizes = bool(self.task.num_outputs(train_set))
+            by_sample = tapped is not None or uses_inputs or (teacher is not None and not has_sizes)
             shapes = self._shapes(tapped, taps) if by_sample else None
             objective = Objective(config, self.task, len(self.loader), self.task.num_outputs(train_set), shapes)
         check_data_needs(objective, train_set, config.data)
@@ -173,6 +175,8 @@ class Trainer:
         inputs = self.student.preprocessing(batch.inputs)
         with evaluating(self.student), torch.no_grad():
             student = Outputs(logits=self.student(inputs)) if tapped is None else tapped(inputs)
+        if isinstance(inputs, Tensor):
+            student = dataclasses.replace(student, inputs=inputs)
         teacher = self.teacher.live if isinstance(self.teacher, CachedTeacher) else self.teacher
         return batch, student, None if teacher is None or not taught else teacher.answer(batch)
 

@@ -82,6 +82,8 @@ class Task(ABC):
     answer: ClassVar[Answer]
     one_row_each: ClassVar[bool] = True
     """Whether a sample is one row of answers, see `rows`; else of several, as of its pixels."""
+    has_maps: ClassVar[bool] = False
+    """Whether logits are maps (B, K, H, W), which `rows` keeps as `Outputs.maps`."""
     kept_as: ClassVar[str] = "logits"
     """What predictions.safetensors calls what is `kept` of answers."""
     has_label_loss: ClassVar[bool] = True

@@ -58,10 +58,17 @@ def configurations():
             method=MethodConfig(name="kd", params={"temperature": 1.0}, label_weight=1.0),
         ),
     }
+    params = {"holistic.width": 4, "holistic.size": 16}
+    of_masks = {"student": ModelConfig(name="unet", options={"width": 4}), "teacher": ModelConfig(name="unet")}
+    cases["masks"] = TrainConfig(
+        **{**SHARED, **TAUGHT, **of_masks},
+        data=DataConfig(task="segmentation"),
+        method=MethodConfig(name="kd,holistic", params=params),
+    )
     for name in METHODS.names():
         method = create(name)
         of_transformers = method.layer_map in ("attention", "query, key and value")
-        if of_transformers or not method.answers & {"categorical", "embedding"}:
+        if of_transformers or method.compares_maps or not method.answers & {"categorical", "embedding"}:
             continue
         taught = TAUGHT if method.needs_teacher else {}
         task = DataConfig(task="embedding" if method.answers == {"embedding"} else "")
@@ -69,27 +76,35 @@ def configurations():
     return cases
 
 
-def data():
+def data(task=""):
     """46 training images of 3 classes: the last batch has 14, and with four processes slices differ in length."""
     generator = np.random.default_rng(0)
     labels = np.arange(46) % 3
     images = generator.integers(0, 256, (46, 3, 32, 32), dtype=np.uint8)
     images[:, 0] = images[:, 0] // 4 + (labels * 60)[:, None, None].astype(np.uint8)
-    told = {"class_names": ("a", "b", "c"), "mean": (0.4, 0.5, 0.5), "std": (0.3, 0.3, 0.3)}
+    if task == "segmentation":
+        labels = (images[:, 0] // 86).astype(np.uint8)
+    told = {
+        "task": task or "image-classification",
+        "class_names": ("a", "b", "c"),
+        "mean": (0.4, 0.5, 0.5),
+        "std": (0.3, 0.3, 0.3),
+    }
     train = Dataset(name="cases", samples=images, labels=labels, **told)
     return train, Dataset(name="cases-test", samples=images[:10], labels=labels[:10], **told)
 
 
 def trained(config):
     """Parameters, statistics and losses after all epochs of ``config``."""
-    teacher = create_model("resnet14", seed=1, num_classes=3)
+    images = data("segmentation" if config.data.task == "segmentation" else "")
+    teacher = create_model(config.teacher.name if config.teacher else "resnet14", seed=1, num_classes=3)
     with torch.no_grad():  # answers that differ: correlations of nearly equal ones magnify rounding
         [*teacher.parameters()][-2].mul_(30)
-    trainer = prepare(config, Silent(), Parts(data=data(), teacher=teacher if config.teacher else None)).trainer
+    trainer = prepare(config, Silent(), Parts(data=images, teacher=teacher if config.teacher else None)).trainer
     trainer.run_first_stage(lambda: None)
     events = [trainer.run_epoch(lambda progress: None) for _ in range(config.epochs)]
     found = {name: tensor.clone().contiguous() for name, tensor in trainer.network.state_dict().items()}
-    found["evaluated"] = trainer.answer_all(trainer.network, data()[1])
+    found["evaluated"] = trainer.answer_all(trainer.network, images[1])
     found["losses"] = torch.tensor([event["train_loss"] for event in events], dtype=torch.float64)
     for term in events[0]["terms"]:
         found[f"term {term}"] = torch.tensor([event["terms"][term] for event in events], dtype=torch.float64)

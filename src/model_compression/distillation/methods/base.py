@@ -56,6 +56,10 @@ class Method(nn.Module):
     """How many of the pairs that are chosen by stage, the last ones, are compared; None: all."""
     layer_map: ClassVar[LayerMap] = ""
     """What of a transformer's blocks is compared; their pairs are chosen evenly, and not by stage."""
+    compares_maps: bool = False
+    """Whether it compares `Outputs.maps`, which segmentation has; such a method serves no other task."""
+    uses_inputs: bool = False
+    """Whether it looks at the images: `Outputs.inputs` of the student, and their shape in `setup`."""
     default_warmup: ClassVar[float] = 0.0
     """Share of the steps in which its weights rise from 0, linearly."""
     uses_targets: bool = False
@@ -112,7 +116,8 @@ class Method(nn.Module):
         """Builds what depends on the models or the data, before the optimiser is made; most methods need nothing.
 
         ``shapes`` maps "student" and "teacher" to their outputs' shapes, of a batch of one: {"logits": (1, K),
-        "embedding": (1, D), "features": {name: (1, C, H, W) or (1, L, D)}}, as far as the method needs them.
+        "embedding": (1, D), "features": {name: (1, C, H, W) or (1, L, D)}}, as far as the method needs them, and
+        "inputs" (1, C, H, W) of the student for one that ``uses_inputs``.
         """
 
     def first_stage(self, teacher: Outputs) -> Tensor:
@@ -157,6 +162,18 @@ def embedding_pair(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
     if student.embedding is None or teacher.embedding is None:
         raise UsageError("there are no embeddings to compare: a method that does so has 'embedding' in its needs")
     return wide(student.embedding), wide(teacher.embedding.detach())
+
+
+def map_pair(method: str, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """Maps of class scores (B, K, H, W) of both in float32 or wider, the teacher's without gradient.
+
+    Raises UsageError, which names ``method``, where there are none.
+    """
+    if student.maps is None or teacher.maps is None:
+        raise UsageError(
+            f"{method} compares maps of class scores, which segmentation has; give both Outputs their maps (B, K, H, W)"
+        )
+    return wide(student.maps), wide(teacher.maps.detach())
 
 
 def feature_pairs(student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:

@@ -57,6 +57,8 @@ class Combined(Method):
         self.uses_targets = any(method.uses_targets for method in methods.values())
         self.uses_ids = any(method.uses_ids for method in methods.values())
         self.uses_context = any(method.uses_context for method in methods.values())
+        self.compares_maps = any(method.compares_maps for method in methods.values())
+        self.uses_inputs = any(method.uses_inputs for method in methods.values())
         self.per_sample = all(method.per_sample for method in methods.values())
         self._pairs: dict[str, Sequence[int]] = {}
         terms = [(name, term) for name, method in methods.items() for term in method.default_weights]

@@ -48,6 +48,7 @@ class Segmentation(WeighsClasses):
     name = "segmentation"
     answer = "categorical"
     one_row_each = False
+    has_maps = True
     kept_as = "masks"
     metric = MIOU
 

@@ -139,7 +139,7 @@ def test_cwd_of_logits_compares_the_maps_of_class_scores(temperature):
     term.backward()
     assert s.grad.abs().sum() > 0
     assert method.default_weights == {"cwd": 3.0}
-    with pytest.raises(UsageError, match="compares maps of class scores, which segmentation has"):
+    with pytest.raises(UsageError, match=r"cwd: on='logits' compares maps of class scores, which segmentation has"):
         method(Outputs(logits=rows), Outputs(logits=rows), torch.zeros(7))
     with pytest.raises(UsageError, match="cwd: on must be 'features' or 'logits', got 'maps'"):
         create("cwd", on="maps")

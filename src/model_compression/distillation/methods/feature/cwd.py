@@ -16,9 +16,9 @@ from model_compression.distillation.methods.base import (
     check_positions,
     check_temperature,
     feature_pairs,
+    map_pair,
     pair_shapes,
     to_smaller,
-    wide,
 )
 
 
@@ -66,6 +66,7 @@ class CWD(Method):
         self.temperature, self.on_logits = temperature, on == "logits"
         if self.on_logits:
             self.needs = frozenset({"logits"})  # type: ignore[misc]
+            self.compares_maps = True
             self.default_weights = {"cwd": 3.0}
         self.aligners = nn.ModuleList()
 
@@ -82,9 +83,7 @@ class CWD(Method):
     ) -> dict[str, Tensor]:
         """{"cwd": Σ over the pairs of T² times the divergence over positions, mean over channels and batch}."""
         if self.on_logits:
-            if student.maps is None or teacher.maps is None:
-                raise UsageError("cwd: on='logits' compares maps of class scores, which segmentation has; leave it out")
-            return {"cwd": channel_kl(wide(student.maps), wide(teacher.maps.detach()), self.temperature)}
+            return {"cwd": channel_kl(*map_pair("cwd: on='logits'", student, teacher), self.temperature)}
         terms = []
         for align, pair in zip(self.aligners, feature_pairs(student, teacher), strict=True):
             s, t = to_smaller(*pair)

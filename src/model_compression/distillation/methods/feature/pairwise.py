@@ -40,7 +40,7 @@ class Pairwise(Method):
     over the batch, sum over the pairs. Maps may differ in channels and size: both are averaged to ``places``
     × ``places`` at most, which the authors' later version calls the granularity. Made for segmentation; of pairs that
     are chosen by stage the last is compared. The paper adds it to kd of each pixel with the weight 10, the default, as
-    "kd,pairwise". Its third, adversarial part is not here: it trains a second network in turn.
+    "kd,pairwise". Its third part is `holistic`.
 
     Args:
         places: places across and down that are compared, at most; 1 to 64. P² cosines of each image are held.
