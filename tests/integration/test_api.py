@@ -49,8 +49,6 @@ def test_example_of_a_function_runs_as_it_stands(name, folder, monkeypatch):
 def test_every_argument_is_documented(name):
     function = getattr(mc, name)
     text = inspect.getdoc(function)
-    if name == "train":  # its arguments are those of distill
-        return
     for argument in inspect.signature(function).parameters:
         assert f"\n    {argument}: " in text, argument
 

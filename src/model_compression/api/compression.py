@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model_compression.api.inputs import give_names, watched
+from model_compression.api.argument_texts import described
+from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.compression import pipeline
 from model_compression.compression import prune as pruning
 from model_compression.compression import quantize as quantisation
@@ -15,7 +16,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.files import user_path
 from model_compression.core.metric import Metric, primary_metric
-from model_compression.core.run_options import LEFT_OPEN, with_settings
+from model_compression.core.run_options import with_settings
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
 from model_compression.models.base import Network
@@ -78,6 +79,7 @@ class Compressed:
         return "\n".join(lines)
 
 
+@described
 @checked_arguments
 def prune(
     model: str | Path,
@@ -105,15 +107,12 @@ def prune(
         model: a run folder, a weights file or a shipped network.
         share: of the ``resource`` that is left, between 0 and 1.
         resource: multiply-accumulates, parameters, or single weights, which become zero.
-        steps: cuts, each with its repair.
-        step_epochs: epochs of the repairs before the last.
+        steps, step_epochs: `api.argument_texts`.
         low_rank: whether the rank of large inner products is lowered, too.
         method: of the repair; None: the run's, where it needs logits only, else kd.
         config: how a step is repaired; None: as the network's own run was trained.
         run_dir: a new folder; None: beside the model.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
-        trust: whether code that a stranger's file names is imported.
+        observer, progress, trust: `api.argument_texts`.
         settings: of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``epochs=5``, the epochs of the last repair.
 
     Raises:
@@ -135,6 +134,7 @@ def prune(
         return Pruned(steps=pruning.prune(wanted, folder, watcher), run_dir=folder)
 
 
+@described
 @checked_arguments
 def quantize(
     model: str | Path,
@@ -164,9 +164,7 @@ def quantize(
         method: of the training with roundings; None: the run's, where it needs logits only, else kd.
         config: how it is trained on; None: as its own run, for 8 epochs at a tenth of the learning rate.
         run_dir: a new folder; None: beside the model.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
-        trust: whether code that a stranger's file names is imported.
+        observer, progress, trust: `api.argument_texts`.
         settings: of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``epochs=5``.
 
     Raises:
@@ -191,6 +189,7 @@ def quantize(
     return Quantized(file=folder / report["file"], report=report)
 
 
+@described
 @checked_arguments
 def compress(
     teacher: str | ModelConfig,
@@ -232,16 +231,11 @@ def compress(
         to: "int8" or "int4".
         max_drop: points of accuracy that quantising may lose.
         method: of the distillation and the repairs; it needs logits only.
-        steps: cuts, where the budget asks for pruning.
-        step_epochs: epochs of the repairs before the last.
+        steps, step_epochs: `api.argument_texts`.
         epochs: of the distillation.
-        seed: of everything.
         config: where to start from; its networks, method, data, epochs and seed are replaced.
         run_dir: a new folder; None: below runs.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
-        trust: whether code that a stranger's file names is imported.
-        settings: of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``lr=1e-3``.
+        seed, observer, progress, trust, settings: `api.argument_texts`.
 
     Raises:
         UsageError: the budget cannot be kept; nothing is written.
@@ -249,26 +243,10 @@ def compress(
         NotVerifiedError: the fewer bits lose more than ``max_drop``.
     """
     give_names(teacher, student, data, method)
-    student = ModelConfig(name=student) if isinstance(student, str) else student
-    base = config or TrainConfig(student=student, left_open=[*LEFT_OPEN])
-    base = dataclasses.replace(
-        base,
-        student=student,
-        teacher=ModelConfig(name=teacher) if isinstance(teacher, str) else teacher,
-        method=MethodConfig(name=method) if isinstance(method, str) else method,
-        data=dataclasses.replace(base.data, name=data),
-        epochs=epochs,
-        seed=seed,
-    )
-    wanted = CompressConfig(
-        run=with_settings(base, settings),
-        budget=Budget(max_bytes=max_bytes, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy),
-        to=to,
-        max_drop=max_drop,
-        steps=steps,
-        step_epochs=step_epochs,
-    )
-    name = f"{Path(data.rpartition(':')[2]).name}-{Path(student.name).stem}-compressed-seed{seed}"
+    run = run_config(config, student, teacher, method, settings, data, epochs=epochs, seed=seed)
+    budget = Budget(max_bytes=max_bytes, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy)
+    wanted = CompressConfig(run=run, budget=budget, to=to, max_drop=max_drop, steps=steps, step_epochs=step_epochs)
+    name = f"{Path(data.rpartition(':')[2]).name}-{Path(run.student.name).stem}-compressed-seed{seed}"
     folder = user_path(str(run_dir)) if run_dir else free_folder(Path("runs") / name)[0]
     with watched(observer, progress, trust) as watcher:
         result = pipeline.compress(wanted, folder, watcher)

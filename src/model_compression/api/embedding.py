@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model_compression.api.argument_texts import described
 from model_compression.api.given_data import given_data
 from model_compression.api.inputs import Data, Model, data_config, give_names, load_datasets, load_network, watched
 from model_compression.core.argument_checks import checked_arguments
@@ -46,6 +47,7 @@ class Embedded:
         return f"<{self.path}: {self.samples:,} embeddings of {self.width} numbers>"
 
 
+@described
 @checked_arguments
 def embed(
     model: Model,
@@ -75,12 +77,9 @@ def embed(
         out: the file, NAME.parquet.
         data: as `distill` takes it; labels are not needed. None: the run's own, else CIFAR-10.
         split: which images.
-        device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto", "fp32" or "bf16".
+        device, precision: `api.argument_texts`.
         force: whether an existing file is replaced.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
-        trust: whether code that a stranger's file names is imported.
+        observer, progress, trust: `api.argument_texts`.
 
     Raises:
         UsageError: another ending, ``out`` exists, or the network takes other images.

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from model_compression.api.argument_texts import described
 from model_compression.api.embedding import load_as_embedding, vectors_of
 from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, watched
 from model_compression.checks.networks import ENOUGH
@@ -56,6 +57,7 @@ class Evaluation:
         return f"<{self.metric.label} {self.metric.text(self.value)}{others} on {self.samples:,} {self.noun}>"
 
 
+@described
 @checked_arguments
 def evaluate(
     model: Model,
@@ -84,11 +86,8 @@ def evaluate(
             training images, a linear probe, and the effective rank. A module must answer with embeddings.
         window: of a segmentation, the side in pixels of windows that overlap by half, in which images are answered; the
             logits of a pixel are averaged. 0: whole images.
-        device: "auto", "cpu", "cuda" or "mps".
-        precision: "auto", "fp32" or "bf16".
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
-        trust: whether code that a stranger's file names is imported.
+        device, precision: `api.argument_texts`.
+        observer, progress, trust: `api.argument_texts`.
 
     Raises:
         UsageError: the network does not fit the data, or an argument cannot be.

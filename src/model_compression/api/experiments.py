@@ -1,12 +1,12 @@
 """`compare_methods`, `reproduce` and `report`: runs that belong together, and pages on them."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_compression.api.inputs import give_names, watched, with_data
+from model_compression.api.argument_texts import described
+from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import json_text
@@ -14,7 +14,6 @@ from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path, write_text
 from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
-from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.core.text import count
 from model_compression.engine.observer import Observer
 from model_compression.experiments import reproduce as experiments
@@ -80,6 +79,7 @@ class Told:
         self._observer.message(f"{name}: {text}")
 
 
+@described
 @checked_arguments
 def compare_methods(
     teacher: str | ModelConfig,
@@ -117,39 +117,26 @@ def compare_methods(
         seeds: runs of each method.
         epochs: of each run.
         out: where records and tables go; None: results/compare-DATA-STUDENT-EPOCHS-epochs.
-        runs: where run folders go.
-        jobs: runs at once, each on a GPU of its own where there are several.
-        executor: "local", or "ray" or "ray:ADDRESS" for processes of a Ray cluster.
+        runs, jobs, executor: `api.argument_texts`.
         config: the recipe; its networks, data and epochs are replaced.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether lines are shown as the command shows them.
-        settings: of `TrainConfig`, `DataConfig` or `OptimConfig`, as ``batch_size=64``.
+        observer, progress, settings: `api.argument_texts`.
 
     Raises:
         RunFolderError: ``out`` holds runs of another recipe.
         UsageError: a method or value that cannot be.
     """
     give_names(teacher, student, data, *methods)
-    student = ModelConfig(name=student) if isinstance(student, str) else student
     chosen = [MethodConfig(name=one) if isinstance(one, str) else one for one in methods]
     if not chosen:
         raise UsageError("methods is empty; give at least one name, as 'kd'")
-    base = config or TrainConfig(student=student, left_open=[*LEFT_OPEN])
-    base = dataclasses.replace(
-        base,
-        student=student,
-        teacher=ModelConfig(name=teacher) if isinstance(teacher, str) else teacher,
-        method=chosen[0],
-        epochs=epochs,
-    )
-    base = with_data(base, data)
-    where = Executor(jobs=jobs, name=executor)
-    plan = plan_comparison(with_settings(base, settings), chosen, seeds, out, runs, executor=where)
+    base = run_config(config, student, teacher, chosen[0], settings, data, epochs=epochs)
+    plan = plan_comparison(base, chosen, seeds, out, runs, executor=Executor(jobs=jobs, name=executor))
     with watched(observer, progress) as watcher:
         tables, content = make_runs(plan, Told(watcher))
     return Comparison(tables=tables, content=content, out=plan.out)
 
 
+@described
 @checked_arguments
 def reproduce(
     experiment: str = "classic",
@@ -183,11 +170,8 @@ def reproduce(
         arms: some of the arms only.
         data: a dataset, by name.
         out: where records and tables go; None: results/EXPERIMENT-EPOCHS-epochs.
-        runs: where run folders go.
-        jobs: runs at once, each on a GPU of its own where there are several.
-        executor: "local", or "ray" or "ray:ADDRESS" for processes of a Ray cluster.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
+        runs, jobs, executor: `api.argument_texts`.
+        observer, progress: `api.argument_texts`.
 
     Raises:
         UnknownNameError: no such experiment or arm.

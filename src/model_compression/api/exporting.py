@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model_compression.api.argument_texts import described
 from model_compression.api.inputs import Data, Model, give_names, load_datasets, load_network, watched
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.errors import UsageError
@@ -40,6 +41,7 @@ class Exported:
         return f"<{self.path}: {self.size_bytes:,} bytes, {value}, {said}>"
 
 
+@described
 @checked_arguments
 def export(
     model: Model,
@@ -66,9 +68,7 @@ def export(
         to: the runtime's name, where the ending does not tell.
         preprocessing: whether the file takes uint8 RGB pixels; else normalised float32 images.
         force: whether an existing file is replaced.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether messages are shown as the command shows them.
-        trust: whether code that a stranger's file names is imported.
+        observer, progress, trust: `api.argument_texts`.
 
     Raises:
         UsageError: another ending, or ``out`` exists.
@@ -91,6 +91,7 @@ def export(
     return Exported(path=path, size_bytes=path.stat().st_size, verification=found, facts=network.facts)
 
 
+@described
 @checked_arguments
 def verify(
     file: str | Path,
@@ -115,9 +116,7 @@ def verify(
         data: as `evaluate` takes it.
         bound: largest difference of a logit as a share of their range, for a file in float32 (default: 1e-4).
         max_drop: points of accuracy that a file of fewer bits may lose (default: 0.5).
-        observer: who watches; takes the place of ``progress``.
-        progress: whether messages are shown as the command shows them.
-        trust: whether code that a stranger's file names is imported.
+        observer, progress, trust: `api.argument_texts`.
 
     Raises:
         UsageError: an argument that does not go with the file, or data of other classes.

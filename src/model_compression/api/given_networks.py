@@ -36,17 +36,21 @@ def is_rebuilt(student: nn.Module, name: str) -> bool:
     return shapes[0] == shapes[1]
 
 
-def with_weights(
-    teacher: str | ModelConfig | nn.Module | None, named: ModelConfig | None, weights: str | Path
-) -> tuple[str | ModelConfig | nn.Module, ModelConfig]:
-    """The teacher with weights of a file: a module gets them here, a name is given them to be built with."""
-    if teacher is None or named is None:
-        raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
+def given_teacher(
+    teacher: str | ModelConfig | nn.Module | None, weights: str | Path | None
+) -> tuple[nn.Module | None, ModelConfig | None]:
+    """(the teacher where it is a module, its configuration), with weights of a file: a copied module gets them here."""
+    if teacher is None:
+        if weights is not None:
+            raise UsageError(f"teacher_weights {weights} have no effect without a teacher")
+        return None, None
+    config = named(teacher)
     if not isinstance(teacher, nn.Module):
-        return teacher, dataclasses.replace(named, weights=str(weights))
-    teacher = copy_of(teacher)
-    load_own_weights(teacher, weights)
-    return teacher, named
+        return None, config if weights is None else dataclasses.replace(config, weights=str(weights))
+    if weights is not None:
+        teacher = copy_of(teacher)
+        load_own_weights(teacher, weights)
+    return teacher, config
 
 
 def with_pixels(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from torch import nn
 from model_compression.api.given_data import GivenData, given_data
 from model_compression.checks.networks import check_classes
 from model_compression.core import trust
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.fitting import fitted_data, taught_by
@@ -67,7 +68,28 @@ def data_config(data: str | DataConfig | None, model: Model) -> DataConfig:
     return data_of_run(user_path(str(model))) or DataConfig()
 
 
-def with_data(config: TrainConfig, data: str | DataConfig) -> TrainConfig:
+def run_config(
+    config: TrainConfig | None,
+    student: str | ModelConfig,
+    teacher: str | ModelConfig | None,
+    method: str | MethodConfig | None,
+    settings: Mapping[str, Any],
+    data: str | DataConfig | None = None,
+    **values: Any,
+) -> TrainConfig:
+    """``config`` with all that is given; without one, what data and student choose is left open."""
+    student = _named(student)
+    run = dataclasses.replace(
+        config or TrainConfig(student=student, left_open=[*LEFT_OPEN]),
+        student=student,
+        teacher=None if teacher is None else _named(teacher),
+        method=MethodConfig(name=method) if isinstance(method, str) else method,
+        **values,
+    )
+    return with_settings(run if data is None else _with_data(run, data), settings)
+
+
+def _with_data(config: TrainConfig, data: str | DataConfig) -> TrainConfig:
     """``config`` on other data; all options of a `DataConfig` count as given."""
     if isinstance(data, str):
         return dataclasses.replace(config, data=dataclasses.replace(config.data, name=data))

@@ -1,5 +1,6 @@
 """`measure`: what a network costs."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,15 @@ from pathlib import Path
 import torch
 
 from model_compression.api.inputs import give_names
-from model_compression.compression.measure import Latency, Size, in_onnx_runtime, in_pytorch, of_file, size_of
+from model_compression.compression.measure import (
+    Answering,
+    Latency,
+    Size,
+    in_onnx_runtime,
+    in_pytorch,
+    of_file,
+    size_of,
+)
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import check_side
 from model_compression.core.errors import MissingExtraError, UsageError
@@ -75,16 +84,8 @@ def measure(
     Raises:
         UsageError: a batch that does not fit into memory, or an argument that cannot be.
     """
-    for name, value in (("batch_size", batch_size), ("tokens", tokens)):
-        if value is not None and value < 1:
-            raise UsageError(f"{setting(name)} must be at least 1, got {value}")
-    if not 0 <= threads <= _MOST_THREADS:
-        raise UsageError(f"{setting('threads')} must lie between 0 (all cores) and {_MOST_THREADS}, got {threads}")
-    if seconds <= 0:
-        raise UsageError(f"{setting('seconds')} must be above 0, got {seconds}")
+    _check(batch_size, threads, seconds, size, tokens)
     give_names(model)
-    if size is not None:
-        check_side(setting("size"), size)
     if threads:
         torch.set_num_threads(threads)
     used = torch.get_num_threads()
@@ -93,6 +94,7 @@ def measure(
         costs: Size | None = None
         if path.suffix in names_by_suffix():
             answering, is_of_texts = [of_file(path, used, tokens)], not open_file(path).metadata.image_shape
+            batch_size = batch_size or _batch(is_of_texts)
         else:
             network = build_model(str(model)).deployed().eval()
             is_of_texts = takes_texts(network)
@@ -103,24 +105,39 @@ def measure(
             answering = [in_pytorch(network, shape)]
             with suppress(MissingExtraError):
                 answering.append(in_onnx_runtime(network, shape, used))
-        batch_size = batch_size or _batch(is_of_texts)
-        try:
-            times = [one.latency(batch, used, seconds) for batch in dict.fromkeys((1, batch_size)) for one in answering]
-        except (MemoryError, RuntimeError) as error:
-            what = "texts" if is_of_texts else "images"
-            raise UsageError(
-                f"{batch_size} {what} at once do not fit into memory ({str(error)[:80]}); give a smaller "
-                f"{setting('batch_size')}"
-            ) from None
+        noun = "texts" if is_of_texts else "images"
+        latencies = _latencies(answering, batch_size, used, seconds, noun)
         file_bytes = _file_bytes(str(model))
-    return Cost(
-        model=str(model),
-        size=costs,
-        file_bytes=file_bytes,
-        latencies=tuple(times),
-        noun="texts" if is_of_texts else "images",
-        is_guest=costs is None and answering[0].is_guest,
-    )
+    is_guest = costs is None and answering[0].is_guest
+    return Cost(model=str(model), size=costs, file_bytes=file_bytes, latencies=latencies, noun=noun, is_guest=is_guest)
+
+
+def _check(batch_size: int | None, threads: int, seconds: float, size: int | None, tokens: int) -> None:
+    """Raises UsageError for an argument out of its range."""
+    for name, value in (("batch_size", batch_size), ("tokens", tokens)):
+        if value is not None and value < 1:
+            raise UsageError(f"{setting(name)} must be at least 1, got {value}")
+    if not 0 <= threads <= _MOST_THREADS:
+        raise UsageError(f"{setting('threads')} must lie between 0 (all cores) and {_MOST_THREADS}, got {threads}")
+    if seconds <= 0:
+        raise UsageError(f"{setting('seconds')} must be above 0, got {seconds}")
+    if size is not None:
+        check_side(setting("size"), size)
+
+
+def _latencies(
+    answering: Sequence[Answering], batch_size: int, threads: int, seconds: float, noun: str
+) -> tuple[Latency, ...]:
+    """Of one sample and of ``batch_size`` in each runtime. Raises UsageError where they do not fit into memory."""
+    try:
+        return tuple(
+            one.latency(batch, threads, seconds) for batch in dict.fromkeys((1, batch_size)) for one in answering
+        )
+    except (MemoryError, RuntimeError) as error:
+        raise UsageError(
+            f"{batch_size} {noun} at once do not fit into memory ({str(error)[:80]}); give a smaller "
+            f"{setting('batch_size')}"
+        ) from None
 
 
 def _shape(network: Network, size: int | None, tokens: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from model_compression.api.argument_texts import described
 from model_compression.api.evaluation import Evaluation, evaluate_on
 from model_compression.api.inputs import Data, load_datasets, load_network, watched
 from model_compression.core.argument_checks import checked_arguments
@@ -40,6 +41,7 @@ class Pushed:
     files: dict[str, int]
 
 
+@described
 @checked_arguments
 def pack(
     run_dir: str | Path,
@@ -62,9 +64,7 @@ def pack(
         out: the .safetensors file.
         data: as `evaluate` takes it.
         force: whether an existing file is replaced.
-        observer: who watches; takes the place of ``progress``.
-        progress: whether a bar is shown; by default on a terminal and in a notebook.
-        trust: whether code that a stranger's file names is imported.
+        observer, progress, trust: `api.argument_texts`.
 
     Raises:
         UsageError: ``out`` exists or has another ending.

@@ -71,7 +71,7 @@ def plan_search(
     *,
     trials: int = 20,
     final_seeds: int = 3,
-    storage: str | None = None,
+    storage: str | Path | None = None,
     out: str | Path | None = None,
     runs: str | Path = "runs",
     executor: Executor = ONE_BY_ONE,
@@ -79,6 +79,8 @@ def plan_search(
     """Raises UsageError for values that cannot be, and for a run that holds no images out."""
     Option(minimum=1, maximum=_MOST_TRIALS).check("trials", trials)
     Option(minimum=0, maximum=_MOST_SEEDS).check("final_seeds", final_seeds)
+    if isinstance(tune, str):
+        raise UsageError(f"tune must be a list of texts or a dictionary, as [{tune!r}]")
     if storage == "":
         raise UsageError(f"{setting('storage')} is empty; give it a value, or leave it out")
     if not base.data.validation:
@@ -94,6 +96,6 @@ def plan_search(
         final_seeds=final_seeds,
         out=folder,
         runs=user_path(str(runs)),
-        storage=storage or str(folder / "study.journal"),
+        storage=str(storage or folder / "study.journal"),
         executor=executor,
     )
