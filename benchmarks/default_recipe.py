@@ -22,8 +22,9 @@ import torch
 
 from benchmarks.record import line, surroundings
 from benchmarks.recorded_runs import make_recorded, metrics_of
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import GIVEN
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically
 from model_compression.core.metric import DEFAULT_METRIC
 from model_compression.core.run_options import LEFT_OPEN, with_settings

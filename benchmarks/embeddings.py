@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 
 import model_compression as mc
 from benchmarks.record import line, surroundings
-from model_compression.core.config import MethodConfig, ModelConfig, OptimConfig
+from model_compression.core.config import MethodConfig, ModelConfig
 from model_compression.core.files import write_atomically, write_json
 from model_compression.core.metric import ACCURACY
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.sources import load_dataset
 from model_compression.engine.console_observer import ConsoleObserver

@@ -17,7 +17,8 @@ from benchmarks.record import line, surroundings, write
 from benchmarks.speed import measure
 from benchmarks.ways import Job
 from model_compression import load_cifar10, load_model
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision, keep_freed_memory
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.teachers import cached_teacher

@@ -34,7 +34,7 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.record import line, surroundings, write
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.data.image_files import decode_image, decode_scaled
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for

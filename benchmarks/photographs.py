@@ -27,9 +27,11 @@ from benchmarks.embeddings import teacher_of
 from benchmarks.record import line
 from benchmarks.recorded_runs import make_recorded
 from benchmarks.shipped_forms import measure_forms
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically, write_json
 from model_compression.core.free_memory import most_memory_bytes
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.sources import load_dataset
 from model_compression.engine.events import read_events

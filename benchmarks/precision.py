@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import line, surroundings, write
-from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.device import (
     PRECISIONS,
     choose_device,
@@ -30,6 +30,7 @@ from model_compression.core.device import (
     keep_freed_memory,
     precision_name,
 )
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.engine.measured_precision import candidates, fastest_precision
 from model_compression.engine.networks import load_student

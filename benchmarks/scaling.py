@@ -24,8 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.record import line, surroundings, write
 from model_compression.core import processes
-from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.device import autocast, choose_device
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts

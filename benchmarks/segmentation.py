@@ -19,8 +19,10 @@ from PIL import Image
 
 from benchmarks.record import line
 from benchmarks.recorded_runs import make_recorded, metrics_of
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically
+from model_compression.core.optim_config import OptimConfig
 from model_compression.reports.statistics import summarise
 from model_compression.tasks.segmentation.task import MIOU
 

@@ -19,9 +19,10 @@ import torch
 from benchmarks.record import line, surroundings
 from model_compression.compression.config import Budget, CompressConfig
 from model_compression.compression.pipeline import Compression, compress
-from model_compression.core.config import ModelConfig, OptimConfig
+from model_compression.core.config import ModelConfig
 from model_compression.core.files import write_atomically, write_json
 from model_compression.core.metric import ACCURACY
+from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.experiments.recipes import RECIPES
 from model_compression.reports.statistics import summarise

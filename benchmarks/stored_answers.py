@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import line, surroundings, write
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.outputs import Outputs
 from model_compression.data.batches import Batch, SampleLoader
 from model_compression.distillation.teachers.cache import CachedTeacher

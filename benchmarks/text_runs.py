@@ -13,8 +13,10 @@ import torch
 
 from benchmarks.record import line, surroundings
 from model_compression.api.compression import quantize
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically, write_json
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.table_config import TableConfig
 from model_compression.data.tokenizers import IDS, MASK, load_tokenizer
 from model_compression.engine.console_observer import ConsoleObserver

@@ -15,8 +15,10 @@ from typing import Any
 
 from benchmarks.record import line, surroundings, write
 from model_compression import start_run
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device
+from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.teachers import num_views
 
 TEACHER = "whitening-cnn-small-cifar10"  # answers twice as fast as nin-cifar10, and is right more often

@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config import TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically
 from model_compression.core.metric import ACCURACY
 from model_compression.engine.console_observer import ConsoleObserver

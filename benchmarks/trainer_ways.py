@@ -15,7 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.table_config import TableConfig
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.console_observer import ConsoleObserver

@@ -20,9 +20,11 @@ from PIL import Image, ImageFilter
 
 from benchmarks.record import line, surroundings
 from benchmarks.recorded_runs import make_recorded, metrics_of
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically
 from model_compression.core.metric import Metric
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.sources import load_dataset
 from model_compression.reports.statistics import summarise

@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression import create_model, load_cifar10, load_model
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision, keep_freed_memory
+from model_compression.core.optim_config import OptimConfig
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.console_observer import ConsoleObserver
 from model_compression.engine.runtime import Runtime

@@ -138,7 +138,9 @@ def tiny(tmp_path_factory):
 
     ``data`` makes the sets, ``teacher`` is a weights file, ``config`` makes a TrainConfig of 3 epochs of 5 steps.
     """
-    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+    from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+    from model_compression.core.data_config import DataConfig
+    from model_compression.core.optim_config import OptimConfig
     from model_compression.data.sources import DATASETS
     from model_compression.models.base import MODELS
     from model_compression.models.create import create_model

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from model_compression.api.searching import search
     from model_compression.api.sharing import pack, push
     from model_compression.api.training import distill, resume, train
-    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+    from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+    from model_compression.core.data_config import DataConfig
     from model_compression.core.errors import Interrupted, ModelCompressionError
     from model_compression.core.optim_config import OptimConfig
     from model_compression.core.outputs import Outputs
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from model_compression.models.weights import load_model
 
 _HOMES = {
-    "DataConfig": "core.config",
+    "DataConfig": "core.data_config",
     "Interrupted": "core.errors",
     "MethodConfig": "core.config",
     "ModelCompressionError": "core.errors",

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
-from model_compression.core.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import RunFolderError
 from model_compression.core.manifest import check_manifest
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.sources import DATASETS
 from model_compression.engine import runs
 from model_compression.engine.runs import resume_run, start_run

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import ModelCompressionError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.synthetic import load_synthetic
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts

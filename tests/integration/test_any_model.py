@@ -11,8 +11,10 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError, WeightsMismatchError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.models.external import External
 from model_compression.models.weights import load_model, read_header

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from model_compression.classic import command_line as classic
-from model_compression.core.config import DataConfig
 from model_compression.core.config_json import from_json
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from model_compression.classic import command_line as classic
 from model_compression.classic.local_weights import local_teacher, with_local_weights
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json
+from model_compression.core.data_config import DataConfig
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.engine import runs

@@ -16,9 +16,10 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json
 from model_compression.core.errors import Interrupted, NumericalError, RunFolderError, UsageError, WeightsMismatchError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.runs import start_run
 from model_compression.models.weights import read_header, read_model, save_weights
 

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 import model_compression as mc
 from model_compression.api.embedding import load_as_embedding
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig
+from model_compression.core.config import MethodConfig, ModelConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError
 from model_compression.distillation.objective import methods_for
 from model_compression.engine.observer import Silent

@@ -24,7 +24,8 @@ from model_compression.models.weights import read_model
 AS_NOBODY = """
 import os, sys, torch
 from pathlib import Path
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import ModelCompressionError
 from model_compression.engine.observer import Silent
 from model_compression.engine.runs import check_run, start_run

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError
 from model_compression.distillation.methods import METHODS
 from model_compression.distillation.methods.base import Method, embedding_pair, feature_pairs, pair_shapes, to_smaller

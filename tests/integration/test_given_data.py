@@ -13,8 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.engine.runs import start_run
 from model_compression.models.weights import read_header

@@ -21,9 +21,10 @@ import model_compression
 from model_compression.cli.main import COMMANDS, main
 from model_compression.core import trust
 from model_compression.core.checksummed import seal
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import to_dict, to_json
 from model_compression.core.config_values import from_dict
+from model_compression.core.data_config import DataConfig
 from model_compression.distillation.methods.base import METHODS
 from model_compression.engine.runs import check_run
 from model_compression.experiments.processes import RunError, run_isolated

@@ -19,8 +19,10 @@ import model_compression as mc
 from model_compression.cli.main import main
 from model_compression.compression.channels import cost_of
 from model_compression.compression.groups import smallest
-from model_compression.core.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError, WeightsMismatchError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.hold_out import hold_out
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.teachers import load_data

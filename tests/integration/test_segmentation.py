@@ -14,9 +14,11 @@ from torch import nn
 
 import model_compression as mc
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError
 from model_compression.core.masks import IGNORE
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.outputs import Outputs
 from model_compression.data.batches import Batch
 from model_compression.data.dataset import Dataset

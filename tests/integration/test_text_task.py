@@ -14,9 +14,10 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from model_compression.cli.main import main
-from model_compression.core.config import MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import DataError, Interrupted, UsageError
 from model_compression.core.metric import DEFAULT_METRIC, Metric
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.samples import Samples
 from model_compression.data.sources import DATASETS

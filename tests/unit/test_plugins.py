@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.data.sources import DATASETS
 from model_compression.distillation.methods import METHODS, create

@@ -15,7 +15,7 @@ from model_compression.api.argument_texts import described
 from model_compression.api.given_data import given_data
 from model_compression.api.inputs import Data, Model, data_config, give_names, load_datasets, load_network, watched
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.errors import UsageError
 from model_compression.core.extras import check_extra

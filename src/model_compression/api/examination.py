@@ -5,7 +5,8 @@ from pathlib import Path
 
 from model_compression.api.inputs import give_names
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig
+from model_compression.core.config import MethodConfig, ModelConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import user_path
 from model_compression.core.finding import Finding
 from model_compression.core.trust import all_files

@@ -8,8 +8,9 @@ from typing import Any
 from model_compression.api.argument_texts import described
 from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import json_text
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path, write_text
 from model_compression.core.options import setting

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.api.array_targets import array_targets
-from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import GIVEN, LOADERS
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import DataError, UsageError
 from model_compression.core.options import option_of
 from model_compression.core.run_options import with_values

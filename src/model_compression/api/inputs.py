@@ -12,7 +12,8 @@ from torch import nn
 from model_compression.api.given_data import GivenData, given_data
 from model_compression.checks.networks import check_classes
 from model_compression.core import trust
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.core.run_options import LEFT_OPEN, with_settings

@@ -9,7 +9,8 @@ from model_compression.api.argument_texts import described
 from model_compression.api.experiments import Told
 from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.engine.observer import Observer
 from model_compression.experiments.executor import Executor
 from model_compression.experiments.search import make_search

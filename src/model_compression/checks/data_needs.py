@@ -1,6 +1,6 @@
 """What a method needs to know of the images that are trained on, held against what is known of them."""
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset

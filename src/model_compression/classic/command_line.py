@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from model_compression.core import trust
 from model_compression.core.argument_types import register_types
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.console import error_line, safe_streams, unforeseen
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import (
     EXIT_BUG,
     EXIT_FAILURE,

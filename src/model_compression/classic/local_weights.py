@@ -8,7 +8,8 @@ import torch
 
 from model_compression.classic.caffe_weights import ChannelOrder, import_model
 from model_compression.classic.npy import read_npy
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import FileFormatError
 from model_compression.data.sources import DATASETS
 from model_compression.distillation.teachers.fingerprint import weights_digest

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from model_compression.checks import networks as checks
 from model_compression.classic.local_weights import local_teacher, with_local_weights
-from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config import TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.errors import NotThereError, RunFolderError
 from model_compression.core.files import user_path

@@ -202,8 +202,8 @@ def _facts(store: Any) -> dict[str, Any]:
 
 def _drawn() -> list[str]:
     """Options of the data, as a fingerprint may have them, that say how views are drawn."""
-    from model_compression.core.config import DataConfig
     from model_compression.core.config_values import types_of_fields
+    from model_compression.core.data_config import DataConfig
 
     return [name for name in types_of_fields(DataConfig) if name != "augmentation"]
 

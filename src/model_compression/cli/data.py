@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from model_compression.cli.config_options import DATA, add_config_options, flag_of, given_values, with_options_at
 from model_compression.cli.early import names
 from model_compression.cli.run_data import SOURCE, add_source_options, with_source_options
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.console import json_text
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.run_options import OPTIONS
 

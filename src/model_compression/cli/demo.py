@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains both students and prints the gain; returns the exit code."""
-    from model_compression.core.config import DataConfig
+    from model_compression.core.data_config import DataConfig
     from model_compression.core.errors import Interrupted
     from model_compression.engine.console_observer import ConsoleObserver
     from model_compression.engine.events import read_events

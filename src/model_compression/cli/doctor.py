@@ -46,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines; returns the exit code."""
-    from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, default_method
+    from model_compression.core.config import MethodConfig, ModelConfig, default_method
+    from model_compression.core.data_config import DataConfig
     from model_compression.core.errors import UsageError
     from model_compression.diagnosis.whole import examine
     from model_compression.engine.console_observer import ConsoleObserver

@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 
 from model_compression.compression.config import CALIBRATED, PRECISIONS
-from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config import TrainConfig
 from model_compression.core.config_values import types_of_fields
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import NotThereError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.optim_config import OptimConfig

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs what has no record yet; returns the exit code."""
     from model_compression.api.experiments import reproduce
-    from model_compression.core.config import DataConfig
+    from model_compression.core.data_config import DataConfig
     from model_compression.engine.console_observer import ConsoleObserver
 
     with ConsoleObserver() as observer:

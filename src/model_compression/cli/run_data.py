@@ -8,7 +8,7 @@ from model_compression.cli.config_options import TABLE, add_config_options, give
 from model_compression.core.run_options import with_values
 
 if TYPE_CHECKING:
-    from model_compression.core.config import DataConfig
+    from model_compression.core.data_config import DataConfig
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def with_source_options(data: "DataConfig", args: argparse.Namespace) -> "DataCo
 def data_of(args: argparse.Namespace) -> "DataConfig":
     """What these options, and the run that ``args.model`` names, ask for."""
     from model_compression.api.inputs import data_config
-    from model_compression.core.config import DataConfig
+    from model_compression.core.data_config import DataConfig
 
     data = DataConfig() if args.data else data_config(None, args.model)
     return with_source_options(data if args.data is None else dataclasses.replace(data, name=args.data), args)

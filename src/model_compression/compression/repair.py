@@ -3,7 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.core.optim_config import OptimConfig

@@ -2,16 +2,15 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from model_compression.core.config_values import Config
 from model_compression.core.errors import UsageError
-from model_compression.core.options import option, setting
+from model_compression.core.options import SHARE, option, setting
 
 Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 Schedule = Literal["constant", "step", "one_cycle", "cosine"]
 
-_SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}
 _RISES_FIRST = {"schedule": ("constant", "step", "cosine")}  # one_cycle has a rise of its own
 
 
@@ -32,7 +31,7 @@ class OptimConfig(Config):
         help="momentum of sgd and muon, with Nesterov's correction",
         needs={"optimizer": ("sgd", "muon")},
         search=(0.8, 0.99),
-        **_SHARE,
+        **SHARE,
     )
     bias_lr_scale: float = option(1.0, help="factor of the rate for biases of normalisation layers", above=0)
     backbone_lr_scale: float = option(
@@ -50,13 +49,13 @@ class OptimConfig(Config):
         0.8,
         help="share of the epochs after which the step schedule lowers the rate",
         needs={"schedule": ("step",)},
-        **_SHARE,
+        **SHARE,
     )
     step_factor: float = option(
         0.1, help="factor by which the step schedule lowers the rate", above=0, needs={"schedule": ("step",)}
     )
     warmup: float = option(
-        0.25, help="share of the steps in which the one_cycle rate rises", needs={"schedule": ("one_cycle",)}, **_SHARE
+        0.25, help="share of the steps in which the one_cycle rate rises", needs={"schedule": ("one_cycle",)}, **SHARE
     )
     warmup_epochs: int = option(
         0, help="first epochs, in which the rate rises from 0; not of one_cycle", minimum=0, needs=_RISES_FIRST

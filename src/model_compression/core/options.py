@@ -17,6 +17,10 @@ Affects = Literal["result", "speed", "place", "consent"]
 """What depends on an option: the result of a run, its speed, where files are read and written, or whether a doubtful
 input is accepted. Only options that affect the result make two runs different."""
 
+SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}
+"""The bounds of a share or a probability."""
+LARGEST_SEED = 2**63 - 1
+
 _FLAGS = "MODEL_COMPRESSION_SPEAKS_FLAGS"  # an environment variable: child processes inherit it
 _ANY = "1"  # its value where the flags are not known
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model_compression.core.config import CROPPING
 from model_compression.core.counter_random import random_bits, uniform
+from model_compression.core.data_config import CROPPING
 from model_compression.core.masks import IGNORE
 from model_compression.data.crops import draw_boxes
 from model_compression.data.scaling import Size

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model_compression.core.config import DataConfig
 from model_compression.core.counter_random import random_bits, uniform
+from model_compression.core.data_config import DataConfig
 from model_compression.core.masks import IGNORE
 from model_compression.data.augment import sample_flips
 from model_compression.data.crops import BoxDraws, central_box, draw_boxes

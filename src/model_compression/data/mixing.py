@@ -13,8 +13,8 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from model_compression.core.config import DataConfig
 from model_compression.core.counter_random import random_bits
+from model_compression.core.data_config import DataConfig
 from model_compression.data.batches import Mixed
 
 # Numbers of the random operations, apart from those of augmentation.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model_compression.core.config import Resident
+from model_compression.core.data_config import Resident
 from model_compression.core.errors import UsageError
 from model_compression.core.free_memory import available_memory_bytes
 from model_compression.data.dataset import Dataset

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 
 if TYPE_CHECKING:
     import torch

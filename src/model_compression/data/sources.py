@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
-from model_compression.core.config import Resident
 from model_compression.core.config_json import GIVEN
+from model_compression.core.data_config import Resident
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting

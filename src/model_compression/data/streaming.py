@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import DataError, ModelCompressionError, UsageError
 from model_compression.core.inputs import Inputs, join_inputs
 from model_compression.core.options import setting

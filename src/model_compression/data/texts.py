@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model_compression.core.config import DataConfig
 from model_compression.core.counter_random import derived_seed, uniform
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.inputs import Inputs
 from model_compression.core.options import setting

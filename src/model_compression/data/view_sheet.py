@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset

@@ -7,7 +7,8 @@ from model_compression.checks.data import examine_data
 from model_compression.checks.kernel_faults import kernel_fault
 from model_compression.checks.networks import check_classes
 from model_compression.checks.teacher import examine_teacher
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.finding import Finding

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import GIVEN
+from model_compression.core.data_config import DataConfig
 from model_compression.core.fitting import Fitting
 from model_compression.data.task_views import EMBEDDING
 from model_compression.engine.networks import each_network

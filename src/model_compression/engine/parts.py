@@ -11,8 +11,9 @@ from model_compression.checks.data import examine_data
 from model_compression.checks.networks import check_teachers_answers
 from model_compression.checks.teacher import examine_before_run
 from model_compression.core import processes
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import to_dict
+from model_compression.core.data_config import DataConfig
 from model_compression.core.finding import Finding
 from model_compression.core.options import answer_settings
 from model_compression.data.batches import to_tensors

@@ -11,8 +11,9 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import locate
+from model_compression.core.data_config import DataConfig
 from model_compression.core.files import write_atomically
 
 ORIGIN = ".started-in"

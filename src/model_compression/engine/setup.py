@@ -13,9 +13,10 @@ from torch import Tensor
 from model_compression.checks.before_run import is_strict, say_findings
 from model_compression.checks.networks import ENOUGH, check_answer_kind, check_classes, check_training_mode
 from model_compression.core import processes
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import config_digest
 from model_compression.core.config_values import affecting_result
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, keep_freed_memory
 from model_compression.core.errors import UsageError
 from model_compression.core.finding import Finding

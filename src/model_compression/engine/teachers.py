@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import given_values
 from model_compression.core.config_values import from_dict
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.config import DataConfig, TrainConfig
+from model_compression.core.config import TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted
 from model_compression.core.registry import unknown_name
 from model_compression.engine.observer import Observer

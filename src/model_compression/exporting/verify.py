@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.inputs import Inputs, map_inputs

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.device import autocast
 from model_compression.core.inputs import Inputs
 from model_compression.core.memory import in_parts

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from model_compression.core import processes
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
+from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.methods import METHODS, create
 from model_compression.engine.observer import Silent

@@ -6,7 +6,7 @@ import torch
 
 from model_compression.api.array_targets import array_targets
 from model_compression.api.given_data import given_data
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.engine.observer import Silent
 

@@ -9,7 +9,8 @@ from scipy.stats import binomtest
 from torch import nn
 
 from model_compression.checks.networks import check_classes, check_teachers_answers
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher

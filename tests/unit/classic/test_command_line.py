@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from model_compression.classic import command_line as classic
-from model_compression.core.config import DataConfig, MethodConfig
+from model_compression.core.config import MethodConfig
 from model_compression.core.config_json import from_json, to_json
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError
 
 ROOT = Path(__file__).parents[3]

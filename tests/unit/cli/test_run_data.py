@@ -5,8 +5,9 @@ import argparse
 import pytest
 
 from model_compression.cli.run_data import data_of
-from model_compression.core.config import DataConfig, ModelConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import to_json
+from model_compression.core.data_config import DataConfig
 
 
 @pytest.fixture

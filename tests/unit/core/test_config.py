@@ -5,10 +5,12 @@ import json
 
 import pytest
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json, given_values, to_dict, to_json
 from model_compression.core.config_values import from_dict
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UnknownNameError, UsageError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.experiments.recipes import RECIPES, classic_protocol, demo_pair, modern_protocol, views_protocol
 
 PLAIN = {"student": {"name": "lenet"}}

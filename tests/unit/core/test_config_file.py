@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_file import read_config
 from model_compression.core.config_json import to_json
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import FileFormatError, NotThereError, UsageError
 from model_compression.core.optim_config import OptimConfig
 

@@ -11,10 +11,12 @@ import torch
 import model_compression as mc
 from model_compression.compression.config import Budget, CompressConfig, PruneConfig, QuantizeConfig
 from model_compression.compression.prune import prune
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json, to_dict, to_json
 from model_compression.core.config_values import Config, types_of_fields
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.table_config import TableConfig
 from model_compression.experiments.schemes import SchemeConfig
 

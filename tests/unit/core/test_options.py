@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import config_digest, to_dict
 from model_compression.core.config_values import affecting_result, types_of_fields
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.options import answer_settings, option, setting, speaking_flags
 from model_compression.core.run_options import OPTIONS
 from model_compression.distillation.teachers.fingerprint import fingerprint

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import MissingExtraError
 from model_compression.data import operations
 from model_compression.data.crops import central_box, draw_boxes

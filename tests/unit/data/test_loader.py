@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.batches import balanced_order, epoch_order

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from model_compression.api.given_data import given_data
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import DataError, UsageError
 from model_compression.data.sources import load_dataset
 from model_compression.engine.observer import Silent

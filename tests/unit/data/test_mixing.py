@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.data.augment import apply_plan, sample_plan
 from model_compression.data.dataset import Dataset

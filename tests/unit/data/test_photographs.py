@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.fitting import Fitting
 from model_compression.data.image_files import decode_crop, decode_scaled
 from model_compression.data.image_views import ImageViews

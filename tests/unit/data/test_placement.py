@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.data import placement
 from model_compression.data.dataset import Dataset

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import DataError
 from model_compression.data.dataset import Dataset
 from model_compression.data.image_views import ImageViews
@@ -164,7 +164,7 @@ import numpy as np
 from model_compression.data.on_demand import ArraySource, OnDemandImages
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import StreamingLoader
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import DataError
 import torch
 

@@ -7,7 +7,7 @@ import pytest
 import tiny_texts
 import torch
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import FileFormatError, NotThereError, UsageError
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.data.view_sheet import draw_views

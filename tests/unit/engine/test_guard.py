@@ -178,7 +178,7 @@ def test_trainer_stops_a_real_explosion_before_it_becomes_nan(tiny):
 
 def test_a_high_rate_that_practitioners_use_is_no_explosion():
     """One cycle to a rate at which the loss first rises, on the networks that ship."""
-    from model_compression.core.config import OptimConfig
+    from model_compression.core.optim_config import OptimConfig
     from model_compression.data.synthetic import load_synthetic
 
     train, _ = load_synthetic(None, None, True)

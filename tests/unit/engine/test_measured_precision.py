@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from model_compression.core.config import ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import from_json, to_dict, to_json
 from model_compression.core.errors import Interrupted, RunFolderError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.distillation.teachers.store import cache_folder, stores
 from model_compression.engine import measured_precision
 from model_compression.engine import precision as precision_rule

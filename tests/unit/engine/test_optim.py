@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.core.config import OptimConfig
 from model_compression.core.errors import UsageError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.optim import build_optimizer, rate_at, set_rate
 from model_compression.engine.runs import start_run
 from model_compression.models import create_model

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from model_compression.cli.main import main
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.engine.relative_paths import anchor, record_origin
 
 

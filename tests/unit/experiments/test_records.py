@@ -1,7 +1,9 @@
 """What a record was made with, held against what is asked for."""
 
-from model_compression.core.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import to_dict
+from model_compression.core.data_config import DataConfig
+from model_compression.core.optim_config import OptimConfig
 from model_compression.experiments.records import differences
 
 WANTED = TrainConfig(student=ModelConfig(name="lenet"), data=DataConfig(name="x"), optim=OptimConfig(lr=0.1))

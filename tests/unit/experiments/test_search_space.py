@@ -2,8 +2,9 @@
 
 import pytest
 
-from model_compression.core.config import MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import UsageError
+from model_compression.core.optim_config import OptimConfig
 from model_compression.core.options import speaking_flags
 from model_compression.core.run_options import OPTIONS
 from model_compression.experiments.search_space import search_space, settings_of, with_settings_of

@@ -3,8 +3,10 @@
 import pytest
 from written_runs import config_of
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import to_dict
+from model_compression.core.data_config import DataConfig
+from model_compression.core.optim_config import OptimConfig
 from model_compression.reports.groups import recipe_of
 from model_compression.reports.words import environment_in_words, recipe_in_words
 

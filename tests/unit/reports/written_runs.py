@@ -5,8 +5,9 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from model_compression.core.config import DataConfig, MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import to_dict
+from model_compression.core.data_config import DataConfig
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_compression.core.config import CacheDtype, DataConfig
+from model_compression.core.config import CacheDtype
+from model_compression.core.data_config import DataConfig
 from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher

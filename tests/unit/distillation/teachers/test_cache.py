@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, safe_open, save_file
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.data.loader import ResidentLoader
 from model_compression.distillation.teachers import cache, shards
 from model_compression.distillation.teachers.cache import CachedTeacher
@@ -206,7 +206,7 @@ def test_cache_is_filled_once_when_two_ask_at_once(made):
 
 PROCESS = """
 import sys, torch
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.synthetic import load_synthetic
 from model_compression.models import create_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.distillation.teachers.fingerprint import differences, fingerprint
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models import Preprocessing, create_model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.data.loader import ResidentLoader
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models import Preprocessing, create_model

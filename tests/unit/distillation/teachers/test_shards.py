@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import ModelCompressionError
 from model_compression.data.loader import ResidentLoader
 from model_compression.distillation.teachers import row_reader, shards
@@ -220,7 +220,7 @@ def test_filling_that_is_stopped_goes_on_where_it_was(small_blocks, made):
 PROCESS = """
 import json, os, sys, time, torch
 from pathlib import Path
-from model_compression.core.config import DataConfig
+from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import ModelCompressionError
 from model_compression.data.loader import ResidentLoader
 from model_compression.data.synthetic import load_synthetic
