@@ -17,7 +17,8 @@ from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import DataError, UsageError
 from model_compression.core.options import option_of
 from model_compression.core.run_options import with_values
-from model_compression.data.dataset import Dataset, class_numbers
+from model_compression.data.class_numbers import class_numbers
+from model_compression.data.dataset import Dataset
 from model_compression.data.masks import TASK as MASKS
 from model_compression.data.masks import masks_of_arrays, number_classes
 from model_compression.data.placement import place_images

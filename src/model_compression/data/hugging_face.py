@@ -12,7 +12,8 @@ from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.hub_connection import quick_without_network
 from model_compression.core.registry import unknown_name
-from model_compression.data.dataset import Dataset, Labels, check_same_size, class_numbers
+from model_compression.data.class_numbers import class_numbers
+from model_compression.data.dataset import Dataset, Labels, check_same_size
 from model_compression.data.hold_out import hold_out_test
 from model_compression.data.hub_images import HubImages
 from model_compression.data.hub_targets import hub_targets

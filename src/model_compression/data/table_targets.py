@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from model_compression.core.errors import DataError, UsageError
 from model_compression.core.options import setting
-from model_compression.data.dataset import class_numbers
+from model_compression.data.class_numbers import class_numbers
 from model_compression.data.table import Table, column_list
 
 MULTI_LABEL, REGRESSION = "multi-label", "regression"

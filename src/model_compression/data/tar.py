@@ -16,7 +16,8 @@ from model_compression.core.errors import DataError, NotThereError
 from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.options import setting
-from model_compression.data.dataset import Dataset, Labels, check_pair, check_same_size, class_numbers
+from model_compression.data.class_numbers import class_numbers
+from model_compression.data.dataset import Dataset, Labels, check_pair, check_same_size
 from model_compression.data.folder import TEST, TRAIN
 from model_compression.data.hold_out import hold_out_test
 from model_compression.data.image_files import decode_crop, decode_image, decode_scaled

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.core.errors import DataError, UsageError
-from model_compression.data.dataset import Dataset, Labels, number_classes
+from model_compression.data.class_numbers import number_classes
+from model_compression.data.dataset import Dataset, Labels
 from model_compression.data.loader_images import LoaderImages
 from model_compression.data.on_demand import Images, OnDemandImages, evenly, mean_and_std
 

@@ -14,16 +14,9 @@ from model_compression.core.inputs import Inputs
 from model_compression.core.options import setting
 from model_compression.distillation.methods import Method, create
 from model_compression.models.base import Network
-from model_compression.models.features import (
-    Layer,
-    before_activation,
-    before_taps,
-    blocks_in,
-    choose_pairs,
-    layer_of,
-    layers,
-)
+from model_compression.models.features import Layer, before_activation, before_taps, layer_of, layers
 from model_compression.models.reused_classifier import last_maps
+from model_compression.models.stages import blocks_in, choose_pairs
 from model_compression.models.transformer_layers import ATTENTION, has_attention, map_uniformly, part_of_block
 
 Norm = tuple[Tensor, Tensor]  # weight and bias (C,) of a BatchNorm

@@ -12,14 +12,10 @@ from model_compression.core.hub_connection import quick_without_network
 from model_compression.models.base import MODELS
 from model_compression.models.external import is_external, library_of
 from model_compression.models.hf_images import hf_fitting
-from model_compression.models.libraries import (
-    library,
-    open_clip_fitting,
-    preprocessing_of_tag,
-    timm_fitting,
-    torchvision_fitting,
-    torchvision_weights,
-)
+from model_compression.models.libraries import library
+from model_compression.models.open_clip_networks import open_clip_fitting
+from model_compression.models.timm_networks import preprocessing_of_tag, timm_fitting
+from model_compression.models.torchvision_networks import torchvision_fitting, torchvision_weights
 from model_compression.models.weights import find_weights, read_header
 
 _TIMM_FOLDER = "local-dir:"

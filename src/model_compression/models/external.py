@@ -22,16 +22,12 @@ from model_compression.models.dense import at_size_of
 from model_compression.models.embeddings import embedding_of
 from model_compression.models.features import logits_of
 from model_compression.models.hf_texts import build_any_hf
-from model_compression.models.libraries import (
-    Built,
-    build_open_clip,
-    build_timm,
-    build_torchvision,
-    check_timm,
-    check_torchvision,
-)
+from model_compression.models.libraries import Built
+from model_compression.models.open_clip_networks import build_open_clip
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.smp_networks import build_smp, check_smp
+from model_compression.models.timm_networks import build_timm, check_timm
+from model_compression.models.torchvision_networks import build_torchvision, check_torchvision
 from model_compression.models.user_networks import build_own, find_builder, takes_num_classes
 
 _BUILDERS: dict[str, Callable[[str, Mapping[str, Any]], Built]] = {

@@ -14,15 +14,8 @@ from model_compression.core.files import read_json, user_path
 from model_compression.core.hub_connection import quick_without_network
 from model_compression.core.registry import unknown_name
 from model_compression.models.bounded import bounded_by_memory
-from model_compression.models.libraries import (
-    ON_THE_HUB,
-    Built,
-    build_hf,
-    library,
-    load_pretrained,
-    quiet,
-    refuse_foreign_attention,
-)
+from model_compression.models.hf_networks import ON_THE_HUB, build_hf, load_pretrained, quiet, refuse_foreign_attention
+from model_compression.models.libraries import Built, library
 
 TASK = "task"
 """The option that says which head a network of transformers has; images' networks have none."""

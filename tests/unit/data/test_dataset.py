@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_compression.core.errors import DataError, UsageError
-from model_compression.data.dataset import Dataset, class_numbers, content_digest
+from model_compression.data.class_numbers import class_numbers
+from model_compression.data.dataset import Dataset, content_digest
 from model_compression.data.hold_out import hold_out, hold_out_test
 
 

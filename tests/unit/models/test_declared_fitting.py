@@ -16,8 +16,8 @@ from model_compression.data.scaling import scale
 from model_compression.models.base import MODELS
 from model_compression.models.declared_fitting import declared_fitting
 from model_compression.models.hf_images import hf_preprocessing
-from model_compression.models.libraries import preprocessing_of_tag
 from model_compression.models.preprocessing import Preprocessing
+from model_compression.models.timm_networks import preprocessing_of_tag
 from model_compression.models.weights import load_model, save_weights
 
 TIMM = {  # crop shares, filters and modes that timm knows; the last squashes

@@ -8,7 +8,8 @@ from torch import nn
 
 from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.models import create_model
-from model_compression.models.features import Layer, Tapped, blocks_in, choose_pairs, layers, logits_of, stages
+from model_compression.models.features import Layer, Tapped, layers, logits_of
+from model_compression.models.stages import blocks_in, choose_pairs, stages
 
 
 class Encoder(nn.Module):
