@@ -27,7 +27,7 @@ from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.sources import load_dataset
 from model_compression.engine.console_observer import ConsoleObserver
-from model_compression.models.weights import build_model
+from model_compression.models.loading import build_model
 from model_compression.reports.statistics import paired_gain, summarise
 
 FOLDER, RUNS = Path("results/embeddings"), Path("runs/embeddings")

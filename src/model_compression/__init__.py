@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from model_compression.experiments.schemes import SchemeConfig, resume_scheme, run_scheme
     from model_compression.models import create_model
     from model_compression.models.features import Tapped
-    from model_compression.models.weights import load_model
+    from model_compression.models.loading import load_model
 
 _HOMES = {
     "DataConfig": "core.data_config",
@@ -55,7 +55,7 @@ _HOMES = {
     "evaluate": "api.evaluation",
     "export": "api.exporting",
     "load_cifar10": "data.cifar",
-    "load_model": "models.weights",
+    "load_model": "models.loading",
     "measure": "api.measuring",
     "pack": "api.sharing",
     "predict": "api.prediction",

@@ -14,7 +14,7 @@ from model_compression.exporting.classify import classify
 from model_compression.exporting.fewer_bits import to_int8
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.write import Encoding, export
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

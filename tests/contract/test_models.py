@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from model_compression import models
 from model_compression.models import MODELS, create_model
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import save_weights
 
 DEEP = ("resnet56", "resnet110", "resnet32x4", "wrn_40_1", "wrn_40_2")  # siblings of smaller ones
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in MODELS.names()]

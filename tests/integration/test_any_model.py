@@ -17,7 +17,8 @@ from model_compression.core.errors import Interrupted, UsageError, WeightsMismat
 from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.models.external import External
-from model_compression.models.weights import load_model, read_header
+from model_compression.models.loading import load_model
+from model_compression.models.weights import read_header
 
 NETS = """
 from torch import nn

@@ -18,8 +18,9 @@ from model_compression.data.synthetic import load_synthetic
 from model_compression.engine import runs
 from model_compression.engine.contracts import Progress
 from model_compression.models import create_model
+from model_compression.models.loading import read_model
 from model_compression.models.prediction import predict
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.weights import save_weights
 
 DATA = DataConfig(name="few")
 EPOCH_LINE = re.compile(

@@ -19,7 +19,7 @@ from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.engine import runs
 from model_compression.models import create_model
-from model_compression.models.weights import read_model
+from model_compression.models.loading import read_model
 
 DATA = DataConfig(name="few")
 

@@ -21,7 +21,8 @@ from model_compression.core.config_json import from_json
 from model_compression.core.errors import Interrupted, NumericalError, RunFolderError, UsageError, WeightsMismatchError
 from model_compression.core.optim_config import OptimConfig
 from model_compression.engine.runs import start_run
-from model_compression.models.weights import read_header, read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import read_header, save_weights
 
 CONFIG = TrainConfig(
     student=ModelConfig(name="x"),

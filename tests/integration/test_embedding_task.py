@@ -23,7 +23,7 @@ from model_compression.distillation.objective import methods_for
 from model_compression.engine.observer import Silent
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.teachers import load_data
-from model_compression.models.weights import build_model, load_model
+from model_compression.models.loading import build_model, load_model
 
 
 def config_of(tiny, method="align", **options):

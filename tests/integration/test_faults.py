@@ -19,7 +19,7 @@ from model_compression.distillation.teachers.store import AnswerStore
 from model_compression.engine.checkpoint import load_state, previous
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.models.foreign_weights import own_tensors
-from model_compression.models.weights import read_model
+from model_compression.models.loading import read_model
 
 AS_NOBODY = """
 import os, sys, torch

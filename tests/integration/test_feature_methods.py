@@ -19,7 +19,8 @@ from model_compression.engine.parts import Parts
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.setup import prepare
 from model_compression.models import create_model
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import save_weights
 
 
 class Toy(Method):

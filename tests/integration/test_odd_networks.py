@@ -28,9 +28,10 @@ from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.teachers import load_data
 from model_compression.models.external import has_lazy
 from model_compression.models.factored import as_factored
+from model_compression.models.loading import build_named, load_model
 from model_compression.models.prediction import predict
 from model_compression.models.quantization_aware import rounded_weight
-from model_compression.models.weights import build_named, load_model, save_weights
+from model_compression.models.weights import save_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*torch.ao.quantization", "ignore:.*weight_norm")
 CONFIG = TrainConfig(

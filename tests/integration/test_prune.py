@@ -21,8 +21,9 @@ from model_compression.data.sources import DATASETS
 from model_compression.engine.runs import start_run
 from model_compression.models import factored
 from model_compression.models.base import MODELS, Network
+from model_compression.models.loading import read_model
 from model_compression.models.sparse import density_of
-from model_compression.models.weights import find_weights, read_model
+from model_compression.models.weights import find_weights
 
 
 def wide(num_classes=3):

@@ -20,7 +20,8 @@ from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import Verification
 from model_compression.models import create_model
 from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import save_weights
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from model_compression.experiments import schemes
 from model_compression.experiments.resume import stage_kind
 from model_compression.experiments.schemes import SchemeConfig, resume_scheme, run_scheme, stages_of
 from model_compression.models import create_model
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import save_weights
 from model_compression.reports.run_files import read_run
 
 FILES = ("student.safetensors", "predictions.safetensors", "events.jsonl")

@@ -11,8 +11,9 @@ from model_compression.cli.main import main
 from model_compression.core.config import MethodConfig, ModelConfig
 from model_compression.core.errors import Interrupted, UsageError
 from model_compression.engine.runs import resume_run, start_run
+from model_compression.models.loading import read_model
 from model_compression.models.prediction import predict
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.weights import save_weights
 from model_compression.tasks.image_classification.figures import figures
 
 

@@ -13,7 +13,7 @@ from model_compression.core.config_json import to_json
 from model_compression.core.errors import UsageError
 from model_compression.data.sources import DATASETS
 from model_compression.engine.runs import start_run
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 
 ORDER, OTHERS = (
     "has its classes in another order than tiny: its class 0 is 'a', the data's ",

@@ -26,8 +26,9 @@ from model_compression.engine.runs import resume_run, start_run
 from model_compression.exporting.classify import decode
 from model_compression.models.base import MODELS, Network
 from model_compression.models.create import create_model
+from model_compression.models.loading import load_model
 from model_compression.models.preprocessing import AS_IT_IS
-from model_compression.models.weights import load_model, save_weights
+from model_compression.models.weights import save_weights
 from model_compression.reports.rows import Tile
 from model_compression.reports.sections import SECTIONS, Findings, Section
 from model_compression.tasks import TASKS, Task

@@ -17,7 +17,7 @@ from model_compression.data.sources import load_dataset
 from model_compression.data.tokenizers import TokenizerChoice
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import resume_run, start_run
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 
 TRAINING = (
     "--optimizer", "adam", "--schedule", "constant", "--weight-decay", "0", "--lr", "5e-3", "--batch-size", "16",

@@ -70,7 +70,8 @@ def test_wheel_shows_help(installed, tmp_path):
 def test_wheel_loads_every_shipped_network(installed, tmp_path):
     code = """
 import json, torch
-from model_compression.models.weights import load_model, shipped_weights
+from model_compression.models.loading import load_model
+from model_compression.models.weights import shipped_weights
 shapes = {}
 for name in shipped_weights():
     model = load_model(name).eval()

@@ -19,7 +19,7 @@ from model_compression.distillation.methods import METHODS, create
 from model_compression.engine.runs import start_run
 from model_compression.exporting.runtimes import RUNTIMES
 from model_compression.models import MODELS
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 from model_compression.reports.contents import make_report
 from model_compression.reports.html import to_html
 from model_compression.reports.sections import SECTIONS

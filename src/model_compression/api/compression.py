@@ -20,7 +20,7 @@ from model_compression.core.run_options import with_settings
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
 from model_compression.models.base import Network
-from model_compression.models.weights import read_model
+from model_compression.models.loading import read_model
 
 _TENTH = 0.1  # of a run's learning rate, at which a network is trained on with roundings
 _ROUNDING_EPOCHS = 8

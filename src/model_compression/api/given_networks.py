@@ -13,7 +13,7 @@ from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.models.copies import copy_of
 from model_compression.models.external import External, build_external, is_external
-from model_compression.models.weights import load_own_weights
+from model_compression.models.loading import load_own_weights
 
 NOT_REBUILT = (
     "() without arguments does not build the student that you gave. The run folder stores the student's weights, but "

@@ -27,7 +27,8 @@ from model_compression.core.trust import all_files
 from model_compression.exporting.runtimes import names_by_suffix, open_file
 from model_compression.models.base import MODELS, Network
 from model_compression.models.blank import described, takes_texts
-from model_compression.models.weights import build_model, find_weights
+from model_compression.models.loading import build_model
+from model_compression.models.weights import find_weights
 
 _MOST_THREADS = 1024
 

@@ -17,7 +17,8 @@ from model_compression.core.options import setting
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
 from model_compression.models import hub
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import save_weights
 from model_compression.reports.model_card import model_card
 from model_compression.reports.run_files import read_run
 from model_compression.tasks import task_of

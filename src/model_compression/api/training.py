@@ -30,7 +30,7 @@ from model_compression.engine.training import Training
 from model_compression.experiments.resume import resume as resume_folder
 from model_compression.experiments.resume import stage_kind
 from model_compression.models.base import Network
-from model_compression.models.weights import read_model
+from model_compression.models.loading import read_model
 
 
 @described

@@ -24,8 +24,9 @@ from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.trainer import Trainer
 from model_compression.models import Network
 from model_compression.models.copies import place
+from model_compression.models.loading import read_model
 from model_compression.models.prediction import predict
-from model_compression.models.weights import find_weights, read_model, shipped_weights
+from model_compression.models.weights import find_weights, shipped_weights
 
 _NUM_CLASSES = 10  # of CIFAR-10, the script's one dataset
 _MODES = {"logits": "NIPS2014", "noisy_teacher": "noisy", "kd": "knowledge distilling"}

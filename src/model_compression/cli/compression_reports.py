@@ -103,8 +103,9 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
     from model_compression.compression.repair import states_figures_of
     from model_compression.core.config_json import locate
     from model_compression.engine.relative_paths import anchor
+    from model_compression.models.loading import read_model
     from model_compression.models.sparse import density_of
-    from model_compression.models.weights import find_weights, read_model
+    from model_compression.models.weights import find_weights
 
     config = Pruning.at(folder).config
     model = locate(config.model, folder)

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{out} exists; choose another --out, or replace it with --force")
     from model_compression.core.files import write_atomically
     from model_compression.models.drawing import draw
+    from model_compression.models.loading import build_model
     from model_compression.models.summary import summarize
-    from model_compression.models.weights import build_model
 
     model = build_model(args.model, seed=0)
     summary = summarize(model)

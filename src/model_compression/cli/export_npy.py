@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.out} exists; choose another --out, or replace it with --force")
     from model_compression.classic.caffe_weights import export_npy
     from model_compression.models import MODELS
-    from model_compression.models.weights import find_weights, read_model, shipped_weights
+    from model_compression.models.loading import read_model
+    from model_compression.models.weights import find_weights, shipped_weights
 
     if args.model in MODELS:
         shipped = ", ".join(shipped_weights()) or "none"

@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from model_compression.core.config import check_side
     from model_compression.core.errors import UsageError
     from model_compression.models.features import layers
+    from model_compression.models.loading import build_model
     from model_compression.models.stages import stages
-    from model_compression.models.weights import build_model
 
     if args.size is not None:
         check_side("--size", args.size)

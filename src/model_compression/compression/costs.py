@@ -13,7 +13,8 @@ from model_compression.data.dataset import Dataset
 from model_compression.exporting.verify import Verification, verify
 from model_compression.exporting.write import export
 from model_compression.models.base import Network
-from model_compression.models.weights import find_weights, read_model
+from model_compression.models.loading import read_model
+from model_compression.models.weights import find_weights
 from model_compression.reports.compression_stages import Stage as Row
 
 

@@ -27,8 +27,9 @@ from model_compression.engine.teachers import check_cache_place
 from model_compression.engine.training import StageOfRuns
 from model_compression.models.base import Network
 from model_compression.models.factored import as_factored
+from model_compression.models.loading import read_model
 from model_compression.models.sparse import as_sparse, density_of
-from model_compression.models.weights import find_weights, read_model, save_weights
+from model_compression.models.weights import find_weights, save_weights
 from model_compression.tasks import task_of
 
 _NAMES = {"macs": "MACs", "params": "parameters", "weights": "weights that are not zero"}

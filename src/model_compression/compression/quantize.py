@@ -44,8 +44,9 @@ from model_compression.engine.training import Training
 from model_compression.exporting.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_dynamic, to_int8_weights
 from model_compression.exporting.write import Encoding, encoded_answers, export
 from model_compression.models.base import Network
+from model_compression.models.loading import read_model
 from model_compression.models.quantization_aware import NAME, check_weight_bits
-from model_compression.models.weights import find_weights, read_model
+from model_compression.models.weights import find_weights
 from model_compression.reports.run_files import QUANTISATION
 from model_compression.reports.run_files import QUANTISED as REPORT
 from model_compression.tasks import task_of

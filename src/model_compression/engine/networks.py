@@ -32,10 +32,11 @@ from model_compression.models.external import (
 )
 from model_compression.models.fewer_layers import keep_layers
 from model_compression.models.hf_texts import TASK, is_architecture
+from model_compression.models.loading import build_model, check_own_weights
 from model_compression.models.prediction import evaluating
 from model_compression.models.preprocessing import AS_IT_IS, Preprocessing
 from model_compression.models.timm_networks import preprocessing_of_tag
-from model_compression.models.weights import build_model, check_own_weights, find_weights, no_weights, read_header
+from model_compression.models.weights import find_weights, no_weights, read_header
 from model_compression.tasks import task_of
 from model_compression.tasks.teacher_classes import numbers_of_classes
 

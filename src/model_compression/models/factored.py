@@ -10,7 +10,7 @@ from torch import nn
 from model_compression.core.errors import UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.copies import tied
-from model_compression.models.weights import build_body, build_named
+from model_compression.models.loading import build_body, build_named
 
 NAME = "factored"
 _LEAST_RANK = 32  # an inner product that is worth more than a product of this rank is written as one

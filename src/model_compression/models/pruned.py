@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from model_compression.core.errors import UsageError
 from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network
+from model_compression.models.loading import build_body, build_named
 from model_compression.models.sparse import NAME as SPARSE
 from model_compression.models.sparse import keep_zeros
-from model_compression.models.weights import build_body, build_named
 
 NAME = "pruned"
 Widths = dict[str, list[int]]

@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from model_compression.core.errors import UsageError
 from model_compression.models.base import MODELS, Network
 from model_compression.models.create import create_model
-from model_compression.models.weights import find_weights, read_header, read_model
+from model_compression.models.loading import read_model
+from model_compression.models.weights import find_weights, read_header
 
 NAME = "quantization-aware"
 _LEVELS = 255  # of activations

@@ -19,8 +19,8 @@ from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network, check_num_classes
 from model_compression.models.blocks import chain, convolution
 from model_compression.models.features import layers, logits_of
+from model_compression.models.loading import build_named
 from model_compression.models.stages import stages
-from model_compression.models.weights import build_named
 
 NAME = "reused-classifier"
 TRUNK, PROJECTOR = "trunk", "projector"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model_compression.models.base import MODELS, Network
-from model_compression.models.weights import build_body, build_named
+from model_compression.models.loading import build_body, build_named
 
 NAME = "sparse"
 

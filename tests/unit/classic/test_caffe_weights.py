@@ -13,7 +13,8 @@ from model_compression.classic.mean import read_mean
 from model_compression.classic.npy import write_npy
 from model_compression.core.errors import FileFormatError, UnknownNameError, UsageError, WeightsMismatchError
 from model_compression.models import create_model
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import save_weights
 
 
 def tensorflow_lenet(content, images):

@@ -8,7 +8,8 @@ import torch
 
 from model_compression.cli import main
 from model_compression.models import create_model
-from model_compression.models.weights import read_header, read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import read_header, save_weights
 
 
 @pytest.fixture

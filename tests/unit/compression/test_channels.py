@@ -15,9 +15,10 @@ from model_compression.core.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import External
+from model_compression.models.loading import load_model, read_model
 from model_compression.models.pruned import as_pruned
 from model_compression.models.sparse import as_sparse
-from model_compression.models.weights import load_model, read_model, save_weights
+from model_compression.models.weights import save_weights
 
 
 def small(num_classes=3):

@@ -10,7 +10,7 @@ from model_compression.compression import measure
 from model_compression.compression.measure import in_onnx_runtime, latency, peak_activation_bytes, size_of
 from model_compression.core.processor_usage import Usage
 from model_compression.models import create_model
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 
 
 class Residual(nn.Module):

@@ -21,8 +21,8 @@ from model_compression.engine.parts import Parts
 from model_compression.engine.setup import prepare
 from model_compression.models import create_model
 from model_compression.models.base import Network
+from model_compression.models.loading import read_model
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import read_model
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from model_compression.engine.guard import ANSWERS, EXPLOSION, INPUTS, PATIENCE,
 from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
-from model_compression.models.weights import read_model
+from model_compression.models.loading import read_model
 
 CPU = torch.device("cpu")
 RUNTIME = Runtime(device=CPU, precision=torch.float32)

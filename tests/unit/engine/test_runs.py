@@ -18,8 +18,9 @@ from model_compression.engine import results, runs, trainer
 from model_compression.engine.runs import start_run
 from model_compression.engine.training import Training
 from model_compression.models import create_model
+from model_compression.models.loading import read_model
 from model_compression.models.prediction import predict
-from model_compression.models.weights import read_header, read_model, save_weights
+from model_compression.models.weights import read_header, save_weights
 from model_compression.tasks.image_classification.figures import figures
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from model_compression.core.errors import NotVerifiedError, UsageError
 from model_compression.exporting.runtimes import RUNTIMES, names_by_suffix, open_file
 from model_compression.exporting.runtimes.onnx import OnnxRuntime
 from model_compression.exporting.write import export
-from model_compression.models.weights import read_model
+from model_compression.models.loading import read_model
 
 
 class Shifted(OnnxRuntime):

@@ -16,8 +16,9 @@ from model_compression.core.errors import FileFormatError, ModelCompressionError
 from model_compression.models.bounded import bounded_by
 from model_compression.models.create import create_model
 from model_compression.models.foreign_weights import own_tensors
+from model_compression.models.loading import load_model, read_model
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import FORMAT, load_model, read_model, save_weights
+from model_compression.models.weights import FORMAT, save_weights
 
 ALLOWED_MIB = 300
 

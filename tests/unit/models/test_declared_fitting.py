@@ -16,9 +16,10 @@ from model_compression.data.scaling import scale
 from model_compression.models.base import MODELS
 from model_compression.models.declared_fitting import declared_fitting
 from model_compression.models.hf_images import hf_preprocessing
+from model_compression.models.loading import load_model
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.models.timm_networks import preprocessing_of_tag
-from model_compression.models.weights import load_model, save_weights
+from model_compression.models.weights import save_weights
 
 TIMM = {  # crop shares, filters and modes that timm knows; the last squashes
     "mobilenetv3_small_050.lamb_in1k": Fitting("crop", 0.875, "bicubic"),

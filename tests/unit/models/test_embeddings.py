@@ -11,7 +11,8 @@ from model_compression.core.errors import MissingExtraError, UsageError, Weights
 from model_compression.models.create import create_model
 from model_compression.models.embeddings import embedding_of, has_class_token, take_head_off
 from model_compression.models.external import build_external
-from model_compression.models.weights import build_model, load_model, save_backbone, save_weights
+from model_compression.models.loading import build_model, load_model
+from model_compression.models.weights import save_backbone, save_weights
 
 
 def test_maps_and_tokens_become_one_vector_each():

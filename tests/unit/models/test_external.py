@@ -19,7 +19,8 @@ from model_compression.core.errors import (
 )
 from model_compression.models import create_model
 from model_compression.models.external import External, is_external
-from model_compression.models.weights import FORMAT, load_model, read_header, read_model, save_weights
+from model_compression.models.loading import load_model, read_model
+from model_compression.models.weights import FORMAT, read_header, save_weights
 
 NETS = """
 from torch import nn

@@ -7,8 +7,9 @@ from model_compression.compression.channels import cost_of, cut_channels
 from model_compression.core.errors import UsageError
 from model_compression.models import create_model
 from model_compression.models.factored import as_factored, large_inner_products
+from model_compression.models.loading import read_model
 from model_compression.models.preprocessing import Preprocessing
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.weights import save_weights
 
 PIXELS = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

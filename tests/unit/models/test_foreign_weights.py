@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from model_compression.core.errors import FileFormatError, UsageError, WeightsMismatchError
 from model_compression.models.foreign_weights import find_own_weights
-from model_compression.models.weights import load_model, load_own_weights, save_weights
+from model_compression.models.loading import load_model, load_own_weights
+from model_compression.models.weights import save_weights
 
 
 def network(seed=0, width=4):

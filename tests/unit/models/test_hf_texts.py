@@ -7,7 +7,8 @@ import torch
 
 from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.models.fewer_layers import keep_layers
-from model_compression.models.weights import load_model, save_weights
+from model_compression.models.loading import load_model
+from model_compression.models.weights import save_weights
 
 HEADS = {"text-classification": "BertForSequenceClassification", "token-classification": "BertForTokenClassification"}
 

@@ -10,7 +10,7 @@ from model_compression.cli.main import main
 from model_compression.core.errors import FileFormatError, MissingExtraError, ModelCompressionError, UsageError
 from model_compression.engine.runs import start_run
 from model_compression.models.hub import fetch
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 
 from .fake_hub import COMMIT, TOKEN, serving
 

@@ -5,8 +5,9 @@ import torch
 
 from model_compression.core.errors import FileFormatError, UsageError
 from model_compression.models import create_model
+from model_compression.models.loading import read_model
 from model_compression.models.sparse import as_sparse, density_of
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.weights import save_weights
 
 WIDTHS = {"conv2": [20, 8], "ip1": [200, 30], "ip2": [30, 10]}
 

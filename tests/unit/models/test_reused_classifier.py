@@ -11,8 +11,9 @@ from torch import nn
 from model_compression.core.errors import UnknownNameError, UsageError
 from model_compression.models import Network, Preprocessing, create_model
 from model_compression.models.external import External
+from model_compression.models.loading import read_model
 from model_compression.models.reused_classifier import behind_layer, find_classifier, last_maps, reuse_classifier
-from model_compression.models.weights import read_model, save_weights
+from model_compression.models.weights import save_weights
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8))
 

@@ -16,7 +16,8 @@ from model_compression.core.errors import (
     WeightsMismatchError,
 )
 from model_compression.models import Preprocessing, create_model
-from model_compression.models.weights import FORMAT, load_model, load_tensors, read_header, read_model, save_weights
+from model_compression.models.loading import load_model, read_model
+from model_compression.models.weights import FORMAT, load_tensors, read_header, save_weights
 
 
 @pytest.fixture

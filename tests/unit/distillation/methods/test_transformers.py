@@ -13,7 +13,7 @@ from model_compression.core.outputs import Outputs
 from model_compression.distillation.methods import create
 from model_compression.distillation.taps import choose_taps
 from model_compression.models.features import Tapped
-from model_compression.models.weights import load_model
+from model_compression.models.loading import load_model
 
 LENGTHS = [5, 2, 7]
 
