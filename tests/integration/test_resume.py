@@ -18,6 +18,7 @@ from model_compression.data.synthetic import load_synthetic
 from model_compression.distillation.teachers import shards
 from model_compression.engine.checkpoint import State, load_state, previous, save_state
 from model_compression.engine.runs import resume_run, start_run
+from model_compression.engine.trainer_state import state_of
 from model_compression.engine.training import Training
 
 FLIP = {"augmentation": "flip_shift"}
@@ -92,7 +93,7 @@ def whole(tiny, tmp_path_factory, watcher):
             config = tiny.config(options.pop("method", None), **options)
             folder, seen = tmp_path_factory.mktemp("whole") / "run", watcher()
             start_run(config, folder, seen)
-            done[kind] = config, finished(folder), seen.trainer.state()
+            done[kind] = config, finished(folder), state_of(seen.trainer)
         return done[kind]
 
     return run
@@ -121,7 +122,7 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path, whole, watche
     assert timing == expected[2] == [1, 2, 3]
     for name, content in expected[3].items():
         assert contents[name] == content, name
-    found = seen.trainer.state()
+    found = state_of(seen.trainer)
     assert found.keys() == state.keys()
     for name, tensor in state.items():  # weights, optimiser, averages, sums
         assert torch.equal(found[name], tensor), name
@@ -174,7 +175,7 @@ def test_network_in_network_resumes_to_the_bit(tmp_path, tiny, watcher, monkeypa
                 start_run(config, folder, seen) if attempt == 0 else resume_run(folder, seen)
             except Interrupted:
                 seen = watcher([stop for stop in stops if stop > seen.trainer.step])
-        states.append((seen.trainer.state(), (folder / "student.safetensors").read_bytes()))
+        states.append((state_of(seen.trainer), (folder / "student.safetensors").read_bytes()))
     for state, student in states[1:]:
         assert student == states[0][1]
         assert all(torch.equal(tensor, states[0][0][name]) for name, tensor in state.items())

@@ -20,6 +20,7 @@ from model_compression.core.outputs import Outputs
 from model_compression.data.batches import Batch
 from model_compression.engine.checkpoint import State
 from model_compression.engine.trainer import Trainer
+from model_compression.engine.trainer_state import restore, state_of
 from model_compression.models.base import Network
 
 METHOD = MethodConfig(name="kd", params={"temperature": 1.0}, weights={"kd": 1.0}, label_weight=1.0)
@@ -77,7 +78,7 @@ class Peers:
         return {
             f"{number}.{name}": tensor
             for number, trainer in enumerate(self.trainers)
-            for name, tensor in trainer.state().items()
+            for name, tensor in state_of(trainer).items()
         }
 
     def restore(self, state: State) -> None:
@@ -85,4 +86,4 @@ class Peers:
         for number, trainer in enumerate(self.trainers):
             prefix = f"{number}."
             own = {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
-            trainer.restore(State(tensors=own, progress=state.progress))
+            restore(trainer, State(tensors=own, progress=state.progress))

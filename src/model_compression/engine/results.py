@@ -15,7 +15,8 @@ from model_compression.data.samples import Samples
 from model_compression.engine.observer import Observer, left_out
 from model_compression.engine.reused_classifier import num_parameters
 from model_compression.engine.run_folder import RunFolder
-from model_compression.engine.setup import Prepared, teacher_answers
+from model_compression.engine.run_teacher import teacher_answers
+from model_compression.engine.setup import Prepared
 from model_compression.models.weights import save_backbone, save_weights
 from model_compression.reports.model_card import model_card
 from model_compression.reports.run_files import read_run

@@ -13,10 +13,12 @@ from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.checkpoint import State, save_state
 from model_compression.engine.contracts import Progress
 from model_compression.engine.events import EventLog
+from model_compression.engine.first_stage import run_first_stage
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.setup import Prepared
 from model_compression.engine.trackers import Tracker
+from model_compression.engine.trainer_state import restore, state_of
 from model_compression.models.weights import save_weights
 
 
@@ -46,7 +48,7 @@ class RunLoop:
         progress: dict[str, Any] = {"events": 0, "timing": 0, "seconds": 0.0} if state is None else state.progress
         logs: dict[str, Any] = progress.get("logs", {})  # states of before have no copy
         if state is not None:
-            self._trainer.restore(state)
+            restore(self._trainer, state)
         self._trainer.report = observer.message
         self._trainer.gradients.received_signal = self._received
         write = processes.is_main()
@@ -75,7 +77,7 @@ class RunLoop:
         if isinstance(trainer.teacher, CachedTeacher):
             trainer.teacher.between_blocks = self._watch_answers
         self._observer.started(trainer, self._prepared.data.evaluation_name)
-        trainer.run_first_stage(self._watch_first_stage)
+        run_first_stage(trainer, self._watch_first_stage)
         while not self._ended():
             event = self._epoch()
             for tracker in trackers:
@@ -153,7 +155,7 @@ class RunLoop:
             **counts,
             "logs": logs,
         }
-        save_state(self._run.state, State(tensors=self._trainer.state(), progress=facts))
+        save_state(self._run.state, State(tensors=state_of(self._trainer), progress=facts))
 
     def _watch(self, progress: Progress) -> None:
         self._observer.stepped(progress)

@@ -25,7 +25,6 @@ from model_compression.distillation.objective import Objective, create_method
 from model_compression.distillation.step import Learned, Step
 from model_compression.distillation.taps import NO_TAPS, Taps
 from model_compression.distillation.teachers.cache import CachedTeacher
-from model_compression.engine.checkpoint import State, optimizer_tensors, restore_optimizer
 from model_compression.engine.contracts import LearningTeacher, Progress, Teacher
 from model_compression.engine.epoch_sums import EpochSums
 from model_compression.engine.frozen_layers import frozen_first
@@ -39,16 +38,14 @@ from model_compression.models.copies import place
 from model_compression.models.features import Tapped
 from model_compression.models.prediction import evaluating, predict
 from model_compression.models.recomputing import blocks_to_recompute
-from model_compression.models.weights import load_tensors, not_finite
 from model_compression.tasks import task_of
 
 _CHECK_EVERY = 50  # steps between looks for NaN where a look waits for the device
 _METHOD_STREAM = 2  # keeps the numbers of methods apart from those of orders and steps
-_FIRST_STAGE_LR = 1e-3
 
 
 class Trainer:
-    """Trains ``student`` as ``config`` says; `state` and `restore` carry everything that the next step depends on."""
+    """Trains ``student`` as ``config`` says; `trainer_state` carries everything that the next step depends on."""
 
     def __init__(
         self,
@@ -70,7 +67,7 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.average = AveragedModel(self.student, multi_avg_fn=average, use_buffers=True)
-        tapped = None
+        tapped: Tapped | None = None
         if taps:
             answer_of = self.student.answer_of
             tapped = Tapped(self.student.body, taps.student, embedding=taps.embedding, answer_of=answer_of)
@@ -83,13 +80,7 @@ class Trainer:
                 f"{setting('compile', 'on')} serves methods that need logits only, and keeps activations; use "
                 f"{setting('compile', 'off')}"
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))  # for projectors
-            uses_inputs = config.method is not None and create_method(config.method).uses_inputs
-            has_sizes = bool(self.task.num_outputs(train_set))
-            by_sample = tapped is not None or uses_inputs or (teacher is not None and not has_sizes)
-            shapes = self._shapes(tapped, taps) if by_sample else None
-            objective = Objective(config, self.task, len(self.loader), self.task.num_outputs(train_set), shapes)
+        objective = self._objective(tapped, taps, self.task.num_outputs(train_set))
         check_data_needs(objective, train_set, config.data)
         self.training_step = Step(
             self.student,
@@ -115,6 +106,16 @@ class Trainer:
         self.guard = Guard(self._weights, config.optim.lr, self.device)
         self.micro_batch: int | None = None  # samples that go through the networks at once; None: the whole batch
         self.report: Callable[[str], None] = lambda message: None
+
+    def _objective(self, tapped: Tapped | None, taps: Taps, num_outputs: int) -> Objective:
+        """The loss of a step, with projectors that the seed draws."""
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derived_seed(config.seed, _METHOD_STREAM))
+            uses_inputs = config.method is not None and create_method(config.method).uses_inputs
+            by_sample = tapped is not None or uses_inputs or (self.teacher is not None and not num_outputs)
+            shapes = self._shapes(tapped, taps) if by_sample else None
+            return Objective(config, self.task, len(self.loader), num_outputs, shapes)
 
     @property
     def objective(self) -> Objective:
@@ -186,22 +187,6 @@ class Trainer:
             batch, student, teacher = self._sample(self.training_step.tapped)
             self.objective.check(student, teacher, batch)
 
-    def run_first_stage(self, watch: Callable[[], None]) -> None:
-        """Trains what the method has of its own on the teacher's answers alone, where the method asks for that."""
-        method, teacher = self.objective.method, self.teacher
-        if self.step or method is None or not method.has_first_stage or teacher is None or self.peers is not None:
-            return
-        assert self.config.method is not None
-        optimizer = torch.optim.Adam(method.parameters(), lr=_FIRST_STAGE_LR)
-        for epoch in range(self.config.method.first_stage_epochs):
-            for batch in self.loader.epoch(epoch=epoch, seed=self.config.seed, batch_size=self.config.batch_size):
-                loss = self.training_step.first_stage(teacher.answer(batch))
-                self._fail_unless_finite(not_finite({"the loss of the first stage": loss}))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                watch()
-
     def _train_step(self, batch: Batch, epoch: int) -> None:
         longest = self.runtime.longest(batch.num_global)
         size = min(self.micro_batch or longest, -(-longest // self.config.accumulate))
@@ -212,14 +197,8 @@ class Trainer:
 
         learned = attempt(split(batch, longest, size))
         if learned is None:
-            learned, self.micro_batch = learn_in_less_memory(
-                attempt,
-                batch,
-                longest,
-                size,
-                self._batch_obstacle(),
-                self.report,
-            )
+            obstacle = self._batch_obstacle()
+            learned, self.micro_batch = learn_in_less_memory(attempt, batch, longest, size, obstacle, self.report)
         self._update(learned, batch)
         if self.peers is not None:
             self.peers.learn(batch, epoch, Outputs(logits=learned.logits))
@@ -282,7 +261,8 @@ class Trainer:
         objective, others = self.objective, {"peers answer it as well": self.peers is not None}
         return batch_obstacle(self.training_step.parts, objective.method, objective.name, others)
 
-    def _fail_unless_finite(self, wrong: str | None) -> None:
+    def fail_unless_finite(self, wrong: str | None) -> None:
+        """Raises NumericalError for what is ``wrong``, which `not_finite` has found."""
         if wrong is not None:
             raise NumericalError(
                 f"{wrong} became NaN or infinite by step {self.step}; lower the learning rate "
@@ -300,49 +280,6 @@ class Trainer:
         """The primary metric of `network` on ``dataset``."""
         logits = self.answer_all(self.network, dataset)
         return self.task.value(logits, torch.from_numpy(dataset.labels))
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that changes as training goes on. Raises NumericalError when a weight is not finite."""
-        weights = self.training_step.parts.state_dict()
-        self._fail_unless_finite(not_finite(weights))  # a step after the last loss that was looked at
-        tensors = {f"modules.{name}": tensor for name, tensor in weights.items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
-        if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        if self.scaler.is_enabled():
-            scale = self.scaler.state_dict()
-            tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
-        if self.peers is not None:
-            tensors |= {f"peers.{name}": tensor for name, tensor in self.peers.state().items()}
-        if self.lr != self.config.optim.lr:
-            tensors["lr"] = torch.tensor(self.lr, dtype=torch.float64)
-        if self.micro_batch:
-            tensors["micro_batch"] = torch.tensor(self.micro_batch)
-        return tensors | self.sums.tensors() | {"guard": self.guard.state()}
-
-    def restore(self, state: State) -> None:
-        """Continues from a saved state. Raises WeightsMismatchError when it is of another network."""
-        parts: dict[str, dict[str, Tensor]] = {"modules": {}, "optimizer": {}, "average": {}, "terms": {}, "peers": {}}
-        for name, tensor in state.tensors.items():
-            part, _, rest = name.partition(".")
-            if part in parts:
-                parts[part][rest] = tensor
-        load_tensors(self.training_step.parts, parts["modules"], "the saved state")
-        restore_optimizer(self.optimizer, parts["optimizer"])
-        if self.average is not None:
-            load_tensors(self.average, parts["average"], "the saved state")
-        if self.peers is not None:
-            self.peers.restore(State(tensors=parts["peers"], progress=state.progress))
-        self.sums.restore(state.tensors["sums"], parts["terms"])
-        if "guard" in state.tensors:  # not in states of before
-            self.guard.restore(state.tensors["guard"])
-        if "lr" in state.tensors:
-            self.change_lr(float(state.tensors["lr"]))
-        self.micro_batch = int(state.tensors.get("micro_batch", torch.tensor(0))) or None
-        if self.scaler.is_enabled():
-            scale, tracker = state.tensors["scaler"].tolist()
-            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
-        self.step = int(state.progress["step"])
 
     def change_lr(self, lr: float) -> None:
         """Goes on with another largest rate than the configuration's; part of the state."""

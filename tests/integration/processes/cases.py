@@ -16,6 +16,7 @@ from model_compression.core.data_config import DataConfig
 from model_compression.core.optim_config import OptimConfig
 from model_compression.data.dataset import Dataset
 from model_compression.distillation.methods import METHODS, create
+from model_compression.engine.first_stage import run_first_stage
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.setup import prepare
@@ -103,7 +104,7 @@ def trained(config):
     with torch.no_grad():  # answers that differ: correlations of nearly equal ones magnify rounding
         [*teacher.parameters()][-2].mul_(30)
     trainer = prepare(config, Silent(), Parts(data=images, teacher=teacher if config.teacher else None)).trainer
-    trainer.run_first_stage(lambda: None)
+    run_first_stage(trainer, lambda: None)
     events = [trainer.run_epoch(lambda progress: None) for _ in range(config.epochs)]
     found = {name: tensor.clone().contiguous() for name, tensor in trainer.network.state_dict().items()}
     found["evaluated"] = trainer.answer_all(trainer.network, images[1])

@@ -14,6 +14,7 @@ from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
+from model_compression.engine.trainer_state import state_of
 from model_compression.models import create_model
 from model_compression.models.base import Network
 from model_compression.models.loading import read_model
@@ -74,9 +75,9 @@ def test_parts_of_a_batch_are_the_step_of_the_whole(tiny, where, room, size, met
     assert parts.micro_batch == size
     assert said[0].startswith("out of memory with 5 samples at once: from here on ")
     assert len(said) == 1
-    state = parts.state()
+    state = state_of(parts)
     assert int(state.pop("micro_batch")) == size
-    for name, tensor in whole.state().items():
+    for name, tensor in state_of(whole).items():
         torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-5)
     for one, other in zip(*events, strict=True):
         assert other.pop("micro_batch") == size

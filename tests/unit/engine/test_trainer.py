@@ -12,6 +12,7 @@ from model_compression.engine.checkpoint import State
 from model_compression.engine.optim import rate_at
 from model_compression.engine.runtime import Runtime
 from model_compression.engine.trainer import Trainer
+from model_compression.engine.trainer_state import restore, state_of
 from model_compression.models import create_model
 from model_compression.models.loading import read_model
 
@@ -163,7 +164,7 @@ def test_trainer_is_deterministic_for_a_seed_whatever_was_drawn_before(tiny, bui
         torch.rand(3)
         trainer = built(tiny.config(seed=seed, data={"augmentation": "flip_shift"}))
         events = trained(trainer)
-        states.append((trainer.state(), events))
+        states.append((state_of(trainer), events))
     assert all(torch.equal(tensor, states[1][0][name]) for name, tensor in states[0][0].items())
     assert states[0][1] == states[1][1] != states[2][1]
     assert not torch.equal(states[0][0]["modules.0.ip1.weight"], states[2][0]["modules.0.ip1.weight"])
@@ -208,17 +209,17 @@ def test_trainer_gives_no_state_with_a_weight_that_is_not_finite(tiny, built):
     trained(trainer, 1)
     trainer.student.ip1.bias.data[0] = float("nan")
     with pytest.raises(NumericalError, match=r"0.ip1.bias became NaN or infinite by step 5"):
-        trainer.state()
+        state_of(trainer)
 
 
 def test_trainer_refuses_the_state_of_another_network_by_name(tiny, built):
     trainer = built(tiny.config())
     trained(trainer, 1)
-    tensors = trainer.state()
+    tensors = state_of(trainer)
     tensors["modules.0.ip1.weight"] = torch.zeros(7, 144)
     del tensors["modules.0.bn1.bias"]
     with pytest.raises(WeightsMismatchError) as caught:
-        built(tiny.config()).restore(State(tensors=tensors, progress={"step": 5}))
+        restore(built(tiny.config()), State(tensors=tensors, progress={"step": 5}))
     assert "0.bn1.bias: missing" in str(caught.value)
     assert "0.ip1.weight: found (7, 144), expected (3, 144)" in str(caught.value)
 
