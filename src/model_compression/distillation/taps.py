@@ -104,24 +104,29 @@ def choose_taps(
         pairs += own if part.reuses_classifier and not config.pairs else [pair for pair in own if pair not in pairs]
         first = len(pairs) - len(own) if part.reuses_classifier else 0
         parts[name] = tuple(first + pairs[first:].index(pair) for pair in own)
-    norms: tuple[Norm | None, ...] = ()
-    if any(part.before_activation for part in comparing.values()):
-        before = before_taps(teacher.body, teacher.preprocessing(inputs), [t for _, t in pairs])
-        norms = tuple(before[t].norm if t in before and before[t].has_negatives else None for _, t in pairs)
-        positive = [number for number, (_, t) in enumerate(pairs) if t in before and not before[t].has_negatives]
-        for name, number in itertools.product(comparing, positive):
-            if comparing[name].before_activation and number in parts[name]:
-                report(
-                    f"{name} compares what stands before activations, and the teacher's {pairs[number][1]} is never "
-                    f"negative: name other layers with {setting('pairs')}, an activation's input as NAME:input"
-                )
-    return Taps(
-        student=tuple(s for s, _ in pairs),
-        teacher=tuple(t for _, t in pairs),
-        embedding=embedding,
-        parts=parts,
-        norms=norms,
-    )
+    taught = tuple(t for _, t in pairs)
+    before = {name: parts[name] for name, part in comparing.items() if part.before_activation}
+    norms = _norms(before, taught, teacher, inputs, report) if before else ()
+    return Taps(student=tuple(s for s, _ in pairs), teacher=taught, embedding=embedding, parts=parts, norms=norms)
+
+
+def _norms(
+    methods: Mapping[str, Sequence[int]],
+    taught: Sequence[str],
+    teacher: Network,
+    inputs: Inputs,
+    report: Callable[[str], None],
+) -> tuple[Norm | None, ...]:
+    """The BatchNorm before each of the layers ``taught``; ``methods`` are the numbers of those that each compares."""
+    before = before_taps(teacher.body, teacher.preprocessing(inputs), taught)
+    positive = [number for number, t in enumerate(taught) if t in before and not before[t].has_negatives]
+    for name, number in itertools.product(methods, positive):
+        if number in methods[name]:
+            report(
+                f"{name} compares what stands before activations, and the teacher's {taught[number]} is never "
+                f"negative: name other layers with {setting('pairs')}, an activation's input as NAME:input"
+            )
+    return tuple(before[t].norm if t in before and before[t].has_negatives else None for t in taught)
 
 
 def _chosen(method: Method, student: Network, teacher: Network, inputs: Inputs) -> list[tuple[str, str]]:

@@ -50,24 +50,13 @@ def write_results(
     figures = task.figures(logits, targets) | task.further_figures(logits, targets, eval_set)
     metrics: dict[str, Any] = {f"{name}_{key}": value for key, value in figures.items()}
     tensors = {f"student_{task.kept_as}": logits, "targets": targets}
-    answers: torch.Tensor | None = None
-    if prepared.teacher.live is not None:
-        live = prepared.teacher.live
-        if live.is_sharded:  # all processes ask it the same
-            answers = teacher_answers(live, eval_set)
-        else:
-            answers = trainer.runtime.share_out(len(eval_set), lambda rows: teacher_answers(live, eval_set, rows))
+    answers = _teacher_answers(prepared)
+    if answers is not None:
         tensors[f"teacher_{task.kept_as}"] = answers
         metrics[f"teacher_{name}_{task.metric.name}"] = task.value(answers, targets)
         answered = (task.compared(one, targets) for one in (logits, answers))
         metrics["teacher_agreement"] = task.agreement(*answered)
     rows = _rows_to_show(task, logits, answers, eval_set)
-    excerpts = eval_set.samples.excerpts(rows.numpy()) if isinstance(eval_set.samples, Samples) else []
-    if excerpts:
-        tensors["excerpt_rows"] = rows
-    if eval_set.holds_images:
-        thumbnails = eval_set.thumbnails(rows.numpy())
-        tensors |= {"thumbnail_rows": rows, "thumbnails": torch.from_numpy(thumbnails).contiguous()}
     final = task.final_figures(lambda data: trainer.answer_all(network, data), prepared.data.train, logits, targets)
     metrics |= {f"{name}_{key}": value for key, value in final.items()}
     metrics |= {
@@ -88,15 +77,9 @@ def write_results(
             save_weights(run.path / f"peer-{number}.safetensors", peer)
     if not processes.is_main():
         return metrics
-    facts = task.facts(eval_set)
-    said = facts | ({"excerpts": excerpts} if excerpts else {})
-    metadata = {key: json.dumps(value) for key, value in said.items()}
-    write_atomically(run.predictions, save_in_order(tensors, metadata))
-    if isinstance(eval_set.samples, Samples):
-        for file, content in eval_set.samples.companions.items():
-            write_atomically(run.path / file, content)
-    own = facts | ({"image_shape": list(eval_set.image_shape)} if eval_set.holds_images else {})
-    save_weights(run.student, network, facts=metrics | own)  # without the time: a repeated run has the same file
+    _save_predictions(run, task, eval_set, tensors, rows)
+    facts = task.facts(eval_set) | ({"image_shape": list(eval_set.image_shape)} if eval_set.holds_images else {})
+    save_weights(run.student, network, facts=metrics | facts)  # without the time: a repeated run has the same file
     metrics["seconds"] = round(seconds, 1)
     if task.answer == "embedding":
         save_backbone(run.backbone, network)
@@ -104,3 +87,30 @@ def write_results(
         write_text(run.card, model_card(read_run(run.path, metrics)))
     run.finish(metrics)
     return metrics
+
+
+def _teacher_answers(prepared: Prepared) -> torch.Tensor | None:
+    """What the teacher answers to the samples that the student is evaluated on; None without one."""
+    live, eval_set = prepared.teacher.live, prepared.data.evaluation
+    if live is None:
+        return None
+    if live.is_sharded:  # all processes ask it the same
+        return teacher_answers(live, eval_set)
+    runtime = prepared.trainer.runtime
+    return runtime.share_out(len(eval_set), lambda rows: teacher_answers(live, eval_set, rows))
+
+
+def _save_predictions(
+    run: RunFolder, task: Task, eval_set: Dataset, tensors: dict[str, torch.Tensor], rows: torch.Tensor
+) -> None:
+    """Writes ``tensors``, with what a report shows of the samples at ``rows``, and files that belong to them."""
+    samples, said = eval_set.samples, task.facts(eval_set)
+    if eval_set.holds_images:
+        thumbnails = torch.from_numpy(eval_set.thumbnails(rows.numpy())).contiguous()
+        tensors = tensors | {"thumbnail_rows": rows, "thumbnails": thumbnails}
+    elif isinstance(samples, Samples) and (excerpts := samples.excerpts(rows.numpy())):
+        tensors, said = tensors | {"excerpt_rows": rows}, said | {"excerpts": excerpts}
+    write_atomically(run.predictions, save_in_order(tensors, {key: json.dumps(value) for key, value in said.items()}))
+    if isinstance(samples, Samples):
+        for file, content in samples.companions.items():
+            write_atomically(run.path / file, content)

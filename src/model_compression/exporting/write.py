@@ -90,27 +90,17 @@ def export(
     network = freeze(network)
     stated = task_of(dataset).metric == DEFAULT_METRIC  # only then a file states its figure, and all logits are kept
     expected = logits_on(network, dataset) if stated else None
-    fixed = metadata = _metadata_on(network, dataset, expected, preprocessing)
-    if dataset.has_masks and network.preprocessing.size is None and network.preprocessing.mean_image is None:
-        metadata = _of_any_size(fixed)
+    metadata = _metadata_on(network, dataset, expected, preprocessing)
     if encoding is not None:
         assert to == "onnx"
-        fixed, metadata = (
-            dataclasses.replace(one, precision=encoding.precision, reference_sha256=encoding.reference_sha256)
-            for one in (fixed, metadata)
+        metadata = dataclasses.replace(
+            metadata, precision=encoding.precision, reference_sha256=encoding.reference_sha256
         )
         expected = expected if encoding.reference is None else None
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shown = _blank(metadata.image_shape) if dataset.holds_images else to_tensors(dataset.first(2))
-        fault = _any_size_fault(network, part, metadata, runtime) if metadata.is_of_any_size else None
-        if fault:
-            height, width = fixed.image_shape[1:]
-            report(f"the network cannot be written for images of any size ({fault}): the file takes {height} × {width}")
-            metadata = fixed
-        if not metadata.is_of_any_size:
-            _write(network, part, metadata, runtime, shown)
+        metadata = _write_for(dataset, network, part, metadata, runtime, report)
         if encoding is not None:
             rewrite(part, lambda model: with_short_names(encoding.encode(model)))
         reference = network if encoding is None or encoding.reference is None else encoding.reference
@@ -197,6 +187,27 @@ def _write(network: Network, path: Path, metadata: Metadata, runtime: Runtime, e
         module, example = network, map_inputs(Tensor.float, example)
     with quiet():
         runtime.write(module, example, path, metadata)
+
+
+def _write_for(
+    dataset: Dataset,
+    network: Network,
+    path: Path,
+    fixed: Metadata,
+    runtime: Runtime,
+    report: Callable[[str], None],
+) -> Metadata:
+    """Writes the file, for images of any size where masks and network allow it; returns what it then states."""
+    if dataset.has_masks and network.preprocessing.size is None and network.preprocessing.mean_image is None:
+        metadata = _of_any_size(fixed)
+        fault = _any_size_fault(network, path, metadata, runtime)
+        if fault is None:
+            return metadata
+        height, width = fixed.image_shape[1:]
+        report(f"the network cannot be written for images of any size ({fault}): the file takes {height} × {width}")
+    shown = _blank(fixed.image_shape) if dataset.holds_images else to_tensors(dataset.first(2))
+    _write(network, path, fixed, runtime, shown)
+    return fixed
 
 
 def _of_any_size(fixed: Metadata) -> Metadata:
