@@ -116,18 +116,14 @@ class Metric:
         return f"{number}{space or ('' if self.unit == '%' else ' ')}{self.unit}"
 
 
-ACCURACY = Metric(
-    name="accuracy",
-    label="accuracy",
-    plural="accuracies",
-    unit="%",
-    gain_unit="points",
-    factor=100.0,
-    lowest=0.0,
-    highest=1.0,
-)
+def share_metric(name: str, label: str, plural: str) -> Metric:
+    """The metric of a share, 0 to 1, which is shown in percent and whose gains are points."""
+    return Metric(
+        name=name, label=label, plural=plural, unit="%", gain_unit="points", factor=100.0, lowest=0.0, highest=1.0
+    )
 
 
+ACCURACY = share_metric("accuracy", "accuracy", "accuracies")
 DEFAULT_METRIC = ACCURACY
 """What results are of that record no metric."""
 

@@ -16,13 +16,13 @@ from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
-from model_compression.tasks.base import Task
 from model_compression.tasks.class_files import read_class_file
+from model_compression.tasks.named_classes import NamedClasses
 
 NONE, BALANCED = "none", "balanced"
 
 
-class WeighsClasses(Task):
+class WeighsClasses(NamedClasses):
     """A task with one class for each row, whose label loss weighs classes: a mean over rows of weight · loss."""
 
     loss_options = frozenset({"class_weights"})

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.core.errors import UsageError
-from model_compression.core.metric import Metric
+from model_compression.core.metric import Metric, share_metric
 from model_compression.core.outputs import Outputs
 from model_compression.data.batches import Batch, Mixed
 from model_compression.data.dataset import Dataset
@@ -26,16 +26,7 @@ _ALIKE = 0.999  # cosine of an embedding and the same one of an exported file
 _COLLAPSED, _CONSTANT = 1.05, 1.001  # dimensions of a student that has diverged, and of a teacher
 _SAMPLE = 256  # images by which a teacher is judged
 
-_KNN = Metric(
-    name="knn",
-    label="k-NN accuracy",
-    plural="k-NN accuracies",
-    unit="%",
-    gain_unit="points",
-    factor=100.0,
-    lowest=0.0,
-    highest=1.0,
-)
+_KNN = share_metric("knn", "k-NN accuracy", "k-NN accuracies")
 _RANK = Metric(
     name="rank", label="effective rank", plural="effective ranks", gain_unit="dimensions", digits=1, lowest=0.0
 )

@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.core.config import TeacherAnswers
 from model_compression.core.finding import Finding
-from model_compression.core.inputs import Inputs
 from model_compression.core.metric import ACCURACY
 from model_compression.data.batches import Mixed
 from model_compression.data.dataset import Dataset
@@ -20,16 +17,15 @@ from model_compression.reports.answers import find_mistakes
 from model_compression.reports.statistics import Proportion
 from model_compression.tasks.base import TASKS, Changes
 from model_compression.tasks.class_weights import WeighsClasses
-from model_compression.tasks.image_classification import class_names
-from model_compression.tasks.image_classification.answer_kinds import answer_fault, find_fault_of_answers
 from model_compression.tasks.image_classification.data_findings import examine_labels
 from model_compression.tasks.image_classification.figures import agreement, figures
 from model_compression.tasks.image_classification.teacher_faults import find_fault
 from model_compression.tasks.image_classification.teacher_findings import examine_teacher
+from model_compression.tasks.named_classes import LogitPerClass
 
 
 @TASKS.register("image-classification")
-class ImageClassification(WeighsClasses):
+class ImageClassification(LogitPerClass, WeighsClasses):
     """One class of K for each image; labels (N,) are class numbers."""
 
     name = "image-classification"
@@ -97,21 +93,6 @@ class ImageClassification(WeighsClasses):
         rows = find_mistakes(logits.numpy(), None if others is None else others.numpy(), targets.numpy())
         return torch.from_numpy(rows)
 
-    def check_answer(self, role: str, model: Network, dataset: Dataset, answer: Tensor) -> None:
-        """Raises UsageError unless there is a logit for each class, and the classes are in the dataset's order."""
-        class_names.check_classes(role, model, dataset, answer)
-
-    def answer_fault(
-        self, role: str, model: Network, inputs: Inputs, expected: TeacherAnswers = "logits"
-    ) -> str | None:
-        """A softmax or a sigmoid at the end of the network, unless that is ``expected``."""
-        assert isinstance(inputs, Tensor)
-        return answer_fault(role, model, inputs, expected)
-
-    def differences(self, model: Network, dataset: Dataset) -> list[str]:
-        """A line where network and dataset name their classes differently."""
-        return class_names.other_classes(model, dataset)
-
     def teacher_fault(
         self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
     ) -> str | None:
@@ -128,16 +109,8 @@ class ImageClassification(WeighsClasses):
         """Classes without images, and unequal ones."""
         return examine_labels(train, test)
 
-    def answer_findings(self, model: Network, inputs: Inputs) -> Iterator[Finding]:
-        """Whether the teacher answers with logits."""
-        return find_fault_of_answers(self.answer_fault("teacher", model, inputs))
-
     def teacher_findings(
         self, model: Network, train: Dataset, sample: Dataset | None, device: torch.device, *, thorough: bool = False
     ) -> Iterator[Finding]:
         """Class names, accuracy, normalisation and the order of the classes."""
         return examine_teacher(model, train, sample, device, thorough=thorough)
-
-    def facts(self, dataset: Dataset) -> dict[str, Any]:
-        """The names of the classes."""
-        return {"class_names": list(dataset.class_names)}

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model_compression.core.config import TeacherAnswers, TrainConfig
+from model_compression.core.config import TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.finding import Finding
-from model_compression.core.inputs import Inputs
-from model_compression.core.metric import Metric
+from model_compression.core.metric import share_metric
 from model_compression.core.options import setting
 from model_compression.data.batches import Mixed
 from model_compression.data.dataset import Dataset
@@ -27,19 +26,16 @@ from model_compression.reports.label_sets import (
     mean_average_precision,
     wrong_sets,
 )
-from model_compression.tasks.base import TASKS, Changes, Task
+from model_compression.tasks.base import TASKS, Changes
 from model_compression.tasks.class_weights import NONE, is_file, weights_in_order
-from model_compression.tasks.image_classification import class_names
-from model_compression.tasks.image_classification.answer_kinds import answer_fault, find_fault_of_answers
 from model_compression.tasks.multi_label.findings import examine_labels, examine_teacher, find_fault
+from model_compression.tasks.named_classes import LogitPerClass
 
-MEAN_AVERAGE_PRECISION = Metric(
-    name="map", label="mAP", plural="mAPs", unit="%", gain_unit="points", factor=100.0, lowest=0.0, highest=1.0
-)
+MEAN_AVERAGE_PRECISION = share_metric("map", "mAP", "mAPs")
 
 
 @TASKS.register("multi-label")
-class MultiLabel(Task):
+class MultiLabel(LogitPerClass):
     """Any number of K classes for each sample; labels (N, K) are 0 or 1.
 
     A class is predicted where its probability is at least its threshold: one half, or what `tuned` chose.
@@ -159,20 +155,6 @@ class MultiLabel(Task):
 
     # Checks
 
-    def check_answer(self, role: str, model: Network, dataset: Dataset, answer: Tensor) -> None:
-        """Raises UsageError unless there is a logit for each class, and the classes are in the dataset's order."""
-        class_names.check_classes(role, model, dataset, answer)
-
-    def answer_fault(
-        self, role: str, model: Network, inputs: Inputs, expected: TeacherAnswers = "logits"
-    ) -> str | None:
-        """A softmax or a sigmoid at the end of the network, unless that is ``expected``."""
-        return answer_fault(role, model, inputs, expected) if isinstance(inputs, Tensor) else None
-
-    def differences(self, model: Network, dataset: Dataset) -> list[str]:
-        """A line where network and dataset name their classes differently."""
-        return class_names.other_classes(model, dataset)
-
     def teacher_fault(
         self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
     ) -> str | None:
@@ -182,10 +164,6 @@ class MultiLabel(Task):
     def data_findings(self, train: Dataset, test: Dataset) -> Iterator[Finding]:
         """Classes that no sample has, or all, and unequal ones."""
         return examine_labels(train, test)
-
-    def answer_findings(self, model: Network, inputs: Inputs) -> Iterator[Finding]:
-        """Whether the teacher answers with logits."""
-        return find_fault_of_answers(self.answer_fault("teacher", model, inputs))
 
     def teacher_findings(
         self, model: Network, train: Dataset, sample: Dataset | None, device: torch.device, *, thorough: bool = False
@@ -197,5 +175,4 @@ class MultiLabel(Task):
 
     def facts(self, dataset: Dataset) -> dict[str, Any]:
         """The names of the classes, and the thresholds where they were chosen."""
-        names = {"class_names": list(dataset.class_names)}
-        return names | ({"thresholds": list(self.thresholds)} if self.thresholds else {})
+        return super().facts(dataset) | ({"thresholds": list(self.thresholds)} if self.thresholds else {})

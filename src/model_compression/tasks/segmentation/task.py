@@ -12,7 +12,7 @@ from torch import Tensor
 from model_compression.core.errors import UsageError
 from model_compression.core.finding import Finding
 from model_compression.core.masks import IGNORE
-from model_compression.core.metric import Metric
+from model_compression.core.metric import share_metric
 from model_compression.core.outputs import Outputs
 from model_compression.data.batches import Batch, Mixed
 from model_compression.data.dataset import Dataset
@@ -21,21 +21,12 @@ from model_compression.models.prediction import predict
 from model_compression.reports.masks import count_pixels, mean_iou, pixel_share, wrong_shares
 from model_compression.tasks.base import TASKS, Changes, Rows, dense_rows
 from model_compression.tasks.class_weights import WeighsClasses
-from model_compression.tasks.image_classification.class_names import check_order, other_classes
+from model_compression.tasks.image_classification.class_names import check_order
 from model_compression.tasks.segmentation.findings import examine_answers, examine_masks, pixel_fault
 
 _ANOTHER = 0.01  # of the pixels of an image, whose class may change before the answer is another one
 
-MIOU = Metric(
-    name="miou",
-    label="mIoU",
-    plural="mIoUs",
-    unit="%",
-    gain_unit="points",
-    factor=100.0,
-    lowest=0.0,
-    highest=1.0,
-)
+MIOU = share_metric("miou", "mIoU", "mIoUs")
 
 
 @TASKS.register("segmentation")
@@ -148,10 +139,6 @@ class Segmentation(WeighsClasses):
                 f"{' × '.join(map(str, size))}: leave its size out, and scale the data instead"
             )
 
-    def differences(self, model: Network, dataset: Dataset) -> list[str]:
-        """A line where network and dataset name their classes differently."""
-        return other_classes(model, dataset)
-
     def teacher_fault(
         self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
     ) -> str | None:
@@ -166,7 +153,7 @@ class Segmentation(WeighsClasses):
         self, model: Network, train: Dataset, sample: Dataset | None, device: torch.device, *, thorough: bool = False
     ) -> Iterator[Finding]:
         """Class names, and for `doctor` what its masks of ``sample`` show."""
-        other = other_classes(model, train)
+        other = self.differences(model, train)
         text = other[0] if other else "those of the data, or it does not say"
         remedy = "look whether they are" if other else ""
         yield Finding(area="teacher", subject="class names", level="warn" if other else "ok", text=text, remedy=remedy)
@@ -178,10 +165,6 @@ class Segmentation(WeighsClasses):
         """(K, H, W)."""
         height, width = dataset.labels.shape[1:]
         return dataset.num_classes, height, width
-
-    def facts(self, dataset: Dataset) -> dict[str, Any]:
-        """The names of the classes."""
-        return {"class_names": list(dataset.class_names)}
 
     def _masks(self, answers: Tensor) -> Tensor:
         """(B, H, W) of logits or of what is `kept` of them."""

@@ -128,10 +128,6 @@ class TokenClassification(WeighsClasses):
             )
         class_names.check_classes(role, model, dataset, answer[:, 0])
 
-    def differences(self, model: Network, dataset: Dataset) -> list[str]:
-        """A line where network and dataset name their classes differently."""
-        return class_names.other_classes(model, dataset)
-
     def teacher_fault(
         self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
     ) -> str | None:
@@ -160,7 +156,7 @@ class TokenClassification(WeighsClasses):
 
     def facts(self, dataset: Dataset) -> dict[str, Any]:
         """The names of the classes, and the tokenizer."""
-        return {"class_names": list(dataset.class_names)} | tokenizer_facts(dataset)
+        return super().facts(dataset) | tokenizer_facts(dataset)
 
 
 def _words(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
