@@ -107,6 +107,14 @@ def test_texts_from_a_table_to_a_file_that_ships(place, capsys):
         assert command[1] != "predict" or capsys.readouterr().out.splitlines()[-1].startswith("Win a prize now   ")
 
 
+def test_texts_in_lists_train_distil_and_evaluate(place, capsys):
+    tiny_texts.make_network(place / "minilm", layers=2)
+    (code,) = blocks("texts.md", "python")
+    exec(re.sub(r"epochs=\d+", "epochs=1, allow_weak_teacher=True", code), {})
+    assert capsys.readouterr().out.startswith("<accuracy ")
+    assert len([*(place / "runs").glob("*/student.safetensors")]) == 3
+
+
 @pytest.fixture
 def vit(place):
     """my-vit: a transformer of two layers that has learnt apples and pears, as save_pretrained leaves it."""

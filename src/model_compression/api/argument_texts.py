@@ -17,6 +17,7 @@ TEXTS = {
         'a dataset\'s name, "folder:PATH" or "hf:NAME"; a pair (training, test) of `Dataset`, of PyTorch datasets '
         "whose items are (PIL image or uint8 tensor (C, H, W), class number), or of DataLoaders; or four arrays: "
         "training images (N, C, H, W) uint8, training labels (N,), or None where there are none, test images, test "
+        "labels; or four lists: training texts, or lists of words, their labels, or lists of tags, test texts, "
         "labels. Modules get pixels normalised by the training images' mean and deviation. DataLoaders are taken as "
         "they are: both networks see the float images of their batches, nothing of the teacher's is stored, and a run "
         "that is resumed does not end with the same weights."

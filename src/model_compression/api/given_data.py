@@ -1,4 +1,4 @@
-"""Data given as objects instead of a name: arrays, PyTorch datasets, DataLoaders."""
+"""Data given as objects instead of a name: arrays, texts in lists, PyTorch datasets, DataLoaders."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.api.array_targets import array_targets
+from model_compression.api.text_lists import are_texts, datasets_of_texts
 from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import GIVEN, LOADERS
 from model_compression.core.data_config import DataConfig
@@ -34,11 +35,12 @@ GivenData = (
     | tuple[TorchDataset[Any], TorchDataset[Any]]
     | tuple[DataLoader[Any], DataLoader[Any]]
     | Arrays
+    | Sequence[Sequence[Any] | None]
 )
 
 _EXPECTED = (
     "expected a name, a pair (training, test) of datasets or of DataLoaders, or four arrays: training images, "
-    "training labels or masks, test images, test labels or masks"
+    "training labels or masks, test images, test labels or masks; or four such lists of texts"
 )
 _SHOWN = 4
 _AS_THEY_ARE = (
@@ -48,8 +50,12 @@ _AS_THEY_ARE = (
 )
 
 
-def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple[tuple[Dataset, Dataset], str]:
+def given_data(
+    data: GivenData, config: DataConfig, observer: Observer, networks: Sequence[str] = ()
+) -> tuple[tuple[Dataset, Dataset], str]:
     """(training set, test set) of ``data``, held or streamed as ``config`` says, and what the data is called.
+
+    ``networks`` may bring the tokenizer of texts, see `datasets_of_texts`.
 
     Raises UsageError for what is none of the forms, or holds something else than it should.
     """
@@ -69,8 +75,10 @@ def given_data(data: GivenData, config: DataConfig, observer: Observer) -> tuple
         pair, name = data, f"{GIVEN}arrays"
     elif len(data) == 2 and all(isinstance(part, TorchDataset) for part in data):
         pair, name = from_torch_datasets(data[0], data[1], report), f"{GIVEN}{type(data[0]).__name__}"  # type: ignore[arg-type]
+    elif len(data) == 4 and are_texts(data, config.task):
+        pair, name = datasets_of_texts(data, config, networks), f"{GIVEN}texts"
     elif len(data) == 4:
-        pair, name = _from_arrays(data, config), f"{GIVEN}arrays"
+        pair, name = _from_arrays(data, config), f"{GIVEN}arrays"  # type: ignore[arg-type]
     else:
         raise UsageError(f"data has {len(data)} parts ({_kinds(data)}); {_EXPECTED}")
     train, test = pair

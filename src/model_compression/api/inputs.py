@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from model_compression.api.given_data import GivenData, given_data
+from model_compression.api.text_lists import are_texts
 from model_compression.checks.networks import check_classes
 from model_compression.core import trust
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
@@ -111,8 +112,26 @@ def load_datasets(data: Data, model: Model, observer: Observer) -> tuple[Dataset
     """(training set, test set) of data that is named or given."""
     if data is None or isinstance(data, str | DataConfig):
         config = data_for(model, data_config(data, model), observer)
-        return load_data(config, observer.message, ["" if isinstance(model, nn.Module) else _named(model).name])
-    return given_data(data, DataConfig(), observer)[0]
+        return load_data(config, observer.message, _names(model))
+    return given_data(data, _config_of_texts(data, model), observer, _names(model))[0]
+
+
+def _config_of_texts(data: GivenData, model: Model) -> DataConfig:
+    """How texts of ``data`` are cut and what their labels are: as those of the run ``model``.
+
+    Raises UsageError for texts and a module.
+    """
+    if not (isinstance(data, Sequence) and len(data) == 4 and are_texts(data, "")):
+        return DataConfig()
+    if isinstance(model, nn.Module):
+        raise UsageError("texts need a tokenizer, which a module does not bring: give a run folder, or a weights file")
+    run = data_of_run(user_path(_named(model).name)) or DataConfig()
+    return DataConfig(task=run.task, tokenizer=run.tokenizer, max_length=run.max_length)
+
+
+def _names(model: Model) -> list[str]:
+    """That of ``model``, beside which a tokenizer is looked for; a module has none."""
+    return [] if isinstance(model, nn.Module) else [_named(model).name]
 
 
 def data_for(model: Model, config: DataConfig, observer: Observer) -> DataConfig:

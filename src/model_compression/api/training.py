@@ -23,7 +23,7 @@ from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.engine.observer import Observer
-from model_compression.engine.parts import Parts
+from model_compression.engine.parts import Parts, names_of_networks
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_same
 from model_compression.engine.training import Training
@@ -196,7 +196,8 @@ def _train(
     with watched(given.observer, given.progress, given.trust) as watcher:
         if module is not None and not is_rebuilt(module, builder := config.student.name.removeprefix(GIVEN)):
             watcher.message(f"{builder}{NOT_REBUILT}")
-        datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, watcher)
+        networks = names_of_networks(config)
+        datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, watcher, networks)
         if name != config.data.name:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
         if datasets is not None:
