@@ -1,6 +1,6 @@
 """Datasets of the Hugging Face hub, or saved to disk by its library, which are decoded when they are asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,19 +11,23 @@ from model_compression.core.errors import DataError, MissingExtraError, UsageErr
 from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.hub_connection import quick_without_network
+from model_compression.core.masks import IGNORE
 from model_compression.core.registry import unknown_name
 from model_compression.data.class_numbers import class_numbers
 from model_compression.data.dataset import Dataset, Labels, check_same_size
 from model_compression.data.hold_out import hold_out_test
 from model_compression.data.hub_images import HubImages
+from model_compression.data.hub_masks import mask_column, read_masks, table_of
 from model_compression.data.hub_targets import hub_targets
 from model_compression.data.labelled_table import TEXTS
+from model_compression.data.masks import TASK as MASKS
+from model_compression.data.masks import ClassTable
 from model_compression.data.on_demand import OnDemandImages, Rows, mean_and_std
 from model_compression.data.table_targets import REGRESSION
 from model_compression.data.target_scale import scaled
 from model_compression.data.tokenizers import TokenizerChoice
 
-_KEYS = ("config", "image", "label", "test", "text", "train")
+_KEYS = ("config", "image", "label", "mask", "test", "text", "train")
 _TEST = ("test", "validation", "valid", "val")
 _LABELS = ("label", "labels", "class", "target", "category")
 _ROWS_AT_ONCE = 1000
@@ -36,6 +40,7 @@ def load_hugging_face(
     fit: Fitting = WHOLE,
     tokens: TokenizerChoice | None = None,
     task: str = "",
+    ignore: int = IGNORE,
 ) -> tuple[Dataset, Dataset]:
     """(training set, test set) of ``text``, as "NAME" or "NAME,label=fine_label,config=plain_text".
 
@@ -44,7 +49,9 @@ def load_hugging_face(
     test a fifth of each class is held out. The image column and the label column are found by their types, unless
     ``image=`` and ``label=`` name them; labels are class labels, integers, or texts, which become classes in sorted
     order; lists of them, and numbers, are those of `hub_targets`, as ``task`` says. ``image_size`` and ``fit`` as in
-    `load_folder`. Without images the samples are texts, in the column that
+    `load_folder`. A second column of images, which ``mask=`` or its name tells, are masks of class numbers, for the
+    task "segmentation"; pixels that are ``ignore`` do not count, and classes.txt in a folder names the classes, as in
+    `load_mask_folder`. Without images the samples are texts, in the column that
     ``text=`` names, or lists of words with a list of tags, cut by the tokenizer of ``tokens``.
 
     Raises MissingExtraError without the library (extra 'hf'), UsageError for names that are not there, DataError.
@@ -59,7 +66,10 @@ def load_hugging_face(
     for title, split in parts.items():
         if len(split) == 0:
             raise DataError(f"{title} holds no samples")
-    made = _texts(parts, options, tokens or TokenizerChoice()) or _image_datasets(parts, options, image_size, fit, task)
+    made = _texts(parts, options, tokens or TokenizerChoice())
+    if not made and (masks := _mask_columns(parts, options, task)):
+        made = _mask_datasets(parts, options, masks, table_of(name), ignore, image_size, fit)
+    made = made or _image_datasets(parts, options, image_size, fit, task)
     whole, test = made if len(made) == 2 else hold_out_test(made[0], f"{name} has no split for the test", say)
     if whole.holds_images:
         check_same_size(whole, test)
@@ -88,7 +98,7 @@ def _texts(parts: Mapping[str, Any], options: Mapping[str, str], tokens: Tokeniz
 def _image_datasets(
     parts: Mapping[str, Any], options: Mapping[str, str], image_size: int, fit: Fitting, task: str
 ) -> list[Dataset]:
-    columns = {title: _image_column(split, options, title) for title, split in parts.items()}
+    images = _images_of(parts, options, {}, image_size, fit)
     targets = hub_targets(parts, options.get("label", ""), task)
     if targets is None:
         labels, classes = _labels(parts, options)
@@ -96,13 +106,48 @@ def _image_datasets(
     else:
         key = "target_names" if targets.kind == REGRESSION else "class_names"
         labels, named = targets.values, {key: targets.names, "task": targets.kind or "image-classification"}
-    made: list[Dataset] = []
+    return _made(images, labels, **named)
+
+
+def _mask_columns(parts: Mapping[str, Any], options: Mapping[str, str], task: str) -> dict[str, str]:
+    """The column of masks of each part by its title; empty where the images have other labels."""
+    found = {title: mask_column(one, _image_columns(one), options, title, task) for title, one in parts.items()}
+    return found if all(found.values()) else {}
+
+
+def _mask_datasets(
+    parts: Mapping[str, Any],
+    options: Mapping[str, str],
+    masks: Mapping[str, str],
+    table: ClassTable,
+    ignore: int,
+    image_size: int,
+    fit: Fitting,
+) -> list[Dataset]:
+    """The splits as images with masks, in the columns ``masks`` by title."""
+    if "label" in options:
+        raise UsageError(f"hf: label={options['label']} has no effect on images with masks; leave it out")
+    images = _images_of(parts, options, masks, image_size, fit)
+    labels, classes = read_masks(parts, masks, [*images.values()], table, ignore, scaled=bool(image_size), fit=fit)
+    return _made(images, labels, class_names=classes, task=MASKS)
+
+
+def _images_of(
+    parts: Mapping[str, Any], options: Mapping[str, str], masks: Mapping[str, str], image_size: int, fit: Fitting
+) -> dict[str, OnDemandImages]:
+    """The images of each part by its title, in another column than ``masks``."""
     size = (image_size, image_size) if image_size else None
-    for (title, split), own in zip(parts.items(), labels, strict=True):
-        images = _images(split, columns[title], title, size, fit)
-        mean, std = (made[0].mean, made[0].std) if made else mean_and_std(images.sample())
-        made.append(Dataset(name=title, samples=images, labels=own, mean=mean, std=std, source="Hugging Face", **named))
-    return made
+    columns = {title: _image_column(split, options, title, masks.get(title)) for title, split in parts.items()}
+    return {title: _images(split, columns[title], title, size, fit) for title, split in parts.items()}
+
+
+def _made(images: Mapping[str, OnDemandImages], labels: Sequence[npt.NDArray[Any]], **named: Any) -> list[Dataset]:
+    """A dataset for each part, with mean and deviation of the first."""
+    mean, std = mean_and_std(next(iter(images.values())).sample())
+    return [
+        Dataset(name=title, samples=one, labels=own, mean=mean, std=std, source="Hugging Face", **named)
+        for (title, one), own in zip(images.items(), labels, strict=True)
+    ]
 
 
 def load_hub_images(text: str, size: tuple[int, int], fit: Fitting) -> tuple[str, OnDemandImages, bool]:
@@ -114,7 +159,7 @@ def load_hub_images(text: str, size: tuple[int, int], fit: Fitting) -> tuple[str
 def training_split(text: str) -> tuple[str, Any, dict[str, str]]:
     """(title, training split, options) of ``text``, of which no labels are wanted."""
     name, options, splits, train_name = _opened(text)
-    useless = next((key for key in ("label", "test") if key in options), None)
+    useless = next((key for key in ("label", "mask", "test") if key in options), None)
     if useless:
         raise UsageError(f"hf: {useless}={options[useless]} has no effect on samples without labels; leave it out")
     return f"{name} ({train_name})", splits[train_name], options
@@ -199,12 +244,17 @@ def _sizes_bytes(encoded: Any, column: str) -> Rows:
     return np.concatenate(parts).astype(np.int64)
 
 
-def _image_column(split: Any, options: Mapping[str, str], name: str) -> str:
+def _image_columns(split: Any) -> list[str]:
     import datasets
 
+    return [column for column, kind in split.features.items() if isinstance(kind, datasets.Image)]
+
+
+def _image_column(split: Any, options: Mapping[str, str], name: str, masks: str | None = None) -> str:
+    """The column of images, which is not that of the ``masks``."""
     if len(split) == 0:
         raise DataError(f"{name} holds no images")
-    found: list[str] = [column for column, kind in split.features.items() if isinstance(kind, datasets.Image)]
+    found = [column for column in _image_columns(split) if column != masks]
     if "image" in options:
         return _choose("image column", options["image"], found, name)
     if len(found) != 1:

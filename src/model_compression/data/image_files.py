@@ -177,17 +177,25 @@ def size_of(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == ARRAYS:
             shape = _map_array(path).shape
             return shape[-2], shape[-1]
-        with open_image(path) as file:
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable(str(path), error) from None
+    return encoded_size(path, str(path))
+
+
+def encoded_size(source: Path | IO[bytes], what: str) -> tuple[int, int]:
+    """The same of an encoded image, also in memory. Raises DataError that calls it ``what``."""
+    try:
+        with open_image(source) as file:
             _refuse_too_large(file)
             turned = _orientation(file) >= 5  # by 90 degrees, one way or the other
             if turned and file.format == "TIFF":  # Pillow turns these itself, when it loads them
                 file.load()
                 turned = False
             width, height = file.size
-    except DataError:
-        raise
     except Exception as error:
-        raise _unreadable(str(path), error) from None
+        raise _unreadable(what, error) from None
     return (width, height) if turned else (height, width)
 
 

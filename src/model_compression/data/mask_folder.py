@@ -97,7 +97,8 @@ def _read(
 
     def read(number: int) -> Masks:
         own = size_of(files[int(rows[number])]) if form.image_size else (height, width)
-        return read_mask(paths[number], files[int(rows[number])], own, table, ignore, size, form.fit)
+        path = paths[number]
+        return read_mask(path, str(path), files[int(rows[number])], own, table, ignore, size, form.fit)
 
     found = np.empty((len(rows), height, width), dtype=np.uint8)
     with ThreadPoolExecutor() as pool:

@@ -1,5 +1,6 @@
 """Mask files: class numbers of pixels from palette, grey and coloured images, and the classes that a table names."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,46 +96,54 @@ def _is_coloured(words: list[str]) -> bool:
 
 
 def read_mask(
-    path: Path, image: Path, image_size: Size, table: ClassTable, ignore: int, size: Size | None, fit: Fitting = WHOLE
+    source: Path | bytes,
+    what: str,
+    image: Path | str,
+    image_size: Size,
+    table: ClassTable,
+    ignore: int,
+    size: Size | None,
+    fit: Fitting = WHOLE,
 ) -> Masks:
-    """(H, W) class numbers of the mask at ``path``, brought to ``size`` as its image is, without blending.
+    """(H, W) class numbers of the mask in ``source``, brought to ``size`` as its image is, without blending.
 
-    ``image_size`` (H, W) is that of the ``image`` file. The value ``ignore`` becomes `IGNORE`, as do the pixels that
-    the table ignores. Raises DataError that names the file, for a mask of another size, and for values or colours that
-    are no classes.
+    ``image_size`` (H, W) is that of the ``image``. The value ``ignore`` becomes `IGNORE`, as do the pixels that the
+    table ignores. Raises DataError that calls the mask ``what``, for one of another size, and for values or colours
+    that are no classes.
     """
-    values = _coloured(path, table.colours) if table.colours is not None else _values(path)
+    colours = table.colours
+    values = _values(source, what) if colours is None else _coloured(source, what, colours)
     if values.shape != image_size:
         found, expected = (f"{width} × {height}" for height, width in (values.shape, image_size))
-        raise DataError(f"{path} has {found} pixels, and its image {image} {expected}; expected the same size")
-    if table.colours is None:
-        _check_values(path, values, table, ignore)
+        raise DataError(f"{what} has {found} pixels, and its image {image} {expected}; expected the same size")
+    if colours is None:
+        _check_values(what, values, table, ignore)
         values = np.where(values == ignore, IGNORE, values)
     return fit_mask(values.astype(np.uint8), size, fit)
 
 
-def _values(path: Path) -> npt.NDArray[np.int64]:
+def _values(source: Path | bytes, what: str) -> npt.NDArray[np.int64]:
     """(H, W) numbers of a palette or grey image, or of a .npy file."""
-    if path.suffix.lower() == ARRAYS:
-        array = array_image(path)
+    if isinstance(source, Path) and source.suffix.lower() == ARRAYS:
+        array = array_image(source)
         if len(array) != 1:
-            raise DataError(f"{path} has {len(array)} channels; expected one, of class numbers")
+            raise DataError(f"{what} has {len(array)} channels; expected one, of class numbers")
         return np.asarray(array[0], dtype=np.int64)
-    image = _opened(path)
+    image = _opened(source, what)
     if image.mode == "F":
-        raise DataError(f"{path} holds fractions; expected class numbers: save it as whole numbers")
+        raise DataError(f"{what} holds fractions; expected class numbers: save it as whole numbers")
     if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
         raise DataError(
-            f"{path} is coloured ({image.mode}), and nothing says which class a colour is; expected a palette or grey "
+            f"{what} is coloured ({image.mode}), and nothing says which class a colour is; expected a palette or grey "
             f"image of class numbers, or a {TABLE} in the folder with a line R G B NAME for each class"
         )
     values: npt.NDArray[np.int64] = np.asarray(image).astype(np.int64)
     return values
 
 
-def _coloured(path: Path, colours: dict[int, int]) -> npt.NDArray[np.int64]:
+def _coloured(source: Path | bytes, what: str, colours: dict[int, int]) -> npt.NDArray[np.int64]:
     """(H, W) class numbers of colours. Raises DataError for one that is not in the table."""
-    pixels = np.asarray(_opened(path).convert("RGB")).astype(np.int64)
+    pixels = np.asarray(_opened(source, what).convert("RGB")).astype(np.int64)
     keys = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     known = np.array(sorted(colours))
     numbers = np.array([colours[int(key)] for key in known])
@@ -143,34 +152,35 @@ def _coloured(path: Path, colours: dict[int, int]) -> npt.NDArray[np.int64]:
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
-            f"{path}: the pixel in row {row}, column {column} is {' '.join(map(str, pixels[row, column]))}, a colour "
+            f"{what}: the pixel in row {row}, column {column} is {' '.join(map(str, pixels[row, column]))}, a colour "
             f"which is not in {TABLE}; add a line for it, or save masks without smoothing and JPEG"
         )
     found: npt.NDArray[np.int64] = numbers[places]
     return found
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(source: Path | bytes, what: str) -> Image.Image:
     """The pixels of a mask, turned as its EXIF data say, as those of images are."""
     try:
-        with open_image(path) as file:
-            if file.format in _LOSSY or (file.format == "WEBP" and _WEBP_LOSSY in path.read_bytes()[:64]):
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        with open_image(io.BytesIO(content)) as file:
+            if file.format in _LOSSY or (file.format == "WEBP" and _WEBP_LOSSY in content[:64]):
                 raise ValueError(f"{file.format} changes the numbers of pixels when it saves; save masks as PNG")
             file.load()
             return upright(file)[0].copy()  # its pixels, whatever becomes of the file
     except Exception as error:  # a damaged file meets code that expects none
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path} cannot be read as a mask: {reason}; repair it, or take image and mask out") from None
+        raise DataError(f"{what} cannot be read as a mask: {reason}; repair it, or take image and mask out") from None
 
 
-def _check_values(path: Path, values: npt.NDArray[np.int64], table: ClassTable, ignore: int) -> None:
+def _check_values(what: str, values: npt.NDArray[np.int64], table: ClassTable, ignore: int) -> None:
     """Raises DataError for a value that is neither a class nor ``ignore``."""
     most = len(table.names) or MAX_CLASSES
     wrong = (values != ignore) & ((values < 0) | (values >= most))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise DataError(
-            f"{path}: the pixel in row {row}, column {column} is {values[row, column]}; expected a class number from 0 "
+            f"{what}: the pixel in row {row}, column {column} is {values[row, column]}; expected a class number from 0 "
             f"to {most - 1}, or {ignore} where it does not count ({setting('ignore_index')})"
         )
 

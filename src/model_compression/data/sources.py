@@ -230,7 +230,7 @@ def _read_tar(path: str, how: _Reading) -> tuple[Dataset, Dataset]:
 def _read_hub(name: str, how: _Reading) -> tuple[Dataset, Dataset]:
     from model_compression.data.hugging_face import load_hugging_face
 
-    return load_hugging_face(name, how.image_size, how.report, how.fit, how.tokens, how.task)
+    return load_hugging_face(name, how.image_size, how.report, how.fit, how.tokens, how.task, how.masks[1])
 
 
 @dataclass(frozen=True)
