@@ -23,7 +23,7 @@ from model_compression.data.samples import Samples
 from model_compression.data.sources import DATASETS
 from model_compression.distillation.teachers.store import stores
 from model_compression.engine.runs import resume_run, start_run
-from model_compression.exporting.classify import decode
+from model_compression.exporting.classify import describe
 from model_compression.models.base import MODELS, Network
 from model_compression.models.create import create_model
 from model_compression.models.loading import load_model
@@ -339,9 +339,9 @@ class MoodSection(Section):
 def test_an_answer_is_decoded_as_the_section_of_its_task_does(monkeypatch):
     file = SimpleNamespace(metadata=SimpleNamespace(task="moods", class_names=MOODS, facts={}))
     logits = np.array([0.0, 2.0, 1.0])
-    assert decode(file, logits) == []
+    assert list(describe(file, logits).classes) == []
     monkeypatch.setitem(SECTIONS._entries, "moods", MoodSection)
-    assert decode(file, logits) == [("glad", 1.0)]
+    assert list(describe(file, logits).classes) == [("glad", 1.0)]
 
 
 def test_a_task_brings_its_section_of_the_report(tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model_compression.core.inputs import Inputs
 from model_compression.models.base import Network
-from model_compression.models.prediction import evaluating
+from model_compression.models.eval_mode import evaluating
 
 
 @torch.no_grad()

@@ -14,8 +14,9 @@ from model_compression.data.dataset import Dataset
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.models.base import Network, seeded
 from model_compression.models.copies import copy_of
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.external import is_external, library_of
-from model_compression.models.prediction import evaluating, predict
+from model_compression.models.prediction import predict
 from model_compression.tasks import task_of
 
 ENOUGH = 50  # samples, below which nothing is concluded

@@ -11,7 +11,7 @@ from model_compression.core.inputs import map_inputs
 from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
-from model_compression.models.prediction import evaluating
+from model_compression.models.eval_mode import evaluating
 from model_compression.tasks import task_of
 
 _SAMPLE = 1000  # test images

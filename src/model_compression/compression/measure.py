@@ -23,6 +23,7 @@ from model_compression.exporting.write import write_unverified
 from model_compression.models.base import Network
 from model_compression.models.blank import blank
 from model_compression.models.copies import place
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.summary import summarize
 
 _TRIES, _PARTS = 3, 4  # measurements at most, and parts of one whose medians are compared
@@ -87,13 +88,9 @@ def size_of(network: Network, input_shape: tuple[int, ...]) -> Size:
 @torch.no_grad()
 def peak_activation_bytes(network: torch.nn.Module, inputs: Inputs) -> int:
     """The most bytes of tensors that are alive at once while ``inputs`` pass through ``network`` in eval mode."""
-    training = network.training
     watch = _LiveBytes(tensors_of(inputs), [*network.parameters(), *network.buffers()])
-    try:
-        with watch:
-            network.eval()(inputs)
-    finally:
-        network.train(training)
+    with evaluating(network), watch:
+        network(inputs)
     return watch.peak
 
 

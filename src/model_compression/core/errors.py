@@ -92,7 +92,7 @@ class NotThereError(UsageError, DataError, FileFormatError, RunFolderError):
 class Interrupted(ModelCompressionError):
     """A run was stopped by a signal after its state had been saved; `resume` continues it."""
 
-    def __init__(self, message: str, exit_code: int = 130):
+    def __init__(self, message: str, exit_code: int = EXIT_INTERRUPTED):
         super().__init__(message)
         self.exit_code = exit_code
 

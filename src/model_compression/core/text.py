@@ -48,9 +48,9 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}{NO_BREAK}%"
 
 
-def percent_interval(interval: tuple[float, float], digits: int = 1) -> str:
+def percent_interval(interval: tuple[float, float]) -> str:
     """Two shares as "75.0 to 76.7 %"."""
-    return f"{100 * interval[0]:.{digits}f} to {percent(interval[1], digits)}"
+    return f"{100 * interval[0]:.1f} to {percent(interval[1], 1)}"
 
 
 def shell_word(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from model_compression.core.errors import DataError, UsageError
 from model_compression.core.options import setting
 from model_compression.core.table_config import TableConfig
-from model_compression.data.row_files import CSV, read_rows
+from model_compression.data.row_files import read_rows
 from model_compression.data.table import Table, column_list, first_twice
 from model_compression.data.table_targets import MULTI_LABEL, Targets, read_targets
 
@@ -92,11 +92,6 @@ def labelled(found: DividedTable, config: TableConfig, task: str, report: Callab
     if not targets.kind and not task and (several := _several_in(targets.names)):
         report(f"{found.train.path}: {several!r} is one class; {setting('task', MULTI_LABEL)} makes several of it")
     return LabelledTable(**vars(found), targets=targets)
-
-
-def read_labelled(path: str, config: TableConfig, task: str, report: Callable[[str], None]) -> LabelledTable:
-    """The rows of csv:``path`` with their labels."""
-    return labelled(divide(path, CSV, config, report), config, task, report)
 
 
 def _several_in(names: Sequence[str]) -> str:

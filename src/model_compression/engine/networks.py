@@ -20,6 +20,7 @@ from model_compression.models.base import MODELS, Network, seeded
 from model_compression.models.chosen_answers import choose_answers
 from model_compression.models.copies import copy_of
 from model_compression.models.embeddings import take_head_off
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.external import (
     EMBEDS,
     INPUT_SHAPE,
@@ -33,7 +34,6 @@ from model_compression.models.external import (
 from model_compression.models.fewer_layers import keep_layers
 from model_compression.models.hf_texts import TASK, is_architecture
 from model_compression.models.loading import build_model, check_own_weights
-from model_compression.models.prediction import evaluating
 from model_compression.models.preprocessing import AS_IT_IS, Preprocessing
 from model_compression.models.timm_networks import preprocessing_of_tag
 from model_compression.models.weights import find_weights, no_weights, read_header

@@ -35,8 +35,9 @@ from model_compression.engine.optim import build_optimizer, rate_at, rate_factor
 from model_compression.engine.runtime import Runtime
 from model_compression.models.base import Network
 from model_compression.models.copies import place
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.features import Tapped
-from model_compression.models.prediction import evaluating, predict
+from model_compression.models.prediction import predict
 from model_compression.models.recomputing import blocks_to_recompute
 from model_compression.tasks import task_of
 

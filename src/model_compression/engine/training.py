@@ -19,7 +19,7 @@ Metrics = dict[str, Any]
 
 
 class Training(Stage[TrainConfig, Metrics]):
-    """One run. ``lr``, ``strict`` and ``finished`` are as for `start_run` and `resume_run`."""
+    """One run. ``strict``, ``finished`` and ``lr``, for a resumed run, are as for `start_run` and `resume_run`."""
 
     KIND: ClassVar[type[Config]] = TrainConfig
     FILE, NOUN = "config.json", "run"
@@ -31,12 +31,12 @@ class Training(Stage[TrainConfig, Metrics]):
         observer: Observer | None = None,
         parts: Parts | None = None,
         *,
-        lr: float | None = None,
         strict: bool = False,
         finished: Callable[[Network], None] = lambda network: None,
     ):
         super().__init__(config, folder, observer, parts)
-        self.lr, self.strict, self.finished = lr, strict, finished
+        self.strict, self.finished = strict, finished
+        self.lr: float | None = None
 
     @classmethod
     def at(cls, folder: str | Path, observer: Observer | None = None) -> Self:

@@ -145,17 +145,17 @@ def views_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | N
     return {"labels": labels, **arms, "fresh": fresh, "views_4_fp32": exact}
 
 
-def modern_protocol(*, teacher: str, epochs: int, seed: int, data: DataConfig | None = None) -> dict[str, TrainConfig]:
+def modern_protocol(*, teacher: str, epochs: int, seed: int) -> dict[str, TrainConfig]:
     """The student of 2016 at its best, on labels and by the three ways: augmented, Muon with much decay, one cycle.
 
     The teacher answers 16 views in turn; labels, which cost nothing, have a fresh view each epoch. Rate, decay and
     batch size were found with 5,000 training images held out (docs/classic-student.md).
     """
     labels = dataclasses.replace(
-        _augmented_lenet(epochs, seed, data),
+        _augmented_lenet(epochs, seed, None),
         optim=OptimConfig(optimizer="muon", lr=8e-3, weight_decay=0.5, schedule="one_cycle"),
         batch_size=1024,
-        data=dataclasses.replace(data or DataConfig(), augmentation="flip_shift", shift=3),
+        data=DataConfig(augmentation="flip_shift", shift=3),
     )
     methods = {
         "logits": MethodConfig(name="logits"),

@@ -18,20 +18,10 @@ from model_compression.reports.sections import Description, section_named
 FullSize = Literal["", "whole", "windows"]
 
 
-def classify(file: ExportedFile, path: Path) -> list[tuple[str, float]]:
-    """(class name, probability) of the image at ``path``, the most likely first; see `answer` and `decode`."""
-    return decode(file, answer(file, path))
-
-
 def describe(file: ExportedFile, logits: npt.NDArray[np.float64]) -> Description:
     """What the file's task says of logits (K, …), see `Section.describe`; nothing where it has no section."""
     section, known = section_named(file.metadata.task), file.metadata
     return Description() if section is None else section.describe(logits, known.class_names, known.facts)
-
-
-def decode(file: ExportedFile, logits: npt.NDArray[np.float64]) -> list[tuple[str, float]]:
-    """The classes of `describe`."""
-    return list(describe(file, logits).classes)
 
 
 def answer(file: ExportedFile, path: Path, full_size: FullSize = "") -> npt.NDArray[np.float64]:

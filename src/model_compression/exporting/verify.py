@@ -121,7 +121,7 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
         kept.append((task.kept(found), task.kept(reference)))
     both = [torch.cat(side) for side in zip(*kept, strict=True)]
     targets = task.tensor_of(dataset)
-    return _verification(both[0], both[1], targets, task, dataset.noun, float(largest), float(highest - lowest))
+    return verification_of(both[0], both[1], targets, task, dataset.noun, float(largest), float(highest - lowest))
 
 
 def answers_of(path: Path, dataset: Dataset) -> Tensor:
@@ -141,18 +141,10 @@ def inputs_of(dataset: Dataset) -> Iterator[Inputs]:
     return (batch.inputs for batch in loader.in_order(view=0, batch_size=batch_size(dataset)))
 
 
-def compare_answers(
-    found: Tensor, reference: Tensor, targets: Tensor, task: Task, noun: str = "images"
-) -> Verification:
-    """The figures of logits ``found`` (N, …) held against ``reference`` (N, …); ``targets`` are the labels (N, …)."""
-    largest = float((found - reference).abs().max())
-    return _verification(found, reference, targets, task, noun, largest, float(reference.max() - reference.min()))
-
-
-def _verification(
+def verification_of(
     found: Tensor, reference: Tensor, targets: Tensor, task: Task, noun: str, largest: float, logit_range: float
 ) -> Verification:
-    """The figures of what the task keeps of the logits of file and network."""
+    """The figures of what the task keeps of the logits (N, …) of file and network; ``targets`` are the labels."""
     value = task.value(found, targets)
     return Verification(
         metric=task.metric,

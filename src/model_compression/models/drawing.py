@@ -32,13 +32,12 @@ NOTES = (
 )
 
 
-def draw(summary: Summary, title: str, *, file_format: str = "svg") -> bytes:
-    """The picture as bytes; the same summary and title give the same bytes.
+def draw(summary: Summary, title: str) -> bytes:
+    """The picture as SVG; the same summary and title give the same bytes.
 
     Args:
         summary: the layers, as `summarize` lists them.
         title: the heading.
-        file_format: "svg", or another format of matplotlib, as "png".
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,7 +62,7 @@ def draw(summary: Summary, title: str, *, file_format: str = "svg") -> bytes:
             top += row_height(row) + ROW_GAP
         file = io.BytesIO()
         facts = {"Date": None, "Creator": None, "Title": f"{title}: the layers of the network"}
-        figure.savefig(file, format=file_format, dpi=144, metadata=facts if file_format == "svg" else None)
+        figure.savefig(file, format="svg", dpi=144, metadata=facts)
     return file.getvalue()
 
 

@@ -20,6 +20,7 @@ from model_compression.core.trust import NAME
 from model_compression.models.base import Network, seeded
 from model_compression.models.dense import at_size_of
 from model_compression.models.embeddings import embedding_of
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.features import logits_of
 from model_compression.models.hf_texts import build_any_hf
 from model_compression.models.libraries import Built
@@ -161,14 +162,11 @@ def materialise(module: nn.Module, shape: Any) -> dict[str, Any]:
     if not fits or math.prod(shape) > _MOST_NUMBERS:
         raise UsageError(f"{INPUT_SHAPE} must be [channels, height, width], got {shape!r}")
     before, lazy = module.state_dict().keys(), has_lazy(module)
-    training = module.training
     try:
-        with torch.no_grad():
-            module.eval()(torch.zeros(1, *shape))
+        with evaluating(module), torch.no_grad():
+            module(torch.zeros(1, *shape))
     except Exception:  # of a network that cannot take such images, which who gives it images says
         return {}
-    finally:
-        module.train(training)
     return {INPUT_SHAPE: list(shape)} if lazy or module.state_dict().keys() != before else {}
 
 

@@ -18,6 +18,7 @@ from model_compression.core.errors import UsageError
 from model_compression.core.inputs import Inputs
 from model_compression.core.outputs import Outputs
 from model_compression.core.registry import unknown_name
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.transformer_layers import ATTENTION, AttentionTap
 
 _INPUT, _MASK = ":input", "attention_mask"
@@ -251,7 +252,7 @@ def before_taps(model: nn.Module, inputs: Inputs, taps: Sequence[str]) -> dict[s
             )
         else:
             handles.append(layer.register_forward_hook(lambda _, inputs, output, tap=tap: note(tap, output)))
-    with _hooked(model, handles):
+    with evaluating(model, handles):
         model(inputs)
     return found
 
@@ -264,18 +265,5 @@ def _watching(model: nn.Module, note: Callable[[str, nn.Module, Any], None]) -> 
         for name, module in model.named_modules()
         if name
     ]
-    with _hooked(model, handles):
+    with evaluating(model, handles):
         yield
-
-
-@contextmanager
-def _hooked(model: nn.Module, handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Eval mode inside; then what it was before, without the hooks."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()

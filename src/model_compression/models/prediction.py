@@ -1,10 +1,9 @@
 """What a network answers on a whole dataset."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_compression.core.data_config import DataConfig
 from model_compression.core.device import autocast
@@ -15,6 +14,7 @@ from model_compression.data.batches import ALL
 from model_compression.data.dataset import Dataset
 from model_compression.data.streaming import loader_for
 from model_compression.models.base import Network
+from model_compression.models.eval_mode import evaluating
 
 _BATCH = 500
 _MOST_LOGITS = 2**26  # of a batch
@@ -60,14 +60,3 @@ def predict(
 def batch_size(dataset: Dataset) -> int:
     """How many samples are answered at once where nothing is trained: fewer where each pixel has logits."""
     return min(_BATCH, max(1, _MOST_LOGITS // dataset.num_logits))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, what it was after."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

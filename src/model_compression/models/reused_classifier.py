@@ -18,6 +18,7 @@ from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network, check_num_classes
 from model_compression.models.blocks import chain, convolution
+from model_compression.models.eval_mode import evaluating
 from model_compression.models.features import layers, logits_of
 from model_compression.models.loading import build_named
 from model_compression.models.stages import stages
@@ -194,13 +195,8 @@ def find_classifier(teacher: Network, layer: str, inputs: Inputs) -> tuple[str, 
     weighted = [m for m in teacher.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     handles = [module.register_forward_pre_hook(remember_input) for module in weighted]
     handles.append(modules[layer].register_forward_hook(remember_map))
-    training = teacher.training
-    try:
-        logits = logits_of(teacher.eval()(teacher.preprocessing(inputs)))
-    finally:
-        teacher.train(training)
-        for handle in handles:
-            handle.remove()
+    with evaluating(teacher, handles):
+        logits = logits_of(teacher(teacher.preprocessing(inputs)))
     return _checked_classifier(layer, seen.get("maps"), last, seen.get("input"), logits)
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from model_compression.core.errors import DataError, UsageError
 from model_compression.core.table_config import TableConfig
-from model_compression.data.labelled_table import read_labelled
+from model_compression.data.labelled_table import divide, labelled
+from model_compression.data.row_files import CSV
 
 
 def read(tmp_path, text, task="", test=None, **options):
@@ -15,8 +16,8 @@ def read(tmp_path, text, task="", test=None, **options):
         (tmp_path / "test.csv").write_text(test)
         options["test_table"] = str(tmp_path / "test.csv")
     said = []
-    found = read_labelled(str(path), TableConfig(**options), task, said.append)
-    return found, said
+    config = TableConfig(**options)
+    return labelled(divide(str(path), CSV, config, said.append), config, task, said.append), said
 
 
 @pytest.mark.parametrize(

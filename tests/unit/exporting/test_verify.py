@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model_compression.cli.verify import print_verification
-from model_compression.exporting.verify import Verification, compare_answers
+from model_compression.exporting.verify import Verification, verification_of
 from model_compression.tasks import TASKS, Changes
 
 REFERENCE = torch.tensor([[4.0, 1.0, -1.0], [0.0, 2.0, 1.99995], [3.0, -6.0, 0.0], [1.0, 0.5, 0.0]])
@@ -25,8 +25,13 @@ def verification(correct, reference_correct, others=(), ties=(), images=100):
     )
 
 
+def compared(answers):
+    largest, span = (answers - REFERENCE).abs().max(), REFERENCE.max() - REFERENCE.min()
+    return verification_of(answers, REFERENCE, TARGETS, TASK, "images", float(largest), float(span))
+
+
 def test_equal_answers_have_no_fault():
-    found = compare_answers(REFERENCE.clone(), REFERENCE, TARGETS, TASK)
+    found = compared(REFERENCE.clone())
     assert (found.images, found.largest_difference, found.logit_range) == (4, 0.0, 10.0)
     assert (found.agreement, found.value, found.fault(1e-12)) == (1.0, 0.75, None)
 
@@ -34,7 +39,7 @@ def test_equal_answers_have_no_fault():
 def test_a_difference_is_held_against_the_range():
     answers = REFERENCE.clone()
     answers[0, 0] += 2e-3
-    found = compare_answers(answers, REFERENCE, TARGETS, TASK)
+    found = compared(answers)
     assert found.relative_difference == pytest.approx(2e-4, rel=1e-3)
     assert found.fault(1e-3) is None
     assert "logits differ by up to 0.002, 2.0e-04 of their range of 10; at most 1e-04 is accepted" in found.fault()
@@ -43,7 +48,7 @@ def test_a_difference_is_held_against_the_range():
 def test_a_tie_that_turns_is_listed_and_passes():
     answers = REFERENCE.clone()
     answers[1, 2] += 1e-4  # now above the second class, which was ahead by 5e-5
-    found = compare_answers(answers, REFERENCE, TARGETS, TASK)
+    found = compared(answers)
     assert found.changes == Changes(others=(1,), ties=(1,), kind="class")
     assert found.value == 0.5
     assert found.fault() is None
@@ -82,7 +87,7 @@ def test_accuracy_that_a_run_states_in_another_precision_is_named_beside(facts, 
 def test_nan_fails():
     answers = REFERENCE.clone()
     answers[2, 0] = float("nan")
-    assert "logits differ by up to nan" in compare_answers(answers, REFERENCE, TARGETS, TASK).fault()
+    assert "logits differ by up to nan" in compared(answers).fault()
 
 
 def test_interval_is_wilsons():
@@ -96,7 +101,7 @@ def test_interval_is_wilsons():
 def test_a_file_of_fewer_bits_is_held_to_what_it_loses():
     answers = REFERENCE.clone()
     answers[0] = -answers[0]
-    found = compare_answers(answers, REFERENCE, TARGETS, TASK)
+    found = compared(answers)
     assert (found.value, found.reference_value, found.drop) == (0.5, 0.75, 25.0)
     assert found.drop_fault(25) is None
     assert found.drop_fault(24.9) == (

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from model_compression.models import create_model, prediction
-from model_compression.models.prediction import evaluating, predict
+from model_compression.models.eval_mode import evaluating
+from model_compression.models.prediction import predict
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ _FINGERPRINT, _USAGE, _LOCK, _USAGE_LOCK = "fingerprint.json", "usage.json", ".l
 _FILES = {"logits": "view", "embedding": "embedding"}  # what the file of a field is called, before the view's number
 _ANSWERS = re.compile(rf"({'|'.join(_FILES.values())})-(\d+)(?:-shard-(\d+))?\.safetensors")
 _DISK_BLOCK = 512  # bytes of st_blocks, on every system that has it
+_FOREVER = -1.0
 WAIT_S = 0.5  # between looks at whether another process has finished, and whether this one is to stop
 
 
@@ -133,10 +134,9 @@ class AnswerStore:
             raise FileFormatError(f"{path} is damaged ({error}); delete the folder") from None
 
     @contextmanager
-    def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Held by the process that makes or deletes files; ``waiting`` is called twice a second while it is another."""
-        while not self._acquire(self._lock, WAIT_S):
-            waiting()
+    def lock(self) -> Iterator[None]:
+        """Held by the process that makes or deletes files; waits for another one to let it go."""
+        self._acquire(self._lock, _FOREVER)
         try:
             yield
         finally:

@@ -30,6 +30,7 @@ from model_compression.reports.statistics import Proportion, to_plain
 
 SHOWN_MISTAKES = 24
 _MANY_CLASSES = 20
+_SHOWN_CLASSES = 20
 _SHOWN_CONFUSIONS = 15
 _NAMED_CLASSES = 100  # with more, a model card gives only their number
 
@@ -221,9 +222,10 @@ class Classification(Section):
         return lines
 
 
-def class_rows(found: ClassFindings, series: int, limit: int = 20) -> Rows:
-    """A row for each class, the lowest accuracy first; of more than ``limit`` classes, the lowest only."""
-    shown = sorted((row for row in found.classes if row.student.total), key=lambda row: row.student.share)[:limit]
+def class_rows(found: ClassFindings, series: int) -> Rows:
+    """A row for each class, the lowest accuracy first; of many classes, the lowest only."""
+    known = [row for row in found.classes if row.student.total]
+    shown = sorted(known, key=lambda row: row.student.share)[:_SHOWN_CLASSES]
     rows = [
         Row(
             name=row.name,

@@ -12,7 +12,7 @@ from model_compression.core.config import TeacherAnswers
 from model_compression.core.finding import Finding
 from model_compression.core.options import setting
 from model_compression.models.base import Network
-from model_compression.models.prediction import evaluating
+from model_compression.models.eval_mode import evaluating
 
 _SCALE = 100.0  # of pixels, which logits grow with and probabilities do not
 _ALIKE = 1e-3  # how far a sum of probabilities may be from one

@@ -9,7 +9,7 @@ from model_compression.core.config import TeacherAnswers
 from model_compression.core.inputs import Inputs
 from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
-from model_compression.models.prediction import evaluating
+from model_compression.models.eval_mode import evaluating
 from model_compression.tasks.base import TASKS
 from model_compression.tasks.image_classification.figures import macro_f1
 from model_compression.tasks.image_classification.task import ImageClassification

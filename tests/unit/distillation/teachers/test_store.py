@@ -166,14 +166,6 @@ def test_count_does_not_wait_for_a_view_that_another_process_stores(store):
     assert store.usage.found == 1
 
 
-def test_waiting_for_the_lock_says_so_and_can_be_stopped(store):
-    def stop():
-        raise KeyboardInterrupt
-
-    with AnswerStore(store.folder).lock(), pytest.raises(KeyboardInterrupt), store.lock(stop):
-        pass
-
-
 def test_count_on_a_full_disk_is_left_out(store, monkeypatch):
     def full(*_):
         raise ModelCompressionError("the disk is full")
