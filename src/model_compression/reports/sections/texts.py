@@ -3,19 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from model_compression.core.entities import entity_f1
 from model_compression.core.text import percent
-from model_compression.reports.answers import Mistake
+from model_compression.reports.answers import Mistake, confusion
 from model_compression.reports.predictions import Predictions, read_predictions
 from model_compression.reports.sections.base import SECTIONS
 from model_compression.reports.sections.classification import ClassFindings, Classification
 
 _Z = 1.959964  # of 95 %
+_SHOWN_CLASSES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """How well a class is found, 0 to 1: ``count`` samples have it; None where there is nothing to divide by."""
+
+    name: str
+    count: int
+    precision: float | None
+    recall: float | None
+    f1: float
+    teacher_f1: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +42,30 @@ class TextFindings(ClassFindings):
     def columns(self) -> Mapping[str, str]:
         """Those of images, and the mean F1."""
         return {**super().columns, "F1": percent(float(np.mean(list(self.f1.values()))))}
+
+    def page_values(self, series: int) -> dict[str, Any]:
+        """Those of images, and F1 by class."""
+        return super().page_values(series) | {"class_scores": self.class_scores()[:_SHOWN_CLASSES]}
+
+    def class_scores(self) -> list[ClassScore]:
+        """Of each class that there is, the lowest F1 first."""
+        found, matrix = self.predictions, self.confusion
+        taught = {} if found.teacher is None else f1_by_class(confusion(found.teacher, found.targets), found)
+        predicted, true = matrix.sum(axis=0), matrix.sum(axis=1)
+
+        def score(number: int) -> ClassScore:
+            name, right = found.name_of(number), matrix[number, number]
+            return ClassScore(
+                name=name,
+                count=int(true[number]),
+                precision=float(right / predicted[number]) if predicted[number] else None,
+                recall=float(right / true[number]) if true[number] else None,
+                f1=self.f1[name],
+                teacher_f1=taught.get(name),
+            )
+
+        numbers = {found.name_of(number): number for number in range(len(matrix))}
+        return [score(numbers[name]) for name in self.f1]
 
     def pictures(self) -> list[tuple[Mistake, str]]:
         """What the student gets wrong, each with its text."""
