@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from model_compression.core.errors import UsageError
-from model_compression.core.registry import unknown_name
 from model_compression.data.dataset import Dataset
+from model_compression.data.hub_splits import choose
 from model_compression.data.labelled_table import TEXTS, WORDS
 from model_compression.data.text_datasets import Part, tagged_datasets, text_dataset
 from model_compression.data.tokenizers import TokenizerChoice
@@ -18,9 +18,7 @@ def text_column(split: Any, options: Mapping[str, str], name: str, label: str) -
     kinds = split.features.items()
     found = [column for column, kind in kinds if isinstance(kind, datasets.Value) and "string" in kind.dtype]
     if "text" in options:
-        if options["text"] not in found:
-            raise unknown_name(f"text column of {name}:", options["text"], found)
-        return options["text"]
+        return choose("text column", options["text"], found, name)
     called = [column for column in found if column.lower() in TEXTS]
     others = called or [column for column in found if column != label]
     if len(others) != 1:

@@ -1,23 +1,20 @@
 """Datasets of the Hugging Face hub, or saved to disk by its library, which are decoded when they are asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import DataError, MissingExtraError, UsageError
-from model_compression.core.files import user_path
+from model_compression.core.errors import DataError, UsageError
 from model_compression.core.fitting import WHOLE, Fitting
-from model_compression.core.hub_connection import quick_without_network
 from model_compression.core.masks import IGNORE
-from model_compression.core.registry import unknown_name
-from model_compression.data.class_numbers import class_numbers
-from model_compression.data.dataset import Dataset, Labels, check_same_size
+from model_compression.data.dataset import Dataset, check_same_size
 from model_compression.data.hold_out import hold_out_test
 from model_compression.data.hub_images import HubImages
+from model_compression.data.hub_labels import label_column, labels_of
 from model_compression.data.hub_masks import mask_column, read_masks, table_of
+from model_compression.data.hub_splits import choose, opened, training_split
 from model_compression.data.hub_targets import hub_targets
 from model_compression.data.labelled_table import TEXTS
 from model_compression.data.masks import TASK as MASKS
@@ -27,9 +24,7 @@ from model_compression.data.table_targets import REGRESSION
 from model_compression.data.target_scale import scaled
 from model_compression.data.tokenizers import TokenizerChoice
 
-_KEYS = ("config", "image", "label", "mask", "test", "text", "train")
 _TEST = ("test", "validation", "valid", "val")
-_LABELS = ("label", "labels", "class", "target", "category")
 _ROWS_AT_ONCE = 1000
 
 
@@ -56,12 +51,12 @@ def load_hugging_face(
 
     Raises MissingExtraError without the library (extra 'hf'), UsageError for names that are not there, DataError.
     """
-    name, options, splits, train_name = _opened(text)
+    name, options, splits, train_name = opened(text)
     test_name = options.get("test") or next((split for split in _TEST if split in splits), None)
     say = report or (lambda text: None)
     parts = {f"{name} ({train_name})": splits[train_name]}
     if test_name is not None:
-        test_name = _choose("split", test_name, splits, name)
+        test_name = choose("split", test_name, splits, name)
         parts[f"{name} ({test_name})"] = splits[test_name]
     for title, split in parts.items():
         if len(split) == 0:
@@ -89,9 +84,9 @@ def _texts(parts: Mapping[str, Any], options: Mapping[str, str], tokens: Tokeniz
         return tagged_texts(parts, options, tokens)
     if not any(column.lower() in TEXTS for column in features) and "text" not in options:
         return []
-    label = {title: _label_column(split, options, title) for title, split in parts.items()}
+    label = {title: label_column(split, options, title) for title, split in parts.items()}
     columns = {title: text_column(split, options, title, label[title]) for title, split in parts.items()}
-    labels, classes = _labels(parts, options)
+    labels, classes = labels_of(parts, options)
     return labelled_texts(parts, columns, labels, classes, tokens)
 
 
@@ -101,7 +96,7 @@ def _image_datasets(
     images = _images_of(parts, options, {}, image_size, fit)
     targets = hub_targets(parts, options.get("label", ""), task)
     if targets is None:
-        labels, classes = _labels(parts, options)
+        labels, classes = labels_of(parts, options)
         named: dict[str, Any] = {"class_names": classes}
     else:
         key = "target_names" if targets.kind == REGRESSION else "class_names"
@@ -156,65 +151,6 @@ def load_hub_images(text: str, size: tuple[int, int], fit: Fitting) -> tuple[str
     return title, _images(split, _image_column(split, options, title), title, size, fit), len(split.features) > 1
 
 
-def training_split(text: str) -> tuple[str, Any, dict[str, str]]:
-    """(title, training split, options) of ``text``, of which no labels are wanted."""
-    name, options, splits, train_name = _opened(text)
-    useless = next((key for key in ("label", "mask", "test") if key in options), None)
-    if useless:
-        raise UsageError(f"hf: {useless}={options[useless]} has no effect on samples without labels; leave it out")
-    return f"{name} ({train_name})", splits[train_name], options
-
-
-def _opened(text: str) -> tuple[str, dict[str, str], Mapping[str, Any], str]:
-    """(name, options, splits, name of the training split)."""
-    name, _, rest = text.partition(",")
-    options = _options(rest)
-    splits = _splits(name.strip(), options.get("config"))
-    return name, options, splits, _choose("split", options.get("train", "train"), splits, name)
-
-
-def _options(text: str) -> dict[str, str]:
-    options = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        key, equals, value = part.partition("=")
-        if not (equals and value):
-            raise UsageError(f"hf: options are KEY=VALUE with commas between them, as label=fine_label; got {part!r}")
-        if key == "streaming":
-            raise UsageError(
-                "hf: has no streaming: images are known by their numbers; leave it out, as the files of the set are "
-                "mapped into memory and not read as a whole"
-            )
-        if key not in _KEYS:
-            raise unknown_name("option of hf:", key, list(_KEYS))
-        options[key] = value
-    return options
-
-
-def _splits(name: str, config: str | None) -> Mapping[str, Any]:
-    """The splits by name; a dataset that was saved alone is "train"."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError(error.name or "datasets", "hf", "a Hugging Face dataset") from error
-    folder = user_path(name)
-    saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
-    if saved and config is not None:
-        raise UsageError(f"config={config} has no effect: {folder} was saved to disk, with one configuration")
-    try:
-        if saved:
-            loaded = datasets.load_from_disk(str(folder))
-        else:
-            with nullcontext() if folder.is_dir() else quick_without_network():
-                loaded = datasets.load_dataset(name, config)
-    except Exception as error:  # the library's own errors, and those of what it reads and downloads with
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise DataError(
-            f"hf:{name} cannot be loaded: {reason}; expected a dataset of the hub, a folder that save_to_disk wrote, "
-            "or a folder of files that the library reads"
-        ) from None
-    return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-
-
 def _images(split: Any, column: str, name: str, size: tuple[int, int] | None, fit: Fitting) -> OnDemandImages:
     import datasets
 
@@ -256,74 +192,11 @@ def _image_column(split: Any, options: Mapping[str, str], name: str, masks: str 
         raise DataError(f"{name} holds no images")
     found = [column for column in _image_columns(split) if column != masks]
     if "image" in options:
-        return _choose("image column", options["image"], found, name)
+        return choose("image column", options["image"], found, name)
     if len(found) != 1:
+        listed = ", ".join(found)
         raise UsageError(
-            f"{name} has {f'the image columns {_join(found)}' if found else 'no image column'}; expected one: "
-            f"{'name it, as ,image=' + found[0] if found else 'its columns are ' + _join(split.features)}"
+            f"{name} has {f'the image columns {listed}' if found else 'no image column'}; expected one: "
+            f"{'name it, as ,image=' + found[0] if found else 'its columns are ' + ', '.join(split.features)}"
         )
     return found[0]
-
-
-def _label_column(split: Any, options: Mapping[str, str], name: str) -> str:
-    """The column of class labels, else the one of integers, else the one of texts; of several one called "label"."""
-    import datasets
-
-    kinds = split.features.items()
-    classes: list[str] = [column for column, kind in kinds if isinstance(kind, datasets.ClassLabel)]
-    values = {column: kind.dtype for column, kind in kinds if isinstance(kind, datasets.Value)}
-    numbers = [column for column, dtype in values.items() if "int" in dtype]
-    texts = [column for column, dtype in values.items() if "string" in dtype]
-    if "label" in options:
-        return _choose("label column", options["label"], classes + numbers + texts, name)
-    texts = [column for column in texts if column.lower() not in TEXTS]
-    named = [column for column in (*numbers, *texts) if column.lower() in _LABELS]
-    for found in (classes, named, numbers, texts):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UsageError(
-                f"{name} has the label columns {_join(found)}; expected one: name it, as ,label={found[0]}"
-            )
-    raise UsageError(f"{name} has no label column; expected one: its columns are {_join(split.features)}")
-
-
-def _label_values(split: Any, column: str, name: str) -> npt.NDArray[Any]:
-    values = split.select_columns([column]).with_format("arrow")[:].column(column)
-    if values.null_count:
-        first = values.is_null().to_pylist().index(True)
-        raise DataError(
-            f"{name}: {values.null_count:,} images have no label in {column!r}, the first is image {first}; expected a "
-            "class for each"
-        )
-    labels: npt.NDArray[Any] = values.to_numpy()
-    return labels
-
-
-def _labels(parts: Mapping[str, Any], options: Mapping[str, str]) -> tuple[list[Labels], tuple[str, ...]]:
-    """(class numbers of each of ``parts`` {name: split}, class names): ClassLabel's, else `class_numbers`."""
-    columns = {name: _label_column(split, options, name) for name, split in parts.items()}
-    given = [_label_values(split, columns[name], name) for name, split in parts.items()]
-    orders = {name: tuple(getattr(split.features[columns[name]], "names", None) or ()) for name, split in parts.items()}
-    first, *_ = orders
-    if len(set(orders.values())) > 1:
-        raise DataError(
-            f"{' and '.join(orders)} have other classes, or another order of them: "
-            f"{'; '.join(', '.join(names) or 'none named' for names in orders.values())}; expected the same"
-        )
-    if orders[first]:
-        unlabelled = next((name for name, labels in zip(orders, given, strict=True) if labels.min() < 0), None)
-        if unlabelled is not None:
-            raise DataError(f"{unlabelled}: some labels are −1, as the hub marks images without; choose another split")
-        return [labels.astype(np.int64) for labels in given], orders[first]
-    return class_numbers(given, f"{first}, column {columns[first]!r}")
-
-
-def _choose(kind: str, name: str, known: Any, dataset: str) -> str:
-    if name not in known:
-        raise unknown_name(f"{kind} of {dataset}:", name, list(known))
-    return name
-
-
-def _join(names: Any) -> str:
-    return ", ".join(names)

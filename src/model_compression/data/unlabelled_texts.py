@@ -62,7 +62,7 @@ def _is_list(cell: str) -> bool:
 
 
 def _hub(text: str) -> tuple[Part, bool]:
+    from model_compression.data.hub_splits import training_split
     from model_compression.data.hub_texts import unlabelled_part
-    from model_compression.data.hugging_face import training_split
 
     return unlabelled_part(*training_split(text))
