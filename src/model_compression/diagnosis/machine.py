@@ -170,19 +170,22 @@ def _bfloat16(device: torch.device) -> Finding:
     seconds = {kind: _step_seconds(device, kind) for kind in (torch.float32, torch.bfloat16)}
     gain = seconds[torch.float32] / seconds[torch.bfloat16]
     text = (
-        f"a step of two convolutions in bfloat16 is {gain:.1f} times as fast as in float32; "
+        f"a step of two convolutions in bfloat16 is {gain:.2g} times as fast as in float32; "
         f"{setting('precision', 'auto')} measures the network that is trained"
     )
     return Finding(area="machine", subject="bfloat16", level="ok", text=text)
 
 
 def _step_seconds(device: torch.device, kind: torch.dtype) -> float:
-    """Least time of a forward and backward pass of two convolutions: what else runs only adds to it."""
+    """Least time of a forward and backward pass of two convolutions: what else runs only adds to it.
+
+    Nine passes, fewer where they take long, as in bfloat16 on a processor without it.
+    """
     with torch.random.fork_rng(devices=[]):
         model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).to(device)
         images = torch.rand(32, 3, 32, 32, device=device)
-    times = []
-    for _ in range(9):
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < 9 and sum(times) < 0.3):
         begun = time.perf_counter()
         with autocast(device, kind):
             loss = model(images).float().square().mean()
