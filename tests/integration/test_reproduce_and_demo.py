@@ -25,25 +25,25 @@ def test_reproduce_skips_what_has_a_record_and_goes_on(
     tmp_path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, runs = tmp_path / "results", tmp_path / "runs"
-    common = ["reproduce", "--data", "synthetic", "--teacher", teacher, "--epochs", "1", "--out", str(out)]
+    common = ["reproduce", "views", "--data", "synthetic", "--teacher", teacher, "--epochs", "1", "--out", str(out)]
     assert main([*common, "--runs", str(runs), "--arms", "labels"]) == 0
     first = (out / "labels-seed0.json").read_bytes()
-    assert main([*common, "--runs", str(runs), "--arms", "labels", "kd"]) == 0
+    assert main([*common, "--runs", str(runs), "--arms", "labels", "views_1"]) == 0
     assert (out / "labels-seed0.json").read_bytes() == first
-    labels, kd = (json.loads((out / f"{arm}-seed0.json").read_text()) for arm in ("labels", "kd"))
+    labels, kd = (json.loads((out / f"{arm}-seed0.json").read_text()) for arm in ("labels", "views_1"))
     assert labels["config"]["student"] == kd["config"]["student"]
     assert labels["config"]["optim"] == kd["config"]["optim"]
     assert kd["metrics"]["teacher_test_accuracy"] > 0.2
     assert len(kd["events"]) == 1
     table = capsys.readouterr().out
     assert "labels only" in table
-    assert "λ 0.3, τ 3" in table
+    assert "1 view" in table
 
 
 def test_reproduce_refuses_a_record_of_another_configuration(
     tmp_path: Path, teacher: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["reproduce", "--data", "synthetic", "--teacher", teacher, "--out", str(tmp_path / "results")]
+    common = ["reproduce", "views", "--data", "synthetic", "--teacher", teacher, "--out", str(tmp_path / "results")]
     common += ["--runs", str(tmp_path / "runs"), "--arms", "labels"]
     assert main([*common, "--epochs", "1"]) == 0
     assert main([*common, "--epochs", "2"]) == 1
@@ -97,7 +97,19 @@ def test_runs_made_at_once_have_the_records_of_runs_made_in_turn(tmp_path, monke
             folders = ["--out", str(tmp_path / f"jobs{jobs}"), "--runs", str(tmp_path / "runs"), "--jobs", jobs]
             assert (
                 main(
-                    ["reproduce", "--data", "synthetic", "--epochs", "1", "--seeds", "2", "--arms", "labels", *folders]
+                    [
+                        "reproduce",
+                        "views",
+                        "--data",
+                        "synthetic",
+                        "--epochs",
+                        "1",
+                        "--seeds",
+                        "2",
+                        "--arms",
+                        "labels",
+                        *folders,
+                    ]
                 )
                 == 0
             )
