@@ -62,10 +62,10 @@ def search(
 ) -> Search:
     """Tunes options of `train` or `distill` on held-out images, and tests the best against the defaults.
 
-    Each trial is a run in a process of its own; after each epoch, one below the median of the others is stopped. The
-    test set chooses nothing: only the final runs see it, which train best and defaults on all images with seeds that no
-    trial had. Optuna (Akiba et al. 2019, arXiv 1907.10902) proposes settings by tree-structured Parzen estimators
-    (Bergstra et al. 2011). The same call resumes a search; those with the same ``storage`` share the trials out.
+    Each trial is a process; one that is below the median of the others after an epoch is stopped. Only the final runs
+    see the test set: they train best and defaults on all images, with seeds that no trial had. Optuna (Akiba et al.
+    2019, arXiv 1907.10902) proposes settings by tree-structured Parzen estimators (Bergstra et al. 2011). The same call
+    resumes a search; those with the same ``storage`` share the trials out.
 
     Example:
         >>> found = mc.search("lenet", "synthetic", validation=100, epochs=1, trials=2, final_seeds=1, precision="fp32")
@@ -77,13 +77,14 @@ def search(
         data: a dataset, by name.
         teacher: a network with weights, by name; with ``method``. None: train on labels.
         method: a name, or a `MethodConfig`; None: "kd" with a teacher, none without.
-        tune, runs, jobs, executor, observer, progress: `api.argument_texts`.
+        tune: `api.argument_texts`.
         trials: of the whole search, by all processes.
         final_seeds: final runs of best and defaults each; 0: none.
         epochs: of each run.
         storage: a journal file, or a database, as "postgresql://me@host/search"; None: study.journal in ``out``.
         out: where results go; None: results/search-DATA-STUDENT-EPOCHS-epochs.
         config: the recipe with the defaults; its networks, method, data and epochs are replaced.
+        runs, jobs, executor, observer, progress: `api.argument_texts`.
         settings: of `TrainConfig`, `DataConfig` or `OptimConfig`; ``validation``, the images held out, is needed.
 
     Raises:
