@@ -80,11 +80,10 @@ def search(
         tune: `api.argument_texts`.
         trials: of the whole search, by all processes.
         final_seeds: final runs of best and defaults each; 0: none.
-        epochs: of each run.
         storage: a journal file, or a database, as "postgresql://me@host/search"; None: study.journal in ``out``.
         out: where results go; None: results/search-DATA-STUDENT-EPOCHS-epochs.
         config: the recipe with the defaults; its networks, method, data and epochs are replaced.
-        runs, jobs, executor, observer, progress: `api.argument_texts`.
+        epochs, runs, jobs, executor, observer, progress: `api.argument_texts`.
         settings: of `TrainConfig`, `DataConfig` or `OptimConfig`; ``validation``, the images held out, is needed.
 
     Raises:
