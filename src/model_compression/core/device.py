@@ -47,6 +47,12 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def lacks_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` is a processor that is known to compute bfloat16 in steps of float32."""
+    known = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    return known and choose_precision("native", device) == torch.float32
+
+
 def precision_name(precision: torch.dtype) -> str:
     """Inverse of `choose_precision`, as "bf16"."""
     return next(name for name, kind in PRECISIONS.items() if kind == precision)

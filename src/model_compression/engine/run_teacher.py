@@ -61,6 +61,8 @@ def build_teacher(
         live = parts.live_teacher(
             networks.teachers, config, networks.taps, runtime.device, precision, data.train, observer.message
         )
+    if live is not None and networks.taps.teacher:
+        _check_features(config)
     findings = parts.examine(data.train, data.evaluation, networks.teachers, runtime.device)
     say_findings(findings, observer.message, strict=strict or is_strict())
     if config.peers is not None:
@@ -70,11 +72,6 @@ def build_teacher(
         return RunTeacher()
     shown: Teacher = live
     if config.teacher_view == "plain":
-        if networks.taps.teacher:
-            raise UsageError(
-                "teacher_view plain is for methods that compare logits or embeddings: maps of another view have "
-                "other things in other places"
-            )
         shown = PlainTeacher(live, loader_for(data.train, data_of_teacher(config), runtime.device))
     if config.shard_teacher and runtime.world_size > 1 and config.teacher_cache != "off":
         observer.message("a teacher that is shared out over processes answers live: nothing is stored")
@@ -85,15 +82,24 @@ def build_teacher(
         observer.message("the teacher answers live: its answers depend on more than the image, and are not stored")
         return RunTeacher(answers=shown, live=live)
     if networks.taps.teacher:
-        if config.teacher_cache_topk:
-            raise UsageError(
-                f"{setting('teacher_cache_topk')} has no effect on a method that compares features, which are not "
-                "stored: leave it out"
-            )
         observer.message("features are not stored: the teacher answers live")
         return RunTeacher(answers=shown, live=live)
     stored = parts.stored_answers(config, live, data.train, observer)
     return RunTeacher(answers=stored or shown, live=live)
+
+
+def _check_features(config: TrainConfig) -> None:
+    """Raises UsageError for what a method that compares features cannot have."""
+    if config.teacher_view == "plain":
+        raise UsageError(
+            "teacher_view plain is for methods that compare logits or embeddings: maps of another view have "
+            "other things in other places"
+        )
+    if config.teacher_cache_topk and config.teacher_cache != "off" and not config.shard_teacher:
+        raise UsageError(
+            f"{setting('teacher_cache_topk')} has no effect on a method that compares features, which are not "
+            "stored: leave it out"
+        )
 
 
 def build_peers(config: TrainConfig, train: Dataset, runtime: Runtime) -> Iterator[Trainer]:

@@ -13,7 +13,7 @@ from model_compression.core import processes
 from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import config_digest
 from model_compression.core.config_values import affecting_result
-from model_compression.core.device import choose_device, keep_freed_memory
+from model_compression.core.device import choose_device, keep_freed_memory, lacks_bfloat16
 from model_compression.core.errors import UsageError
 from model_compression.core.options import setting
 from model_compression.core.run_options import decided_as, with_values
@@ -39,6 +39,7 @@ from model_compression.engine.runtime import choose_runtime
 from model_compression.engine.sharding import shard_teacher
 from model_compression.engine.trackers import check_trackers
 from model_compression.engine.trainer import Trainer
+from model_compression.models.recomputing import blocks_to_recompute
 from model_compression.tasks.class_weights import digest_of_weights, is_file, read_class_weights
 
 
@@ -103,6 +104,8 @@ def prepare(
             data = load_run_data(config, parts, observer)
     check_training_mode("student", networks.student, data.train, config.batch_size)
     say_findings(student_findings(networks.student, data.train), observer.message, strict=strict or is_strict())
+    if config.checkpoint_activations:
+        blocks_to_recompute(networks.student.body, networks.student.name)  # fails before a teacher is examined
     taught = bool(networks.teachers)
     if decide:
         decided = processes.on_main(
@@ -110,8 +113,7 @@ def prepare(
         )
         config, recorded = (dataclasses.replace(one, **decided) for one in (config, recorded))
     precision = usable_precision(config, networks.student, data.train, device)
-    if precision == torch.float16 and device.type == "cpu":
-        observer.message("a processor computes half precision many times slower than bf16 or fp32")
+    _note_slow_numbers(precision, device, config.optim.optimizer, observer)
     runtime = choose_runtime(device, precision)
     check_parts_of_batch(config, data.train, runtime.world_size)
     for line in without_effect(config, data.train, networks.student, runtime.world_size, taught=taught):
@@ -128,6 +130,15 @@ def prepare(
         assert prepared.identity  # by the whole weights
         shard_teacher(teacher.live)
     return prepared
+
+
+def _note_slow_numbers(precision: torch.dtype, device: torch.device, optimizer: str, observer: Observer) -> None:
+    """Says which numbers of the run ``device`` computes slowly."""
+    if precision == torch.float16 and device.type == "cpu":
+        observer.message("a processor computes half precision many times slower than bf16 or fp32")
+    elif lacks_bfloat16(device) and (precision == torch.bfloat16 or optimizer == "muon"):
+        user = setting("precision", "bf16") if precision == torch.bfloat16 else setting("optimizer", "muon")
+        observer.message(f"{user}: this processor has no bfloat16 and computes it many times slower than float32")
 
 
 def _note_small_parts(

@@ -309,3 +309,13 @@ def test_file_size_limit_is_one_clear_line(tmp_path):
     assert last.startswith("model-compression train: error: cannot write ")
     assert "student.safetensors: the file is larger than files may be here (2.63 MB are needed, 200 kB at most)" in last
     assert not (tmp_path / "run").exists()  # it was seen before the first step
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"optim": {"optimizer": "muon"}}, {}])
+def test_bfloat16_on_a_processor_without_it_is_said(tiny, run, monkeypatch, options, own):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: own)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    _, _, seen = run(tiny.config(epochs=1, **options))
+    said = [message for message in seen.messages if "no bfloat16" in message]
+    assert len(said) == (bool(options) and not own)

@@ -58,9 +58,9 @@ def test_any_other_value_is_shown_or_named(tmp_path, name):
     lines = path.read_text().split("\n") if name.endswith("jsonl") else [path.read_text()]
     values = json.loads(lines[0])
     for number, place in enumerate(places(values)):
-        for other in (OTHERS[(number + turn) % len(OTHERS)] for turn in (0, 3, 7)):
+        for other in (OTHERS[(number + turn) % len(OTHERS)] for turn in (0, 5)):
             path.write_text("\n".join([json.dumps(with_other(values, place, other)), *lines[1:]]))
-            readers(folder, page=other == OTHERS[number % len(OTHERS)])
+            readers(folder, page=number % 3 == 0)
     assert len(run_states(folder)) == 1
 
 
