@@ -173,12 +173,15 @@ def _classes(tables: Sequence[Table], column: str, cells: Sequence[Sequence[str]
                     f"{table.where(row)}: {column!r} is the list {cell[:60]!r}; expected one class, or several with "
                     f"{setting('task', MULTI_LABEL)}"
                 )
-    if all(re.fullmatch(r"-?\d{1,18}", cell) for own in cells for cell in own):
+    integers = all(re.fullmatch(r"-?\d{1,18}", cell) for own in cells for cell in own)
+    if integers and min(int(cell) for own in cells for cell in own) > 0:  # names, as of ratings from 1 to 5
+        cells = [[str(int(cell)) for cell in own] for own in cells]
+    elif integers:
         numbers, classes = class_numbers(
             [np.array(own, dtype=np.int64) for own in cells], f"{tables[0].path}: {column!r}"
         )
         return Targets("", [*numbers], classes)
-    if all(re.fullmatch(_DECIMAL_COMMA, cell) for own in cells for cell in own):
+    elif all(re.fullmatch(_DECIMAL_COMMA, cell) for own in cells for cell in own):
         where, cell = next(
             (table.where(row), cell)
             for table, own in zip(tables, cells, strict=True)
@@ -186,7 +189,7 @@ def _classes(tables: Sequence[Table], column: str, cells: Sequence[Sequence[str]
             if "," in cell
         )
         raise DataError(f"{where}: {column!r} is {cell!r}; expected a point before decimals, or names of classes")
-    names = tuple(sorted(set(cells[0])))
+    names = tuple(sorted(set(cells[0]), key=int if integers else None))
     places = _places(names)
     found = [
         np.array([_place(table, row, name, places) for row, name in enumerate(own)], dtype=np.int64)
