@@ -32,7 +32,8 @@ from model_compression.data.tar_shards import list_shards
 from model_compression.distillation.teachers.row_formats import row_format
 from model_compression.distillation.teachers.shards import StoredRows, shard_path
 from model_compression.models import create_model
-from model_compression.models.weights import read_header, read_model, save_weights
+from model_compression.models.loading import read_model
+from model_compression.models.weights import read_header, save_weights
 
 _ANSWERS = 3  # rows of a file of stored answers
 
