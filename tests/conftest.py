@@ -5,6 +5,7 @@ import os
 import signal
 from collections import OrderedDict
 from types import SimpleNamespace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -175,5 +176,6 @@ def uploads(monkeypatch):
     from model_compression.data import loader
 
     names, upload = [], loader.upload
+    monkeypatch.setattr(loader, "_COPIES", WeakKeyDictionary())  # none of tests before
     monkeypatch.setattr(loader, "upload", lambda dataset, device: names.append(dataset.name) or upload(dataset, device))
     return names

@@ -69,6 +69,7 @@ def whole(tiny, tmp_path_factory):
     folder, upload = tmp_path_factory.mktemp("whole") / "c", loader.upload
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS._entries, "wide", wide)
+        patch.setattr(loader, "_COPIES", WeakKeyDictionary())  # none of tests before
         patch.setattr(loader, "upload", lambda data, device: UPLOADED.append(data.name) or upload(data, device))
         return folder, compress(settings(tiny), folder)
 
