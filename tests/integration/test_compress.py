@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections import OrderedDict
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
