@@ -43,7 +43,7 @@ test: $(VENV)/stamp-tools browser data
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_OPTIONS)
 
 test-slow: $(VENV)/stamp-tools browser data
-	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_OPTIONS) --dist loadfile
+	$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_OPTIONS) $(if $(findstring -n,$(PYTEST_OPTIONS)),--dist loadfile)
 
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=.venv-oldest/constraints.txt
