@@ -40,7 +40,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "rate 2e-3": {"lr": 2e-3},
     "rate 8e-3": {"lr": 8e-3},
     "weight decay 0.05": {"weight_decay": 0.05},
-    "batches of 64": {"batch_size": 64},
+    "batches of 256": {"batch_size": 256},
 }
 Pair = tuple[Dataset, Dataset]
 
