@@ -217,6 +217,23 @@ def test_filling_that_is_stopped_goes_on_where_it_was(small_blocks, made):
     assert torch.equal(everything(made(), 0), live_answers(teacher, 0).half().float())
 
 
+def test_waiting_for_a_block_of_another_process_is_said_once_and_can_be_stopped(small_blocks, made, monkeypatch):
+    monkeypatch.setattr("model_compression.distillation.teachers.cache.WAIT_S", 0.01)
+    lock, teacher = made().store.claim_block(0, 5), made()
+    count = iter(range(99))
+
+    def stop():
+        if next(count) == 10:  # 7 blocks of its own, then it waits
+            raise Elsewhere
+
+    teacher.between_blocks = stop
+    with pytest.raises(Elsewhere):
+        teacher.view(0)
+    assert made.watcher.messages == ["another run stores these answers: waiting for it"]
+    teacher.between_blocks = lock.release  # as if the other one were done, or dead
+    assert torch.equal(everything(teacher, 0), live_answers(teacher, 0).half().float())
+
+
 PROCESS = """
 import json, os, sys, time, torch
 from pathlib import Path
