@@ -71,6 +71,7 @@ def test_each_option_changes_the_weights_or_is_refused_or_said_to_have_no_effect
         except (UsageError, DataError):
             continue
         told = [line for line in messages if line not in before and name_of(place) in line]
+        told = [line for line in told if "slower" not in line]  # bf16 on a processor without: it is slow, and works
         if (found != same) == bool(told) and not (found != same and "BatchNorm" in told[0]):
             silent.append((place, told))
     teachers = {place for place, said in OPTIONS.items() if said.of == "teacher"}  # a baseline keeps the method's
