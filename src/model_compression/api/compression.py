@@ -17,6 +17,7 @@ from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.files import user_path
 from model_compression.core.metric import Metric, primary_metric
 from model_compression.core.run_options import with_settings
+from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
 from model_compression.models.base import Network
@@ -245,10 +246,11 @@ def compress(
     give_names(teacher, student, data, method)
     run = run_config(config, student, teacher, method, settings, data, epochs=epochs, seed=seed)
     budget = Budget(max_bytes=max_bytes, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy)
-    wanted = CompressConfig(run=run, budget=budget, to=to, max_drop=max_drop, steps=steps, step_epochs=step_epochs)
     name = f"{Path(data.rpartition(':')[2]).name}-{Path(run.student.name).stem}-compressed-seed{seed}"
     folder = user_path(str(run_dir)) if run_dir else free_folder(Path("runs") / name)[0]
     with watched(observer, progress, trust) as watcher:
+        run = sized_run(run, watcher.message)
+        wanted = CompressConfig(run=run, budget=budget, to=to, max_drop=max_drop, steps=steps, step_epochs=step_epochs)
         result = pipeline.compress(wanted, folder, watcher)
     return Compressed(file=folder / quantisation.ONNX, stages=result["stages"], metric=primary_metric(result))
 

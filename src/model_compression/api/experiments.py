@@ -16,6 +16,7 @@ from model_compression.core.files import user_path, write_text
 from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.core.text import count
+from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.experiments import reproduce as experiments
 from model_compression.experiments.comparison import check_seeds, make_runs, plan_comparison
@@ -131,8 +132,9 @@ def compare_methods(
     if not chosen:
         raise UsageError("methods is empty; give at least one name, as 'kd'")
     base = run_config(config, student, teacher, chosen[0], settings, data, epochs=epochs)
-    plan = plan_comparison(base, chosen, seeds, out, runs, executor=Executor(jobs=jobs, name=executor))
     with watched(observer, progress) as watcher:
+        base = sized_run(base, watcher.message)
+        plan = plan_comparison(base, chosen, seeds, out, runs, executor=Executor(jobs=jobs, name=executor))
         tables, content = make_runs(plan, Told(watcher))
     return Comparison(tables=tables, content=content, out=plan.out)
 

@@ -20,7 +20,7 @@ from model_compression.core.files import user_path
 from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
-from model_compression.engine.fitting import fitted_data, taught_by
+from model_compression.engine.fitting import fitted_data, sized_data, taught_by
 from model_compression.engine.networks import answers_with_embeddings, check_teachers, given_network, load_trained
 from model_compression.engine.observer import Logged, Observer
 from model_compression.engine.relative_paths import anchor
@@ -136,8 +136,10 @@ def _names(model: Model) -> list[str]:
 
 def data_for(model: Model, config: DataConfig, observer: Observer) -> DataConfig:
     """``config``; where it leaves open how photographs get their size, as the weights of ``model`` want it."""
-    networks = [] if isinstance(model, nn.Module) else [taught_by(_named(model), config)]
-    return fitted_data(config, networks, observer.message)
+    if isinstance(model, nn.Module):
+        return config
+    network = taught_by(_named(model), config)
+    return fitted_data(sized_data(config, network, observer.message), [network], observer.message)
 
 
 def load_network(model: Model, dataset: Dataset, observer: Observer) -> Network:

@@ -11,6 +11,7 @@ from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.data_config import DataConfig
+from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.experiments.executor import Executor
 from model_compression.experiments.search import make_search
@@ -94,9 +95,9 @@ def search(
     give_names(student, data, teacher, method)
     method = "kd" if method is None and teacher is not None else method
     base = run_config(config, student, teacher, method, settings, data, epochs=epochs)
-    plan = plan_search(
-        base, tune, trials=trials, final_seeds=final_seeds, storage=storage, out=out, runs=runs,
-        executor=Executor(jobs=jobs, name=executor),
-    )  # fmt: skip
     with watched(observer, progress) as watcher:
+        plan = plan_search(
+            sized_run(base, watcher.message), tune, trials=trials, final_seeds=final_seeds, storage=storage, out=out,
+            runs=runs, executor=Executor(jobs=jobs, name=executor),
+        )  # fmt: skip
         return Search(**vars(make_search(plan, Told(watcher))), out=plan.out)

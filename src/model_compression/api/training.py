@@ -22,6 +22,7 @@ from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts, names_of_networks
 from model_compression.engine.run_folder import RunFolder
@@ -202,6 +203,7 @@ def _train(
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
         if datasets is not None:
             config = with_loaders_settings(config, datasets[0])
+        config = sized_run(config, watcher.message)
         processes.meet()
         folder = processes.on_main(lambda: _free_folder(config)) if given.run_dir is None else user_path(given.run_dir)
         if given.resume:

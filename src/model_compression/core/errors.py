@@ -39,6 +39,10 @@ class DataError(ModelCompressionError):
     """A dataset is missing, corrupt or something else than it was said to be."""
 
 
+class SizesDifferError(DataError):
+    """Images of files differ in size, and nothing says which they shall get."""
+
+
 class FileFormatError(ModelCompressionError):
     """A file is corrupt, truncated, or holds something that is refused; the message names the file."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import DataError, UsageError
+from model_compression.core.errors import DataError, SizesDifferError, UsageError
 from model_compression.core.fitting import Fitting
 from model_compression.core.options import setting
 from model_compression.data.dataset_checks import (
@@ -233,12 +233,12 @@ def check_pair(train: Dataset, test: Dataset) -> None:
 
 
 def check_same_size(train: Dataset, test: Dataset) -> None:
-    """Raises DataError unless a training and a test set, taken as they are, have images of one size."""
+    """Raises SizesDifferError unless a training and a test set, taken as they are, have images of one size."""
     if test.image_shape != train.image_shape:
         sizes = [f"{width} × {height}" for _, height, width in (train.image_shape, test.image_shape)]
-        raise DataError(
+        raise SizesDifferError(
             f"images of {train.path or train.name} are {sizes[0]} pixels, of {test.path or test.name} {sizes[1]}; "
-            f"give {setting('image_size')}"
+            f"give {setting('image_size', 224)}"
         )
 
 

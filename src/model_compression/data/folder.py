@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from model_compression.core.errors import DataError, NotThereError
+from model_compression.core.errors import DataError, NotThereError, SizesDifferError
 from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.options import setting, settings
@@ -219,7 +219,7 @@ def _load_unlabelled(folder: Path, name: str, classes: tuple[str, ...], form: Fo
     if usual_size and not form.image_size:
         try:
             _common_size(files)
-        except DataError:
+        except SizesDifferError:
             form = replace(form, image_size=usual_size)
             form.say(
                 f"{folder}: images differ in size, and are scaled to {usual_size} pixels ({setting('image_size')})"
@@ -275,23 +275,32 @@ def _common_channels(files: Files) -> int:
         array = next(path for path in files if path.suffix.lower() == ARRAYS)
         other = next(path for path in files if path.suffix.lower() != ARRAYS)
         raise DataError(f"{array} is an array and {other} an image file; expected one kind of file in a dataset")
-    return _common(files, num_channels, lambda channels: f"of {channels} channels", "expected as many in all")
+    expected, others = _common(files, num_channels)
+    if others is not None:
+        raise DataError(
+            f"images differ in channels: {files[0]} has {expected}, {others[0]} {others[1]}; expected as many in all"
+        )
+    return expected
 
 
 def _common_size(files: Files) -> tuple[int, int]:
-    """(H, W) of all images, as their headers say. Raises DataError with the first that is of another size."""
-    remedy = f"give a side to scale them to, as {setting('image_size', 64)}"
-    return _common(files, size_of, lambda size: f"{size[1]} × {size[0]} pixels", remedy)
+    """(H, W) of all images, as their headers say. Raises SizesDifferError with the first that is of another size."""
+    expected, other = _common(files, size_of)
+    if other is not None:
+        raise SizesDifferError(
+            f"images differ in size: {files[0]} is {expected[1]} × {expected[0]} pixels, {other[0]} {other[1][1]} × "
+            f"{other[1][0]} pixels; give a side to scale them to, as {setting('image_size', 224)}"
+        )
+    return expected
 
 
-def _common(files: Files, value_of: Callable[[Path], T], told: Callable[[T], str], remedy: str) -> T:
+def _common(files: Files, value_of: Callable[[Path], T]) -> tuple[T, tuple[Path, T] | None]:
+    """The value of the first file, and the first file that has another one, with that; None where all have it."""
     expected = value_of(files[0])
     with ThreadPoolExecutor() as pool:
         for first in range(0, len(files), _AT_ONCE):
             part = [files[number] for number in range(first, min(first + _AT_ONCE, len(files)))]
             for path, value in zip(part, pool.map(value_of, part), strict=True):
                 if value != expected:
-                    raise DataError(
-                        f"images differ in size: {files[0]} is {told(expected)}, {path} {told(value)}; {remedy}"
-                    )
-    return expected
+                    return expected, (path, value)
+    return expected, None

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from model_compression.core.errors import DataError
+from model_compression.core.errors import DataError, SizesDifferError
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.options import setting
 from model_compression.data.image_files import decode_crop, decode_image, decode_scaled
@@ -40,10 +40,10 @@ class HubImages:
         what = self._describe(number, row)
         image = decode_scaled(io.BytesIO(self._content(number, row)), what, 3, size, self.fit)
         if image.shape != self.image_shape:
-            raise DataError(
+            raise SizesDifferError(
                 f"images of {self.name} differ in size: the first is {self.size[1]} × {self.size[0]} pixels, number "
                 f"{number} {image.shape[2]} × {image.shape[1]}; give a side to scale them to, as "
-                f"{setting('image_size', 64)}"
+                f"{setting('image_size', 224)}"
             )
         return image
 

@@ -252,3 +252,8 @@ _SOURCES = {
     HUGGING_FACE: _Source("hf:NAME", _read_hub, " or hf:PATH", what="dataset"),
     TAR: _Source("tar:PATH", _read_tar, " or tar:PATTERN"),
 }
+
+
+def is_of_files(name: str) -> bool:
+    """Whether ``name`` is that of files, as "folder:PATH", and not of a registered dataset."""
+    return name.startswith(tuple(_SOURCES))

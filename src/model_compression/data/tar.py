@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import DataError, NotThereError
+from model_compression.core.errors import DataError, NotThereError, SizesDifferError
 from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.options import setting
@@ -57,10 +57,10 @@ class TarImages:
         size = self.size if self.is_scaled else None
         image = decode_scaled(io.BytesIO(self.content(number)), self.shards.name(number), 3, size, self.fit)
         if image.shape != self.image_shape:
-            raise DataError(
+            raise SizesDifferError(
                 f"images differ in size: the first is {self.size[1]} × {self.size[0]} pixels, "
                 f"{self.shards.name(number)} {image.shape[2]} × {image.shape[1]}; give a side to scale them to, as "
-                f"{setting('image_size', 64)}"
+                f"{setting('image_size', 224)}"
             )
         return image
 

@@ -1,4 +1,4 @@
-"""How photographs get the size of ``--image-size``: as options say, else as the weights of a network were evaluated."""
+"""How photographs get which size: as options say, else as the weights of a network were evaluated."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -7,11 +7,40 @@ from typing import Any
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import GIVEN
 from model_compression.core.data_config import DataConfig
-from model_compression.core.fitting import Fitting
+from model_compression.core.errors import SizesDifferError
+from model_compression.core.options import setting
+from model_compression.data.sources import is_of_files
 from model_compression.data.task_views import EMBEDDING
 from model_compression.engine.networks import each_network
-from model_compression.models.declared_fitting import declared_fitting
+from model_compression.engine.teachers import load_data
+from model_compression.models.declared_preprocessing import declared_preprocessing
 from model_compression.models.external import library_of
+from model_compression.models.preprocessing import Preprocessing
+
+
+def sized_run(config: TrainConfig, report: Callable[[str], None]) -> TrainConfig:
+    """``config`` with an image size where photographs differ in it: as `sized_data` says, by the student's weights."""
+    student = with_defaults(config.student, pretrained=False)
+    return dataclasses.replace(config, data=sized_data(config.data, student, report))
+
+
+def sized_data(data: DataConfig, network: ModelConfig, report: Callable[[str], None]) -> DataConfig:
+    """``data`` with an image size where photographs differ in it and ``data`` names none: that of the weights of
+    ``network``; as it is where they are of one size, or the network says nothing. ``report`` is told.
+    """
+    declared = None if data.image_size or not is_of_files(data.name) else _declared(network)
+    if declared is None or declared.size is None or declared.size[0] != declared.size[1]:
+        return data
+    try:
+        load_data(dataclasses.replace(data, resident="off"), lambda text: None)
+    except SizesDifferError:
+        side = declared.size[0]
+        report(
+            f"images differ in size, and are scaled to {side} pixels, as the weights of {network.name} want it "
+            f"({setting('image_size')})"
+        )
+        return dataclasses.replace(data, image_size=side)
+    return data
 
 
 def fitted_run(config: TrainConfig, report: Callable[[str], None] | None = None) -> TrainConfig:
@@ -40,7 +69,8 @@ def fitted_data(
     """
     if not data.image_size or None not in (data.fit, data.crop_share, data.interpolation):
         return data
-    found = [(one.name, declared) for one in networks if (declared := _declared(one)) is not None]
+    declared = ((one.name, _declared(one)) for one in networks)
+    found = [(name, how.fitting) for name, how in declared if how is not None and how.fitting is not None]
     if not found:
         return data
     name, first = found[0]
@@ -58,8 +88,8 @@ def fitted_data(
     return fitted
 
 
-def _declared(network: ModelConfig) -> Fitting | None:
+def _declared(network: ModelConfig) -> Preprocessing | None:
     """Of several networks with commas between their names that of the first."""
     if network.name.startswith(GIVEN):
         return None
-    return declared_fitting(each_network(network)[0].name, network.options, network.weights)
+    return declared_preprocessing(each_network(network)[0].name, network.options, network.weights)

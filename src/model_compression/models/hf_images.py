@@ -48,10 +48,10 @@ def hf_preprocessing(path: str) -> Preprocessing | None:
     return found
 
 
-def hf_fitting(path: str) -> Fitting | None:
-    """How the image processor beside a Hugging Face model gives photographs their size; None where it does not."""
+def declared_by_hf(path: str) -> Preprocessing | None:
+    """What the fields of the image processor beside a Hugging Face model say; None where there is none."""
     values = _values(path)
-    return None if values is None else _fitting(_with_defaults(values, _processor(path)))
+    return None if values is None else _read(_with_defaults(values, _processor(path)))
 
 
 def _values(path: str) -> dict[str, Any] | None:

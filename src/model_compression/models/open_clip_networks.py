@@ -30,15 +30,15 @@ def build_open_clip(name: str, options: Mapping[str, Any]) -> Built:
     model = clip.create_model(architecture, pretrained=tag if wanted else None, **rest)
     how = clip.get_model_preprocess_cfg(model)
     size = pair(how["size"])
-    preprocessing = (
-        Preprocessing(mean=tuple(how["mean"]), std=tuple(how["std"]), size=size, fitting=open_clip_fitting(how))
-        if wanted
-        else None
-    )
+    preprocessing = open_clip_preprocessing(how) if wanted else None
     return Built(module=model.visual, options={**rest, "num_classes": 0}, preprocessing=preprocessing, size=size)
 
 
-def open_clip_fitting(how: Mapping[str, Any]) -> Fitting:
+def open_clip_preprocessing(how: Mapping[str, Any]) -> Preprocessing:
     """Of what OpenCLIP says of the images of weights."""
+    return Preprocessing(mean=tuple(how["mean"]), std=tuple(how["std"]), size=pair(how["size"]), fitting=_fitting(how))
+
+
+def _fitting(how: Mapping[str, Any]) -> Fitting:
     fit = {"squash": "squash", "longest": "pad"}.get(how.get("resize_mode", "shortest"), "crop")
     return Fitting.from_dict({"fit": fit, "interpolation": how.get("interpolation", "bicubic")})

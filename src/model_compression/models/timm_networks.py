@@ -30,7 +30,7 @@ def build_timm(name: str, options: Mapping[str, Any]) -> Built:
         fixed = declared.get("fixed_input_size", False) or "img_size" in rest
         return Built(module=module, options=rest, size=size if fixed else None)
     resolved = library("timm.data", "timm").resolve_model_data_config(module)
-    return Built(module=module, options=rest, preprocessing=replace(_of_timm(resolved), size=size))
+    return Built(module=module, options=rest, preprocessing=replace(timm_preprocessing(resolved), size=size))
 
 
 def preprocessing_of_tag(name: str) -> Preprocessing | None:
@@ -39,20 +39,20 @@ def preprocessing_of_tag(name: str) -> Preprocessing | None:
         return None
     resolve = library("timm.data", "timm").resolve_data_config
     declared = resolve(pretrained_cfg=library("timm", "timm").get_pretrained_cfg(name).to_dict())
-    return _of_timm(declared)
+    return timm_preprocessing(declared)
 
 
-def _of_timm(resolved: Mapping[str, Any]) -> Preprocessing:
+def timm_preprocessing(resolved: Mapping[str, Any]) -> Preprocessing:
+    """Of what timm's ``resolve_data_config`` gives."""
     return Preprocessing(
         mean=tuple(resolved["mean"]),
         std=tuple(resolved["std"]),
         size=pair(resolved["input_size"][1:]),
-        fitting=timm_fitting(resolved),
+        fitting=_fitting(resolved),
     )
 
 
-def timm_fitting(resolved: Mapping[str, Any]) -> Fitting:
-    """Of what timm's ``resolve_data_config`` gives."""
+def _fitting(resolved: Mapping[str, Any]) -> Fitting:
     fit = {"squash": "squash", "border": "pad"}.get(resolved["crop_mode"], "crop")
     share = 1.0 if fit == "pad" else resolved["crop_pct"]
     return Fitting.from_dict({"fit": fit, "crop_share": share, "interpolation": resolved["interpolation"]})

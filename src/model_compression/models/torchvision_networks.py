@@ -32,16 +32,18 @@ def build_torchvision(name: str, options: Mapping[str, Any]) -> Built:
     if not pretrained:
         return Built(module=models.get_model(name, weights=None, **rest), options=rest)
     module, transforms = _trained(models, name, pretrained, rest)
-    size = pair(transforms.crop_size * 2 if len(transforms.crop_size) == 1 else transforms.crop_size)
-    preprocessing = Preprocessing(
-        mean=tuple(transforms.mean), std=tuple(transforms.std), size=size, fitting=torchvision_fitting(transforms)
-    )
-    return Built(module=module, options=rest, preprocessing=preprocessing)
+    return Built(module=module, options=rest, preprocessing=torchvision_preprocessing(transforms))
 
 
-def torchvision_fitting(transforms: Any) -> Fitting:
+def torchvision_preprocessing(transforms: Any) -> Preprocessing:
     """Of the transforms for evaluation that come with weights of torchvision."""
-    return Fitting("crop", transforms.crop_size[0] / transforms.resize_size[0], transforms.interpolation.value)
+    crop = transforms.crop_size
+    return Preprocessing(
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        size=pair(crop * 2 if len(crop) == 1 else crop),
+        fitting=Fitting("crop", crop[0] / transforms.resize_size[0], transforms.interpolation.value),
+    )
 
 
 def _for_segmentation(models: Any, name: str, options: Mapping[str, Any]) -> Built:

@@ -69,7 +69,7 @@ def test_images_are_scaled_cropped_turned_and_made_rgb(tmp_path):
     turned.save(tmp_path / "b" / "turned.png", exif=exif)
     (tmp_path / "b" / "notes.txt").write_text("no image")
     with pytest.raises(
-        DataError, match=r"images differ in size: .*000\.png is 12 × 9 pixels, .* give a side .*image_size=64"
+        DataError, match=r"images differ in size: .*000\.png is 12 × 9 pixels, .* give a side .*image_size=224"
     ):
         load_folder(tmp_path)
     train, test = load_folder(tmp_path, 6)

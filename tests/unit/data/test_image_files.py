@@ -199,7 +199,7 @@ def test_arrays_that_are_no_images_are_refused_by_name(tmp_path):
         (PIXELS, r"1\.npy is \(6, 9, 3\), channels last; expected \(C, H, W\): save image\.transpose\(2, 0, 1\)"),
         (PIXELS / 255, r"1\.npy holds float64 of shape \(6, 9, 3\); expected an image of uint8"),
         (np.array([{}]), r"1\.npy cannot be read as an image: .*Python objects"),
-        (PIXELS.transpose(2, 0, 1)[:2], r"1\.npy is of 2 channels, .*2\.npy of 3 channels; expected as many in all"),
+        (PIXELS.transpose(2, 0, 1)[:2], r"1\.npy has 2, .*2\.npy 3; expected as many in all"),
     ):
         np.save(tmp_path / "a" / "1.npy", array, allow_pickle=True)
         with pytest.raises(DataError, match=text):

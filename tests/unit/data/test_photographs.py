@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+import model_compression as mc
 from model_compression.core.data_config import DataConfig
+from model_compression.core.errors import SizesDifferError
 from model_compression.core.fitting import Fitting
 from model_compression.data.image_files import decode_crop, decode_scaled
 from model_compression.data.image_views import ImageViews
@@ -18,6 +20,10 @@ from model_compression.data.placement import place_images
 from model_compression.data.scaling import fit_mask, scale
 from model_compression.data.sources import load_dataset
 from model_compression.data.streaming import loader_for
+from model_compression.engine.run_folder import RunFolder
+from model_compression.models.create import create_model
+from model_compression.models.preprocessing import Preprocessing
+from model_compression.models.weights import save_weights
 
 SIZE = (24, 20)
 CPU = torch.device("cpu")
@@ -252,8 +258,9 @@ def test_box_that_rounding_moves_over_the_border_is_scaled():
     assert np.abs(found - np.asarray(expected).transpose(2, 0, 1)).mean() < 2
 
 
-def test_every_source_of_files_cuts_from_the_original(folder, tmp_path):
-    """Folder, tar shard and the hub's format: the crop is that of the encoded file, whatever size images have."""
+@pytest.fixture
+def sources(folder, tmp_path):
+    """The same images by the name of each source of files."""
     datasets = pytest.importorskip("datasets")
     rows = {"image": [str(path) for path in sorted(folder.rglob("*.jpg"))], "label": [0, 1] * 6}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
@@ -265,11 +272,39 @@ def test_every_source_of_files_cuts_from_the_original(folder, tmp_path):
             entry = tarfile.TarInfo(f"{number}.cls")
             entry.size = 1
             shard.addfile(entry, io.BytesIO(str(number % 2).encode()))
+    (folder / "t.csv").write_text(
+        "\n".join(["file,label", *(f"{path},{n % 2}" for n, path in enumerate(rows["image"]))])
+    )
+    return [f"folder:{folder}", f"csv:{folder / 't.csv'}", f"tar:{tmp_path / 's.tar'}", f"hf:{tmp_path / 'hub'}"]
+
+
+def test_every_source_of_files_cuts_from_the_original(sources):
+    """The crop is that of the encoded file, whatever size images have."""
     box = (3, 5, 40, 30)
-    for source in (f"folder:{folder}", f"tar:{tmp_path / 's.tar'}", f"hf:{tmp_path / 'hub'}"):
+    for source in sources:
         train, _ = load_dataset(source, image_size=16, crops=True, report=lambda line: None)
         images = train.images.source
         assert isinstance(images, OriginalSource)
         for number in (0, 7):
             expected = decode_crop(io.BytesIO(images.content(number)), "x", 3, (16, 16), lambda height, width: box)
             np.testing.assert_array_equal(images.decode_crop(number, lambda height, width: box), expected)
+
+
+def test_photographs_that_differ_in_size_get_that_of_the_weights(sources, tmp_path, watcher):
+    """By training and evaluation, from every source; who starts afresh is asked for a size."""
+    network = create_model("resnet8", num_classes=2)
+    network.preprocessing = Preprocessing(size=(24, 24), fitting=Fitting("squash"))
+    save_weights(tmp_path / "w.safetensors", network)
+    given = {"epochs": 1, "precision": "fp32", "device": "cpu", "progress": False}
+    for number, source in enumerate(sources):
+        seen = watcher()
+        run = mc.train(str(tmp_path / "w.safetensors"), source, run_dir=tmp_path / str(number), observer=seen, **given)
+        data = RunFolder(run.run_dir).read_config().data
+        assert (data.image_size, data.fit) == (24, "squash")
+        assert [line for line in seen.messages if "differ in size" in line and "scaled to 24 pixels" in line]
+        expected = mc.evaluate(run.run_dir, DataConfig(name=source, image_size=24, fit="squash"))
+        assert mc.evaluate(run.run_dir, source).figures == expected.figures
+        with pytest.raises(SizesDifferError, match="image_size=224"):
+            mc.train("resnet8", source, run_dir=tmp_path / "fresh", **given)
+    same = mc.train(str(tmp_path / "w.safetensors"), sources[0], run_dir=tmp_path / "same", image_size=16, **given)
+    assert RunFolder(same.run_dir).read_config().data.image_size == 16

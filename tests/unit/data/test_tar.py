@@ -250,7 +250,7 @@ def test_what_is_no_shard_is_refused_with_the_remedy(tmp_path):
 def test_image_of_another_size_or_that_cannot_be_read_is_named(tmp_path):
     write(tmp_path / "train.tar", samples(0, 4) | {"9.png": png(9, (7, 9)), "9.cls": b"0"})
     write(tmp_path / "test.tar", samples(0, 4) | {"9.png": png(9)[:70], "9.cls": b"0"})
-    with pytest.raises(DataError, match=r"9 × 6 pixels, train\.tar/9\.png 9 × 7; give a side .*image_size=64"):
+    with pytest.raises(DataError, match=r"9 × 6 pixels, train\.tar/9\.png 9 × 7; give a side .*image_size=224"):
         load_tar(str(tmp_path))
     _, test = load_tar(str(tmp_path), 4)
     with pytest.raises(

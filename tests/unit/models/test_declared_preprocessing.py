@@ -14,7 +14,7 @@ from model_compression.core.errors import UsageError
 from model_compression.core.fitting import Fitting
 from model_compression.data.scaling import scale
 from model_compression.models.base import MODELS
-from model_compression.models.declared_fitting import declared_fitting
+from model_compression.models.declared_preprocessing import declared_preprocessing
 from model_compression.models.hf_images import hf_preprocessing
 from model_compression.models.loading import load_model
 from model_compression.models.preprocessing import Preprocessing
@@ -62,14 +62,17 @@ def check(photograph, fitting, how, expected, at_most=1e-3):
 @pytest.mark.parametrize("name", TIMM)
 def test_timms_weights_get_what_timms_transform_gives(photograph, name):
     how = preprocessing_of_tag(name)
-    assert how.fitting == declared_fitting(f"timm:{name}", {"pretrained": True}) == TIMM[name]
+    assert how.fitting == TIMM[name]
+    assert how.to_dict() == declared_preprocessing(f"timm:{name}", {"pretrained": True}).to_dict()
     transform = create_transform(**resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict()))
     check(photograph, how.fitting, how, transform(photograph))
 
 
 @pytest.mark.parametrize(("name", "weights"), [("resnet18", True), ("resnet50", "IMAGENET1K_V2")])
 def test_torchvisions_weights_get_what_their_transforms_give(photograph, name, weights):
-    fitting = declared_fitting(f"torchvision:{name}", {"pretrained": weights})
+    declared = declared_preprocessing(f"torchvision:{name}", {"pretrained": weights})
+    assert declared.size == (224, 224)
+    fitting = declared.fitting
     transforms = torchvision.models.get_model_weights(name)["DEFAULT" if weights is True else weights].transforms()
     assert fitting == Fitting("crop", 224 / transforms.resize_size[0], "bilinear")
     check(photograph, fitting, transforms, transforms(photograph))
@@ -81,17 +84,19 @@ def test_transformers_weights_get_what_their_processor_gives(photograph, name, t
     processor = getattr(transformers, name)(**options)
     processor.save_pretrained(tmp_path)
     how = hf_preprocessing(str(tmp_path))
-    assert how.fitting == declared_fitting(f"hf:{tmp_path}", {}) == expected
+    assert how.fitting == expected
+    assert how.to_dict() == declared_preprocessing(f"hf:{tmp_path}", {}).to_dict()
     even = photograph.crop((0, 0, photograph.width - 4, photograph.height))  # where half a margin is rounded alike
     check(even, how.fitting, how, processor(even, return_tensors="pt")["pixel_values"][0], at_most=4)
 
 
 def test_nobody_says_anything_of_fresh_weights(tmp_path):
     for name in ("timm:resnet18", "torchvision:resnet18", f"hf:{tmp_path}", "resnet8"):
-        assert declared_fitting(name, {"pretrained": False}) is None
-    assert declared_fitting("resnet8", {}, "own.pt") is None
-    assert declared_fitting("timm:resnet18.tv_in1k", {}, "own.pt") == TIMM["resnet18.tv_in1k"]
-    assert declared_fitting("nin-cifar10", {}) is None
+        assert declared_preprocessing(name, {"pretrained": False}) is None
+    assert declared_preprocessing("resnet8", {}, "own.pt") is None
+    assert declared_preprocessing("timm:resnet18.tv_in1k", {}, "own.pt").fitting == TIMM["resnet18.tv_in1k"]
+    shipped = declared_preprocessing("nin-cifar10", {})
+    assert shipped.fitting is shipped.size is None
 
 
 def test_weights_file_says_how_its_network_was_evaluated(tmp_path):
@@ -100,7 +105,7 @@ def test_weights_file_says_how_its_network_was_evaluated(tmp_path):
     network.preprocessing = Preprocessing(fitting=Fitting("squash", 0.75, "lanczos"))
     save_weights(tmp_path / "a.safetensors", network)
     assert load_model(tmp_path / "a.safetensors").preprocessing.fitting == network.preprocessing.fitting
-    assert declared_fitting(str(tmp_path / "a.safetensors"), {}) == network.preprocessing.fitting
+    assert declared_preprocessing(str(tmp_path / "a.safetensors"), {}).to_dict() == network.preprocessing.to_dict()
 
 
 @pytest.mark.parametrize("change", [{"fit": "stretch"}, {"crop_share": 0}, {"crop_share": "1"}, {"interpolation": "x"}])
