@@ -64,6 +64,23 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+class Scaled(Own):
+    """The tensors of its class, and something else that is in no file of weights."""
+
+    def __init__(self, factor=None):
+        super().__init__()
+        factor = torch.rand(1) if factor is None else torch.tensor(factor)
+        self.register_buffer("factor", factor, persistent=False)
+
+    def forward(self, images):
+        return super().forward(self.factor * images)
+
+
+def hooked(own):
+    own.head.register_forward_hook(lambda layer, inputs, output: output.flip(1))
+    return own
+
+
 def own(seed, width=4):
     torch.manual_seed(seed)
     return Own(width)
@@ -118,9 +135,9 @@ def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(a
     mc.distill(own(0), own(1), arrays, epochs=1, config=CONFIG, observer=other)
     result = mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG, observer=seen)
     mc.distill(own(0), own(1, width=8), arrays, epochs=1, config=CONFIG)
-    assert caplog.record_tuples[0][:2] == ("model_compression", logging.WARNING)
-    assert "without arguments does not build the student that you gave" in caplog.messages[0]
-    assert seen.messages[0].startswith(f"{__name__}:Own() without arguments does not build the student that you gave")
+    told = f"{__name__}:Own() without arguments does not build the student that you gave"
+    assert [level for _, level, text in caplog.record_tuples if text.startswith(told)] == [logging.WARNING]
+    assert len([text for text in seen.messages if text.startswith(told)]) == 1
     assert not [text for text in other.messages if "without arguments" in text]
     with pytest.raises(WeightsMismatchError, match="Name what builds it: load_model"):
         mc.load_model(result.run_dir)
@@ -133,6 +150,20 @@ def test_student_that_its_name_does_not_build_is_said_to_be_so_before_training(a
     assert told.endswith(f": model_compression.distill(teacher, '{result.run_dir}', data, epochs=N)\n")
     network = mc.load_model(f"{__name__}:Own", {"width": 8}, weights=result.run_dir / "student.safetensors")
     assert torch.equal(network.body.head.weight, result.student.head.weight)
+
+
+@pytest.mark.parametrize(
+    "student", [lambda: Scaled(3.0), Scaled, lambda: hooked(own(1))], ids=["default", "drawn", "hook"]
+)
+def test_weights_of_a_student_that_computes_something_else_than_its_class_fill_no_other_network(arrays, student):
+    result = mc.train(student(), arrays, epochs=1, config=CONFIG)
+    with pytest.raises(WeightsMismatchError, match="Name what builds it: load_model"):
+        mc.evaluate(result.run_dir, arrays)
+
+
+def test_builder_of_another_network_at_each_call_is_refused_before_training(arrays):
+    with pytest.raises(UsageError, match="Scaled builds a network that answers otherwise each time it is built"):
+        mc.train(f"{__name__}:Scaled", arrays, epochs=1, config=CONFIG)
 
 
 def test_distill_compares_features_by_the_modules_own_names(arrays, watcher):

@@ -5,35 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from model_compression.core import trust as code
 from model_compression.core.config import ModelConfig
 from model_compression.core.config_json import GIVEN
-from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.errors import UsageError
 from model_compression.models.copies import copy_of
-from model_compression.models.external import External, build_external, is_external
+from model_compression.models.external import External
 from model_compression.models.loading import load_own_weights
-
-NOT_REBUILT = (
-    "() without arguments does not build the student that you gave. The run folder stores the student's weights, but "
-    "load_model cannot rebuild it from them; give the name of the student's builder instead, as 'mynets:small'"
-)
-
-
-def is_rebuilt(student: nn.Module, name: str) -> bool:
-    """Whether ``name``, without arguments, builds a network with the tensors of ``student``."""
-    if not is_external(name):  # a class within a function
-        return False
-    try:
-        again = build_external(name, {}, seed=0).body
-    except ModelCompressionError:
-        return False
-    shapes = [
-        {key: None if is_lazy(value) else getattr(value, "shape", None) for key, value in one.state_dict().items()}
-        for one in (student, again)
-    ]
-    return shapes[0] == shapes[1]
 
 
 def given_teacher(

@@ -11,7 +11,7 @@ from torch import nn
 
 from model_compression.api.argument_texts import described
 from model_compression.api.given_data import GivenData, given_data, with_loaders_settings
-from model_compression.api.given_networks import NOT_REBUILT, given_teacher, is_rebuilt, named, with_pixels
+from model_compression.api.given_networks import given_teacher, named, with_pixels
 from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.api.run_arguments import RunArguments, check_types
 from model_compression.api.run_result import RunResult, result_of
@@ -19,7 +19,6 @@ from model_compression.core import processes
 from model_compression.core import trust as code
 from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
-from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.engine.fitting import sized_run
@@ -195,8 +194,6 @@ def _train(
     )
     module = student if isinstance(student, nn.Module) else None
     with watched(given.observer, given.progress, given.trust) as watcher:
-        if module is not None and not is_rebuilt(module, builder := config.student.name.removeprefix(GIVEN)):
-            watcher.message(f"{builder}{NOT_REBUILT}")
         networks = names_of_networks(config)
         datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, watcher, networks)
         if name != config.data.name:

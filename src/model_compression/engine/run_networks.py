@@ -16,9 +16,11 @@ from model_compression.distillation.taps import NO_TAPS, Taps, check_teacher, ch
 from model_compression.engine.networks import given_network, load_student
 from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts
+from model_compression.engine.rebuilt import check_rebuilt
 from model_compression.engine.reused_classifier import with_teachers_classifier
 from model_compression.engine.run_data import RunData
 from model_compression.models.base import Network
+from model_compression.models.external import is_external
 from model_compression.models.preprocessing import Preprocessing
 from model_compression.tasks import task_of
 
@@ -56,6 +58,8 @@ def build_networks(config: TrainConfig, parts: Parts, data: RunData, observer: O
         check_answer_kind("teacher", teacher, train, config.teacher_answers)
     if parts.student is None:
         prepare_fresh(student, config.student, train)
+    if parts.student is not None or is_external(config.student.name):
+        check_rebuilt(student, train, config.seed, observer, given=parts.student is not None)
     return RunNetworks(student=student, teachers=teachers)
 
 

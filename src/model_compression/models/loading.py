@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model_compression.core import trust as code
 from model_compression.core.argument_checks import checked_arguments
+from model_compression.core.config_json import GIVEN
 from model_compression.core.errors import FileFormatError, UsageError, WeightsMismatchError
 from model_compression.core.files import seen_from_here, user_path
 from model_compression.core.options import settings, speaks_flags
@@ -149,6 +150,8 @@ def build_named(name: str, options: dict[str, Any], seed: int | None, *, from_fi
     """A registered network or one of other origin, built anew."""
     if "seed" in options:
         raise UsageError(f"model {name!r}: seed is not an option of a network; the run's seed draws its weights")
+    if name.startswith(GIVEN):
+        raise WeightsMismatchError(f"no name builds the {name.removeprefix(GIVEN)} that was given")
     if name not in MODELS and not is_external(name):
         raise unknown_name("model", name, MODELS.names())
     if from_file and library_of(name):
@@ -173,19 +176,19 @@ def read_model(path: str | Path) -> Network:
     try:
         with bounded_by(Path(path), header["options"]):
             model = build_named(header["model"], header["options"], None, from_file=True)
+        _fill(model, path)
     except UsageError as error:
         raise FileFormatError(f"{path}: {error}") from None
-    try:
-        _fill(model, path)
     except WeightsMismatchError as error:
-        if NAME.fullmatch(header["model"]) is None:
+        name = header["model"].removeprefix(GIVEN)
+        if NAME.fullmatch(name) is None:
             raise
         named = seen_from_here(path)
         way = f'load_model("mynets:build", weights="{named}")'
         if speaks_flags():
             way = f"{settings(model='mynets:build', weights=named)} for test and export; in Python {way}"
         raise WeightsMismatchError(
-            f"{named} is not of the network that {header['model']} builds; it was given from Python as a module. Name "
+            f"{named} is not of the network that {name} builds; it was given from Python as a module. Name "
             f"what builds it: {way} ({error})"
         ) from None
     return model
