@@ -18,7 +18,7 @@ from model_compression.data.task_views import EMBEDDING
 from model_compression.diagnosis.machine import examine_machine
 from model_compression.diagnosis.terms import examine_repetition, examine_terms
 from model_compression.distillation.methods import create
-from model_compression.engine.fitting import fitted_data, taught_by, with_defaults
+from model_compression.engine.fitting import fitted_data, sized_data, taught_by, with_defaults
 from model_compression.engine.networks import check_student, check_teachers, load_teachers
 from model_compression.engine.observer import Silent
 from model_compression.engine.parts import Parts
@@ -54,6 +54,8 @@ def examine(
     try:
         networks = [with_defaults(student, pretrained=False)] if student is not None else []
         networks += [taught_by(teacher, data)] if teacher is not None else []
+        if networks:
+            data = sized_data(data, networks[0], report)
         train, test = load_data(fitted_data(data, networks, report), report)
     except UsageError:
         raise

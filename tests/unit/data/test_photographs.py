@@ -306,5 +306,7 @@ def test_photographs_that_differ_in_size_get_that_of_the_weights(sources, tmp_pa
         assert mc.evaluate(run.run_dir, source).figures == expected.figures
         with pytest.raises(SizesDifferError, match="image_size=224"):
             mc.train("resnet8", source, run_dir=tmp_path / "fresh", **given)
+    said = mc.doctor(student=str(tmp_path / "w.safetensors"), data=sources[0], device="cpu")
+    assert not [finding for finding in said.findings if finding.area == "data" and finding.level == "fail"]
     same = mc.train(str(tmp_path / "w.safetensors"), sources[0], run_dir=tmp_path / "same", image_size=16, **given)
     assert RunFolder(same.run_dir).read_config().data.image_size == 16
