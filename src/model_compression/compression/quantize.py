@@ -42,6 +42,7 @@ from model_compression.engine.stages import Stage
 from model_compression.engine.teachers import check_cache_place, with_own_cache
 from model_compression.engine.training import Training
 from model_compression.exporting.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_dynamic, to_int8_weights
+from model_compression.exporting.images_in_parts import in_batches
 from model_compression.exporting.write import Encoding, encoded_answers, export
 from model_compression.models.base import Network
 from model_compression.models.loading import read_model
@@ -207,7 +208,7 @@ def best_calibration(
 ) -> str:  # fmt: skip
     """The calibration on images ``seen`` that changes the answers to ``others`` least, see `answer_distance`."""
     with torch.no_grad():
-        expected = network(network.preprocessing(others))
+        expected = torch.cat([network(network.preprocessing(part)) for part in in_batches(others)])
     encodes = {
         name: partial(to_int8, images=seen.numpy(), calibration=name, weight_bits=weight_bits) for name in CALIBRATIONS
     }

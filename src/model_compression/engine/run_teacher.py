@@ -123,5 +123,5 @@ def teacher_answers(live: LiveTeacher, dataset: Dataset, rows: slice = ALL) -> T
     """What the task keeps of the teacher's logits for all images of ``dataset``, or ``rows`` of them, on the CPU."""
     keep = task_of(dataset).kept
     loader = loader_for(dataset, DataConfig(name=dataset.name), live.device)
-    batches = loader.in_order(view=0, batch_size=batch_size(dataset), rows=rows)
+    batches = loader.in_order(view=0, batch_size=batch_size(dataset, live.models), rows=rows)
     return torch.cat([keep(live.answer(batch).logits).cpu() for batch in batches]).contiguous()

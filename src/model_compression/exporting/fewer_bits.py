@@ -13,7 +13,7 @@ that it does not have.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.core.extras import check_extra
 from model_compression.core.files import temporary_folder
 from model_compression.core.registry import unknown_name
+from model_compression.exporting.images_in_parts import ImagesInParts
 from model_compression.exporting.quiet import quiet
 
 Array = npt.NDArray[Any]
@@ -31,7 +32,6 @@ Array = npt.NDArray[Any]
 FOUR_BIT_BOUND = 7
 FOUR_BIT_REACH = 2.5  # root mean squares; weights beyond are clipped: near the least squared error for a normal law
 CALIBRATIONS = ("minmax", "percentile", "entropy")
-_BATCH = 32
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _INT8 = (*_WEIGHTED, "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Concat")
 _INT4_OPSET = 21  # the first whose casts know 4 bits
@@ -57,7 +57,8 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
         raise unknown_name("calibration", calibration, list(methods))
     model = _folded(model)
     whole, untouched = _bytes(model), _preprocessing(model)
-    options: dict[str, Any] = {"CalibPercentile": 99.99} if calibration == "percentile" else {}
+    options: dict[str, Any] = {"CalibStridedMinMax": 1}  # a part of the reader at a time, whatever the calibration
+    options |= {"CalibPercentile": 99.99} if calibration == "percentile" else {}
     if weight_bits == 4:
         model = _of_opset(model, _INT4_OPSET)
         options["TensorQuantOverrides"] = _rounded_to_four_bits(model)
@@ -67,7 +68,7 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
             quantize_static(
                 model,
                 path,
-                _Reader(model.graph.input[0].name, images),
+                ImagesInParts(model, images),
                 op_types_to_quantize=list(_INT8),
                 nodes_to_exclude=untouched,
                 per_channel=True,
@@ -224,21 +225,6 @@ def _kept_small(model: Any, whole: int, precision: str) -> Any:
         f"{precision} leaves {_bytes(model):,} of {whole:,} bytes of weights in float32, the largest of shape "
         f"{max(_wide(model))[1]}: no layer that {precision} knows uses them; {remedy}"
     )
-
-
-class _Reader:
-    """Gives ONNX Runtime the images, batch by batch."""
-
-    def __init__(self, name: str, images: Array):
-        batch = min(_BATCH, len(images))
-        whole = images[: len(images) // batch * batch]  # its histograms want batches of one size
-        self._batches: Iterator[Array] = iter(np.split(whole, len(whole) // batch))
-        self._name = name
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next batch, by the name of the input; None after the last."""
-        batch = next(self._batches, None)
-        return None if batch is None else {self._name: batch}
 
 
 def _preprocessing(model: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """Whether a file answers as the network that it was made of: compared on all samples, by the file's own runtime."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def verify(path: str | Path, network: Network, dataset: Dataset, *, expected: Te
     task, done = task_of(dataset, network.facts), 0
     largest, highest, lowest = torch.tensor(0.0), torch.tensor(-torch.inf), torch.tensor(torch.inf)
     kept: list[tuple[Tensor, Tensor]] = []
-    for inputs in inputs_of(dataset):
+    for inputs in inputs_of(dataset, [network]):
         prepared = network.preprocessing(inputs)
         found = _run(file, inputs if known.preprocessing_inside else prepared)
         reference = network(prepared) if expected is None else expected[done : done + len(found)]
@@ -135,10 +135,10 @@ def _run(file: ExportedFile, inputs: Inputs) -> Tensor:
     return torch.from_numpy(file.run(arrays))
 
 
-def inputs_of(dataset: Dataset) -> Iterator[Inputs]:
-    """All samples, in index order, in batches on the CPU."""
+def inputs_of(dataset: Dataset, networks: Iterable[Network] = ()) -> Iterator[Inputs]:
+    """All samples, in index order, in batches that ``networks`` can answer, on the CPU."""
     loader = loader_for(dataset, DataConfig(name=dataset.name), torch.device("cpu"))
-    return (batch.inputs for batch in loader.in_order(view=0, batch_size=batch_size(dataset)))
+    return (batch.inputs for batch in loader.in_order(view=0, batch_size=batch_size(dataset, networks)))
 
 
 def verification_of(

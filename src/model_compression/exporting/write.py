@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
 from model_compression.data.samples import UNNAMED, Samples
 from model_compression.distillation.teachers.fingerprint import digest_of
+from model_compression.exporting.images_in_parts import in_batches
 from model_compression.exporting.metadata import ANY_SIZE, Entry, Metadata
 from model_compression.exporting.quiet import quiet
 from model_compression.exporting.runtimes import RUNTIMES, Runtime, open_file
@@ -134,7 +136,8 @@ def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]
         write_unverified(network, plain, tuple(images.shape[1:]), preprocessing=True)
         for name, encode in encodes.items():
             write_model(tried, encode(onnx.load(plain)))
-            answers[name] = open_file(tried).run(images)
+            file = open_file(tried)
+            answers[name] = np.concatenate([file.run(part) for part in in_batches(images)])
     return answers
 
 
@@ -240,7 +243,7 @@ def _any_size_fault(network: Network, path: Path, metadata: Metadata, runtime: R
 @torch.no_grad()
 def logits_on(network: Network, dataset: Dataset) -> Tensor:
     """Logits (N, …) of all samples, in float32; the network is on the CPU."""
-    return torch.cat([network(network.preprocessing(inputs)) for inputs in inputs_of(dataset)])
+    return torch.cat([network(network.preprocessing(inputs)) for inputs in inputs_of(dataset, [network])])
 
 
 def _metadata_on(network: Network, dataset: Dataset, logits: Tensor | None, preprocessing: bool) -> Metadata:

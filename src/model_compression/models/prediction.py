@@ -1,6 +1,6 @@
 """What a network answers on a whole dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from model_compression.models.eval_mode import evaluating
 
 _BATCH = 500
 _MOST_LOGITS = 2**26  # of a batch
-_LARGE = 512 * 512  # pixels, from which on a network's own size makes batches smaller
+_LARGE = 128 * 128  # pixels, from which on batches are smaller
 
 
 @torch.no_grad()
@@ -48,15 +48,18 @@ def predict(
     loader = loader_for(dataset, DataConfig(name=dataset.name), device)
     with evaluating(model), autocast(device, precision):
         logits: list[Tensor] = []
-        height, width = model.preprocessing.size or (1, 1)
-        size = max(1, min(batch_size(dataset), _BATCH * _LARGE // (height * width)))
-        for batch in loader.in_order(view=0, batch_size=size, rows=rows):
+        for batch in loader.in_order(view=0, batch_size=batch_size(dataset, [model]), rows=rows):
             logits.append(in_parts(lambda inputs: keep(whole(inputs).float()).cpu(), batch.inputs))
             if watch is not None:
                 watch(sum(map(len, logits)))
         return torch.cat(logits).contiguous()  # maps come channels-last
 
 
-def batch_size(dataset: Dataset) -> int:
-    """How many samples are answered at once where nothing is trained: fewer where each pixel has logits."""
-    return min(_BATCH, max(1, _MOST_LOGITS // dataset.num_logits))
+def batch_size(dataset: Dataset, networks: Iterable[Network] = ()) -> int:
+    """How many samples are answered at once where nothing is trained: fewer of large images, as they are or as one of
+    ``networks`` scales them, and where each pixel has logits.
+    """
+    sizes = [network.preprocessing.size for network in networks]
+    sizes += [dataset.image_shape[1:]] if dataset.holds_images else []
+    pixels = max((size[0] * size[1] for size in sizes if size is not None), default=1)
+    return max(1, min(_BATCH, _MOST_LOGITS // dataset.num_logits, _BATCH * _LARGE // pixels))

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 from torch.overrides import TorchFunctionMode
 
 from model_compression.core.errors import ModelCompressionError, UnknownNameError, UsageError
+from model_compression.exporting import images_in_parts
 from model_compression.exporting.fewer_bits import CALIBRATIONS, to_half, to_int8, to_int8_weights
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.write import write_unverified
@@ -290,3 +291,29 @@ def test_channel_of_zeros_stays_so(bits):
     rounded = rounded_weight(weight, bits)
     torch.testing.assert_close(rounded[0], torch.zeros(2))
     assert (rounded[1] - weight[1]).abs().max() <= 1 / {8: 64, 4: 7}[bits]
+
+
+def test_ranges_are_seen_in_parts_whose_activations_fit_in_memory(tmp_path, monkeypatch):
+    """Of every part, within the limit; the ranges of a minimum and maximum are those of all images at once."""
+    write_unverified(network(), tmp_path / "a.onnx", (3, 8, 8), preprocessing=True)
+    model, pixels = onnx.load(tmp_path / "a.onnx"), np.concatenate([PIXELS[::-1], 255 - PIXELS])
+    whole = {name: to_int8(onnx.load(tmp_path / "a.onnx"), pixels, name) for name in CALIBRATIONS}
+    layers = 4 * (16 * 6 * 6 * 2 + 8 * 4 * 4 * 2)  # bytes of both convolutions, ReLU and what is flattened, of an image
+    held = images_in_parts._activation_bytes(model, (3, 8, 8))
+    assert layers <= held < layers + 4 * (3 * 8 * 8 * 4)  # and of what is done to pixels before
+    monkeypatch.setattr(images_in_parts, "_MOST_HELD", 70 * held)
+    reader, sizes = images_in_parts.ImagesInParts(model, pixels), []
+    for part in range(len(reader)):
+        reader.set_range(part, part + 1)
+        sizes.append(sum(len(batch["images"]) for batch in iter(reader.get_next, None)))
+    assert sizes == [64, 64]
+    for name, expected in whole.items():
+        found = to_int8(onnx.load(tmp_path / "a.onnx"), pixels, name)
+        scales, others = (
+            {one.name: numpy_helper.to_array(one) for one in graph.graph.initializer if one.name.endswith("_scale")}
+            for graph in (found, expected)
+        )
+        assert scales.keys() == others.keys()
+        assert sum(scale.ndim == 0 for scale in scales.values()) >= 4  # those of activations
+        for key, scale in scales.items():
+            assert scale == pytest.approx(others[key], rel=0 if name == "minmax" else 0.1), (name, key)
