@@ -213,7 +213,7 @@ def tokenizer_beside(network: str) -> str | None:
         rest = network.removeprefix("hf:")
         return rest if user_path(rest).is_dir() or "/" in rest else None
     path = user_path(network)
-    near = (path, path / "final") if path.is_dir() else (path.parent,)
+    near = (path, path / "final") if path.is_dir() else (path.parent,) * path.is_file()
     return next((str(folder) for folder in near if (folder / FILE).is_file()), None)
 
 

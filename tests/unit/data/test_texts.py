@@ -183,7 +183,9 @@ def test_what_is_no_tokenizer_is_named(folder, tmp_path):
         load_tokenizer(str(folder), 2)
 
 
-def test_tokenizers_are_found_beside_networks(folder):
+def test_tokenizers_are_found_beside_networks(folder, monkeypatch):
+    (folder / "student.safetensors").touch()
+    monkeypatch.chdir(folder)
     assert tokenizer_beside(f"hf:{folder}") == str(folder)
     assert tokenizer_beside(str(folder)) == str(folder)
     assert tokenizer_beside(str(folder / "student.safetensors")) == str(folder)
