@@ -21,9 +21,10 @@ from model_compression.data.sources import DATASETS
 from model_compression.engine.runs import start_run
 from model_compression.models import factored
 from model_compression.models.base import MODELS, Network
+from model_compression.models.create import create_model
 from model_compression.models.loading import read_model
 from model_compression.models.sparse import density_of
-from model_compression.models.weights import find_weights
+from model_compression.models.weights import find_weights, save_weights
 
 
 def wide(num_classes=3):
@@ -192,6 +193,8 @@ def test_network_without_a_teacher_learns_from_what_it_was(tiny, tmp_path):
     start_run(dataclasses.replace(tiny.config("kd"), method=MethodConfig(name="fitnet")), tmp_path / "features")
     assert repair_config(str(tmp_path / "features")).method == MethodConfig(name="kd")
     assert repair_config("lenet-cifar10").teacher.name == "lenet-cifar10"
+    save_weights(tmp_path / "numbers.safetensors", create_model("tiny", seed=0), facts={"task": "regression"})
+    assert repair_config(str(tmp_path / "numbers.safetensors")).method == MethodConfig(name="logits")  # kd refuses it
 
 
 def test_data_of_other_classes_are_not_blamed_on_the_student(trained, tiny, tmp_path, monkeypatch):

@@ -270,6 +270,14 @@ def changed_data(folder, tiny):
     save_state(folder / "state.safetensors", State(tensors=state.tensors, progress=progress))
 
 
+def changed_naming(folder, tiny):
+    state = load_state(folder / "state.safetensors")
+    names, others = (hashlib.sha256(f'{{"class_names": [{n}]}}'.encode()).hexdigest() for n in ('"a", "b", "c"', '"a"'))
+    assert state.progress["naming_of_labels_sha256"] == names
+    progress = state.progress | {"naming_of_labels_sha256": others}
+    save_state(folder / "state.safetensors", State(tensors=state.tensors, progress=progress))
+
+
 def changed_teacher(folder, tiny):
     from model_compression.models import create_model
     from model_compression.models.weights import save_weights
@@ -280,7 +288,13 @@ def changed_teacher(folder, tiny):
 
 
 @pytest.mark.parametrize(
-    ("what", "change"), [("config", changed_config), ("data", changed_data), ("teacher", changed_teacher)]
+    ("what", "change"),
+    [
+        ("config", changed_config),
+        ("data", changed_data),
+        ("naming of labels", changed_naming),
+        ("teacher", changed_teacher),
+    ],
 )
 def test_run_is_not_resumed_with_another_config_data_or_teacher(tmp_path, tiny, watcher, what, change):
     config = tiny.config("kd")

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
@@ -11,9 +11,7 @@ from model_compression.core.optim_config import OptimConfig
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.relative_paths import anchor
 from model_compression.engine.run_folder import RunFolder
-from model_compression.models.weights import find_weights
-
-_METHOD = MethodConfig(name="kd")
+from model_compression.models.weights import find_weights, read_header
 
 
 def place_of(model: str) -> str:
@@ -26,26 +24,27 @@ def repair_config(model: str) -> TrainConfig:
     """The configuration of the run ``model``, with a method that serves any student; else the usual one.
 
     Its teacher is the run's. A network without one learns from what it was itself. Methods that compare features, or
-    end in the teacher's classifier, are replaced by kd: a smaller network has other layers to compare.
+    end in the teacher's classifier, are replaced: a smaller network has other layers to compare.
 
     Raises UsageError and FileFormatError for what is no network with weights.
     """
-    find_weights(model)  # an error for what is none
+    task = read_header(find_weights(model))["facts"].get("task")
+    usual = MethodConfig(name=default_method("regression" if task == "regression" else ""))
     own = ModelConfig(name=place_of(model))
     folder = _run_folder(model)
     if folder is None:
         return TrainConfig(
             student=own,
             teacher=own,
-            method=_METHOD,
+            method=usual,
             data=DataConfig(augmentation="flip_shift"),
             optim=OptimConfig(optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="one_cycle"),
             epochs=12,
         )
     config = anchor(RunFolder(folder).read_config(), folder)
-    method = config.method if config.method is not None and config.peers is None else _METHOD
+    method = config.method if config.method is not None and config.peers is None else usual
     if create_method(method).needs != {"logits"} or not create_method(method).needs_teacher:
-        method = _METHOD
+        method = usual
     teacher = config.teacher or own
     optim = config.optim.going_on()
     return dataclasses.replace(config, student=own, teacher=teacher, method=method, peers=None, optim=optim)

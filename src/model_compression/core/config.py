@@ -211,7 +211,7 @@ class TrainConfig(Config):
 
 def default_method(task: str) -> str:
     """The method that a run for ``task`` takes where none is named."""
-    return "align" if task == "embedding" else "kd"
+    return {"embedding": "align", "regression": "logits"}.get(task, "kd")
 
 
 def check_side(name: str, side: int) -> None:

@@ -1,6 +1,8 @@
 """What a run needs before its first step: data, networks, teacher and trainer, all checked."""
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +42,7 @@ from model_compression.engine.sharding import shard_teacher
 from model_compression.engine.trackers import check_trackers
 from model_compression.engine.trainer import Trainer
 from model_compression.models.recomputing import blocks_to_recompute
+from model_compression.tasks import task_of
 from model_compression.tasks.class_weights import digest_of_weights, is_file, read_class_weights
 
 
@@ -64,11 +67,17 @@ class Prepared:
             "config_sha256": config_digest(affecting_result(self.config)),
             "data_sha256": self.data.train.digest,
             "test_data_sha256": self.data.evaluation.digest,
+            "naming_of_labels_sha256": _digest_of_facts(self.data.train),
         }
         if is_file(self.config.class_weights):
             digests["class_weights_sha256"] = digest_of_weights(self.trainer.config.class_weights)
         live = self.teacher.live
         return digests if live is None else digests | {"teacher_sha256": digest_of(live.models)}
+
+
+def _digest_of_facts(data: Dataset) -> str:
+    """Of names, units and scale, which a file beside the samples may give."""
+    return hashlib.sha256(json.dumps(task_of(data).facts(data)).encode()).hexdigest()
 
 
 def prepare(

@@ -185,6 +185,22 @@ def test_network_of_another_scale_or_order_is_refused_with_the_remedy():
         check_scale("student", network(), data, torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (["height [m]", "pH"], "its number 0 is 'height [m]', the data's 'height [mm]'; they are taken for the same"),
+        (["height [mm]", "acid"], "its number 1 is 'acid', the data's 'pH'; they are taken for the same"),
+        (list(NAMES), None),
+        (["value 1", "value 2"], None),  # of arrays, which have no names
+    ],
+)
+def test_other_unit_or_name_is_told(own, told):
+    line = [] if told is None else [f"the network learned other numbers than d has: {told}"]
+    assert Regression().differences(network(target_names=own), dataset()) == line
+    said = Regression().teacher_findings(network(target_names=own), dataset(), None, torch.device("cpu"))
+    assert list(said) == []
+
+
 def test_guess_of_the_mean_is_no_better_than_guessing():
     assert "no better than the mean" in Regression().guessing_fault(0.0, dataset())
     assert Regression().guessing_fault(0.3, dataset()) is None

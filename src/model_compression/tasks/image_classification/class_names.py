@@ -43,13 +43,17 @@ def other_classes(model: Network, dataset: Dataset) -> list[str]:
 
     Numbers are no names; the same numbers in another order are one.
     """
-    own, names = model.facts.get("class_names"), list(dataset.class_names)
+    return other_names(model.facts.get("class_names"), list(dataset.class_names), dataset.name, "class", "classes")
+
+
+def other_names(own: object, names: list[str], data: str, one: str, several: str) -> list[str]:
+    """The same for a network's ``own`` names and those of the ``data``, each of which names ``one``."""
     if not isinstance(own, list) or len(own) != len(names) or own == names:
         return []
     first = next(number for number, name in enumerate(names) if own[number] != name)
-    where = f"its class {first} is {own[first]!r}, the data's {names[first]!r}"
+    where = f"its {one} {first} is {own[first]!r}, the data's {names[first]!r}"
     if set(map(str, own)) == set(names):
-        return [f"the network has its classes in another order than {dataset.name}: {where}"]
-    if any(all(str(one).isdecimal() for one in part) for part in (own, names)):
+        return [f"the network has its {several} in another order than {data}: {where}"]
+    if any(all(str(name).isdecimal() for name in part) for part in (own, names)):
         return []
-    return [f"the network learned other classes than {dataset.name} has: {where}; they are taken for the same"]
+    return [f"the network learned other {several} than {data} has: {where}; they are taken for the same"]

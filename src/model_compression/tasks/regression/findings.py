@@ -15,6 +15,7 @@ from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
 from model_compression.models.prediction import predict
 from model_compression.reports.values import in_units, names_or_numbers, r_squared
+from model_compression.tasks.image_classification.class_names import other_names
 
 _SAMPLE = 1024  # training samples that a teacher is tried on
 _GAIN = 0.1  # of R² by another scale or order, which tells it
@@ -54,6 +55,13 @@ def check_scale(role: str, model: Network, dataset: Dataset, answer: Tensor) -> 
             f"the {role} {model.name} scales its numbers by mean {_listed(scale[0])} and deviation "
             f"{_listed(scale[1])}, {dataset.name} by {_listed(wanted[0])} and {_listed(wanted[1])}; give {advice}"
         )
+
+
+def other_numbers(model: Network, dataset: Dataset) -> list[str]:
+    """A line where a trained network and the dataset give their numbers other names or units; none has no names."""
+    own, names = model.facts.get("target_names"), list(dataset.target_names)
+    unnamed = own == names_or_numbers((), len(names))
+    return [] if unnamed else other_names(own, names, dataset.name, "number", "numbers")
 
 
 def _listed(values: object) -> str:
@@ -160,6 +168,10 @@ def examine_teacher(model: Network, sample: Dataset | None, device: torch.device
         found: npt.NDArray[np.float32] = predict(model, part, device, torch.float32).numpy()
         return found
 
+    other = other_numbers(model, sample)
+    if other:
+        remedy = "look whether they are; give targets in its units"
+        yield Finding(area="teacher", subject="names", level="warn", text=other[0], remedy=remedy)
     fault = find_fault(answer, sample, "look at its normalisation and what it was trained on")
     values = in_units(answer(sample), sample.target_mean, sample.target_std)
     good = f"R² {r_squared(values, sample.labels).mean():.1%} on {len(sample):,} test {sample.noun}"

@@ -25,7 +25,13 @@ from model_compression.reports.values import (
     r_squared,
 )
 from model_compression.tasks.base import TASKS, Move, Rows, Task
-from model_compression.tasks.regression.findings import check_scale, examine_targets, examine_teacher, find_fault
+from model_compression.tasks.regression.findings import (
+    check_scale,
+    examine_targets,
+    examine_teacher,
+    find_fault,
+    other_numbers,
+)
 
 R_SQUARED = Metric(name="r2", label="R²", plural="R²", unit="%", gain_unit="points", factor=100.0, highest=1.0)
 
@@ -136,6 +142,10 @@ class Regression(Task):
     def check_answer(self, role: str, model: Network, dataset: Dataset, answer: Tensor) -> None:
         """Raises UsageError unless there is an answer for each number, in the dataset's order and scale."""
         check_scale(role, model, dataset, answer)
+
+    def differences(self, model: Network, dataset: Dataset) -> list[str]:
+        """A line where network and dataset name their numbers differently, as with another unit."""
+        return other_numbers(model, dataset)
 
     def teacher_fault(
         self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
