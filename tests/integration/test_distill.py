@@ -120,8 +120,14 @@ def test_distill_has_each_image_on_the_device_once(arrays, uploads, teacher_cach
 
 
 def test_distill_takes_settings_by_name(arrays):
-    settings = {"batch_size": 7, "lr": 3e-3, "augmentation": "flip", "device": "cpu", "allow_weak_teacher": True}
-    result = mc.distill(own(0), own(1), arrays, epochs=1, **settings)
+    settings = {
+        "batch_size": np.int64(7),
+        "lr": np.float64(3e-3),
+        "augmentation": "flip",
+        "device": "cpu",
+        "allow_weak_teacher": True,
+    }
+    result = mc.distill(own(0), own(1), arrays, epochs=np.int32(1), **settings)
     config = from_json(TrainConfig, (result.run_dir / "config.json").read_text())
     assert (config.batch_size, config.optim.lr, config.data.augmentation) == (7, 3e-3, "flip")
     with pytest.raises(UsageError, match=r"unknown setting 'batchsize'; did you mean 'batch_size'"):

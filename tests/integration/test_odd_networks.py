@@ -245,6 +245,7 @@ def test_teachers_of_all_kinds_are_called_and_stay_as_they_are(arrays, tmp_path,
 
 
 STUDENTS = {
+    "on meta": (lambda: net().to("meta"), "has no weights, it is on the device meta: build it on the CPU"),
     "locked": (lambda: with_a_lock(net()), "cannot be copied, and yours stays as it is: cannot pickle"),
     "quantised": (quantized, "the student is quantised already"),
     "float64": (lambda: net().double(), "weights are torch.float64: call its float()"),

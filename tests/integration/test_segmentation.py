@@ -266,6 +266,14 @@ def test_predict_writes_masks_of_images_scaled_whole_and_in_windows(tmp_path, ca
     assert main(["predict", "dense.onnx", "in"]) == 2
     assert "big.mask.png exists" in capsys.readouterr().err
     assert main(["predict", "dense.onnx", "in", "--force"]) == 0  # and the mask is no image
+    Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "in" / "big.bmp")
+    before = (tmp_path / "in" / "big.mask.png").read_bytes()
+    capsys.readouterr()
+    assert main(["predict", "dense.onnx", "in", "--force"]) == 2  # one mask would replace the other
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "in/big.bmp and in/big.png would both have the mask in/big.mask.png" in told.err
+    assert (tmp_path / "in" / "big.mask.png").read_bytes() == before
 
 
 def test_network_is_evaluated_in_windows(tmp_path):

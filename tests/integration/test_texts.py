@@ -188,6 +188,11 @@ def test_words_are_predicted_with_their_tags(tmp_path, capsys):
     assert len(second) == 2
     run("predict", tmp_path / "out", "the sun")
     assert capsys.readouterr().out == "the sun   the/O sun/B-GLAD\n"
+    Path("sun").write_text("rain")  # a name is a text like others
+    run("predict", tmp_path / "out", "sun")
+    told = capsys.readouterr()
+    assert told.out == "sun   sun/B-GLAD\n"
+    assert told.err == "text 1 is the name of a file: the name is answered, not what it holds\n"
 
 
 def test_reports_show_texts_that_the_student_gets_wrong_escaped(student, tmp_path, capsys):

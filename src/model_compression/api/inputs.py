@@ -13,6 +13,7 @@ from model_compression.api.given_data import GivenData, given_data
 from model_compression.api.text_lists import are_texts
 from model_compression.checks.networks import check_classes
 from model_compression.core import trust
+from model_compression.core.argument_checks import plain_number
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
@@ -86,7 +87,7 @@ def run_config(
         student=student,
         teacher=None if teacher is None else _named(teacher),
         method=MethodConfig(name=method) if isinstance(method, str) else method,
-        **values,
+        **{name: plain_number(value) for name, value in values.items()},
     )
     return with_settings(run if data is None else _with_data(run, data), settings)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from model_compression.core.argument_checks import plain_number
 from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.errors import UsageError
 from model_compression.engine.observer import Observer, Silent
@@ -37,6 +38,8 @@ class RunArguments:
     settings: dict[str, Any]
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "seed"):
+            object.__setattr__(self, name, plain_number(getattr(self, name)))
         check_types(**{one.name: getattr(self, one.name) for one in fields(self) if one.name in _TYPES})
         missing = [
             name

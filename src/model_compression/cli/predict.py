@@ -1,7 +1,9 @@
 """Answer images or texts with an exported ONNX file: ONNX Runtime alone, without torch."""
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +46,15 @@ def run(args: argparse.Namespace) -> int:
     """Predicts; returns the exit code."""
     from model_compression.api.prediction import TextPrediction, predict
 
-    for number, found in enumerate(predict(args.file, args.images, top=args.top, full_size=args.full_size), start=1):
+    answers = predict(args.file, args.images, top=args.top, full_size=args.full_size)
+    masks = _mask_paths(answers, args.out, args.force)
+    for number, found in enumerate(answers, start=1):
+        if isinstance(found, TextPrediction) and os.path.isfile(found.text):  # noqa: PTH113 - of any length
+            print(f"text {number} is the name of a file: the name is answered, not what it holds", file=sys.stderr)
         if getattr(found, "is_cut", False):
             print(f"text {number} is too long for the file: only its beginning counts", file=sys.stderr)
         kind, sample = ("text", found.text) if isinstance(found, TextPrediction) else ("image", str(found.image))
-        mask = _written_mask(found, args.out, args.force)
+        mask = _written_mask(found, masks)
         if args.json:
             print(json_text({kind: sample, **_plain(found), **({"mask": mask} if mask else {})}))
         else:
@@ -56,18 +62,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _written_mask(found: "Prediction | TextPrediction", folder: Path | None, force: bool) -> str:
+def _mask_paths(answers: "Sequence[Prediction | TextPrediction]", folder: Path | None, force: bool) -> dict[Path, Path]:
+    """Where the mask of each image goes. Raises UsageError, before one is written, for two masks of one name."""
+    from model_compression.core.masks import PREDICTED
+
+    masked = (found for found in answers if getattr(found, "mask", None) is not None)
+    images: dict[Path, None] = dict.fromkeys(found.image for found in masked)  # type: ignore[union-attr]
+    by_mask: dict[Path, Path] = {}
+    for image in images:
+        path = (folder or image.parent) / f"{image.stem}{PREDICTED}"
+        if path.exists() and not force:
+            raise UsageError(f"{path} exists; choose another folder with --out, or replace it with --force")
+        other = by_mask.setdefault(path, image)
+        if other != image:
+            raise UsageError(f"{other} and {image} would both have the mask {path}; answer them apart")
+    return {image: path for path, image in by_mask.items()}
+
+
+def _written_mask(found: "Prediction | TextPrediction", paths: dict[Path, Path]) -> str:
     """Writes the mask, if there is one, as a palette PNG whose pixels hold their class numbers; returns its path."""
     from model_compression.core.files import write_atomically
-    from model_compression.core.masks import PREDICTED, mask_png
+    from model_compression.core.masks import mask_png
 
     mask: Masks | None = getattr(found, "mask", None)
     if mask is None:
         return ""
-    image: Path = found.image  # type: ignore[union-attr]
-    path = (folder or image.parent) / f"{image.stem}{PREDICTED}"
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists; choose another folder with --out, or replace it with --force")
+    path = paths[found.image]  # type: ignore[union-attr]
     write_atomically(path, mask_png(mask))
     return str(path)
 

@@ -59,8 +59,15 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         wanted = dict.fromkeys(_called(arm) for arm in arms)
         raise UsageError(f"{name} must be {' or '.join(wanted)}, got {shown(value)}")
     _check_choice(arms, value, name)
-    is_numpys = isinstance(value, numbers.Integral) and not isinstance(value, int)
-    return int(value) if is_numpys and int in arms else value  # which torch does not take for a seed
+    return plain_number(value)
+
+
+def plain_number(value: Any) -> Any:
+    """A number of NumPy as Python's own, which torch takes for a seed and JSON has; anything else as it is."""
+    if isinstance(value, int | float):
+        return value
+    kind = next((kind for kind, of in ((int, numbers.Integral), (float, numbers.Real)) if isinstance(value, of)), None)
+    return value if kind is None else kind(value)
 
 
 def _check_choice(arms: tuple[Any, ...], value: Any, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model_compression.core.argument_checks import plain_number
 from model_compression.core.config import ModelConfig, TrainConfig
 from model_compression.core.config_json import flat, to_dict
 from model_compression.core.config_values import configuration_in, options_of, types_of_fields
@@ -122,7 +123,7 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     for name in settings:
         if name not in SETTINGS:
             raise unknown_name("setting", name, list(SETTINGS))
-    return with_values(config, {SETTINGS[name]: value for name, value in settings.items()})
+    return with_values(config, {SETTINGS[name]: plain_number(value) for name, value in settings.items()})
 
 
 def short_name(config: TrainConfig) -> str:

@@ -87,6 +87,10 @@ def given_network(module: nn.Module, data: Dataset, seed: int, config: ModelConf
 
     ``seed`` is of weights that it has not yet.
     """
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise UsageError(
+            f"the {type(module).__name__} that was given has no weights, it is on the device meta: build it on the CPU"
+        )
     embeds = answers_with_embeddings(data)
     how = Preprocessing(mean=data.mean, std=data.std, fitting=data.fit)
     network = External(copy_of(module), how, embeds=embeds)
