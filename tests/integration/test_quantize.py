@@ -14,7 +14,12 @@ from model_compression.compression.config import QuantizeConfig
 from model_compression.compression.quantize import Quantisation, quantize
 from model_compression.compression.repair import repair_config
 from model_compression.core.config import ModelConfig
-from model_compression.core.errors import Interrupted, NotVerifiedError, RunFolderError, UsageError
+from model_compression.core.errors import (
+    Interrupted,
+    NotVerifiedError,
+    RunFolderError,
+    UsageError,
+)
 from model_compression.engine.runs import start_run
 from model_compression.exporting.runtimes import open_file
 from model_compression.exporting.verify import Verification
@@ -109,10 +114,6 @@ def test_what_loses_too_much_even_then_is_not_kept(trained, tmp_path, monkeypatc
     with pytest.raises(NotVerifiedError, match="loses too much, after quantisation-aware training; train longer"):
         quantize(settings(trained), tmp_path / "q")
     assert not list((tmp_path / "q").glob("*.onnx"))
-    refusing(monkeypatch, 1)
-    with pytest.raises(NotVerifiedError, match=r"student\.onnx is not written.*it loses too much$"):
-        quantize(settings(trained, to="half"), tmp_path / "half")
-    assert not (tmp_path / "half" / "trained").exists()
 
 
 @pytest.mark.slow
@@ -132,6 +133,15 @@ def test_interrupted_training_ends_with_the_same_bytes(trained, tmp_path, watche
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     with pytest.raises(RunFolderError, match="is finished"):
         Quantisation.at(tmp_path / "part").resume()
+
+
+def test_file_that_is_refused_leaves_no_folder_and_can_be_asked_for_again(trained, tmp_path, monkeypatch):
+    refusing(monkeypatch, 1)
+    with pytest.raises(NotVerifiedError, match=r"student\.onnx is not written.*it loses too much$"):
+        quantize(settings(trained, to="half"), tmp_path / "q")
+    assert not (tmp_path / "q").exists()
+    quantize(settings(trained, to="half"), tmp_path / "q")
+    assert (tmp_path / "q" / "student.onnx").is_file()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ A training run is the smallest one, see `training`. The others hold several of t
 All stages of a process share data and teacher, see `Parts`.
 """
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,11 @@ from typing import ClassVar, Generic, Self, TypeVar
 from model_compression.core import trust
 from model_compression.core.config_json import locate, to_dict
 from model_compression.core.config_values import Config, affecting_result, from_dict
-from model_compression.core.errors import FinishedError, Interrupted, RunFolderError
+from model_compression.core.errors import FinishedError, Interrupted, ModelCompressionError, RunFolderError
 from model_compression.core.files import plain_json, read_json, user_path, writing_failed
 from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
-from model_compression.engine.relative_paths import record_origin
+from model_compression.engine.relative_paths import ORIGIN, record_origin
 from model_compression.engine.stop_requests import ended_by_signals, words_and_code
 
 C = TypeVar("C", bound=Config)
@@ -68,14 +69,20 @@ class Stage(ABC, Generic[C, R]):
     def start(self) -> R:
         """Runs in a new folder.
 
-        Raises RunFolderError when the folder is taken, UsageError before anything is written, and Interrupted after a
-        signal, with all kept that is done.
+        Raises RunFolderError when the folder is taken, UsageError before anything is done, and Interrupted after a
+        signal, with all kept that is done. An error before anything is done leaves no folder.
         """
         self._check_new()
         with self._interruptible():
             self.config = self.check()
             self._begin()
-            return self.run()
+            try:
+                return self.run()
+            except Interrupted:
+                raise
+            except ModelCompressionError:
+                self._leave_nothing()
+                raise
 
     def resume(self) -> R:
         """Does what is left. Raises FinishedError when there is nothing, and what `start` raises."""
@@ -141,3 +148,9 @@ class Stage(ABC, Generic[C, R]):
         record_origin(self.folder)
         values = to_dict(self.config)
         trust.write_sealed(self.folder / self.FILE, values, plain_json(values))
+
+    def _leave_nothing(self) -> None:
+        """Removes what `_begin` wrote, if the folder holds nothing else: the same options would fail again."""
+        begun = {self.folder / self.FILE, self.folder / ORIGIN}
+        if begun >= set(self.folder.iterdir()):
+            shutil.rmtree(self.folder)
