@@ -191,7 +191,9 @@ def test_distill_by_names_is_the_run_of_the_command_line(tiny, tmp_path, watcher
 def test_distill_says_what_it_cannot_take(arrays, tmp_path):
     with pytest.raises(UsageError, match=r"a network must be a name or a torch.nn.Module, got a dict"):
         mc.distill({}, "lenet", arrays)
-    with pytest.raises(UsageError, match=r"data has 3 parts \(ndarray, ndarray, ndarray\); expected a name, a pair"):
+    with pytest.raises(
+        UsageError, match=r"data has 3 parts \(ndarray, ndarray, ndarray\); expected a name, as 'folder:photos', a pair"
+    ):
         mc.distill(own(0), own(1), arrays[:3])
     with pytest.raises(UsageError, match=r"the student answers with 3 classes, but the data \(arrays\) have 4"):
         mc.distill(own(0), own(1), (*arrays[:3], arrays[3] + 1), run_dir=tmp_path / "run")
@@ -254,7 +256,7 @@ def test_distill_runs_in_numbered_folders_and_leaves_none_when_it_fails(arrays, 
         ),
         (lambda x, y, u, v: (x, y, u[:, :1], v), "training images have 3 channels, test images 1"),
         (lambda x, y, u, v: (x[:1], y[:1], u, v), "at least two images"),
-        (lambda x, y, u, v: 5, "data is a int; expected a name, a pair"),
+        (lambda x, y, u, v: 5, "data is a int; expected a name, as 'folder:photos', a pair"),
     ],
 )
 def test_arrays_that_are_something_else_are_named(arrays, change, message):

@@ -39,8 +39,8 @@ GivenData = (
 )
 
 _EXPECTED = (
-    "expected a name, a pair (training, test) of datasets or of DataLoaders, or four arrays: training images, "
-    "training labels or masks, test images, test labels or masks; or four such lists of texts"
+    "expected a name, as 'folder:photos', a pair (training, test) of datasets or of DataLoaders, or four arrays: "
+    "training images, training labels or masks, test images, test labels or masks; or four such lists of texts"
 )
 _SHOWN = 4
 _AS_THEY_ARE = (

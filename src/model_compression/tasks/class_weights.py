@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,12 +65,17 @@ def class_weights(wanted: str, names: Sequence[str], counts: npt.NDArray[np.inte
     """
     if is_file(wanted):
         return weights_in_order(wanted, names)
+    check_each_has_samples(counts, names)
+    return balanced_weights(counts)
+
+
+def check_each_has_samples(counts: npt.NDArray[Any], names: Sequence[str]) -> None:
+    """Raises UsageError for a class without training samples, of which ``counts`` (K,) are the numbers."""
     if not counts.all():
         raise UsageError(
             f"{setting('class_weights')} balanced needs training samples of each class, and "
-            f"{names[int(np.argmin(counts))]!r} has none"
+            f"{names[int(np.argmin(counts))]!r} has none: give a file with a weight for each class, or leave it out"
         )
-    return balanced_weights(counts)
 
 
 def weights_in_order(path: str, names: Sequence[str]) -> Tensor:

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_compression.core.config import TrainConfig
-from model_compression.core.errors import UsageError
 from model_compression.core.finding import Finding
 from model_compression.core.metric import share_metric
-from model_compression.core.options import setting
 from model_compression.data.batches import Mixed
 from model_compression.data.dataset import Dataset
 from model_compression.models.base import Network
@@ -27,7 +25,7 @@ from model_compression.reports.label_sets import (
     wrong_sets,
 )
 from model_compression.tasks.base import TASKS, Changes
-from model_compression.tasks.class_weights import NONE, is_file, weights_in_order
+from model_compression.tasks.class_weights import NONE, check_each_has_samples, is_file, weights_in_order
 from model_compression.tasks.multi_label.findings import examine_labels, examine_teacher, find_fault
 from model_compression.tasks.named_classes import LogitPerClass
 
@@ -71,11 +69,7 @@ class MultiLabel(LogitPerClass):
         if is_file(config.class_weights):
             return MultiLabel(self.thresholds, weights_in_order(config.class_weights, train.class_names))
         counts = train.labels.astype(np.float64).sum(axis=0)
-        if not counts.all():
-            absent = train.class_names[int(np.argmin(counts))]
-            raise UsageError(
-                f"{setting('class_weights')} balanced needs training samples of each class, and {absent!r} has none"
-            )
+        check_each_has_samples(counts, train.class_names)
         return MultiLabel(self.thresholds, torch.from_numpy((len(train) - counts) / counts).float())
 
     def label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None, label_smoothing: float) -> Tensor:
