@@ -18,7 +18,7 @@ from model_compression.models.eval_mode import evaluating
 
 _BATCH = 500
 _MOST_LOGITS = 2**26  # of a batch
-_LARGE = 128 * 128  # pixels, from which on batches are smaller
+_LARGE = 64 * 64  # pixels, from which on batches are smaller
 
 
 @torch.no_grad()
