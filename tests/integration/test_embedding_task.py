@@ -23,7 +23,9 @@ from model_compression.distillation.objective import methods_for
 from model_compression.engine.observer import Silent
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.teachers import load_data
+from model_compression.models.create import create_model
 from model_compression.models.loading import build_model, load_model
+from model_compression.models.weights import save_weights
 
 
 def config_of(tiny, method="align", **options):
@@ -237,6 +239,7 @@ def test_labels_of_another_task_judge_no_embeddings(tmp_path):
 
 def test_texts_are_cut_by_the_tokenizer_beside_the_network(tmp_path):
     tiny_texts.make_tokenizer(tmp_path)
+    save_weights(tmp_path / "student.safetensors", create_model("lenet"))
     (tmp_path / "t.csv").write_text("text,mood\n" + "sun,a\nrain,b\n" * 5)
     train, test = load_as_embedding(f"csv:{tmp_path / 't.csv'}", str(tmp_path / "student.safetensors"), Silent())
     assert (train.noun, len(train) + len(test)) == ("texts", 10)
