@@ -37,6 +37,7 @@ from model_compression.reports.compression_stages import Stage, front, markdown,
 from model_compression.reports.contents import make_report
 from model_compression.reports.html import to_html
 from model_compression.reports.page_parts import tiles
+from model_compression.reports.shipped import read_shipped
 
 
 def wide(num_classes=3):
@@ -269,6 +270,20 @@ def test_a_latency_that_was_disturbed_is_marked_wherever_it_stands(tmp_path, cap
         del one["disturbed"]  # as an older version wrote it
     (tmp_path / "stages.json").write_text(json.dumps(result))
     assert not any(one.disturbed for one in read_compression(tmp_path).stages)
+
+
+def test_a_metric_without_an_interval_gets_none(tmp_path):
+    """R², mAP and mIoU have none by their value; one of no width would claim that the figure is exact."""
+    alone = dataclasses.replace(stage(), interval=None)
+    assert "| 80.00% | – | 1.000 * |" in markdown([alone], 2)
+    values = {"threads": 2, "stages": to_plain([alone, stage()]), "broken": []}
+    values["stages"][0]["interval"] = [0.8, 0.8]  # as an older version wrote it
+    (tmp_path / "stages.json").write_text(json.dumps(values))
+    assert [one.interval for one in read_compression(tmp_path).stages] == [None, [*stage().interval]]
+    assert read_shipped(tmp_path).interval == [*stage().interval]
+    (tmp_path / "stages.json").write_text(json.dumps(values | {"stages": to_plain([alone])}))
+    assert read_shipped(tmp_path).interval is None
+    plot(tmp_path / "stages.png", [alone], "title")
 
 
 def test_budget_says_what_is_broken():

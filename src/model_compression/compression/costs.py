@@ -29,7 +29,7 @@ def float_rows(name: str, run: Path, folder: Path, test: Dataset) -> list[Row]:
         "parameters": cost_of(network, "params", shape),
         "macs": cost_of(network, "macs", shape),
         "result": found.value,
-        "interval": found.interval or (found.value, found.value),
+        "interval": found.interval,
     }
     timed = [(weights, in_pytorch(network, seen_shape(network, shape)).latency()), (path, of_file(path).latency())]
     return [
@@ -53,13 +53,13 @@ def _exported(network: Network, path: Path, test: Dataset) -> Verification:
 
 def quantised_row(file: Path, report: dict[str, Any], before: Row) -> Row:
     """The file in fewer bits, as its ``report`` has it; ``before`` is the row of its network."""
-    time, result = of_file(file).latency(), report[primary_metric(report).name]
+    time = of_file(file).latency()
     return dataclasses.replace(
         before,
         name=report["precision"],
         size_bytes=report["bytes"],
-        result=result,
-        interval=(result, result) if report["interval"] is None else (report["interval"][0], report["interval"][1]),
+        result=report[primary_metric(report).name],
+        interval=report["interval"] and (report["interval"][0], report["interval"][1]),
         median_ms=time.median_ms,
         p95_ms=time.p95_ms,
         disturbed=time.disturbed,

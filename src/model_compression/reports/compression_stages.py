@@ -1,7 +1,7 @@
 """The stages of a compression: a table, and a plot of the result against size and latency with Pareto fronts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ _ONE_ORDER = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A network after a stage: ``result`` on the test images with its 95 % ``interval``, and the cost in ``runtime``.
+    """A network after a stage: ``result`` on the test images and the cost in ``runtime``.
 
+    ``interval`` is the 95 % interval of the result; None for a metric without one.
     ``size_bytes`` of the file, ``median_ms`` and ``p95_ms`` for one image; ``disturbed`` by other work on the machine.
     """
 
@@ -32,7 +33,7 @@ class Stage:
     parameters: int
     macs: int
     result: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     median_ms: float
     p95_ms: float
     disturbed: bool = False
@@ -79,9 +80,12 @@ def _stage(values: Mapping[str, Any], metric: Metric) -> Stage:
     names = [field.name for field in fields(Stage) if field.name not in ("result", "disturbed")]
     disturbed = bool(values.get("disturbed"))  # which older files do not have
     stage = Stage(**{name: values[name] for name in names}, result=values[metric.name], disturbed=disturbed)
-    numbers = (stage.size_bytes, stage.parameters, stage.macs, stage.result, *stage.interval, stage.median_ms)
+    bounds = stage.interval or ()
+    numbers = (stage.size_bytes, stage.parameters, stage.macs, stage.result, *bounds, stage.median_ms)
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError("a figure is missing")
+    if bounds and bounds[0] == bounds[1]:  # so older files write that there is none
+        stage = replace(stage, interval=None)
     return stage
 
 
@@ -116,7 +120,7 @@ def markdown(stages: Sequence[Stage], threads: int, metric: Metric = DEFAULT_MET
             f"{stage.parameters:,}",
             f"{stage.macs:,}",
             metric.text(stage.result),
-            metric.interval(stage.interval, metric.digits),
+            metric.interval(stage.interval, metric.digits) if stage.interval else "–",
             f"{stage.median_ms:.3f}{' *' if values['on_latency_front'] else ''}{stage.mark}",
             f"{stage.p95_ms:.3f}",
         ]
@@ -140,7 +144,8 @@ def plot(path: Path, stages: Sequence[Stage], title: str, metric: Metric = DEFAU
             axes.set_xscale("log")
             label_log_ticks(axes)
         style_axes(axes)
-    sides[0].set_ylabel(f"test {metric.axis} (95 % interval)")
+    interval = " (95 % interval)" if any(stage.interval for stage in stages) else ""
+    sides[0].set_ylabel(f"test {metric.axis}{interval}")
     names = [f"{number} {stage.name}, {stage.runtime}" for number, stage in enumerate(stages, start=1)]
     figure.text(0.5, -0.02, "     ".join(names), ha="center", va="top", fontsize=9)
     figure.suptitle(title, fontsize=11)
@@ -152,10 +157,12 @@ def _draw(
 ) -> None:
     results = [metric.factor * stage.result for stage in stages]
     for number, (stage, cost, result, is_best) in enumerate(zip(stages, costs, results, best, strict=True)):
-        low, high = (metric.factor * bound for bound in stage.interval)
+        spread = None
+        if stage.interval:
+            spread = [[result - metric.factor * stage.interval[0]], [metric.factor * stage.interval[1] - result]]
         late = [[0.0], [stage.p95_ms - cost]] if is_latency else None
         axes.errorbar(
-            cost, result, yerr=[[result - low], [high - result]], xerr=late, fmt="o", ms=7, lw=1, capsize=2,
+            cost, result, yerr=spread, xerr=late, fmt="o", ms=7, lw=1, capsize=2,
             zorder=3 if is_best else 2, color=BLUE if is_best else GREY, mfc=BLUE if is_best else "white",
         )  # fmt: skip
         axes.annotate(
