@@ -26,6 +26,7 @@ from model_compression.engine.teachers import load_data
 from model_compression.models.create import create_model
 from model_compression.models.loading import build_model, load_model
 from model_compression.models.weights import save_weights
+from model_compression.tasks import TASKS
 
 
 def config_of(tiny, method="align", **options):
@@ -312,11 +313,11 @@ def test_methods_are_compared_without_a_label_only_arm(tiny, tmp_path):
         "align",
         "lightly",
     ]
-    assert "kd" not in (served := methods_for("embedding"))
+    assert "kd" not in (served := methods_for(TASKS.create("embedding")))
     assert {"align", "align_tokens", "lightly", "rkd", "at"} <= set(served)
     assert "crd" not in served
-    assert {"kd", "crd", "align_tokens"} <= set(methods_for("categorical"))
-    assert "align" not in methods_for("categorical")
+    assert {"kd", "crd", "align_tokens"} <= set(classes := methods_for(TASKS.create("image-classification")))
+    assert "align" not in classes
 
 
 def test_teacher_that_answers_all_images_alike_is_refused(tiny, tmp_path):

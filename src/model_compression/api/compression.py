@@ -13,10 +13,11 @@ from model_compression.compression import quantize as quantisation
 from model_compression.compression.config import Budget, CompressConfig, PruneConfig, QuantizeConfig
 from model_compression.compression.repair import place_of, repair_config, without_idle_smoothing
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.files import user_path
 from model_compression.core.metric import Metric, primary_metric
 from model_compression.core.run_options import with_settings
+from model_compression.engine.default_recipe import with_usual_method
 from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
@@ -202,7 +203,7 @@ def compress(
     min_accuracy: float = 0.0,
     to: str = "int8",
     max_drop: float = 0.5,
-    method: str | MethodConfig = "kd",
+    method: str | MethodConfig | None = None,
     steps: int = 4,
     step_epochs: int = 2,
     epochs: int = 30,
@@ -231,7 +232,7 @@ def compress(
         min_accuracy: least accuracy on the test images, 0 to 1.
         to: "int8" or "int4".
         max_drop: points of accuracy that quantising may lose.
-        method: of the distillation and the repairs; it needs logits only.
+        method: of the distillation and the repairs; it needs logits only. None: that of `distill`.
         steps, step_epochs: `api.argument_texts`.
         epochs: of the distillation.
         config: where to start from; its networks, method, data, epochs and seed are replaced.
@@ -244,7 +245,10 @@ def compress(
         NotVerifiedError: the fewer bits lose more than ``max_drop``.
     """
     give_names(teacher, student, data, method)
-    run = run_config(config, student, teacher, method, settings, data, epochs=epochs, seed=seed)
+    chosen = default_method("") if method is None else method
+    run = run_config(config, student, teacher, chosen, settings, data, epochs=epochs, seed=seed)
+    if method is None:
+        run = with_usual_method(run)
     budget = Budget(max_bytes=max_bytes, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy)
     name = f"{Path(data.rpartition(':')[2]).name}-{Path(run.student.name).stem}-compressed-seed{seed}"
     folder = user_path(str(run_dir)) if run_dir else free_folder(Path("runs") / name)[0]

@@ -11,6 +11,7 @@ from model_compression.core.files import user_path
 from model_compression.core.finding import Finding
 from model_compression.core.trust import all_files
 from model_compression.diagnosis.whole import examine
+from model_compression.engine.default_recipe import usual_method
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,7 +35,7 @@ def doctor(
     teacher: str | Path | ModelConfig | None = None,
     student: str | Path | ModelConfig | None = None,
     data: str | DataConfig | None = None,
-    method: str | MethodConfig = "kd",
+    method: str | MethodConfig | None = None,
     device: str = "auto",
     runs: str | Path = "runs",
     trust: bool = False,
@@ -50,7 +51,7 @@ def doctor(
         teacher: a network with weights, as `distill` takes it by name.
         student: a network's name; adds a check of its loss at the first step.
         data: a dataset's name; with a network CIFAR-10 by default.
-        method: whose terms are looked at.
+        method: whose terms are looked at. None: that of `distill`.
         device: "auto", "cpu", "cuda" or "mps".
         runs: the folder for runs; its disk is checked.
         trust: whether code that a stranger's file names is imported.
@@ -62,11 +63,14 @@ def doctor(
     }
     if data is None and any(networks.values()):
         data = DataConfig()
+    data = DataConfig(name=data) if isinstance(data, str) else data
+    name = usual_method(data or DataConfig()) if method is None else method
+    method = MethodConfig(name=name) if isinstance(name, str) else name
     with all_files(trust):
         findings = examine(
             **networks,
-            data=DataConfig(name=data) if isinstance(data, str) else data,
-            method=MethodConfig(name=method) if isinstance(method, str) else method,
+            data=data,
+            method=method,
             device=device,
             runs=user_path(str(runs)),
             report=lambda line: None,

@@ -9,8 +9,9 @@ from model_compression.api.argument_texts import described
 from model_compression.api.experiments import Told
 from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.data_config import DataConfig
+from model_compression.engine.default_recipe import with_usual_method
 from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.experiments.executor import Executor
@@ -77,7 +78,7 @@ def search(
         student: a network, by name.
         data: a dataset, by name.
         teacher: a network with weights, by name; with ``method``. None: train on labels.
-        method: a name, or a `MethodConfig`; None: "kd" with a teacher, none without.
+        method: a name, or a `MethodConfig`; None: that of `distill` with a teacher, none without.
         tune: `api.argument_texts`.
         trials: of the whole search, by all processes.
         final_seeds: final runs of best and defaults each; 0: none.
@@ -93,8 +94,10 @@ def search(
         MissingExtraError: Optuna is not installed.
     """
     give_names(student, data, teacher, method)
-    method = "kd" if method is None and teacher is not None else method
-    base = run_config(config, student, teacher, method, settings, data, epochs=epochs)
+    usual = None if teacher is None else default_method("")
+    base = run_config(config, student, teacher, method or usual, settings, data, epochs=epochs)
+    if teacher is not None and method is None:
+        base = with_usual_method(base)
     with watched(observer, progress) as watcher:
         plan = plan_search(
             sized_run(base, watcher.message), tune, trials=trials, final_seeds=final_seeds, storage=storage, out=out,

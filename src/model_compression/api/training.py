@@ -21,6 +21,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
+from model_compression.engine.default_recipe import usual_method
 from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts, names_of_networks
@@ -69,8 +70,8 @@ def distill(
         teacher: a shipped network, a weights file, a run folder, "hf:NAME", or a module, as ``student`` may be. None
             for a method that needs none, as "tf_kd".
         student, data: `api.argument_texts`.
-        method: its name; several with commas between them; by default "kd", and "align" with ``task="embedding"``. A
-            `MethodConfig` gives weights, the label loss's weight, pairs of layers and warm-up beside the name.
+        method: its name; several with commas between them; None: "kd", for regression "logits", for embeddings "align".
+            A `MethodConfig` gives weights, the label loss's weight, pairs of layers and warm-up beside the name.
         params: the method's parameters.
         teacher_weights: a file, .pt or .safetensors, with the teacher's weights, see `load_model`.
         teacher_mean: per channel, 1 = white, of the pixels that the teacher was trained on. By default its own, or the
@@ -89,7 +90,8 @@ def distill(
     )  # fmt: skip
     answering, teacher_config = given_teacher(teacher, teacher_weights)
     teacher_config = with_pixels(teacher_config, teacher_mean, teacher_std, teacher_size)
-    return _train(given, student, data, teacher_config, _method(method, params, given), answering)
+    chosen = _method(method, params)
+    return _train(given, student, data, teacher_config, chosen, answering, names_method=method is not None)
 
 
 @described
@@ -166,17 +168,16 @@ def resume(
     return result_of(metrics, read_model(RunFolder(run_dir).student), user_path(run_dir))
 
 
-def _method(method: str | MethodConfig | None, params: dict[str, Any] | None, given: RunArguments) -> MethodConfig:
+def _method(method: str | MethodConfig | None, params: dict[str, Any] | None) -> MethodConfig:
+    """What is given; without a name, which `_train` chooses by the data, the one of most tasks."""
     check_types(method=method, params=params)
     if isinstance(method, MethodConfig):
         if params is not None:
             raise UsageError("params are given twice: put them into the MethodConfig that is method")
         return method
-    if method is None:
-        task = given.settings.get("task", "" if given.config is None else given.config.data.task)
-        method = default_method(task if isinstance(task, str) else "")
-    code.give(method)
-    return MethodConfig(name=method, params=dict(params or {}))
+    name = default_method("") if method is None else method
+    code.give(name)
+    return MethodConfig(name=name, params=dict(params or {}))
 
 
 def _train(
@@ -186,8 +187,12 @@ def _train(
     teacher_config: ModelConfig | None = None,
     method: MethodConfig | None = None,
     teacher: nn.Module | None = None,
+    *,
+    names_method: bool = True,
 ) -> RunResult:
-    """A run with what is given as objects; ``teacher`` where it is a module."""
+    """A run with what is given as objects; ``teacher`` where it is a module. Without a name of the method, the data
+    choose it.
+    """
     give_names(student, data)
     config = run_config(
         given.config, named(student), teacher_config, method, given.settings, epochs=given.epochs, seed=given.seed
@@ -200,6 +205,11 @@ def _train(
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))
         if datasets is not None:
             config = with_loaders_settings(config, datasets[0])
+        if config.method is not None and not names_method:
+            usual = (
+                usual_method(config.data) if datasets is None else default_method(config.data.task or datasets[0].task)
+            )
+            config = dataclasses.replace(config, method=dataclasses.replace(config.method, name=usual))
         config = sized_run(config, watcher.message)
         processes.meet()
         folder = processes.on_main(lambda: _free_folder(config)) if given.run_dir is None else user_path(given.run_dir)

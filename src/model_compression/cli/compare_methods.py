@@ -86,8 +86,9 @@ def _base(args: argparse.Namespace) -> TrainConfig:
 
 def _methods(args: argparse.Namespace, base: TrainConfig) -> list[MethodConfig]:
     """The methods of ``--methods``, each with its own parameters and weights."""
+    from model_compression.data.sources import stated_task
 
-    arms = _arms(args.methods, base.data.task)
+    arms = _arms(args.methods, stated_task(base.data))
     params = _by_arm(args.method_param, "--method-param", arms)
     weights = _by_arm(args.method_weight, "--method-weight", arms)
     assert base.method is not None
@@ -105,13 +106,12 @@ def _methods(args: argparse.Namespace, base: TrainConfig) -> list[MethodConfig]:
 def _arms(text: str, task: str) -> list[str]:
     """The names in ``--methods``, each once; label-only is always included."""
     from model_compression.distillation.objective import methods_for
+    from model_compression.tasks import TASKS
 
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UsageError(f"--methods must be all, or names with commas between them, got {text!r}")
-    answer = "embedding" if task == "embedding" else "categorical"
-    has_maps = task == "segmentation"
-    served = methods_for(answer, has_maps=has_maps)
+    served = methods_for(TASKS.create(task or "image-classification"))
     arms = [arm for name in names for arm in (served if name == "all" else [name])]
     return [arm for arm in dict.fromkeys(arms) if arm != "labels"]
 

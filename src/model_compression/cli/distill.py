@@ -108,10 +108,14 @@ def distill_config(args: argparse.Namespace) -> TrainConfig:
     default = TrainConfig(
         student=ModelConfig(name="lenet"),
         teacher=ModelConfig(name=DEFAULT_TEACHER),
-        method=MethodConfig(name=default_method(args.task or "")),
+        method=MethodConfig(name=default_method("")),
     )
     default = scheme_default(default, args)
     config = with_options(base_config(args, default), args)
+    if args.scheme != "dml" and not (args.method or args.config or args.recipe):
+        from model_compression.engine.default_recipe import with_usual_method
+
+        config = with_usual_method(config)
     if args.scheme and config.method is None:  # a recipe of labels only
         config = dataclasses.replace(config, method=default.method, teacher=default.teacher)
     return with_peers(with_method(config, args), args)

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="dataset, folder:PATH, csv:FILE, tar:PATH or hf:NAME (default with a network: cifar10)",
     )
     add_source_options(parser)
-    parser.add_argument("--method", metavar="NAME", help="whose terms are looked at (default: kd)")
+    parser.add_argument("--method", metavar="NAME", help="whose terms are looked at (default: as distill)")
     parser.add_argument("--out", default="runs", metavar="FOLDER", help="where runs are to be (default: runs)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -46,11 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examines; returns the exit code."""
-    from model_compression.core.config import MethodConfig, ModelConfig, default_method
+    from model_compression.core.config import MethodConfig, ModelConfig
     from model_compression.core.data_config import DataConfig
     from model_compression.core.errors import UsageError
     from model_compression.diagnosis.whole import examine
     from model_compression.engine.console_observer import ConsoleObserver
+    from model_compression.engine.default_recipe import usual_method
 
     named = {}
     for role in ("teacher", "student"):
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         findings = examine(
             **named,
             data=data,
-            method=MethodConfig(name=args.method or default_method(data.task if data else "")),
+            method=MethodConfig(name=args.method or usual_method(data or DataConfig())),
             device=args.device,
             runs=user_path(args.out),
             report=observer.message,

@@ -81,11 +81,14 @@ def search_config(args: argparse.Namespace) -> TrainConfig:
     """The run that is tuned: on labels, or with the teacher and method that are given."""
     config = with_options(base_config(args, TrainConfig(student=ModelConfig(name="lenet"))), args)
     if config.method is None:
+        from model_compression.engine.default_recipe import usual_method
+
         if not args.teacher and not args.method:
             _check_no_teacher(config, args)
             return config
         teacher = ModelConfig(name=DEFAULT_TEACHER)
-        config = dataclasses.replace(config, teacher=teacher, method=MethodConfig(name=args.method or "kd"))
+        method = MethodConfig(name=args.method or usual_method(config.data))
+        config = dataclasses.replace(config, teacher=teacher, method=method)
     return with_method(config, args)
 
 

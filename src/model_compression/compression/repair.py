@@ -28,8 +28,7 @@ def repair_config(model: str) -> TrainConfig:
 
     Raises UsageError and FileFormatError for what is no network with weights.
     """
-    task = read_header(find_weights(model))["facts"].get("task")
-    usual = MethodConfig(name=default_method("regression" if task == "regression" else ""))
+    usual = MethodConfig(name=default_method(str(read_header(find_weights(model))["facts"].get("task"))))
     own = ModelConfig(name=place_of(model))
     folder = _run_folder(model)
     if folder is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from model_compression.core.config_json import GIVEN
-from model_compression.core.data_config import Resident
+from model_compression.core.data_config import DataConfig, Resident
 from model_compression.core.errors import GivenAsObjectError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.fitting import WHOLE, Fitting
@@ -252,6 +252,28 @@ _SOURCES = {
     HUGGING_FACE: _Source("hf:NAME", _read_hub, " or hf:PATH", what="dataset"),
     TAR: _Source("tar:PATH", _read_tar, " or tar:PATTERN"),
 }
+
+
+def stated_task(data: DataConfig) -> str:
+    """The task that ``data`` name, or that masks or the labels of a table are of; "" where it takes more to know it.
+
+    No samples are read. Raises what `load_dataset` raises for the rows of a table.
+    """
+    form = next(filter(data.name.startswith, (FOLDER, *FORMS)), "")
+    path = data.name.removeprefix(form)
+    if data.task or not form:
+        return data.task
+    if form == FOLDER:
+        from model_compression.data.mask_folder import folder_names, has_masks
+
+        return "segmentation" if has_masks(path, folder_names(data.mask_folders)) else ""
+    from model_compression.data.labelled_table import divide
+    from model_compression.data.table_targets import kind_of
+    from model_compression.data.table_texts import holds_tags
+
+    found = divide(path, form, data.table, lambda text: None)
+    cells = [[one.column(column) for column in found.columns] for one in found.tables]
+    return "token-classification" if holds_tags(found, "") else kind_of(cells, data.table.label_separator)
 
 
 def is_of_files(name: str) -> bool:

@@ -48,7 +48,7 @@ def read_targets(tables: Sequence[Table], columns: Sequence[str], task: str = ""
     number; UsageError where columns cannot be labels of the task.
     """
     cells = [[table.column(name) for name in columns] for table in tables]
-    kind = task if task in (MULTI_LABEL, REGRESSION) else "" if task else _kind(cells, separator)
+    kind = task if task in (MULTI_LABEL, REGRESSION) else "" if task else kind_of(cells, separator)
     if separator and (kind != MULTI_LABEL or len(columns) > 1):
         raise UsageError(f"{setting('label_separator')} is for lists of labels in one column; leave it out")
     if kind == REGRESSION:
@@ -70,7 +70,8 @@ def read_targets(tables: Sequence[Table], columns: Sequence[str], task: str = ""
     return _classes(tables, columns[0], single)
 
 
-def _kind(cells: Sequence[Sequence[Sequence[str]]], separator: str) -> str:
+def kind_of(cells: Sequence[Sequence[Sequence[str]]], separator: str) -> str:
+    """What labels are by themselves, from the cells of each column of each table: see `read_targets`."""
     several = len(cells[0]) > 1
     values = [cell for own in cells for column in own for cell in column]
     if separator or (several and all(cell.lower() in _YES_NO for cell in values)):

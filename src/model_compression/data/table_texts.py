@@ -28,6 +28,11 @@ def holds_texts(found: DividedTable, task: str) -> bool:
     return name not in PATHS and not is_image(found.inputs(found.train)[0])
 
 
+def holds_tags(found: DividedTable, task: str) -> bool:
+    """Whether the rows hold words with a tag each, by ``task`` or the column's name."""
+    return task == TAGS or (not task and found.input_column.lower() in WORDS)
+
+
 def load_table_texts(
     found: DividedTable, choice: TokenizerChoice, config: TableConfig, task: str, report: Report
 ) -> tuple[Dataset, Dataset]:
@@ -39,7 +44,7 @@ def load_table_texts(
     path = str(found.train.path)
     tokenizer = choice.load(path)
     parts = [_part(found, table) for table in found.tables]
-    if task == TAGS or (not task and found.input_column.lower() in WORDS):
+    if holds_tags(found, task):
         found.say("a tag a word", report)
         words = [lists_in(table, found.input_column, _is_text, "words") for table in found.tables]
         parts = [replace(part, texts=texts) for part, texts in zip(parts, words, strict=True)]

@@ -63,19 +63,17 @@ def _serving(kind: str) -> str:
     return ", ".join(names)
 
 
-def methods_for(answer: str, *, has_maps: bool = False) -> list[str]:
-    """The names of all methods that serve answers of this kind, of "categorical", "embedding" and so on.
+def methods_for(task: Task) -> list[str]:
+    """The names of all methods that serve the answers of ``task``, as `check_answers` says."""
 
-    ``has_maps`` says whether they are maps, as those of segmentation.
-    """
-    found = []
-    for name in METHODS.names():
-        method = create(name)
-        is_served = "logits" not in method.needs or answer in method.answers
-        is_served = is_served and (has_maps or not method.compares_maps)
-        if is_served and (answer == "categorical" or not method.uses_targets):
-            found.append(name)
-    return found
+    def serves(name: str) -> bool:
+        try:
+            check_answers(create(name), name, task)
+        except UsageError:
+            return False
+        return True
+
+    return list(filter(serves, METHODS.names()))
 
 
 def check_topk(config: TrainConfig) -> None:

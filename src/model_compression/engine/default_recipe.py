@@ -1,13 +1,15 @@
-"""The recipe of a run that names none: chosen by its data, its network and its length."""
+"""The recipe and the method of a run that names none: chosen by its data, its network and its length."""
 
 import dataclasses
 import math
 from typing import Any
 
-from model_compression.core.config import TrainConfig
+from model_compression.core.config import MethodConfig, TrainConfig, default_method
 from model_compression.core.config_json import GIVEN
+from model_compression.core.data_config import DataConfig
 from model_compression.core.run_options import with_values
 from model_compression.data.dataset import Dataset
+from model_compression.data.sources import stated_task
 from model_compression.models.base import MODELS, Network
 from model_compression.models.external import is_external
 from model_compression.tasks import task_of
@@ -20,6 +22,16 @@ _RATES = {"convolutions": 4e-3, "attention": 1e-3, "trained": 5e-4, "trained for
 _DECAY = 0.02
 _LOOKED_AT = 64  # images
 _SHIFTED_BY = 8  # the part of the shorter side
+
+
+def usual_method(data: DataConfig) -> str:
+    """The method for ``data``, by their `stated_task`; raises what that raises."""
+    return default_method(stated_task(data))
+
+
+def with_usual_method(config: TrainConfig) -> TrainConfig:
+    """``config`` with the `usual_method` for its data."""
+    return dataclasses.replace(config, method=MethodConfig(name=usual_method(config.data)))
 
 
 def presumed(config: TrainConfig) -> TrainConfig:

@@ -5,8 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import model_compression as mc
+from model_compression.cli import compare_methods
+from model_compression.cli.distill import distill_config
+from model_compression.cli.main import parser_of
+from model_compression.cli.search import search_config
 from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.errors import RunFolderError
 from model_compression.core.run_options import LEFT_OPEN, value_at, with_settings
@@ -144,6 +150,29 @@ def test_a_run_keeps_what_it_chose_and_is_the_same_run_when_asked_for_again(tmp_
     assert differences(dataclasses.asdict(recorded), dataclasses.asdict(config)) == []
     with pytest.raises(RunFolderError, match=r"optim\.lr 0\.002 there, 0\.5 here"):
         check_same(tmp_path / "run", with_settings(config, {"lr": 0.5}))
+
+
+def test_numbers_are_learnt_by_regression_where_no_method_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _table_of_numbers(tmp_path)
+    images, numbers = _images((3, 8, 8), count=8).samples, np.linspace(0.5, 4, 8)
+    common = {"epochs": 1, "precision": "fp32", "allow_weak_teacher": True}
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    taught = mc.distill(teacher, "resnet8", (images, numbers, images, numbers), run_dir="arrays", **common)
+    assert RunFolder(taught.run_dir).read_config().method == MethodConfig(name="logits")
+    for command, configured in (("distill", distill_config), ("search", search_config)):
+        typed = parser_of(command)[1].parse_args(["--data", "csv:t.csv", "--teacher", "arrays"])
+        assert configured(typed).method == MethodConfig(name="logits")
+    typed = parser_of("compare-methods")[1].parse_args(["--data", "csv:t.csv", "--teacher", "arrays"])
+    compared = {method.name for method in compare_methods._methods(typed, compare_methods._base(typed))}
+    assert {"logits", "bound", "fitnet"} <= compared
+    assert not compared & {"kd", "dkd", "wsld"}
+
+
+def _table_of_numbers(folder):
+    for number in range(8):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "t.csv").write_text("path,kg\n" + "".join(f"{number}.png,{number / 2 + 0.25}\n" for number in range(8)))
 
 
 def test_images_of_shift_are_moved_and_never_mirrored():

@@ -153,12 +153,14 @@ def test_largest_errors_come_first_less_those_of_the_teacher():
     ]
 
 
-def fault_of(answers, data=None):
+def fault_of(answers, data=None, **facts):
     data = data or dataset()
     rows = {bytes(image): n for n, image in enumerate(data.samples)}
-    return task_of(data).teacher_fault(
-        network(), data, lambda part: torch.from_numpy(answers[[rows[bytes(image)] for image in part.samples]]), "look"
-    )
+
+    def answer(part):
+        return torch.from_numpy(answers[[rows[bytes(image)] for image in part.samples]])
+
+    return task_of(data).teacher_fault(network(**facts), data, answer, "look")
 
 
 def test_teacher_in_other_units_order_or_untrained_is_found():
@@ -167,6 +169,9 @@ def test_teacher_in_other_units_order_or_untrained_is_found():
     assert "answers in the targets' units" in fault_of(in_units)
     assert fault_of(in_units).endswith("give target_mean='0,0', target_std='1,1'")
     assert "answers in other units: height [mm] is about 10.03" in fault_of(0.1 * in_units)
+    shrunk = fault_of(0.25 * ANSWERS, target_mean=list(MEAN), target_std=list(STD))  # half trained, not in other units
+    slope, offset = np.polyfit(0.25 * ANSWERS[:, 0] * STD[0] + MEAN[0], TARGETS[:, 0], 1)
+    assert f"were height [mm] {slope:.3g} · answer {offset:+.3g}: train it longer" in shrunk
     assert "in another order than d: they look like pH, height [mm]" in fault_of(ANSWERS[:, ::-1].copy())
     assert "with the best scale for its answers; look" in fault_of(RNG.normal(size=ANSWERS.shape).astype(np.float32))
     given = dataclasses.replace(dataset(), target_mean=(0.0, 0.0), target_std=(1.0, 1.0))

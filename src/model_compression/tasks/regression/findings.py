@@ -99,8 +99,13 @@ def examine_targets(train: Dataset, test: Dataset) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def find_fault(answer: Callable[[Dataset], npt.NDArray[np.float32]], dataset: Dataset, advice: str) -> str | None:
-    """What is wrong with the answers that ``answer`` gives to up to 1,024 training samples, and the remedy."""
+def find_fault(
+    model: Network, answer: Callable[[Dataset], npt.NDArray[np.float32]], dataset: Dataset, advice: str
+) -> str | None:
+    """What is wrong with the answers that ``answer`` gives to up to 1,024 training samples, and the remedy.
+
+    A ``model`` that says what scale it has, which `check_scale` compares, does not answer in other units.
+    """
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(dataset))[:_SAMPLE]
     sample = dataset.subset(order)
     answers = answer(sample).astype(np.float64)
@@ -121,6 +126,12 @@ def find_fault(answer: Callable[[Dataset], npt.NDArray[np.float32]], dataset: Da
         return f"has an R² of {found:.1%} {on}, and of {best:.1%} with the best scale for its answers; {advice}"
     if best < found + _GAIN:
         return None
+    if model.facts.get("target_mean"):
+        slope, offset = _line(values[:, 0].astype(np.float64), targets[:, 0])
+        return (
+            f"has an R² of {found:.1%} {on}, and of {best:.1%} were {names[0]} {slope:.3g} · answer {offset:+.3g}: "
+            f"train it longer; {advice}"
+        )
     as_they_are = r_squared(answers, targets).mean()
     if as_they_are > best - _GAIN:
         count = targets.shape[1]
@@ -172,7 +183,7 @@ def examine_teacher(model: Network, sample: Dataset | None, device: torch.device
     if other:
         remedy = "look whether they are; give targets in its units"
         yield Finding(area="teacher", subject="names", level="warn", text=other[0], remedy=remedy)
-    fault = find_fault(answer, sample, "look at its normalisation and what it was trained on")
+    fault = find_fault(model, answer, sample, "look at its normalisation and what it was trained on")
     values = in_units(answer(sample), sample.target_mean, sample.target_std)
     good = f"R² {r_squared(values, sample.labels).mean():.1%} on {len(sample):,} test {sample.noun}"
     text, _, remedy = (fault or good).partition("; ")

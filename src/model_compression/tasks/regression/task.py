@@ -151,7 +151,7 @@ class Regression(Task):
         self, model: Network, dataset: Dataset, predict: Callable[[Dataset], Tensor], advice: str
     ) -> str | None:
         """Answers in other units, in another order, or that know nothing of the targets."""
-        return find_fault(lambda part: predict(part).numpy(), dataset, advice)
+        return find_fault(model, lambda part: predict(part).numpy(), dataset, advice)
 
     def data_findings(self, train: Dataset, test: Dataset) -> Iterator[Finding]:
         """Range of the targets, and values far outside."""
