@@ -68,7 +68,7 @@ def print_quantized(report: dict[str, Any], folder: Path, as_json: bool) -> int:
         f"network before      {metric.text(report[f'network_{metric.name}'])}   (in float32; the file {turn} "
         f"{abs(report['drop']):.2f} {metric.gain_unit})"
     )
-    print(f"same answer         {report['agreement']:.2%} of {report['images']:,} images")
+    print(f"agreement           {report['agreement']:.2%} with the network")
     return 0
 
 

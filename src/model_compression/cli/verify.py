@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_verification(found: "Verification", facts: "Mapping[str, Any]", exact: bool = True) -> None:
-    """What a person wants to know of it; of answers that are not ``exact``, nothing of ties, which all may be.
+    """What a person wants to know of it; of answers that are not ``exact``, how alike they are instead of ties.
 
     ``facts`` are those of the weights file: an accuracy that was measured in another precision is named beside.
     """
@@ -75,7 +75,10 @@ def print_verification(found: "Verification", facts: "Mapping[str, Any]", exact:
     print(
         f"largest difference  {found.largest_difference:.2g}   ({found.relative_difference:.1e} of the logits' range)"
     )
+    if not exact:
+        print(f"agreement           {found.agreement:.2%} with the network")
+        return
     others, ties = found.changes.others, ""
-    if others and exact:
+    if others:
         ties = f", {len(found.changes.ties):,} of the other {len(others):,} in a tie"
     print(f"{f'same {found.changes.kind}':<18}  {found.images - len(others):,} of {found.images:,} {found.noun}{ties}")

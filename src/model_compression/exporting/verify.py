@@ -29,7 +29,8 @@ class Verification:
 
     ``largest_difference`` of a logit; ``logit_range``, largest less smallest logit of the network; ``value`` of the
     primary ``metric`` of the file, with its 95 % ``interval`` where there is one, and ``reference_value`` of the
-    network. ``changes`` are the images whose answers a user would call another one, see `tasks.base.Changes`.
+    network. ``changes`` are the images whose answers a user would call another one, see `tasks.base.Changes`;
+    ``agreement`` is that of the task between file and network.
     """
 
     metric: Metric
@@ -40,6 +41,7 @@ class Verification:
     reference_value: float
     interval: tuple[float, float] | None
     changes: Changes
+    agreement: float
     noun: str = "images"
     """What the samples are."""
 
@@ -52,11 +54,6 @@ class Verification:
     def drop(self) -> float:
         """What the file loses of the network's primary metric, as it is shown: of a share in points of a hundred."""
         return round(self.metric.factor * self.metric.gain(self.reference_value, self.value), 9)
-
-    @property
-    def agreement(self) -> float:
-        """Share of the images for which file and network give the same answer, 0 to 1."""
-        return 1 - len(self.changes.others) / self.images
 
     def fault(self, bound: float = BOUND) -> str | None:
         """What is wrong, None for a file that answers alike: within ``bound``, and other answers in ties only."""
@@ -146,6 +143,7 @@ def verification_of(
 ) -> Verification:
     """The figures of what the task keeps of the logits (N, …) of file and network; ``targets`` are the labels."""
     value = task.value(found, targets)
+    agreement = task.agreement(task.compared(found, targets), task.compared(reference, targets))
     return Verification(
         metric=task.metric,
         images=len(found),
@@ -155,5 +153,6 @@ def verification_of(
         reference_value=task.value(reference, targets),
         interval=task.interval(value, len(found)),
         changes=task.changes(found, reference, largest),
+        agreement=agreement,
         noun=noun,
     )

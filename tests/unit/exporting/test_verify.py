@@ -22,6 +22,7 @@ def verification(correct, reference_correct, others=(), ties=(), images=100):
         reference_value=reference_correct / images,
         interval=TASK.interval(correct / images, images),
         changes=Changes(others=others, ties=ties, kind="class"),
+        agreement=1 - len(others) / images,
     )
 
 
@@ -34,6 +35,15 @@ def test_equal_answers_have_no_fault():
     found = compared(REFERENCE.clone())
     assert (found.images, found.largest_difference, found.logit_range) == (4, 0.0, 10.0)
     assert (found.agreement, found.value, found.fault(1e-12)) == (1.0, 0.75, None)
+
+
+def test_numbers_of_a_quantised_file_agree_as_far_as_they_do():
+    """Of numbers none is called another one: "the same answer to 100 % of the images" says nothing of them."""
+    reference = torch.linspace(-1, 1, 50)[:, None]
+    found = verification_of(reference.flip(0), reference, reference.double(), TASKS.create("regression"), "", 2.0, 2.0)
+    assert (found.agreement, found.value) == (0.0, -3.0)  # of the opposite numbers: 1 - 4 · variance / variance
+    half = verification_of(0.5 * reference, reference, reference.double(), TASKS.create("regression"), "", 0.5, 2.0)
+    assert half.agreement == pytest.approx(0.75)
 
 
 def test_a_difference_is_held_against_the_range():
@@ -60,7 +70,8 @@ def test_another_class_that_is_no_tie_fails_and_names_the_image():
 
 
 @pytest.mark.parametrize(
-    ("exact", "said"), [(True, "98 of 100 images, 1 of the other 2 in a tie\n"), (False, "images\n")]
+    ("exact", "said"),
+    [(True, "98 of 100 images, 1 of the other 2 in a tie\n"), (False, "agreement           98.00% with the network\n")],
 )
 def test_ties_are_counted_only_where_answers_are_alike(exact, said, capsys):
     found = verification(90, 91, (3, 7), (3,))
