@@ -113,14 +113,14 @@ def _on_images(found: "Difference") -> list[str]:
     low, high = (metric.number(bound, sign="+") for bound in images.interval)
     seed = f" of seed {found.seeds[0]}" if found.seeds else ""
     lines = [
-        f"on the same {images.count:,} images the networks{seed} differ by {metric.points(images.difference)}, "
+        f"on the same {images.count:,} {found.noun} the networks{seed} differ by {metric.points(images.difference)}, "
         f"95 % interval {low} to {high}",
         f"only A is right on {images.only_first:,}, only B on {images.only_second:,}; McNemar's exact test: "
         f"p = {images.p_value:.2g}",
     ]
     if found.over_seeds is None:
         lines += [
-            _verdict(found.is_significant, "images"),
+            _verdict(found.is_significant, found.noun),
             "another seed may give another difference: train both with --seed 1, 2, … to find out",
         ]
     return lines
@@ -140,12 +140,12 @@ def _why_not_on_images(found: "Difference") -> list[str]:
 
 
 def _verdict(significant: bool | None, source: str) -> str:
-    """``source`` of chance is "seeds" or "images"."""
+    """``source`` of chance is "seeds", or what the samples are."""
     if significant is None:
         return "too little is known for a verdict"
     if not significant:
         return f"not significant: chance in the {source} may explain the difference (5 % level)"
-    networks = " for these two networks" if source == "images" else ""
+    networks = "" if source == "seeds" else " for these two networks"
     return f"significant{networks}: chance in the {source} seldom gives such a difference (5 % level)"
 
 

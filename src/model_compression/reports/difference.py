@@ -34,6 +34,12 @@ class Difference:
     """Runs that are damaged or were changed, with the reason."""
 
     @property
+    def noun(self) -> str:
+        """What the samples are."""
+        section = self.first.finished[0].section
+        return section.noun if section else "images"
+
+    @property
     def p_value(self) -> float | None:
         """Over seeds where there are several, else on images; None unless the images are known to be the same."""
         if not self.same_images:

@@ -69,6 +69,24 @@ def test_f1_by_class_is_that_of_scikit_learn_and_on_the_page(tmp_path, task, nou
         assert row[1:] == [str(count[number]), *shown]
 
 
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("text-classification", "on the same 60 texts the networks"),
+        ("token-classification", "several common seeds are needed: no test shows which is better"),
+    ],
+)
+def test_words_of_one_text_are_no_independent_samples_of_a_test(tmp_path, capsys, task, said):
+    """The report says so, and `compare` counted them all."""
+    for name in ("a", "b"):
+        written(tmp_path / name, task)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    found = capsys.readouterr().out
+    assert said in found
+    assert ("McNemar" in found) == (task == "text-classification")
+    assert "images" not in found
+
+
 def test_page_of_images_has_no_f1(tmp_path):
     write_run(tmp_path / "run")
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0

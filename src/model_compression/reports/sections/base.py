@@ -103,7 +103,10 @@ class Section(ABC):
 
     @abstractmethod
     def right(self, found: Any) -> npt.NDArray[np.bool_] | None:
-        """(N,) which samples the student predicts right; None where the primary metric is no share of right ones."""
+        """(N,) which samples the student predicts right, for tests that take samples as independent.
+
+        None where the primary metric is no share of right ones, or samples depend on each other.
+        """
 
     @abstractmethod
     def are_same_samples(self, found: Any, other: Any) -> bool:

@@ -150,7 +150,7 @@ class Classification(Section):
             shares["teacher_agreement"] = accuracy(found.student, found.teacher.argmax(axis=1)).share
         return shares
 
-    def right(self, found: Predictions) -> npt.NDArray[np.bool_]:
+    def right(self, found: Predictions) -> npt.NDArray[np.bool_] | None:
         """Those whose largest logit is the target's."""
         right: npt.NDArray[np.bool_] = found.student.argmax(axis=1) == found.targets
         return right

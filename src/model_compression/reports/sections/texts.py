@@ -165,6 +165,9 @@ class WordSection(TextSection):
     gains_note = "with one seed, p would count words of one text as independent: compare several seeds"
     findings = WordFindings
 
+    def right(self, found: Predictions) -> None:
+        """None: tests of two networks would count words of one text as independent."""
+
     def examine(self, found: Predictions) -> WordFindings:
         """See `WordFindings`."""
         plain = super().examine(found)
