@@ -71,6 +71,13 @@ def student(place):
     return place / "student"
 
 
+@pytest.mark.parametrize("networks", [("--teacher", "teacher"), ("--student", "hf:./bert"), ("--student", "teacher")])
+def test_doctor_cuts_texts_by_the_tokenizer_of_its_networks(place, networks, capsys):
+    """As a run does, which `doctor` refused: "no network here brings a tokenizer"."""
+    run("doctor", "--data", "jsonl:moods.jsonl", "--test-table", "moods-test.jsonl", *networks)
+    assert "0.0% of the tokens of the training texts are unknown" in " ".join(capsys.readouterr().out.split())
+
+
 def metrics_of(run):
     return json.loads(Path(run, "metrics.json").read_text())
 

@@ -199,7 +199,7 @@ def _train(
     )
     module = student if isinstance(student, nn.Module) else None
     with watched(given.observer, given.progress, given.trust) as watcher:
-        networks = names_of_networks(config)
+        networks = names_of_networks(config.student, config.teacher)
         datasets, name = (None, data) if isinstance(data, str) else given_data(data, config.data, watcher, networks)
         if name != config.data.name:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=name))

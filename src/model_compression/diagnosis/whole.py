@@ -21,7 +21,7 @@ from model_compression.distillation.methods import create
 from model_compression.engine.fitting import fitted_data, sized_data, taught_by, with_defaults
 from model_compression.engine.networks import check_student, check_teachers, load_teachers
 from model_compression.engine.observer import Silent
-from model_compression.engine.parts import Parts
+from model_compression.engine.parts import Parts, names_of_networks
 from model_compression.engine.setup import prepare
 from model_compression.engine.teachers import load_data
 from model_compression.models.copies import place
@@ -56,7 +56,7 @@ def examine(
         networks += [taught_by(teacher, data)] if teacher is not None else []
         if networks:
             data = sized_data(data, networks[0], report)
-        train, test = load_data(fitted_data(data, networks, report), report)
+        train, test = load_data(fitted_data(data, networks, report), report, names_of_networks(student, teacher))
     except UsageError:
         raise
     except ModelCompressionError as error:

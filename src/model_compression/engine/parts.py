@@ -61,7 +61,7 @@ class Parts:
         if self.data is not None:
             given = self.data
             return self._once("data", (given, run.data.task), lambda: as_task(given, run.data.task))
-        config, networks = fitted_run(run).data, names_of_networks(run)
+        config, networks = fitted_run(run).data, names_of_networks(run.student, run.teacher)
         source = (config.plain, config.unlabelled, config.resident, config.workers, config.crops)
         kept = self._kept.get("data")
         if kept is not None and kept[0][0] == source and kept[1][0].holds_images:  # which no tokenizer cuts
@@ -170,8 +170,10 @@ class Parts:
         return value
 
 
-def names_of_networks(run: TrainConfig) -> tuple[str, ...]:
+def names_of_networks(student: ModelConfig | None, teacher: ModelConfig | None) -> tuple[str, ...]:
     """Where the tokenizer of texts is looked for: beside the teachers, then beside what the student is made of."""
-    teachers = run.teacher.name.split(",") if run.teacher else []
-    body = run.student.options.get("body")
-    return (*teachers, run.student.name, *([body] if isinstance(body, str) else []))
+    teachers = teacher.name.split(",") if teacher else []
+    if student is None:
+        return (*teachers,)
+    body = student.options.get("body")
+    return (*teachers, student.name, *([body] if isinstance(body, str) else []))
