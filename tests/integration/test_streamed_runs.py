@@ -12,7 +12,7 @@ from model_compression.cli.main import main
 from model_compression.core.config import ModelConfig
 from model_compression.core.errors import Interrupted, RunFolderError
 from model_compression.core.fitting import Fitting
-from model_compression.data import folder
+from model_compression.data import folder_images
 from model_compression.data.sources import load_dataset
 from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
@@ -92,8 +92,8 @@ def test_answers_stored_for_held_images_serve_streamed_ones(config, watcher, tmp
 
 def test_large_folder_is_not_decoded_before_training_but_for_a_sample(config, tmp_path, monkeypatch):
     decoded, before_training = set(), []
-    original = folder.FolderImages.decode
-    monkeypatch.setattr(folder.FolderImages, "decode", lambda s, n: decoded.add(s.files[n]) or original(s, n))
+    original = folder_images.FolderImages.decode
+    monkeypatch.setattr(folder_images.FolderImages, "decode", lambda s, n: decoded.add(s.files[n]) or original(s, n))
     monkeypatch.setattr("model_compression.data.on_demand.evenly", lambda count: np.arange(5))  # of 24 files
     monkeypatch.setattr(
         "model_compression.engine.runs._train", lambda *rest: before_training.append(len(decoded)) or {}

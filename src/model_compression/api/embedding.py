@@ -22,7 +22,7 @@ from model_compression.core.extras import check_extra
 from model_compression.core.files import user_path, writing_failed
 from model_compression.core.options import setting
 from model_compression.data.dataset import Dataset
-from model_compression.data.folder import FolderImages
+from model_compression.data.folder_images import FolderImages
 from model_compression.data.on_demand import OnDemandImages
 from model_compression.data.task_views import EMBEDDING, as_task
 from model_compression.engine.console_observer import ConsoleObserver

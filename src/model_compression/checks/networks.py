@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from model_compression.core.config import TeacherAnswers, TrainConfig
-from model_compression.core.errors import ModelCompressionError, NumericalError, UsageError
+from model_compression.core.errors import ModelCompressionError, NumericalError, UsageError, reason_of
 from model_compression.core.inputs import Inputs
 from model_compression.core.options import setting
 from model_compression.data.batches import to_tensors
@@ -104,13 +104,9 @@ def check_training_mode(role: str, model: Network, dataset: Dataset, batch_size:
             remedy = f"; give batches of two samples at least ({setting('batch_size')})" if count == 1 else ""
             samples = "one sample" if count == 1 else f"{count} samples"
             raise UsageError(
-                f"the {role} answers in eval mode and fails in training on a batch of {samples}: {_first_line(error)}"
+                f"the {role} answers in eval mode and fails in training on a batch of {samples}: {reason_of(error)}"
                 f"{remedy}"
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def check_teachers_answers(

@@ -26,7 +26,7 @@ from model_compression.classic.caffe_layers import (
     read_bounded,
 )
 from model_compression.core import safe_pickle
-from model_compression.core.errors import FileFormatError
+from model_compression.core.errors import FileFormatError, reason_of
 from model_compression.core.files import write_atomically
 
 MAGIC = b"\x93NUMPY"
@@ -114,8 +114,7 @@ def _read_header(payload: bytes, source: Path) -> tuple[tuple[int, ...], bool, n
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, is_fortran, dtype = read(stream)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, tokenize.TokenError) as error:
-        detail = ascii(str(error).splitlines()[0])[1:-1][:200] if str(error) else type(error).__name__
-        raise FileFormatError(f"{source} is not a readable .npy file: {detail}") from None
+        raise FileFormatError(f"{source} is not a readable .npy file: {ascii(reason_of(error))[1:-1]}") from None
     if len(shape) > 32 or any(type(size) is not int or size < 1 for size in shape):
         raise FileFormatError(f"{source} is not a readable .npy file: its header claims an impossible shape")
     return shape, is_fortran, dtype, stream.tell()

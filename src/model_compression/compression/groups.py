@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import UsageError, reason_of
 from model_compression.core.extras import check_extra
 from model_compression.engine.observer import Observer, Silent, counter
 from model_compression.models.base import Network
@@ -65,8 +65,9 @@ def find_groups(network: Network, image_shape: tuple[int, int, int]) -> tuple[An
             graph = torch_pruning.DependencyGraph().build_dependency(network, torch.zeros(2, *image_shape))
             found = list(graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
     except Exception as error:  # it follows what autograd records, and fails in its own way on what it cannot follow
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"the channels of {network.name} cannot be followed through its layers: {reason}") from error
+        raise UsageError(
+            f"the channels of {network.name} cannot be followed through its layers: {reason_of(error)}"
+        ) from error
     names = {id(layer): name for name, layer in network.named_modules()}
     shared = tied(network)  # a cut would give each layer weights of its own
     groups = _apart([group for raw in found if (group := _group(raw, names, trained, shared)) is not None])

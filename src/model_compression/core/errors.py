@@ -6,6 +6,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 """Exit codes of every command line of this package."""
 
 _SHOWN = 80  # characters of a value that an error repeats
+_LINE = 200  # characters of what another library said
 
 
 class ModelCompressionError(Exception):
@@ -108,3 +109,8 @@ def shown(value: Any) -> str:
     except Exception:  # of an object of the user's, or an integer of thousands of digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 4 :]}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what another library's ``error`` says, as a part of a message; without words its kind."""
+    return str(error).strip().partition("\n")[0].rstrip(". ")[:_LINE] or type(error).__name__

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model_compression.core.device import give_freed_memory_back
-from model_compression.core.errors import OutOfMemoryError
+from model_compression.core.errors import OutOfMemoryError, reason_of
 from model_compression.core.inputs import Inputs, map_inputs, tensors_of
 
 # What torch and oneDNN say on a processor, where the error has no type of its own.
@@ -31,8 +31,7 @@ def named_out_of_memory(remedy: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise OutOfMemoryError(f"out of memory ({reason}); {remedy}") from None
+        raise OutOfMemoryError(f"out of memory ({reason_of(error)}); {remedy}") from None
 
 
 def in_parts(answer: Callable[[Any], Tensor], inputs: Inputs) -> Tensor:

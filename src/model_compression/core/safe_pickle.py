@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from model_compression.core.errors import FileFormatError
+from model_compression.core.errors import FileFormatError, reason_of
 
 _PLAIN_DTYPE = re.compile(r"[<>=|]?[biufcSUO][0-9]{0,9}")  # numbers, strings, and objects that are pickled themselves
 _BYTE_ORDERS = ("<", ">", "=", "|", b"<", b">", b"=", b"|")  # bytes: a Python 2 string, when strings are left bytes
@@ -157,5 +157,4 @@ def loads(payload: bytes, source: str | Path, encoding: str = "ASCII") -> Any:
         ValueError,
         struct.error,
     ) as error:
-        detail = ascii(str(error).splitlines()[0])[1:-1][:200] if str(error) else type(error).__name__
-        raise FileFormatError(f"{source} is not a readable pickle: {detail}") from None
+        raise FileFormatError(f"{source} is not a readable pickle: {ascii(reason_of(error))[1:-1]}") from None

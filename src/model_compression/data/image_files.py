@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from model_compression.core.errors import DataError
+from model_compression.core.errors import DataError, reason_of
 from model_compression.core.fitting import WHOLE, Fitting, Interpolation
 from model_compression.data.on_demand import Choose, Images, PixelBox
 from model_compression.data.scaling import MUCH_LARGER, Box, Size, least_sides, scale, scale_crop
@@ -263,5 +263,4 @@ def _of_8_bits(image: Image.Image, format: str | None) -> Image.Image:
 
 
 def _unreadable(what: str, error: Exception) -> DataError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return DataError(f"{what} cannot be read as an image: {reason}; repair it, or take it out")
+    return DataError(f"{what} cannot be read as an image: {reason_of(error)}; repair it, or take it out")

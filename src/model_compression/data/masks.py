@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model_compression.core.errors import DataError
+from model_compression.core.errors import DataError, reason_of
 from model_compression.core.fitting import WHOLE, Fitting
 from model_compression.core.masks import IGNORE, MAX_CLASSES, Masks
 from model_compression.core.options import setting
@@ -169,8 +169,9 @@ def _opened(source: Path | bytes, what: str) -> Image.Image:
             file.load()
             return upright(file)[0].copy()  # its pixels, whatever becomes of the file
     except Exception as error:  # a damaged file meets code that expects none
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataError(f"{what} cannot be read as a mask: {reason}; repair it, or take image and mask out") from None
+        raise DataError(
+            f"{what} cannot be read as a mask: {reason_of(error)}; repair it, or take image and mask out"
+        ) from None
 
 
 def _check_values(what: str, values: npt.NDArray[np.int64], table: ClassTable, ignore: int) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from model_compression.core.data_config import DataConfig
-from model_compression.core.errors import DataError, ModelCompressionError, UsageError
+from model_compression.core.errors import DataError, ModelCompressionError, UsageError, reason_of
 from model_compression.core.inputs import Inputs, join_inputs
 from model_compression.core.options import setting
 from model_compression.data.batches import ALL, Batch, Loader, Part, num_batches
@@ -190,9 +190,8 @@ def _next_batch(decoded: Iterator[_Decoded]) -> Tensor:
     try:
         batch = next(decoded)
     except (RuntimeError, OSError) as error:  # what torch raises for a worker that died, as it was sending or not
-        reason = str(error).partition("\n")[0]
         raise DataError(
-            f"a process that decodes images ended: {reason}; it may have lacked memory: "
+            f"a process that decodes images ended: {reason_of(error)}; it may have lacked memory: "
             f"use fewer {setting('workers')}, or 0"
         ) from None
     return _get(batch)

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import DataError, FileFormatError, MissingExtraError, NotThereError, UsageError
+from model_compression.core.errors import (
+    DataError,
+    FileFormatError,
+    MissingExtraError,
+    NotThereError,
+    UsageError,
+    reason_of,
+)
 from model_compression.core.files import user_path
 from model_compression.core.hub_connection import quick_without_network
 from model_compression.core.options import setting
@@ -238,8 +245,9 @@ def _checked(tokenizer: Tokenizer, source: str) -> Tokenizer:
     except (UsageError, MissingExtraError):
         raise
     except Exception as error:  # the library's own, which have no common base, or of JSON that is something else
-        reason = str(error).partition("\n")[0]
-        raise FileFormatError(f"{source} is no fast tokenizer: {reason}; expected a {FILE} of `tokenizers`") from None
+        raise FileFormatError(
+            f"{source} is no fast tokenizer: {reason_of(error)}; expected a {FILE} of `tokenizers`"
+        ) from None
     return tokenizer
 
 
@@ -253,9 +261,9 @@ def _converted(name: str) -> str:
         with nullcontext() if user_path(name).is_dir() else quick_without_network():
             found = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # of files in many formats, or of a connection
-        reason = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{name} has no tokenizer that can be read: {reason}; expected a folder with {FILE}, or a model of the hub"
+            f"{name} has no tokenizer that can be read: {reason_of(error)}; expected a folder with {FILE}, or a model "
+            "of the hub"
         ) from None
     backend = getattr(found, "backend_tokenizer", None)
     if backend is None:

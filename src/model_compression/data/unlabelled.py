@@ -14,8 +14,8 @@ from model_compression.core.registry import unknown_name
 from model_compression.core.table_config import TableConfig
 from model_compression.data.dataset import Dataset
 from model_compression.data.dataset_checks import ImageSet
-from model_compression.data.folder import FolderImages
 from model_compression.data.folder_files import Files, list_files
+from model_compression.data.folder_images import FolderImages
 from model_compression.data.on_demand import OnDemandImages
 from model_compression.data.texts import Texts
 from model_compression.data.unlabelled_texts import load_unlabelled_texts

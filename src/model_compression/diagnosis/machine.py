@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from model_compression.core.device import autocast
+from model_compression.core.errors import reason_of
 from model_compression.core.finding import Finding, Level
 from model_compression.core.free_memory import available_memory_bytes
 from model_compression.core.options import setting
@@ -122,8 +123,7 @@ def _broken(packages: Iterable[str]) -> list[str]:
                 warnings.simplefilter("ignore")  # of theirs, about themselves
                 importlib.import_module(module or name)
         except Exception as error:  # they can raise anything
-            reason = str(error).strip().partition("\n")[0]
-            found.append(f"{package} ({type(error).__name__}: {reason})")
+            found.append(f"{package} ({type(error).__name__}: {reason_of(error)})")
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model_compression.core.config import MethodConfig, TrainConfig
-from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.errors import ModelCompressionError, UsageError, reason_of
 from model_compression.core.options import setting
 from model_compression.core.outputs import Outputs
 from model_compression.core.registry import unknown_name
@@ -145,7 +145,7 @@ class Objective:
         except Exception as error:  # of a method of someone's own
             raise UsageError(
                 f"method {self.name!r} fails in setup(shapes, num_samples, num_classes): {type(error).__name__}: "
-                f"{_first_line(error)}; shapes is {dict(shapes or logits)}"
+                f"{reason_of(error)}; shapes is {dict(shapes or logits)}"
             ) from error
         defaults = self.method.default_weights
         self.weights = {**defaults, **config.method.weights}
@@ -214,7 +214,7 @@ class Objective:
         except Exception as error:  # of a method of someone's own, or of layers that do not go together
             raise UsageError(
                 f"method {self.name!r} cannot compare what student and teacher answer: {type(error).__name__}: "
-                f"{_first_line(error)}; it got, {_shapes_of('student', student)}; {_shapes_of('teacher', teacher)}"
+                f"{reason_of(error)}; it got, {_shapes_of('student', student)}; {_shapes_of('teacher', teacher)}"
             ) from error
         for name, term in checked_terms(self.name, terms, self.weights).items():
             if not term.requires_grad:
@@ -264,10 +264,6 @@ def _with_gradient(outputs: Outputs) -> Outputs:
         embedding=None if outputs.embedding is None else leaf(outputs.embedding),
         features={name: leaf(tensor) for name, tensor in outputs.features.items()},
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or "no reason given"
 
 
 def _shapes_of(side: str, outputs: Outputs | None) -> str:

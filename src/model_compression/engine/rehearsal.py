@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from model_compression.core.config import TrainConfig
-from model_compression.core.errors import ModelCompressionError
+from model_compression.core.errors import ModelCompressionError, reason_of
 from model_compression.engine.observer import Observer
 from model_compression.engine.parts import Parts
 from model_compression.engine.run_folder import RunFolder
@@ -49,8 +49,7 @@ def rehearse(config: TrainConfig, prepared: Prepared, parts: Parts, observer: Ob
         elif isinstance(error, ModelCompressionError):
             raise
         else:
-            reason = str(error).strip().partition("\n")[0]
             raise ModelCompressionError(
-                f"the results of this run could not be written at its end: {type(error).__name__}: {reason}; nothing "
-                "is trained"
+                f"the results of this run could not be written at its end: {type(error).__name__}: {reason_of(error)}; "
+                "nothing is trained"
             ) from error

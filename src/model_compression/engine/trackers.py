@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from model_compression.core import processes
 from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import to_dict
-from model_compression.core.errors import MissingExtraError, UsageError
+from model_compression.core.errors import MissingExtraError, UsageError, reason_of
 from model_compression.core.files import write_atomically
 
 _PROJECT = re.compile(r"([\w.-]+/)?[\w.-]{1,128}", re.ASCII)
@@ -107,7 +107,7 @@ class _Guarded:
         try:
             yield
         except Exception as error:
-            self._report(f"{self._name} did not take the numbers, the run goes on: {_first_line(error)}")
+            self._report(f"{self._name} did not take the numbers, the run goes on: {reason_of(error)}")
 
 
 def check_trackers(config: TrainConfig) -> None:
@@ -149,7 +149,7 @@ def open_trackers(
         try:
             trackers.append(_Guarded(make(), name, report))
         except Exception as error:  # of a client, the disk or the network: no reason not to train
-            report(f"{name} is not reached, the run goes on without it: {_first_line(error)}")
+            report(f"{name} is not reached, the run goes on without it: {reason_of(error)}")
     try:
         yield trackers
     except BaseException:
@@ -169,10 +169,6 @@ def rehearse_trackers(
         for tracker in all_:
             tracker.epoch(event)
             tracker.close(metrics)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _own_id(path: Path) -> str:

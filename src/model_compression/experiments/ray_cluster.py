@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from model_compression.core.errors import Interrupted, UsageError
+from model_compression.core.errors import Interrupted, UsageError, reason_of
 from model_compression.core.extras import check_extra
 from model_compression.core.options import setting
 from model_compression.experiments.processes import KilledError, RunError, run_isolated, with_surroundings
@@ -41,8 +41,9 @@ def connected(address: str, jobs: int, debug: bool) -> Iterator[Callable[..., di
     try:
         ray.init(address=address or None, log_to_driver=debug, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"the Ray cluster {address or 'of this machine'} cannot be used: {reason}") from error
+        raise UsageError(
+            f"the Ray cluster {address or 'of this machine'} cannot be used: {reason_of(error)}"
+        ) from error
     for number, handler in handlers.items():  # Ray has put its own in their place
         with suppress(ValueError):  # in a thread, where it could not
             signal.signal(number, handler)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import UsageError, reason_of
 from model_compression.core.extras import check_extra
 from model_compression.core.metric import DEFAULT_METRIC, RECORDED, Metric, primary_metric
 from model_compression.core.options import setting
@@ -221,10 +221,9 @@ def _opened(storage: str) -> "optuna.storages.BaseStorage":
     except Exception as error:  # of SQLAlchemy, a driver, the file system
         kind, _, rest = storage.partition("://")
         address = f"{kind}://{rest.rpartition('@')[2]}" if rest else storage  # without a password
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{setting('storage')} {address} cannot be opened: {reason}; expected a file for a journal, or the address "
-            "of a database that SQLAlchemy opens, as sqlite:///search.db or postgresql://USER@HOST/NAME"
+            f"{setting('storage')} {address} cannot be opened: {reason_of(error)}; expected a file for a journal, or "
+            "the address of a database that SQLAlchemy opens, as sqlite:///search.db or postgresql://USER@HOST/NAME"
         ) from None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from model_compression.core.config import MethodConfig, TrainConfig
 from model_compression.core.config_values import from_dict
-from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.errors import ModelCompressionError, UsageError, reason_of
 from model_compression.core.free_memory import most_memory_bytes
 from model_compression.core.metric import DEFAULT_METRIC, primary_metric
 from model_compression.core.trust import command
@@ -50,8 +50,7 @@ def main() -> int:
         return 1
     except Exception as error:  # whatever it is, it is this run's, and a row of the table
         traceback.print_exc()
-        reason = str(error).strip().partition("\n")[0]
-        say({"error": f"{type(error).__name__}: {reason}".removesuffix(": "), "usage": False})
+        say({"error": f"{type(error).__name__}: {reason_of(error)}", "usage": False})
         return 1
     return 0
 

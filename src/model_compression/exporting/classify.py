@@ -9,7 +9,7 @@ import numpy.typing as npt
 from model_compression.core.errors import DataError, NumericalError, UsageError
 from model_compression.core.options import setting
 from model_compression.core.windows import slide
-from model_compression.data.folder import read_image
+from model_compression.data.folder_images import read_image
 from model_compression.data.image_files import read_whole
 from model_compression.exporting.metadata import Metadata
 from model_compression.exporting.runtimes import ExportedFile

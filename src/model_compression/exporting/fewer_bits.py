@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.errors import ModelCompressionError, UsageError, reason_of
 from model_compression.core.extras import check_extra
 from model_compression.core.files import temporary_folder
 from model_compression.core.registry import unknown_name
@@ -79,8 +79,7 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
                 extra_options=options,
             )
         except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # it has no exceptions of its own
-            reason = str(error).partition("\n")[0]
-            raise ModelCompressionError(f"ONNX Runtime cannot quantise this network: {reason}") from error
+            raise ModelCompressionError(f"ONNX Runtime cannot quantise this network: {reason_of(error)}") from error
         quantised = _loaded(path)
     if weight_bits == 4:
         quantised = _stored_in_four_bits(quantised, options["TensorQuantOverrides"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model_compression.core import trust
-from model_compression.core.errors import NotVerifiedError, UsageError
+from model_compression.core.errors import NotVerifiedError, UsageError, reason_of
 from model_compression.core.files import temporary_folder, user_path, write_atomically, writing_failed
 from model_compression.core.fitting import WHOLE
 from model_compression.core.inputs import Inputs, map_inputs
@@ -142,11 +142,7 @@ def encoded_answers(network: Network, encodes: Mapping[str, Callable[[Any], Any]
 
 
 def write_unverified(
-    network: Network,
-    path: Path,
-    input_shape: tuple[int, ...],
-    *,
-    preprocessing: bool = False,
+    network: Network, path: Path, input_shape: tuple[int, ...], *, preprocessing: bool = False
 ) -> None:
     """An ONNX file that is tried and thrown away. Raises MissingExtraError.
 
@@ -234,7 +230,7 @@ def _any_size_fault(network: Network, path: Path, metadata: Metadata, runtime: R
         found = torch.from_numpy(open_file(path).run(inputs.numpy()))
         expected = Deployed(network)(inputs) if metadata.preprocessing_inside else network(inputs)
     except Exception as error:  # of torch's exporter, of a runtime, or of a network of others
-        return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]
+        return reason_of(error)
     if found.shape == expected.shape and float((found - expected).abs().max()) <= BOUND * float(expected.std() * 10):
         return None
     return "a file for any size answers otherwise than the network does"

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import UsageError, reason_of
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -43,10 +43,9 @@ def copy_of(module: N) -> N:
         with torch.no_grad():  # the parameters of TorchScript's copies are no leaves otherwise
             copy = deepcopy(module, dict(computed))
     except Exception as error:  # of anything that a user's module may hold
-        reason = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"a {type(module).__name__} cannot be copied, and yours stays as it is: {reason}; take that out of the "
-            "module, or give the name of what builds it, as 'mynets:build'"
+            f"a {type(module).__name__} cannot be copied, and yours stays as it is: {reason_of(error)}; take that out "
+            "of the module, or give the name of what builds it, as 'mynets:build'"
         ) from error
     _set_trained(copy, [parameter.requires_grad for parameter in module.parameters()])
     return copy

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import UsageError, reason_of
 from model_compression.models.base import MODELS, Network, seeded
 from model_compression.models.embeddings import take_head_off
 from model_compression.models.external import External
@@ -32,8 +32,7 @@ def create_model(name: str, /, *, seed: int | None = None, **options: Any) -> Ne
         except UsageError:
             raise
         except (TypeError, ValueError, RuntimeError) as error:  # a value of a wrong type, or more memory than there is
-            reason = str(error).partition("\n")[0]
-            raise UsageError(f"model {name!r} cannot be built with options {options}: {reason}") from None
+            raise UsageError(f"model {name!r} cannot be built with options {options}: {reason_of(error)}") from None
     network = model if isinstance(model, Network) else _wrapped(name, model, embeds=headless)
     if headless:
         take_head_off(network, name)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError
+from model_compression.core.errors import FileFormatError, ModelCompressionError, UsageError, reason_of
 from model_compression.core.trust import NAME
 from model_compression.models.base import Network, seeded
 from model_compression.models.dense import at_size_of
@@ -125,12 +125,12 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
         raise
     except ImportError as error:
         raise ModelCompressionError(
-            f"{name} cannot be built: {_first_line(error)}; install what its library needs, and torch and torchvision "
+            f"{name} cannot be built: {reason_of(error)}; install what its library needs, and torch and torchvision "
             "of one build"
         ) from error
     except OSError as error:
         raise ModelCompressionError(
-            f"{name} cannot be read or fetched: {_first_line(error)}; check the name and the connection, or give a "
+            f"{name} cannot be read or fetched: {reason_of(error)}; check the name and the connection, or give a "
             "weights file that you have"
         ) from error
     except UnpicklingError as error:  # its text advises to unpickle all the same
@@ -141,7 +141,7 @@ def build_external(name: str, options: Mapping[str, Any], *, seed: int | None = 
     except Exception as error:  # the code of others, with values that it may not expect
         given = f"options {dict(options)}" if options else "no options"
         raise UsageError(
-            f"model {name!r} cannot be built with {given}: {type(error).__name__}: {_first_line(error)}"
+            f"model {name!r} cannot be built with {given}: {type(error).__name__}: {reason_of(error)}"
         ) from error
     embeds = embeds or (library is not None and built.options.get("num_classes") == 0)
     network = External(built.module, built.preprocessing or Preprocessing(size=built.size), embeds=embeds)
@@ -173,7 +173,3 @@ def materialise(module: nn.Module, shape: Any) -> dict[str, Any]:
 def has_lazy(module: nn.Module) -> bool:
     """Whether a parameter or buffer has no size yet."""
     return any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from model_compression.core.errors import UsageError, shown
+from model_compression.core.errors import UsageError, reason_of, shown
 from model_compression.core.fitting import Fitting
 from model_compression.core.options import setting
 from model_compression.models.preprocessing import Preprocessing, is_side
@@ -124,8 +124,7 @@ def _check(found: Preprocessing, processor: Any, path: str) -> None:
     try:
         theirs = processor(images=list(images), return_tensors="pt", data_format="channels_first")["pixel_values"]
     except Exception as error:  # of code that may want other images
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"hf:{path}: its image processor takes no RGB images: {reason}") from error
+        raise UsageError(f"hf:{path}: its image processor takes no RGB images: {reason_of(error)}") from error
     ours = found(images)
     a, b = (_middle(one) for one in (ours, torch.as_tensor(theirs).float()))
     if a.shape != b.shape or not bool(((a - b).abs() <= _TOLERANCE * b.abs().clamp(min=1)).all()):

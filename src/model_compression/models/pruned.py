@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import UsageError, reason_of
 from model_compression.core.registry import unknown_name
 from model_compression.models.base import MODELS, Network
 from model_compression.models.loading import build_body, build_named
@@ -73,8 +73,7 @@ def as_pruned(cut: Network, source: Network, images: Tensor) -> Network:
     except UsageError:
         raise
     except Exception as error:  # of a user's code, which may rely on the numbers that it was written with
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"{refusal}: {reason}; its code must take them from its layers") from error
+        raise UsageError(f"{refusal}: {reason_of(error)}; its code must take them from its layers") from error
     if not bool((expected - found).abs().max() <= _TOLERANCE * expected.abs().max()):
         raise UsageError(f"{refusal}: it answers otherwise then; its code must take them from its layers")
     again.preprocessing, again.declares_preprocessing = source.preprocessing, True

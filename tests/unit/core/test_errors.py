@@ -57,3 +57,15 @@ def test_command_line_shows_a_traceback_when_asked_to(monkeypatch):
     monkeypatch.setattr("model_compression.cli.data.run", fail)
     with pytest.raises(errors.DataError):
         cli.main(["data", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("\n no connection. \nTraceback", "no connection"),  # a part of a message, which goes on
+        ("", "ValueError"),
+        ("x" * 500, "x" * 200),
+    ],
+)
+def test_reason_is_a_short_part_of_a_message(said, reason):
+    assert errors.reason_of(ValueError(said)) == reason

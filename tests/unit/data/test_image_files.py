@@ -11,8 +11,9 @@ from PIL import Image, features
 
 from model_compression.core.errors import DataError
 from model_compression.data import image_files
-from model_compression.data.folder import FolderImages, load_folder
+from model_compression.data.folder import load_folder
 from model_compression.data.folder_files import list_files
+from model_compression.data.folder_images import FolderImages
 from model_compression.data.image_files import decode_image, image_suffixes, size_of
 from model_compression.data.listing import find_images
 

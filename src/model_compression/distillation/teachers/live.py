@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model_compression.core.config import TeacherAnswers
-from model_compression.core.errors import ModelCompressionError, UsageError
+from model_compression.core.errors import ModelCompressionError, UsageError, reason_of
 from model_compression.core.inputs import Inputs, map_inputs
 from model_compression.core.options import setting
 from model_compression.core.outputs import Outputs
@@ -64,9 +64,8 @@ class LiveTeacher:
                 raise
             except Exception as error:  # of code that was written for float32, or is quantised
                 self.precisions[number] = torch.float32
-                reason = str(error).strip().partition("\n")[0]
                 kind = str(self.precision).removeprefix("torch.")
-                report(f"the teacher {model.name} answers in float32, as it fails in {kind}: {reason}")
+                report(f"the teacher {model.name} answers in float32, as it fails in {kind}: {reason_of(error)}")
 
     def release(self) -> None:
         """Taps its networks no longer, so that others can."""
