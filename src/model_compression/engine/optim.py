@@ -51,13 +51,19 @@ def build_optimizer(
             by_factor.setdefault(scale * (factors or {}).get(parameter, 1.0), []).append(parameter)
         for own, members in by_factor.items():
             groups.append({"params": members, "weight_decay": decay, "lr": config.lr * own, "lr_scale": own})
+    fused = not any(parameter.is_complex() for parameter in model.parameters())  # torch fuses real numbers only
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
     if config.optimizer == "muon":
+        if not fused:
+            raise UsageError(
+                f"{setting('optimizer', 'muon')} takes no complex parameters, and {type(model).__name__} has some; use "
+                f"{setting('optimizer', 'adamw')}"
+            )
         return MuonWithAdamW(groups, momentum=config.momentum)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, fused=True)
+    return kind(groups, lr=config.lr, fused=fused)
 
 
 def rate_factors(student: Network, config: OptimConfig, num_outputs: int) -> dict[nn.Parameter, float]:

@@ -186,6 +186,23 @@ def test_sgd_is_nesterovs_with_decay():
         assert found[number] == pytest.approx(weight, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_complex_parameters_move_as_their_real_and_imaginary_parts(kind):
+    start, pull = torch.randn(2, 3, 4, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    moved = []
+    for of in (lambda value: value, torch.view_as_real):
+        model = nn.ParameterDict({"w": nn.Parameter(of(start.clone()).clone())})
+        optimizer = build_optimizer(model, OptimConfig(optimizer=kind, lr=0.1, weight_decay=0.01))
+        for _ in range(3):
+            model["w"].grad = of(pull).clone()
+            optimizer.step()
+        moved.append(model["w"].detach())
+    torch.testing.assert_close(torch.view_as_real(moved[0]), moved[1])
+    assert not torch.equal(moved[0], start)
+    with pytest.raises(UsageError, match="takes no complex parameters"):
+        build_optimizer(nn.ParameterDict({"w": start}), OptimConfig(optimizer="muon"))
+
+
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
 def test_adam_is_the_papers_and_adamw_decays_apart(kind):
     config = OptimConfig(optimizer=kind, lr=0.01, weight_decay=0.1)
