@@ -26,7 +26,7 @@ def comparison(tmp_path):
     options += ["--precision", "fp32", "--device", "cpu", "--teacher", tmp_path / "teacher.safetensors"]
     options += ["--allow-weak-teacher"]  # nobody has trained it
     folders = ["--out", tmp_path / "results", "--runs", tmp_path / "runs"]
-    arguments = [*PROGRAM, "compare-methods", *options, *folders, "--methods", "kd,at", "--json"]
+    arguments = [*PROGRAM, "compare-methods", *options, *folders, "--methods", "kd,at", "--seeds", "1", "--json"]
     return [str(argument) for argument in arguments], tmp_path / "runs" / "results"
 
 

@@ -1,5 +1,6 @@
 """`compare_methods`, `reproduce` and `report`: runs that belong together, and pages on them."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from model_compression.api.argument_texts import described
 from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method, usual_methods
 from model_compression.core.console import json_text
 from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
@@ -16,6 +17,7 @@ from model_compression.core.files import user_path, write_text
 from model_compression.core.options import setting
 from model_compression.core.registry import unknown_name
 from model_compression.core.text import count
+from model_compression.data.sources import stated_task
 from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.experiments import reproduce as experiments
@@ -88,7 +90,7 @@ def compare_methods(
     student: str | ModelConfig,
     data: str | DataConfig = "cifar10",
     *,
-    methods: Sequence[str | MethodConfig] = ("kd", "dkd", "logit_std"),
+    methods: Sequence[str | MethodConfig] | None = None,
     seeds: int = 3,
     epochs: int = 30,
     out: str | Path | None = None,
@@ -115,7 +117,8 @@ def compare_methods(
         teacher: a network with weights, by name.
         student: a network, by name.
         data: a dataset, by name.
-        methods: names, or `MethodConfig` with parameters and weights.
+        methods: names, or `MethodConfig` with parameters and weights. None: some that suit the task, as kd, dkd and
+            logit_std for classes.
         seeds: runs of each method.
         epochs: of each run.
         out: where records and tables go; None: results/compare-DATA-STUDENT-EPOCHS-epochs.
@@ -127,11 +130,13 @@ def compare_methods(
         RunFolderError: ``out`` holds runs of another recipe.
         UsageError: a method or value that cannot be.
     """
-    give_names(teacher, student, data, *methods)
-    chosen = [MethodConfig(name=one) if isinstance(one, str) else one for one in methods]
-    if not chosen:
+    give_names(teacher, student, data, *(methods or ()))
+    if methods is not None and not methods:
         raise UsageError("methods is empty; give at least one name, as 'kd'")
-    base = run_config(config, student, teacher, chosen[0], settings, data, epochs=epochs)
+    base = run_config(config, student, teacher, default_method(""), settings, data, epochs=epochs)
+    named = usual_methods(stated_task(base.data)) if methods is None else methods
+    chosen = [MethodConfig(name=one) if isinstance(one, str) else one for one in named]
+    base = dataclasses.replace(base, method=chosen[0])
     with watched(observer, progress) as watcher:
         base = sized_run(base, watcher.message)
         plan = plan_comparison(base, chosen, seeds, out, runs, executor=Executor(jobs=jobs, name=executor))

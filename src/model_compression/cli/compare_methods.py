@@ -13,16 +13,17 @@ from typing import Any
 from model_compression.cli.distill import add_teacher_options, with_teacher
 from model_compression.cli.training_options import add_jobs, add_options, base_config, with_options
 from model_compression.core.argument_types import parse_pairs
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, usual_methods
 from model_compression.core.console import json_text
 from model_compression.core.errors import UsageError
 from model_compression.core.registry import unknown_name
 
 EXAMPLES = """examples:
-  model-compression compare-methods --student lenet --methods kd,dkd --epochs 10
-  model-compression compare-methods --student resnet8 --methods all --epochs 5
+  model-compression compare-methods --student lenet --epochs 10
+  model-compression compare-methods --student resnet8 --methods all --seeds 1 \\
+      --epochs 5
   model-compression compare-methods --student resnet8 --methods kd,dkd,kd+at \\
-      --epochs 5 --seeds 3
+      --epochs 5
   model-compression compare-methods --methods kd,logit_std --epochs 10 \\
       --method-param logit_std.base=dkd --out results/standardised
 
@@ -34,9 +35,11 @@ table has the runs of both. Exit code 1 when a run failed; the table says why.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument(
-        "--methods", default="all", metavar="NAME,...", help="all, or some; a+b adds two as one (default: all)"
+        "--methods",
+        metavar="NAME,...",
+        help="all, or some; a+b adds two as one (default: by task; kd,dkd,logit_std for classes)",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each, from --seed on (default: 1)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each, from --seed on (default: 3)")
     parser.add_argument(
         "--method-param", action="append", default=[], metavar="METHOD.KEY=VALUE", help="of one, as kd.temperature=2"
     )
@@ -103,12 +106,12 @@ def _methods(args: argparse.Namespace, base: TrainConfig) -> list[MethodConfig]:
     return methods
 
 
-def _arms(text: str, task: str) -> list[str]:
+def _arms(text: str | None, task: str) -> list[str]:
     """The names in ``--methods``, each once; label-only is always included."""
     from model_compression.distillation.objective import methods_for
     from model_compression.tasks import TASKS
 
-    names = [name.strip() for name in text.split(",")]
+    names = usual_methods(task) if text is None else [name.strip() for name in text.split(",")]
     if not all(names):
         raise UsageError(f"--methods must be all, or names with commas between them, got {text!r}")
     served = methods_for(TASKS.create(task or "image-classification"))

@@ -209,9 +209,15 @@ class TrainConfig(Config):
             raise UsageError("peers teach each other: they need a method, and no teacher beside them")
 
 
+def usual_methods(task: str) -> list[str]:
+    """The methods that are compared for ``task`` where none is named."""
+    own = {"embedding": "align,lightly", "regression": "logits,bound", "multi-label": "kd,logits"}
+    return own.get(task, "kd,dkd,logit_std").split(",")
+
+
 def default_method(task: str) -> str:
-    """The method that a run for ``task`` takes where none is named."""
-    return {"embedding": "align", "regression": "logits"}.get(task, "kd")
+    """The method that a run for ``task`` takes where none is named: the first of the `usual_methods`."""
+    return usual_methods(task)[0]
 
 
 def check_side(name: str, side: int) -> None:

@@ -29,7 +29,7 @@ def blocks(page):
 
 FAST = ["--student", "tiny", "--data", "tiny", "--epochs", "2", "--batch-size", "8", "--precision", "fp32"]
 FAST += ["--device", "cpu", "--optimizer", "adamw", "--lr", "5e-3"]
-COMPARE = ["compare-methods", *FAST, "--teacher", "TEACHER", "--out", "results/r"]
+COMPARE = ["compare-methods", *FAST, "--teacher", "TEACHER", "--out", "results/r", "--seeds", "1"]
 
 
 @pytest.fixture
