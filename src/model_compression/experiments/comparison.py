@@ -20,7 +20,7 @@ from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.executor import ONE_BY_ONE, Executor, Run, Watcher, execute
 from model_compression.experiments.processes import RunError
 from model_compression.experiments.recipes import methods_protocol
-from model_compression.experiments.records import differences, is_recorded, logs, write_record
+from model_compression.experiments.records import check_same_data, differences, is_recorded, logs, write_record
 from model_compression.reports.comparison_tables import write_comparison
 from model_compression.reports.records import read_records, record_path, save_record
 from model_compression.reports.run_results import Results, read_results
@@ -131,7 +131,9 @@ def _check_recipe(plan: Plan) -> None:
 
 
 def _make(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> None:
-    refused = _refused(plan, pending, progress, stopped)
+    refused, data = _refused(plan, pending, progress, stopped)
+    for past in read_records(plan.out):
+        check_same_data(past, data, plan.out)
     arms: dict[str, tuple[str, int]] = {}
     for arm, seed in pending:
         name = f"{arm}, seed {seed}"
@@ -153,7 +155,7 @@ def _make(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[in
         elif isinstance(result, Exception):
             raise result
         else:
-            write_record(record, arm, config, {**result, **logs(plan.folder(arm, seed))})
+            write_record(record, arm, config, {**result, "data_sha256": data, **logs(plan.folder(arm, seed))})
             progress.finish(run.name, result_line(result))
             write_comparison(plan.out, plan.title)
     if stopped:
@@ -164,12 +166,12 @@ def _run(plan: Plan, name: str, arm: str, seed: int) -> Run:
     return Run(name=name, task=train_task(plan.configs[seed][arm], plan.folder(arm, seed)))
 
 
-def _refused(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> dict[str, str]:
-    """The methods that cannot run, with the reason; the teacher's answers are stored for the others."""
+def _refused(plan: Plan, pending: Pending, progress: Progress, stopped: Sequence[int]) -> tuple[dict[str, str], Any]:
+    """See `prepare_runs`: the methods that cannot run; the teacher's answers are stored for the others."""
     first: dict[str, TrainConfig] = {}
     for arm, seed in pending:
         first.setdefault(arm, plan.configs[seed][arm])
-    return prepare_runs(first, "checking methods", progress, stopped, plan.executor)
+    return prepare_runs(plan.base, first, "checking methods", progress, stopped, plan.executor)
 
 
 def train_task(config: TrainConfig, folder: Path) -> dict[str, Any]:
@@ -178,14 +180,25 @@ def train_task(config: TrainConfig, folder: Path) -> dict[str, Any]:
 
 
 def prepare_runs(
-    configs: Mapping[str, TrainConfig], name: str, progress: Progress, stopped: Sequence[int], executor: Executor
-) -> dict[str, str]:
+    base: TrainConfig,
+    configs: Mapping[str, TrainConfig],
+    name: str,
+    progress: Progress,
+    stopped: Sequence[int],
+    executor: Executor,
+) -> tuple[dict[str, str], Any]:
     """Checks the runs of ``configs``, and stores the teacher's answers that they read; ``name`` is what messages show.
 
-    Returns the runs that cannot be made, with the reason. Raises UsageError where none can, Interrupted after a signal.
+    Returns the runs that cannot be made, with the reason, and the digests of the data of ``base``. Raises UsageError
+    where none can, Interrupted after a signal.
     """
-    task = {"task": "prepare", "configs": {arm: to_dict(config) for arm, config in configs.items()}}
+    task = {
+        "task": "prepare",
+        "base": to_dict(base),
+        "configs": {arm: to_dict(config) for arm, config in configs.items()},
+    }
     refused: dict[str, str] = {}
+    data: Any = None
     alone = dataclasses.replace(executor, jobs=1)
     for _, result in execute([Run(name=name, task=task)], _Says(progress), stopped, alone):
         if isinstance(result, Interrupted):
@@ -194,11 +207,11 @@ def prepare_runs(
             raise RunError(f"{name} failed: {result}") from None
         if isinstance(result, Exception):
             raise result
-        refused = result["refused"]
+        refused, data = result["refused"], result["data_sha256"]
     if stopped:
         raise interrupted(stopped, " before the first run")
     progress.end(name)
-    return refused
+    return refused, data
 
 
 class _Says:

@@ -1,5 +1,6 @@
 """Records of the runs of an experiment: what is recorded is not run again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def differences(recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     lacking = {part for part in wanted if not recorded.get(part) or not wanted[part]}
     parts = (place.partition(".")[0] for place in found)
     return [*dict.fromkeys(part if part in lacking else place for place, part in zip(found, parts, strict=True))]
+
+
+def check_same_data(recorded: Mapping[str, Any], digests: object, folder: Path) -> None:
+    """Raises RunFolderError where results in ``folder`` state other data; older ones state none."""
+    if recorded.get("data_sha256", digests) != digests:
+        raise RunFolderError(
+            f"the data changed since the results in {folder} were made, which cannot be compared with new ones; bring "
+            f"the data back, or choose another {setting('out')}"
+        )
 
 
 def write_record(path: Path, arm: str, config: TrainConfig, content: dict[str, Any]) -> None:

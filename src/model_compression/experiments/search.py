@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_compression.core.errors import Interrupted, UsageError
-from model_compression.core.files import write_json
+from model_compression.core.files import read_json, write_json
 from model_compression.core.run_options import short_name
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.comparison import Progress, interrupted, prepare_runs, result_line, train_task
 from model_compression.experiments.executor import Run, execute
 from model_compression.experiments.processes import RunError
+from model_compression.experiments.records import check_same_data
 from model_compression.experiments.search_plan import SearchPlan
 from model_compression.experiments.search_results import Found, finish, shown
 from model_compression.experiments.search_space import settings_of, with_settings_of
@@ -36,17 +37,21 @@ def make_search(plan: SearchPlan, progress: Progress) -> Found:
     digest = hashlib.sha256(json.dumps(plan.identity, sort_keys=True).encode()).hexdigest()[:12]
     plan.check_folder()
     with stop_requests() as stopped:
-        refused = prepare_runs({"run": plan.trial_config}, "checking", progress, stopped, plan.executor)
+        refused, data = prepare_runs(
+            plan.base, {"run": plan.trial_config}, "checking", progress, stopped, plan.executor
+        )
         if refused:
             raise UsageError(refused["run"])
         defaults = settings_of(plan.base, plan.space)
         name = f"{short_name(plan.base)}-{digest}"
         study = Study(name, plan.storage, plan.space, defaults, plan.trials, plan.base.seed)
-        if not plan.results.exists():
-            write_json(plan.results, plan.identity)
+        if plan.results.exists():
+            check_same_data(read_json(plan.results), data, plan.out)
+        else:
+            write_json(plan.results, {**plan.identity, "data_sha256": data})
         progress.expect(plan.trials, len(study.trials))
         _Trials(plan, study, progress, stopped).make()
-    return finish(plan, study.trials, defaults, progress)
+    return finish(plan, study.trials, defaults, data, progress)
 
 
 class _Trials:

@@ -38,8 +38,11 @@ class Found:
     content: dict[str, Any]
 
 
-def finish(plan: SearchPlan, trials: list[Trial], defaults: Mapping[str, Any], progress: Progress) -> Found:
-    """The final runs of the best trial and the defaults, and the results of all as text, values and files."""
+def finish(plan: SearchPlan, trials: list[Trial], defaults: Mapping[str, Any], data: Any, progress: Progress) -> Found:
+    """The final runs of the best trial and the defaults, and the results of all as text, values and files.
+
+    ``data``: the digests of training and test data.
+    """
     ended = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
     best = max(ended, key=lambda trial: (trial.score, -trial.number), default=None)
     comparison: dict[str, Any] | None = None
@@ -63,6 +66,7 @@ def finish(plan: SearchPlan, trials: list[Trial], defaults: Mapping[str, Any], p
     text = "\n\n".join(part for part in found if part)
     content = {
         **plan.identity,
+        "data_sha256": data,
         "trials": [dataclasses.asdict(trial) for trial in trials],
         "best": None if best is None else best.number,
         "verdict": verdict,

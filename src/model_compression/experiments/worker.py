@@ -98,7 +98,7 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     configs = {arm: from_dict(TrainConfig, values) for arm, values in task["configs"].items()}
     reporter = Reporter(say)
     parts = Parts()
-    parts.load_data(next(iter(configs.values())), reporter.message)
+    train, test = parts.load_data(from_dict(TrainConfig, task["base"]), reporter.message)
     refused: dict[str, str] = {}
     stored: list[TrainConfig] = []
     plain: TrainConfig | None = None
@@ -121,7 +121,7 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
             traceback.print_exc()
     if stored:
         fill_cache(max(stored, key=_needs_embedding), reporter, parts)
-    return {"refused": refused}
+    return {"refused": refused, "data_sha256": [train.digest, test.digest]}
 
 
 def _needs_embedding(config: TrainConfig) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 from model_compression.cli import compare_methods
 from model_compression.cli.main import Parser, main
 from model_compression.core.errors import Interrupted
+from model_compression.data.sources import DATASETS
 from model_compression.distillation.methods import METHODS
 from model_compression.experiments import executor
 from model_compression.experiments import worker as run_worker
@@ -162,6 +164,19 @@ def test_runs_of_another_recipe_are_not_mixed_in(command):
     assert code == 1
     assert "kd-seed0.json was made with another method.params.temperature; choose another --out" in err
     assert command.made == []
+
+
+def test_runs_on_data_that_changed_are_not_mixed_in(command, monkeypatch):
+    """Their mean over seeds and their interval would be of two test sets."""
+    assert command(*COMPARE, "--methods", "kd")[0] == 0
+    command.made.clear()
+    with monkeypatch.context() as patch:
+        relabelled = [replace(one, labels=(one.labels + 1) % 3, digest="") for one in DATASETS.get("tiny")()]
+        patch.setitem(DATASETS._entries, "tiny", lambda *_, **__: relabelled)
+        code, _, err = command(*COMPARE, "--methods", "kd", "--seeds", 2)
+    assert (code, command.made) == (1, [])
+    assert "the data changed since the results in results/r were made" in err
+    assert command(*COMPARE, "--methods", "kd", "--seeds", 2)[0] == 0
 
 
 def test_interrupted_comparison_says_how_to_go_on_and_keeps_what_is_done(command, tmp_path):

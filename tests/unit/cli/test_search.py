@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from model_compression.cli.main import main
 from model_compression.core.errors import Interrupted
 from model_compression.core.options import speaking_flags
+from model_compression.data.sources import DATASETS
 from model_compression.experiments import executor
 from model_compression.experiments import worker as run_worker
 from model_compression.experiments.processes import RunError
@@ -245,6 +247,18 @@ def test_folder_of_another_search_is_refused(command):
         code, _, err = command(*SEARCH, "--final-seeds", "0", *change)
         assert (code, err.count("\n")) == (1, 1)
         assert f"results/s holds a search with another {said}" in err
+
+
+def test_trials_on_data_that_changed_are_not_mixed_in(command, monkeypatch):
+    command.work = made_up(lambda config: 0.5)
+    assert command(*SEARCH, "--final-seeds", "0")[0] == 0
+    with monkeypatch.context() as patch:
+        relabelled = [replace(one, labels=(one.labels + 1) % 3, digest="") for one in DATASETS.get("tiny")()]
+        patch.setitem(DATASETS._entries, "tiny", lambda *_, **__: relabelled)
+        code, _, err = command(*SEARCH, "--final-seeds", "0", "--trials", "4")
+    assert code == 1
+    assert "the data changed since the results in results/s were made" in err
+    assert command(*SEARCH, "--final-seeds", "0", "--trials", "4")[0] == 0
 
 
 @pytest.mark.parametrize(
