@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shutil
 from collections import OrderedDict
 
 import pytest
@@ -133,6 +134,17 @@ def test_accuracy_on_other_data_is_none_of_a_pruning(trained, tmp_path, capsys, 
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert lines["before"].endswith("not stated")
     assert lines["final"].endswith(f"{metrics['final']['test_accuracy']:.2%}")
+
+
+def test_accuracy_of_before_the_test_data_changed_is_none_of_a_pruning(trained, tmp_path, capsys):
+    own = shutil.copytree(trained, tmp_path / "run")
+    metrics = prune(settings(own, steps=1), tmp_path / "p")
+    for digest, said in ((None, True), ("0" * 64, False)):  # an older run has none
+        place = own / "environment.json"
+        place.write_text(json.dumps({**json.loads(place.read_text()), "test_data_sha256": digest}))
+        print_pruned(metrics, tmp_path / "p", as_json=False)
+        before = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("before"))
+        assert before.endswith("not stated") != said
 
 
 @pytest.mark.parametrize("stop", [2, 5, 7, 19])

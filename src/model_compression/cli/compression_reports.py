@@ -112,9 +112,20 @@ def _before_pruning(folder: Path) -> dict[str, Any]:
     network = read_model(find_weights(model))
     count = sum(parameter.numel() for parameter in network.parameters())
     figures = {name: value for name, value in network.facts.items() if name not in ("class_names", "image_shape")}
-    if not states_figures_of(model, anchor(config.run, folder).data):
+    if not states_figures_of(model, anchor(config.run, folder).data) or _have_other_data(model, folder):
         figures = {}
     return {**figures, "share": 1.0, "parameters": count, "density": density_of(network)}
+
+
+def _have_other_data(model: str, folder: Path) -> bool:
+    """Whether the test data changed between the run ``model`` and the last of the pruning in ``folder``."""
+    from model_compression.core.files import read_json
+    from model_compression.engine.run_folder import RunFolder
+    from model_compression.models.weights import find_weights
+
+    places = [RunFolder(run).environment for run in (find_weights(model).parent, folder / "final")]
+    digests = {read_json(place).get("test_data_sha256") for place in places if place.is_file()} - {None}
+    return len(digests) > 1
 
 
 def zeros_bring(weights: Path) -> str:

@@ -25,6 +25,11 @@ class RunData:
     thresholds: Dataset | None = None
     """Training samples that were held out, by which the task is `tuned`."""
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what is trained on, and of what the student is evaluated on."""
+        return {"data_sha256": self.train.digest, "test_data_sha256": self.evaluation.digest}
+
 
 def load_run_data(config: TrainConfig, parts: Parts, observer: Observer) -> RunData:
     """The training set, and what the student is evaluated on."""

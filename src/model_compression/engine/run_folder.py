@@ -2,7 +2,7 @@
 
 import itertools
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,11 @@ class RunFolder:
         self.state = self.path / "state.safetensors"
         self._lock = FileLock(self.path / _LOCK)
 
-    def create(self, config: TrainConfig) -> None:
-        """Makes the folder for a new run, and takes it for this process. Raises RunFolderError when it is taken."""
+    def create(self, config: TrainConfig, data: Mapping[str, str] | None = None) -> None:
+        """Makes the folder for a new run, and takes it for this process. Raises RunFolderError when it is taken.
+
+        ``data`` are digests of what it trains and is tested on, which stand beside the versions.
+        """
         self.check_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -64,6 +67,7 @@ class RunFolder:
             record_origin(self.path)
             write_sealed(self.config, to_dict(config), to_json(config).encode())
             self.mend()
+            write_json(self.environment, environment() | dict(data or {}))
         except BaseException:
             self.unlock()
             raise

@@ -60,7 +60,7 @@ def start_run(
         prepared = prepare(config, observer, parts, run.path, decide=True, strict=strict)
         config = prepared.config
         rehearse(config, prepared, parts, observer, write_results)
-        processes.on_main(lambda: run.create(config))
+        processes.on_main(lambda: run.create(config, prepared.data.digests))
         try:
             metrics = _train(config, prepared, run, observer, None)
             finished(prepared.trainer.network.deployed())

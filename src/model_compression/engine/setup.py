@@ -65,8 +65,7 @@ class Prepared:
         """Digests of what a run must find unchanged to be continued."""
         digests = {
             "config_sha256": config_digest(affecting_result(self.config)),
-            "data_sha256": self.data.train.digest,
-            "test_data_sha256": self.data.evaluation.digest,
+            **self.data.digests,
             "naming_of_labels_sha256": _digest_of_facts(self.data.train),
         }
         if is_file(self.config.class_weights):

@@ -97,8 +97,7 @@ def _are_measured_alike(first: RunFiles, second: RunFiles) -> bool:
 
 
 def _have_same_digest(first: RunFiles, second: RunFiles) -> bool:
-    digests = {run.environment.get("test_data_sha256") for run in (first, second)}
-    return len(digests) == 1 and None not in digests
+    return first.test_data is not None and first.test_data == second.test_data
 
 
 def _one_group(folder: str, left_out: list[str]) -> Group:

@@ -15,6 +15,7 @@ from model_compression.reports.run_files import RunFiles
 from model_compression.reports.statistics import PairedGain, Summary, holm, paired_gain, summarise
 
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_SHOWN = 8  # characters of a digest
 _FIRST = ("student.name", "method.name", "teacher.name")  # what a name begins with
 
 
@@ -128,22 +129,38 @@ def is_path(name: Any) -> bool:
 def group_runs(runs: Sequence[RunFiles]) -> list[Group]:
     """The groups, in the order of their first runs; runs by seed.
 
-    A second run of a recipe with the same seed is not a second sample: it starts another group.
+    A second run of a recipe with the same seed is not a second sample: it starts another group. So do runs between
+    which the test samples changed; their recipes then have "data.test_data".
     """
-    found: dict[tuple[str, int], list[RunFiles]] = {}
-    for run in runs:
-        recipe = json.dumps(run_recipe(run), sort_keys=True)
+    found: dict[tuple[str, int], list[tuple[RunFiles, dict[str, Any]]]] = {}
+    for run, recipe in zip(runs, _recipes(runs), strict=True):
+        key = json.dumps(recipe, sort_keys=True)
         number = 0
-        while any(other.seed == run.seed for other in found.get((recipe, number), [])):
+        while any(other.seed == run.seed for other, _ in found.get((key, number), [])):
             number += 1
-        found.setdefault((recipe, number), []).append(run)
-    members = [sorted(own, key=lambda run: run.seed) for own in found.values()]
-    recipes = [run_recipe(own[0]) for own in members]
-    names = _names(recipes)
+        found.setdefault((key, number), []).append((run, recipe))
+    members = [sorted(own, key=lambda one: one[0].seed) for own in found.values()]
+    recipes = [own[0][1] for own in members]
     return [
-        Group(name=name, recipe=recipe, runs=tuple(own))
-        for name, recipe, own in zip(names, recipes, members, strict=True)
+        Group(name=name, recipe=recipe, runs=tuple(run for run, _ in own))
+        for name, recipe, own in zip(_names(recipes), recipes, members, strict=True)
     ]
+
+
+def _recipes(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+    """`run_recipe` of each, with the test samples where runs on data of one description had others."""
+    recipes = [run_recipe(run) for run in runs]
+    known: dict[str, set[str]] = {}
+    for run, recipe in zip(runs, recipes, strict=True):
+        known.setdefault(_description(recipe), set()).update(filter(None, [run.test_data]))
+    for run, recipe in zip(runs, recipes, strict=True):
+        if len(known[_description(recipe)]) > 1:
+            recipe["data.test_data"] = run.test_data[:_SHOWN] if run.test_data else "unknown"
+    return recipes
+
+
+def _description(recipe: Mapping[str, Any]) -> str:
+    return json.dumps({place: value for place, value in recipe.items() if place.startswith("data.")}, sort_keys=True)
 
 
 def check_same_metric(groups: Sequence[Group]) -> Metric:

@@ -120,16 +120,16 @@ def _of_groups(report: Report) -> list[Tile]:
 
 
 def gain_text(found: Gain, metric: Metric) -> str:
-    """As "+4.88 ± 0.41 points", or, of one seed, "+4.88 points (+4.0 to +5.8 over images)"."""
+    """As "+4.88 ± 0.41 points", or, of one seed, "+4.88 points (+4.0 to +5.8 over samples)"."""
     images = ""
     if found.on_images is not None:
         low, high = (metric.number(end, max(metric.digits - 1, 0), "+") for end in found.on_images.interval)
-        images = f" ({low} to {high} over images)"
+        images = f" ({low} to {high} over samples)"
     return f"{metric.points(found.gain.mean, found.gain.half_width)}{images}".replace("-", "−")
 
 
 def p_text(found: Gain) -> str:
-    """The p of a gain: over seeds, or, of one seed, over images; a dash where there is none."""
+    """The p of a gain: over seeds, or, of one seed, over samples; a dash where there is none."""
     p_value = found.p_value if found.on_images is None else found.on_images.p_value
     if p_value is None:
         return "–"

@@ -61,6 +61,12 @@ class RunFiles:
         return None if self.metrics is None else float(self.metrics[self.metric.key(self.eval_set)])
 
     @property
+    def test_data(self) -> str | None:
+        """The digest of what the metrics are of; None where an older run does not say it."""
+        digest = self.environment.get("test_data_sha256")
+        return None if digest is None else str(digest)
+
+    @property
     def epochs_done(self) -> int:
         """The number of epochs with an event."""
         return int(self.events[-1]["epoch"]) if self.events else 0

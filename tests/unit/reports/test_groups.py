@@ -39,6 +39,24 @@ def test_a_seed_that_is_there_twice_is_no_second_sample(tmp_path):
     assert [group.name for group in groups] == ["kd", "kd (2)"]
 
 
+def test_seeds_that_were_tested_on_other_samples_are_not_averaged(tmp_path):
+    digests = {"a": "1a2b", "b": "1a2b", "c": "3c4d", "older": None}  # older runs do not say it
+    for seed, (name, digest) in enumerate(digests.items()):
+        path = write_run(tmp_path / name, seed=seed) / "environment.json"
+        own = {} if digest is None else {"test_data_sha256": digest}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
+    groups = group_runs(find_runs([tmp_path / name for name in ("a", "b", "older")]))
+    assert [[run.path.name for run in group.runs] for group in groups] == [["a", "b", "older"]]
+    changed = {group.name: [run.path.name for run in group.runs] for group in group_runs(find_runs([tmp_path]))}
+    assert changed == {
+        "kd, test data 1a2b": ["a", "b"],
+        "kd, test data 3c4d": ["c"],
+        "kd, test data unknown": ["older"],
+    }
+    write_run(tmp_path / "labels", None, seed=2)  # of which data, it does not say
+    assert gains(group_runs(find_runs([tmp_path]))) == []
+
+
 def test_a_rate_that_was_changed_is_another_recipe(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / f"seed{seed}", seed=seed)
@@ -114,7 +132,7 @@ def test_gain_of_one_seed_is_tested_over_the_images(tmp_path):
     assert (gain.on_images.only_first, gain.on_images.only_second) == tuple(alone)
     assert gain.on_images.difference == pytest.approx(gain.gain.mean)
     assert p_text(gain) == "< 0.0001"
-    assert gain_text(gain, ACCURACY).endswith(" over images)")
+    assert gain_text(gain, ACCURACY).endswith(" over samples)")
     assert gain.p_value is None  # over seeds there is no test
 
 
