@@ -44,6 +44,8 @@ class Verification:
     agreement: float
     noun: str = "images"
     """What the samples are."""
+    judged_by_labels: bool = True
+    """See `Task`: without labels ``agreement`` alone says what a file of fewer bits keeps."""
 
     @property
     def relative_difference(self) -> float:
@@ -70,10 +72,18 @@ class Verification:
         return None
 
     def drop_fault(self, max_drop: float) -> str | None:
-        """What is wrong with a file of fewer bits, None for one that loses at most ``max_drop``, as `drop` counts."""
+        """What is wrong with a file of fewer bits, None for one that loses at most ``max_drop``, as `drop` counts.
+
+        Without labels it may lose as many points of ``agreement`` as well.
+        """
+        metric, lost = self.metric, 100 * (1 - self.agreement)
+        if not self.judged_by_labels and not lost <= max_drop:
+            return (
+                f"its answers agree with the network's to {self.agreement:.2%}, {lost:.2f} points less than all; "
+                f"at most {max_drop:g} are accepted"
+            )
         if self.drop <= max_drop:
             return None
-        metric = self.metric
         return (
             f"its {metric.label} is {metric.text(self.value)}, {self.drop:.2f} {metric.gain_unit} below the network's "
             f"{metric.text(self.reference_value)}; at most {max_drop:g} are accepted"
@@ -155,4 +165,5 @@ def verification_of(
         changes=task.changes(found, reference, largest),
         agreement=agreement,
         noun=noun,
+        judged_by_labels=task.judged_by_labels,
     )

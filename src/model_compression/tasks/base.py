@@ -88,6 +88,8 @@ class Task(ABC):
     """What predictions.safetensors calls what is `kept` of answers."""
     has_label_loss: ClassVar[bool] = True
     """Whether a network can learn from the labels; else they only judge it."""
+    judged_by_labels: ClassVar[bool] = True
+    """Whether ``metric`` is of labels; else a figure of the answers alone, which other answers may have as well."""
     metric: ClassVar[Metric]
     """The primary figure, by which networks are compared."""
     loss_options: ClassVar[frozenset[str]] = frozenset()

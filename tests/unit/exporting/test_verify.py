@@ -5,6 +5,7 @@ import torch
 
 from model_compression.cli.verify import print_verification
 from model_compression.exporting.verify import Verification, verification_of
+from model_compression.reports.sections.neighbours import alignment
 from model_compression.tasks import TASKS, Changes
 
 REFERENCE = torch.tensor([[4.0, 1.0, -1.0], [0.0, 2.0, 1.99995], [3.0, -6.0, 0.0], [1.0, 0.5, 0.0]])
@@ -44,6 +45,16 @@ def test_numbers_of_a_quantised_file_agree_as_far_as_they_do():
     assert (found.agreement, found.value) == (0.0, -3.0)  # of the opposite numbers: 1 - 4 · variance / variance
     half = verification_of(0.5 * reference, reference, reference.double(), TASKS.create("regression"), "", 0.5, 2.0)
     assert half.agreement == pytest.approx(0.75)
+
+
+def test_embeddings_without_labels_must_agree_with_the_networks():
+    """Their effective rank is the same whichever way they point."""
+    reference, other = (torch.randn(60, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    nothing, task = torch.zeros(60, 1), TASKS.create("embedding-unlabelled")
+    found = verification_of(other, reference, nothing, task, "images", 1.0, 1.0)
+    assert abs(found.drop) < 0.5
+    assert f"to {alignment(other.numpy(), reference.numpy()):.2%}, " in found.drop_fault(0.5)
+    assert found.drop_fault(100) is None
 
 
 def test_a_difference_is_held_against_the_range():

@@ -42,6 +42,7 @@ class UnlabelledEmbedding(Task):
     name = UNLABELLED
     answer = "embedding"
     has_label_loss = False
+    judged_by_labels = False
     metric = _RANK
 
     def label_loss(self, logits: Tensor, targets: Tensor, mixed: Mixed | None, label_smoothing: float) -> Tensor:
@@ -128,6 +129,7 @@ class Embedding(UnlabelledEmbedding):
     """Embeddings (B, D) that classes (N, 1) judge: by a weighted vote of the 20 nearest among the other images."""
 
     name = EMBEDDING
+    judged_by_labels = True
     metric = _KNN
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
