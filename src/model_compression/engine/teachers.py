@@ -25,8 +25,10 @@ from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.distillation.teachers.fingerprint import fingerprint
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.distillation.teachers.row_formats import row_bytes, row_format
+from model_compression.distillation.teachers.shards import BLOCK
 from model_compression.distillation.teachers.store import AnswerStore, store_for
 from model_compression.engine.networks import load_teachers
+from model_compression.models.prediction import batch_size
 from model_compression.tasks import TASKS, task_of
 
 _LARGE_BYTES = 2**30  # of answers to each part of a sample, which nobody expects to be so many
@@ -146,7 +148,7 @@ def cached_teacher(
             "data": dataclasses.asdict(data),
         },
     )
-    return CachedTeacher(live, loader_for(train_set, data, live.device), store, progress, report)
+    return _cached(live, train_set, data, store, progress, report)
 
 
 def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> CachedTeacher:
@@ -174,7 +176,21 @@ def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> Ca
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
     settings = {name: value for name, value in stored.items() if name in options_for("teacher")}
     store.claim(fingerprint(live, train_set, data, stored["dtype"], **settings), origin)
-    return CachedTeacher(live, loader_for(train_set, data, live.device), store, lambda done, total: None, report)
+    return _cached(live, train_set, data, store, lambda done, total: None, report)
+
+
+def _cached(
+    live: LiveTeacher,
+    train_set: Dataset,
+    data: DataConfig,
+    store: AnswerStore,
+    progress: Callable[[int, int], None],
+    report: Callable[[str], None],
+) -> CachedTeacher:
+    """On a processor, whose memory is the machine's, photographs are answered a few at a time."""
+    loader = loader_for(train_set, data, live.device)
+    at_once = batch_size(train_set, live.models) if live.device.type == "cpu" else BLOCK
+    return CachedTeacher(live, loader, store, progress, report, at_once)
 
 
 def _row_shapes(live: LiveTeacher, loader: Loader, train_set: Dataset) -> tuple[Sequence[int], Sequence[int]]:

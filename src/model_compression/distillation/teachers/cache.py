@@ -13,7 +13,7 @@ from model_compression.data.batches import Batch, Loader
 from model_compression.distillation.teachers.live import LiveTeacher
 from model_compression.distillation.teachers.row_formats import row_format
 from model_compression.distillation.teachers.row_reader import RowReader
-from model_compression.distillation.teachers.shards import FormatOf, StoredRows
+from model_compression.distillation.teachers.shards import BLOCK, FormatOf, StoredRows
 from model_compression.distillation.teachers.store import WAIT_S, AnswerStore
 
 _AHEAD = 8  # blocks that a process claims at once, so that their images are decoded ahead
@@ -31,7 +31,8 @@ class CachedTeacher:
 
     Logits are stored, and embeddings where ``live`` answers with them. ``loader`` shows what is answered: without
     augmentation the images as they are, whatever view the student is shown. Several processes that ask for a view share
-    its blocks. The store's fingerprint says how many logits are kept of an answer.
+    its blocks, of which the teacher answers ``at_once`` samples at a time. The store's fingerprint says how many logits
+    are kept of an answer.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class CachedTeacher:
         store: AnswerStore,
         progress: Progress,
         report: Callable[[str], None],
+        at_once: int = BLOCK,
     ):
         self.store, self.live = store, live
+        self._at_once = at_once
         self._loader, self._progress, self._report = loader, progress, report
         self._dtype, self._kept = store.fingerprint["dtype"], store.fingerprint.get("teacher_cache_topk", 0)
         self._fields = ["logits", "embedding"] if live.embeds else ["logits"]
@@ -111,7 +114,7 @@ class CachedTeacher:
             device = self._loader.targets.device
             ids = [torch.tensor(rows["logits"].ids(block), device=device) for block, *_ in mine]
             for (block, fields, lock), batch in zip(mine, self._loader.show(ids, view), strict=True):
-                answers = self._fields_of(self.live.answer(batch))
+                answers = self._answers_to(batch)
                 for field in fields:
                     rows[field].write(block, answers[field], self.store.making)
                 self.store.forget_block(lock)
@@ -183,6 +186,12 @@ class CachedTeacher:
         batch = self._loader.batch(chosen.to(self._loader.targets.device), view)
         anew = self._fields_of(self.live.answer(batch))
         return max(_difference(reader, chosen, anew[field]) for field, reader in answers.items())
+
+    def _answers_to(self, block: Batch) -> dict[str, Tensor]:
+        """What is stored of the answers to a block of samples."""
+        parts = [slice(first, first + self._at_once) for first in range(0, len(block.targets), self._at_once)]
+        answers = [self._fields_of(self.live.answer(block.rows(part))) for part in parts]
+        return {field: torch.cat([one[field] for one in answers]) for field in self._fields}
 
     def _fields_of(self, outputs: Outputs) -> dict[str, Tensor]:
         """What is stored of ``outputs``, in float32 on the CPU."""

@@ -41,14 +41,14 @@ def folder(tmp_path, monkeypatch):
 def made(tiny, watcher):
     """Function that makes a cached teacher on the tiny data, which reports to ``made.watcher``."""
 
-    def build(seed=0, precision=torch.float32, data=DATA, dtype="fp32", embedding=False, **settings):
+    def build(seed=0, precision=torch.float32, data=DATA, dtype="fp32", embedding=False, at_once=500, **settings):
         dataset = tiny.data()[0]
         live = CountingTeacher([create_model("tiny", seed=seed)], CPU, precision, embedding=embedding)
         loader = ResidentLoader(dataset, data, CPU)
         identity = fingerprint(live, dataset, data, dtype, **settings)
         store = store_for(identity)
         store.claim(identity, {"teacher": "tiny", "data": dataclasses.asdict(data)})
-        return CachedTeacher(live, loader, store, build.watcher.teacher_answered, build.watcher.message)
+        return CachedTeacher(live, loader, store, build.watcher.teacher_answered, build.watcher.message, at_once)
 
     build.watcher = watcher()
     return build
@@ -71,6 +71,16 @@ def test_cached_answers_are_the_live_ones(made, precision, dtype, data):
             assert cached.dtype == torch.float32
             tolerance = {"fp32": 1e-5, "fp16": 5e-4}[dtype] if precision == torch.float32 else 2e-2
             assert (live - cached).abs().max() <= tolerance * (live.max() - live.min())
+
+
+def test_a_block_is_answered_a_few_samples_at_a_time(made, monkeypatch):
+    sizes, real = [], CountingTeacher.answer
+    monkeypatch.setattr(CountingTeacher, "answer", lambda self, b: sizes.append(len(b.targets)) or real(self, b))
+    teacher = made(embedding=True, at_once=8)
+    reader = teacher.view(1)["embedding"]
+    assert sizes == [8, 8, 6, 8]  # of 22 samples; then those that are compared
+    batch = teacher._loader.batch(torch.arange(22), 1)
+    torch.testing.assert_close(reader[torch.arange(22)], real(teacher.live, batch).embedding)
 
 
 def test_cached_answers_are_stored_once_and_read_by_later_teachers(made, folder):
