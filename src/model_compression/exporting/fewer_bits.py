@@ -33,7 +33,8 @@ FOUR_BIT_BOUND = 7
 FOUR_BIT_REACH = 2.5  # root mean squares; weights beyond are clipped: near the least squared error for a normal law
 CALIBRATIONS = ("minmax", "percentile", "entropy")
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
-_INT8 = (*_WEIGHTED, "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Flatten", "Concat")
+_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
+_INT8 = (*_WEIGHTED, "Add", "Relu", "Clip", *_POOLS, "Reshape", "Flatten", "Concat")
 _INT4_OPSET = 21  # the first whose casts know 4 bits
 _SMALL = 1024  # numbers: tensors of fewer are left as they are
 _WIDE = 0.1  # of the bytes of large tensors may stay in float32, as tables that are added to activations
@@ -56,7 +57,7 @@ def to_int8(model: Any, images: Array, calibration: str, weight_bits: int = 8) -
     if calibration not in methods:
         raise unknown_name("calibration", calibration, list(methods))
     model = _folded(model)
-    whole, untouched = _bytes(model), _preprocessing(model)
+    whole, untouched = _bytes(model), [*_preprocessing(model), *_clipped_off_zero(model)]
     options: dict[str, Any] = {"CalibStridedMinMax": 1}  # a part of the reader at a time, whatever the calibration
     options |= {"CalibPercentile": 99.99} if calibration == "percentile" else {}
     if weight_bits == 4:
@@ -234,6 +235,23 @@ def _preprocessing(model: Any) -> list[str]:
             return names
         names.append(node.name)
     raise UsageError("the network has no convolution and no inner product, which int8 would make smaller or faster")
+
+
+def _clipped_off_zero(model: Any) -> list[str]:
+    """Names of the nodes that clip to a range which may not hold zero, as for a division.
+
+    Others, as ReLU6, become the range of what they clip, which always holds zero.
+    """
+    from onnx import numpy_helper
+
+    numbers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+    def holds_zero(node: Any) -> bool:
+        low, high = [*list(node.input)[1:], "", ""][:2]
+        computed = {low, high} - {*numbers, ""}
+        return not computed and bool(numbers.get(low, -np.inf) <= 0 <= numbers.get(high, np.inf))
+
+    return [node.name for node in model.graph.node if node.op_type == "Clip" and not holds_zero(node)]
 
 
 def _large(model: Any) -> list[Any]:

@@ -174,6 +174,26 @@ def test_int8_answers_nearly_alike_with_the_weights_that_training_sees(calibrati
     assert capfd.readouterr().out == ""
 
 
+class Clipped(nn.Module):
+    def __init__(self, low, high):
+        super().__init__()
+        self.conv, self.low, self.high = nn.Conv2d(16, 8, 3), low, high
+        nn.init.normal_(self.conv.weight, std=3)  # far beyond the limits
+
+    def forward(self, maps):
+        return self.conv(maps).clamp(self.low, self.high)
+
+
+@pytest.mark.parametrize(("low", "high", "kept"), [(0.0, 6.0, 0), (-1.0, 1.0, 0), (0.0, None, 0), (0.5, 6.0, 1)])
+def test_what_is_clipped_is_rounded_within_the_limits(low, high, kept, tmp_path):
+    """As of ReLU6: steps of all that a convolution answers would be several times as coarse."""
+    model = network(lambda: Clipped(low, high))
+    graph, answers = written(model, lambda one: to_int8(one, PIXELS, "minmax"), tmp_path / "a.onnx")
+    assert sum(node.op_type in ("Clip", "Relu") for node in graph.graph.node) == kept
+    expected = exact(model)
+    assert 0 < np.abs(answers - expected).max() < 0.05 * np.ptp(expected)
+
+
 def ranges(graph):
     """Low and high of the quantised activations, in order: of every layer's input, and of the answers."""
     values = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.graph.initializer}
