@@ -220,7 +220,7 @@ def test_command_says_what_was_lost_and_resume_goes_on(trained, tiny, tmp_path, 
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"{tmp_path / 'q' / 'student.onnx'}   ")
     assert out[0].endswith("int8, trained with its roundings")
-    assert [line.split()[0] for line in out[1:]] == ["test", "network", "same"]
+    assert [line.split()[0] for line in out[1:]] == ["test", "network", "agreement"]
     verify = ["verify", str(tmp_path / "q" / "student.onnx"), "--model", str(trained), "--data", "tiny"]
     assert main([*verify, "--max-drop", "100"]) == 0
     assert "ties" not in capsys.readouterr().out  # any two classes may be within what 8 bits turn
