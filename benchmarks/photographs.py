@@ -1,6 +1,6 @@
 """Photographs at 224 pixels: what training and distilling two students of timm takes, and what it gives.
 
-    python -m benchmarks.photographs [--images 1500] [--seeds 1]
+    python -m benchmarks.photographs [--images 1500] [--seeds 1] [--students NAME ...]
 
 The photographs are CIFAR-10's first training and test images, as many of each class, enlarged to 224 pixels and written
 as JPEG files (quality 92) in class folders: the same plumbing and speed as of real ones, but not their difficulty. The
@@ -50,6 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1500, help="training images (default: 1500)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each student and arm (default: 1)")
+    parser.add_argument(
+        "--students", nargs="+", choices=[*STUDENTS], default=[*STUDENTS], help="some of them only (default: all)"
+    )
     parser.add_argument("--only", metavar="RUN", help=argparse.SUPPRESS)
     args = parser.parse_args()
     photographs = RUNS / f"{args.images}-images"
@@ -57,7 +60,7 @@ def main() -> None:
         make(args.only, photographs)
         return
     write_photographs(photographs, args.images)
-    names = [f"{s}-{arm}-seed{seed}" for seed in range(args.seeds) for s in STUDENTS for arm in ARMS]
+    names = [f"{s}-{arm}-seed{seed}" for seed in range(args.seeds) for s in args.students for arm in ARMS]
     for name in (TEACHER, *names):
         command = [sys.executable, "-m", "benchmarks.photographs", "--images", str(args.images), "--only", name]
         subprocess.run(command, check=True)
@@ -145,12 +148,17 @@ def table(records: list[dict[str, Any]]) -> str:
         low, high = Proportion(count=round(accuracy * one["test_images"]), total=one["test_images"]).interval
         float32, int8 = files["float32"], files["int8"]
         lines.append(
-            f"| {one['run']} | {one['metrics']['epochs']} | {one['images_a_second']:.0f} "
+            f"| {one['run']} | {one['metrics']['epochs']} | {one['images_a_second']:.0f}{_mark(one)} "
             f"| {one['peak_memory_bytes'] / 1e6:,.0f} | {accuracy:.1%} ({low:.1%} to {high:.1%}) "
-            f"| {float32['bytes']:,} | {float32['median_ms']:.2f} | {int8['bytes']:,} | {int8['accuracy']:.1%} "
-            f"| {int8['median_ms']:.2f} |"
+            f"| {float32['bytes']:,} | {float32['median_ms']:.2f}{_mark(float32)} | {int8['bytes']:,} "
+            f"| {int8['accuracy']:.1%} | {int8['median_ms']:.2f}{_mark(int8)} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _mark(timed: dict[str, Any]) -> str:
+    """Of a time that other work on the machine disturbed; of a run it is set by hand in its record."""
+    return " (disturbed)" if timed.get("disturbed") else ""
 
 
 if __name__ == "__main__":

@@ -104,7 +104,14 @@ def _photographs() -> Iterator[tuple[str, str]]:
     for path in sorted(PHOTOGRAPHS.glob("*.json")):
         record = json.loads(path.read_text())
         made = f"`python -m benchmarks.photographs --images {record['images']}`"
-        yield _row(record["run"], record["files"], "int8", made), line(record["surroundings"])
+        yield _row(_photographs_name(record["run"]), record["files"], "int8", made), line(record["surroundings"])
+
+
+def _photographs_name(run: str) -> str:
+    """The network of a run "teacher", "STUDENT-labels-seed0" or "STUDENT-distilled-seed0", and how it was trained."""
+    student, *rest = run.split("-")
+    arms = {"labels": "labels only", "distilled": "distilled"}
+    return f"`timm:{student}`, {arms[rest[0]]}" if rest else "`timm:tf_efficientnet_lite0`, the teacher"
 
 
 def _row(name: str, files: dict[str, Any], small: str | None, made: str) -> str:
