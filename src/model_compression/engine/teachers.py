@@ -148,7 +148,8 @@ def cached_teacher(
             "data": dataclasses.asdict(data),
         },
     )
-    return _cached(live, train_set, data, store, progress, report)
+    loader = loader_for(train_set, data, live.device)
+    return CachedTeacher(live, loader, store, progress, report, _at_once(live, train_set))
 
 
 def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> CachedTeacher:
@@ -176,21 +177,13 @@ def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> Ca
         raise ModelCompressionError(f"{store.folder} does not say where its answers came from: {error}") from None
     settings = {name: value for name, value in stored.items() if name in options_for("teacher")}
     store.claim(fingerprint(live, train_set, data, stored["dtype"], **settings), origin)
-    return _cached(live, train_set, data, store, lambda done, total: None, report)
-
-
-def _cached(
-    live: LiveTeacher,
-    train_set: Dataset,
-    data: DataConfig,
-    store: AnswerStore,
-    progress: Callable[[int, int], None],
-    report: Callable[[str], None],
-) -> CachedTeacher:
-    """On a processor, whose memory is the machine's, photographs are answered a few at a time."""
     loader = loader_for(train_set, data, live.device)
-    at_once = batch_size(train_set, live.models) if live.device.type == "cpu" else BLOCK
-    return CachedTeacher(live, loader, store, progress, report, at_once)
+    return CachedTeacher(live, loader, store, lambda done, total: None, report, _at_once(live, train_set))
+
+
+def _at_once(live: LiveTeacher, train_set: Dataset) -> int:
+    """How many samples of a block are answered at once: few photographs on a processor, whose memory is the machine's."""
+    return batch_size(train_set, live.models) if live.device.type == "cpu" else BLOCK
 
 
 def _row_shapes(live: LiveTeacher, loader: Loader, train_set: Dataset) -> tuple[Sequence[int], Sequence[int]]:
