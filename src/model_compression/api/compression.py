@@ -13,11 +13,10 @@ from model_compression.compression import quantize as quantisation
 from model_compression.compression.config import Budget, CompressConfig, PruneConfig, QuantizeConfig
 from model_compression.compression.repair import place_of, repair_config, without_idle_smoothing
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.files import user_path
 from model_compression.core.metric import Metric, primary_metric
 from model_compression.core.run_options import with_settings
-from model_compression.engine.default_recipe import with_usual_method
 from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.engine.run_folder import free_folder
@@ -245,10 +244,7 @@ def compress(
         NotVerifiedError: the fewer bits lose more than ``max_drop``.
     """
     give_names(teacher, student, data, method)
-    chosen = default_method("") if method is None else method
-    run = run_config(config, student, teacher, chosen, settings, data, epochs=epochs, seed=seed)
-    if method is None:
-        run = with_usual_method(run)
+    run = run_config(config, student, teacher, method, settings, data, epochs=epochs, seed=seed)
     budget = Budget(max_bytes=max_bytes, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy)
     name = f"{Path(data.rpartition(':')[2]).name}-{Path(run.student.name).stem}-compressed-seed{seed}"
     folder = user_path(str(run_dir)) if run_dir else free_folder(Path("runs") / name)[0]

@@ -14,13 +14,14 @@ from model_compression.api.text_lists import are_texts
 from model_compression.checks.networks import check_classes
 from model_compression.core import trust
 from model_compression.core.argument_checks import plain_number
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
 from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import UsageError
 from model_compression.core.files import user_path
 from model_compression.core.run_options import LEFT_OPEN, with_settings
 from model_compression.data.dataset import Dataset
 from model_compression.engine.console_observer import ConsoleObserver
+from model_compression.engine.default_recipe import with_usual_method
 from model_compression.engine.fitting import fitted_data, sized_data, taught_by
 from model_compression.engine.networks import answers_with_embeddings, check_teachers, given_network, load_trained
 from model_compression.engine.observer import Logged, Observer
@@ -80,8 +81,12 @@ def run_config(
     data: str | DataConfig | None = None,
     **values: Any,
 ) -> TrainConfig:
-    """``config`` with all that is given; without one, what data and student choose is left open."""
-    student = _named(student)
+    """``config`` with all that is given; without one, what data and student choose is left open.
+
+    With a ``teacher`` and no ``method`` the method is the usual one for the data.
+    """
+    student, chooses = _named(student), teacher is not None and method is None
+    method = default_method("") if chooses else method
     run = dataclasses.replace(
         config or TrainConfig(student=student, left_open=[*LEFT_OPEN]),
         student=student,
@@ -89,7 +94,8 @@ def run_config(
         method=MethodConfig(name=method) if isinstance(method, str) else method,
         **{name: plain_number(value) for name, value in values.items()},
     )
-    return with_settings(run if data is None else _with_data(run, data), settings)
+    run = with_settings(run if data is None else _with_data(run, data), settings)
+    return with_usual_method(run) if chooses else run
 
 
 def _with_data(config: TrainConfig, data: str | DataConfig) -> TrainConfig:

@@ -9,9 +9,8 @@ from model_compression.api.argument_texts import described
 from model_compression.api.experiments import Told
 from model_compression.api.inputs import give_names, run_config, watched
 from model_compression.core.argument_checks import checked_arguments
-from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig, default_method
+from model_compression.core.config import MethodConfig, ModelConfig, TrainConfig
 from model_compression.core.data_config import DataConfig
-from model_compression.engine.default_recipe import with_usual_method
 from model_compression.engine.fitting import sized_run
 from model_compression.engine.observer import Observer
 from model_compression.experiments.executor import Executor
@@ -94,10 +93,7 @@ def search(
         MissingExtraError: Optuna is not installed.
     """
     give_names(student, data, teacher, method)
-    usual = None if teacher is None else default_method("")
-    base = run_config(config, student, teacher, method or usual, settings, data, epochs=epochs)
-    if teacher is not None and method is None:
-        base = with_usual_method(base)
+    base = run_config(config, student, teacher, method, settings, data, epochs=epochs)
     with watched(observer, progress) as watcher:
         plan = plan_search(
             sized_run(base, watcher.message), tune, trials=trials, final_seeds=final_seeds, storage=storage, out=out,

@@ -182,7 +182,7 @@ def reopen(store: AnswerStore, device: str, report: Callable[[str], None]) -> Ca
 
 
 def _at_once(live: LiveTeacher, train_set: Dataset) -> int:
-    """How many samples of a block are answered at once: few photographs on a processor, whose memory is the machine's."""
+    """How many samples are answered at once: few photographs on a processor, whose memory is the machine's."""
     return batch_size(train_set, live.models) if live.device.type == "cpu" else BLOCK
 
 
