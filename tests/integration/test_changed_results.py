@@ -156,7 +156,7 @@ def test_a_damaged_file_that_no_state_needs_ends_no_run(stopped, tmp_path, watch
     damage(folder / name, how)
     seen = watcher()
     resume_run(folder, seen)
-    for same in ("student.safetensors", "events.jsonl", "predictions.safetensors"):
+    for same in ("student.safetensors", "events.jsonl", "predictions.safetensors", "environment.json"):
         assert (folder / same).read_bytes() == (whole / same).read_bytes(), same
     assert read_run(folder).sealed
     assert len((folder / "timing.jsonl").read_text().splitlines()) == 3

@@ -182,10 +182,13 @@ class RunFolder:
         """Whether the run's results are there, whole. Raises FileFormatError for those that were changed or damaged."""
         return read_results(self.path) is not None
 
-    def begin(self) -> None:
-        """Takes away what says that the run is finished, before it trains on."""
+    def begin(self, data: Mapping[str, str]) -> None:
+        """Takes away what says that the run is finished, before it trains on; ``data`` as for `create`."""
         begin_again(self.path)
         self.metrics.unlink(missing_ok=True)
+        recorded = read_json(self.environment)
+        if recorded | dict(data) != recorded:  # killed before they were written, or written by an earlier version
+            write_json(self.environment, recorded | dict(data))
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes the metrics, then the manifest, with which the run is finished, and deletes the states."""

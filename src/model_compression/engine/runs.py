@@ -109,7 +109,7 @@ def resume_run(
                 _check_unchanged(run, prepared, state)
                 _say_changed_code(run, prepared.code, state, observer)
             rehearse(config, prepared, parts, observer, write_results)
-            processes.on_main(run.begin)
+            processes.on_main(lambda: run.begin(prepared.data.digests))
             metrics = _train(config, prepared, run, observer, state, lr)
             finished(prepared.trainer.network.deployed())
             return metrics
