@@ -70,10 +70,11 @@ def main() -> int:
     record = json.loads(args.against.read_text())
     if record["surroundings"] != _machine():
         print(f"the record is of another machine or other versions:\n  {record['surroundings']}\n  {_machine()}")
-    changed = sorted(key for key in record["digests"] | found if record["digests"].get(key) != found.get(key))
+    before = record["digests"]
+    changed = sorted(key for key in before | found if before.get(key) != found.get(key))
     for key in changed:
-        print(f"{key}: {record['digests'].get(key, 'not there')} became {found.get(key, 'not there')}")
-    print(f"{len(found) - len(changed)} of {len(found)} digests are those of {args.against}")
+        print(f"{key}: {before.get(key, 'not there')} became {found.get(key, 'not there')}")
+    print(f"{len(before | found) - len(changed)} of {len(before | found)} digests are those of {args.against}")
     return int(bool(changed))
 
 
