@@ -95,3 +95,16 @@ def test_run_whose_process_is_killed_is_made_again_to_the_same_weights(compariso
     for name in ("labels-seed0", "kd-seed0", "at-seed0"):
         made = [tmp_path / "runs" / out / name / "student.safetensors" for out in ("several", "one")]
         assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_a_second_process_waits_for_the_first_and_finds_its_runs(comparison):
+    arguments = [*comparison[0], "--methods", "kd"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(arguments, **pipes) for _ in range(2)]
+    ended = [process.communicate(timeout=900) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    first, second = (json.loads(out) for out, _ in ended)
+    assert first == second
+    assert not first["failed"]
+    assert {row["arm"] for row in first["rows"]} == {"labels", "kd"}
+    assert sum("another process makes the runs of" in err for _, err in ended) == 1

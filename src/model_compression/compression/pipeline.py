@@ -90,7 +90,7 @@ class Compression(Stage[CompressConfig, dict[str, Any]]):
             )
         _check_bound(config.budget, task_of(train).metric)
         looked_at = dataclasses.replace(config.run, teacher_cache="off")
-        student = check_run(looked_at, self.parts).network.deployed().cpu()
+        student = check_run(looked_at, self.parts).trainer.network.deployed().cpu()
         budget, bits = config.budget, CALIBRATED[config.to]
         check_weight_bits(student, bits)
         if not (budget.max_bytes or budget.max_latency_ms):

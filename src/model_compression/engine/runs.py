@@ -28,7 +28,6 @@ from model_compression.engine.setup import Prepared, prepare
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.engine.teachers import num_views
 from model_compression.engine.trackers import open_trackers
-from model_compression.engine.trainer import Trainer
 from model_compression.models.base import Network
 
 
@@ -117,9 +116,9 @@ def resume_run(
         run.unlock()
 
 
-def check_run(config: TrainConfig, parts: Parts | None = None) -> Trainer:
+def check_run(config: TrainConfig, parts: Parts | None = None) -> Prepared:
     """Raises what `start_run` would before it makes its folder, but for `rehearse`; returns what would train."""
-    return prepare(config, Silent(), parts or Parts()).trainer
+    return prepare(config, Silent(), parts or Parts())
 
 
 def fill_cache(config: TrainConfig, observer: Observer, parts: Parts | None = None) -> CachedTeacher:

@@ -1,16 +1,42 @@
 """Records of the runs of an experiment: what is recorded is not run again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from model_compression.core.config import UNDECIDED, TrainConfig
 from model_compression.core.config_json import to_dict
 from model_compression.core.errors import RunFolderError
-from model_compression.core.files import read_json
+from model_compression.core.files import read_json, writing_failed
 from model_compression.core.options import setting
 from model_compression.core.run_options import result_values
 from model_compression.reports.records import FAILURES, read_record, save_record
+
+_POLL_S = 1.0
+
+
+@contextmanager
+def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes from making the runs whose records are in ``folder``; waits for one that makes them."""
+    lock, waits = FileLock(folder / ".lock"), False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_POLL_S)
+            except Timeout:
+                if not waits:
+                    say(f"another process makes the runs of {folder}: waiting for it")
+                waits = True
+    except OSError as error:
+        raise writing_failed(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_recorded(path: Path, config: TrainConfig) -> bool:

@@ -105,7 +105,7 @@ class Scheme(StageOfRuns[SchemeConfig]):
             weak = config.allow_weak_teacher or before is not None
             looked_at = dataclasses.replace(config, teacher_cache="off", allow_weak_teacher=weak)
             parts = self.parts if before is None else Parts(data=data, teacher=before)
-            before = check_run(looked_at, parts).network.deployed()
+            before = check_run(looked_at, parts).trainer.network.deployed()
         return self.config
 
     def run(self) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A search for better settings of a run: trials on held-out images, then the best against the defaults, paired."""
 
+import dataclasses
 import hashlib
 import json
 import signal
@@ -10,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.core.errors import Interrupted, UsageError
 from model_compression.core.files import read_json, write_json
-from model_compression.core.run_options import short_name
+from model_compression.core.run_options import short_name, with_values
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.stop_requests import stop_requests
-from model_compression.experiments.comparison import Progress, interrupted, prepare_runs, result_line, train_task
 from model_compression.experiments.executor import Run, execute
+from model_compression.experiments.preparation import Progress, interrupted, prepare_runs, result_line, train_task
 from model_compression.experiments.processes import RunError
 from model_compression.experiments.records import check_same_data
 from model_compression.experiments.search_plan import SearchPlan
 from model_compression.experiments.search_results import Found, finish, shown
-from model_compression.experiments.search_space import settings_of, with_settings_of
+from model_compression.experiments.search_space import check_effects, settings_of, with_settings_of
 from model_compression.experiments.study import Study, number_of
 
 if TYPE_CHECKING:
@@ -34,24 +35,24 @@ def make_search(plan: SearchPlan, progress: Progress) -> Found:
     Raises UsageError for a run that cannot be made, RunFolderError when ``plan.out`` holds another search, and
     Interrupted after a signal, with everything saved.
     """
-    digest = hashlib.sha256(json.dumps(plan.identity, sort_keys=True).encode()).hexdigest()[:12]
-    plan.check_folder()
+    identity = plan.identity
+    name = f"{short_name(plan.base)}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}"
     with stop_requests() as stopped:
-        refused, data = prepare_runs(
-            plan.base, {"run": plan.trial_config}, "checking", progress, stopped, plan.executor
-        )
-        if refused:
-            raise UsageError(refused["run"])
+        prepared = prepare_runs(plan.base, {"run": plan.trial_config}, "checking", progress, stopped, plan.executor)
+        if prepared.refused:
+            raise UsageError(prepared.refused["run"])
+        plan = dataclasses.replace(plan, base=with_values(plan.base, prepared.recipe))
+        check_effects(plan.base, plan.space)
         defaults = settings_of(plan.base, plan.space)
-        name = f"{short_name(plan.base)}-{digest}"
         study = Study(name, plan.storage, plan.space, defaults, plan.trials, plan.base.seed)
         if plan.results.exists():
-            check_same_data(read_json(plan.results), data, plan.out)
+            check_same_data(read_json(plan.results), prepared.data, plan.out)
         else:
-            write_json(plan.results, {**plan.identity, "data_sha256": data})
+            write_json(plan.results, {**identity, "data_sha256": prepared.data})
         progress.expect(plan.trials, len(study.trials))
         _Trials(plan, study, progress, stopped).make()
-    return finish(plan, study.trials, defaults, data, progress)
+    identity["data_sha256"] = prepared.data
+    return finish(plan, identity, study.trials, defaults, progress)
 
 
 class _Trials:

@@ -1,6 +1,7 @@
 """What a search is to do: the run, the options that it tunes, how many trials, and where all of it goes."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,27 +43,29 @@ class SearchPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two calls share that work on the same search."""
-        return {"config": to_dict(self.base), "tune": [str(tuned) for tuned in self.space]}
+        """What two calls share that work on the same search; that of `results`, which an earlier version may have made.
+
+        Raises RunFolderError when ``out`` holds a search of another run, or of other options.
+        """
+        own = {"config": to_dict(self.base), "tune": [str(tuned) for tuned in self.space]}
+        return self._recorded(own) if self.results.exists() else own
 
     @property
     def results(self) -> Path:
         """The file with all results, which has the identity from the beginning."""
         return self.out / "search.json"
 
-    def check_folder(self) -> None:
-        """Raises RunFolderError when ``out`` holds a search of another run, or of other options."""
-        if not self.results.exists():
-            return
+    def _recorded(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         recorded = read_json(self.results)
-        own, wanted = (result_values(found["config"]) for found in (recorded, self.identity))
+        own, wanted = (result_values(found["config"]) for found in (recorded, asked))
         found = [place for place in own | wanted if own.get(place) != wanted.get(place)]
-        if recorded["tune"] != self.identity["tune"]:
+        if recorded["tune"] != asked["tune"]:
             found.append(f"{setting('tune')} ({', '.join(recorded['tune'])})")
         if found:
             raise RunFolderError(
                 f"{self.out} holds a search with another {', '.join(found)}; choose another {setting('out')}"
             )
+        return {key: recorded[key] for key in asked}
 
 
 def plan_search(

@@ -6,21 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from model_compression.core.console import table
 from model_compression.core.files import write_json, write_text
 from model_compression.core.metric import DEFAULT_METRIC, primary_metric
 from model_compression.core.options import setting
 from model_compression.core.run_options import short_name
 from model_compression.core.text import count
-from model_compression.experiments.comparison import Plan, Progress, make_runs
+from model_compression.experiments.comparison import Plan, make_runs
+from model_compression.experiments.preparation import Progress
 from model_compression.experiments.search_plan import SearchPlan
 from model_compression.experiments.search_space import with_settings_of
 from model_compression.experiments.study import Trial
 from model_compression.reports.method_comparison import DEFAULT
 
-_POLL_S = 1.0
 _ROWS = 20
 
 
@@ -38,10 +36,16 @@ class Found:
     content: dict[str, Any]
 
 
-def finish(plan: SearchPlan, trials: list[Trial], defaults: Mapping[str, Any], data: Any, progress: Progress) -> Found:
+def finish(
+    plan: SearchPlan,
+    identity: Mapping[str, Any],
+    trials: list[Trial],
+    defaults: Mapping[str, Any],
+    progress: Progress,
+) -> Found:
     """The final runs of the best trial and the defaults, and the results of all as text, values and files.
 
-    ``data``: the digests of training and test data.
+    ``identity``: what the results begin with.
     """
     ended = [trial for trial in trials if trial.state == "complete" and trial.score is not None]
     best = max(ended, key=lambda trial: (trial.score, -trial.number), default=None)
@@ -65,8 +69,7 @@ def finish(plan: SearchPlan, trials: list[Trial], defaults: Mapping[str, Any], d
     ]
     text = "\n\n".join(part for part in found if part)
     content = {
-        **plan.identity,
-        "data_sha256": data,
+        **identity,
         "trials": [dataclasses.asdict(trial) for trial in trials],
         "best": None if best is None else best.number,
         "verdict": verdict,
@@ -91,16 +94,7 @@ def _final_runs(plan: SearchPlan, best: Trial, progress: Progress) -> tuple[str,
         executor=plan.executor,
         varied=[tuned.place for tuned in plan.space],
     )
-    final.out.mkdir(parents=True, exist_ok=True)
-    lock, waits = FileLock(plan.out / "final.lock"), False
-    while True:
-        try:
-            with lock.acquire(timeout=_POLL_S):
-                return make_runs(final, progress)
-        except Timeout:
-            if not waits:
-                progress.message("another process makes the final runs: waiting for it")
-            waits = True
+    return make_runs(final, progress)
 
 
 def judged(comparison: Mapping[str, Any], number: int) -> str:

@@ -77,7 +77,7 @@ def search_space(config: TrainConfig, wanted: Wanted = ()) -> list[Tuned]:
         else:
             found[name] = _of_metadata(name, place, kind, default)
         _check(config, found[name])
-    _check_effects(config, [tuned.place for tuned in found.values()])
+    check_effects(config, list(found.values()))
     return list(found.values())
 
 
@@ -214,12 +214,17 @@ def _check(config: TrainConfig, tuned: Tuned) -> None:
         with_settings_of(config, [tuned], {tuned.name: value})
 
 
-def _check_effects(config: TrainConfig, places: Sequence[str]) -> None:
-    """Raises UsageError for an option that has no effect beside the others, unless those are tuned too."""
+def check_effects(config: TrainConfig, space: Sequence[Tuned]) -> None:
+    """Raises UsageError for an option that has no effect beside the others, unless those are tuned or open too."""
+    places = [tuned.place for tuned in space]
     for place in places:
         part, _, name = place.rpartition(".")
         said = OPTIONS.get(place)
-        if said is None or said.needs is None or any(f"{part}.{need}".lstrip(".") in places for need in said.needs):
+        if (
+            said is None
+            or said.needs is None
+            or any(f"{part}.{need}".lstrip(".") in (*places, *config.left_open) for need in said.needs)
+        ):
             continue
         if not has_effect(getattr(config, part) if part else config, said):
             raise UsageError(f"{setting('tune')} {name} has no effect here: it needs {' or '.join(said.needs)}")

@@ -20,6 +20,7 @@ from model_compression.core.config_values import from_dict
 from model_compression.core.errors import ModelCompressionError, UsageError, reason_of
 from model_compression.core.free_memory import most_memory_bytes
 from model_compression.core.metric import DEFAULT_METRIC, primary_metric
+from model_compression.core.run_options import value_at, with_values
 from model_compression.core.trust import command
 from model_compression.distillation.objective import create_method
 from model_compression.distillation.teachers.cache import CachedTeacher
@@ -93,27 +94,27 @@ def _train(task: dict[str, Any], say: Say) -> dict[str, Any]:
 def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     """Finds which methods cannot run, and why, and stores the teacher's answers if one of them reads them.
 
-    Raises UsageError when it is not the method's fault: with labels only, or the plainest method, it is the same.
+    All runs have the recipe that is chosen for the base, where that leaves one open. Raises UsageError when it is not
+    the method's fault: with labels only, or the plainest method, it is the same.
     """
     configs = {arm: from_dict(TrainConfig, values) for arm, values in task["configs"].items()}
     reporter = Reporter(say)
     parts = Parts()
-    train, test = parts.load_data(from_dict(TrainConfig, task["base"]), reporter.message)
+    base = from_dict(TrainConfig, task["base"])
+    train, test = parts.load_data(base, reporter.message)
+    say({"done": 0, "total": len(configs), "note": next(iter(configs))})
+    decided = check_run(_plainest(base), parts).config
+    recipe = {place: value_at(decided, place) for place in base.left_open}
     refused: dict[str, str] = {}
     stored: list[TrainConfig] = []
-    plain: TrainConfig | None = None
-    for number, (arm, config) in enumerate(configs.items()):
+    for number, (arm, unsettled) in enumerate(configs.items()):
         say({"done": number, "total": len(configs), "note": arm})
+        config = with_values(unsettled, recipe)
         if config.method is None:
             check_run(config, parts)
             continue
-        if plain is None:
-            name = "kd" if config.teacher_cache_topk else "logits"  # which needs all of them
-            name = "align" if config.data.task == "embedding" else name
-            plain = dataclasses.replace(config, method=MethodConfig(name=name), label_smoothing=0.0)
-            check_run(plain, parts)
         try:
-            if isinstance(check_run(config, parts).teacher, CachedTeacher):
+            if isinstance(check_run(config, parts).trainer.teacher, CachedTeacher):
                 stored.append(config)
         except UsageError as error:
             refused[arm] = str(error)
@@ -121,7 +122,16 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
             traceback.print_exc()
     if stored:
         fill_cache(max(stored, key=_needs_embedding), reporter, parts)
-    return {"refused": refused, "data_sha256": [train.digest, test.digest]}
+    return {"refused": refused, "data_sha256": [train.digest, test.digest], "recipe": recipe}
+
+
+def _plainest(base: TrainConfig) -> TrainConfig:
+    """``base`` with the plainest method that its teacher serves, on labels without one."""
+    if base.teacher is None:
+        return dataclasses.replace(base, method=None)
+    name = "kd" if base.teacher_cache_topk else "logits"  # which needs all of them
+    name = "align" if base.data.task == "embedding" else name
+    return dataclasses.replace(base, method=MethodConfig(name=name), label_smoothing=0.0)
 
 
 def _needs_embedding(config: TrainConfig) -> bool:

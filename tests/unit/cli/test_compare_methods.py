@@ -85,6 +85,28 @@ def test_each_method_has_the_run_that_distill_and_train_make(command, tmp_path):
     assert out.splitlines()[-2:] == ["results/r/table.md", "results/r/comparison.png"]
 
 
+def test_runs_without_options_share_one_recipe_which_table_and_records_name(command, tmp_path):
+    """Beyond 16 epochs a student of a teacher sees 16 views in turn: labels too, as runs are compared in pairs."""
+    plain = ["compare-methods", *FAST[:4], "--epochs", "17", *FAST[8:10], "--device", "cpu", "--teacher", "TEACHER"]
+    plain += ["--seeds", "1", "--out", "results/r"]
+    code, _, err = command(*plain, "--methods", "kd,tf_kd")
+    assert code == 0, err
+    recipes = []
+    for name in command.made:
+        config = read(tmp_path / "runs/r" / name / "config.json")
+        recipes.append([config["optim"], config["data"], config["batch_size"]])
+        recorded = read(tmp_path / f"results/r/{name}.json")["config"]
+        assert [recorded["optim"], recorded["data"], recorded["batch_size"]] == recipes[-1]
+    assert len(recipes) == 3
+    assert recipes[0] == recipes[1] == recipes[2]
+    assert recipes[0][1]["views"] == 16
+    table = (tmp_path / "results/r/table.md").read_text()
+    assert f"batch {recipes[0][2]}; adamw, rate {recipes[0][0]['lr']:g}, one_cycle, weight decay 0.02" in table
+    assert command(*plain, "--methods", "kd,tf_kd,logits")[0] == 0  # the records are of this recipe
+    code, _, err = command(*plain, "--methods", "kd,dkd", "--lr", "0.1")
+    assert (code, "with another optim.lr" in err) == (1, True)
+
+
 def test_what_is_recorded_is_not_run_again_and_more_methods_and_seeds_are_added(command, tmp_path):
     assert command(*COMPARE, "--methods", "kd")[0] == 0
     before = (tmp_path / "results/r/kd-seed0.json").read_bytes()

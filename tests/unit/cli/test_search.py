@@ -1,5 +1,6 @@
 """search as a person types it, on the tiny data, with its runs made in this process."""
 
+import hashlib
 import json
 import os
 import signal
@@ -238,6 +239,43 @@ def test_method_and_teacher_are_tuned_as_those_of_distill(command, tmp_path):
     assert config["method"]["name"] == "kd"
     assert 1 <= config["method"]["params"]["temperature"] <= 20
     assert 0.09 <= config["method"]["weights"]["kd"] <= 9
+
+
+PLAIN = [*SEARCH[: SEARCH.index("--batch-size")], "--precision", "fp32", "--device", "cpu", "--out", "results/s"]
+
+
+def test_the_first_trial_has_what_a_run_without_options_chooses(command, tmp_path):
+    """Not the values of `TrainConfig`, which no such run has; and so has the arm of the defaults in the end."""
+    command.work = made_up(lambda config: 1 - config["optim"]["lr"])
+    tune = ["--tune", "lr=1e-5:1e-1:log", "--tune", "batch_size=4,32", "--tune", "shift=0,1", "--trials", "3"]
+    code, _, err = command(*PLAIN, *tune, "--final-seeds", "1")
+    assert code == 0, err
+    assert command("train", *PLAIN[1:-2], "--out", "own")[0] == 0
+    own = json.loads((tmp_path / "own/config.json").read_text())
+    content = json.loads((tmp_path / "results/s/search.json").read_text())
+    first = content["trials"][0]["settings"]
+    assert (own["optim"]["optimizer"], own["optim"]["lr"]) == ("adamw", pytest.approx(2e-3))
+    assert first == {"lr": own["optim"]["lr"], "batch_size": own["batch_size"], "shift": own["data"]["shift"]}
+    final = json.loads((tmp_path / "results/s/final/default-seed1.json").read_text())["config"]
+    assert final["optim"] == own["optim"]
+    assert {**final["data"], "validation": 6} == own["data"]
+
+
+def test_a_search_of_an_earlier_version_goes_on(command, tmp_path):
+    """What its configuration did not have yet had its default; the name of the study is that of before."""
+    command.work = made_up(lambda config: 0.5)
+    assert command(*SEARCH, "--final-seeds", "0")[0] == 0
+    results, journal = tmp_path / "results/s/search.json", tmp_path / "results/s/study.journal"
+    content, written = json.loads(results.read_text()), journal.read_text()
+    del content["config"]["sync_batchnorm"]
+    identity = json.dumps({"config": content["config"], "tune": content["tune"]}, sort_keys=True)
+    name = json.loads(written.splitlines()[0])["study_name"]
+    before = f"{name.rpartition('-')[0]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    results.write_text(json.dumps(content))
+    journal.write_text(written.replace(name, before))
+    command.made.clear()
+    assert command(*SEARCH, "--final-seeds", "0", "--trials", "4")[0] == 0
+    assert command.made == ["trial-003"]
 
 
 def test_folder_of_another_search_is_refused(command):
