@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import tiny_texts
 import torch
@@ -111,6 +112,41 @@ def test_backbone_is_fine_tuned_and_a_run_of_it_too(tiny, tmp_path, watcher):
         tuned = load_model(folder)
         np.testing.assert_allclose(tuned.conv1.weight.detach().numpy(), learnt["conv1.weight"], atol=1e-6)
         assert tuned.ip1.out_features == 3
+
+
+@pytest.mark.parametrize("name", ["ends_in_linear", "ends_in_pooling"])
+def test_what_a_builder_of_ones_own_returns_is_the_embedding(name, tiny, tmp_path, monkeypatch):
+    """As teacher and as student, while it trains and when the run is read again: no layer is taken for a head."""
+    (tmp_path / "own_backbones.py").write_text(OWN_BACKBONES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    own = ModelConfig(name=f"own_backbones:{name}")
+    start_run(dataclasses.replace(config_of(tiny, student=own), teacher=own), tmp_path / "run")
+    found = load_file(tmp_path / "run" / "predictions.safetensors")
+    width = {"ends_in_linear": 24, "ends_in_pooling": 6}[name]
+    assert found["student_logits"].shape == found["teacher_logits"].shape == (13, width)
+    kept = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert mc.evaluate(tmp_path / "run", progress=False).value == kept["test_knn"]
+    mc.export(tmp_path / "run", tmp_path / "file.onnx", progress=False)
+    images = np.ascontiguousarray(tiny.data()[1].images[:])
+    session = onnxruntime.InferenceSession(tmp_path / "file.onnx", providers=["CPUExecutionProvider"])
+    (answers,) = session.run(None, {session.get_inputs()[0].name: images})
+    np.testing.assert_allclose(answers, found["student_logits"], rtol=1e-4, atol=1e-6)
+
+
+OWN_BACKBONES = """
+import torch
+from torch import nn
+
+
+def ends_in_pooling():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def ends_in_linear():
+    return nn.Sequential(ends_in_pooling(), nn.Linear(6, 24))
+"""
 
 
 def draw(folder, count, sizes=((12, 16),)):

@@ -227,7 +227,12 @@ def _fitted(name: str, options: dict[str, Any], num_classes: int) -> dict[str, A
 
 
 def _with_head(name: str, options: dict[str, Any], data: Dataset) -> dict[str, Any]:
-    """``options`` with the head that texts need, and the size of a fresh table of tokens."""
+    """``options`` with the head that texts need, and the size of a fresh table of tokens.
+
+    What a builder of one's own returns are embeddings where those are wanted.
+    """
+    if answers_with_embeddings(data) and is_external(name) and library_of(name) is None:
+        return {**options, EMBEDS: True}
     if not isinstance(data.samples, Texts) or library_of(name) != "hf":
         return options
     table = {"vocab_size": data.samples.tokenizer.size} if is_architecture(name) else {}
