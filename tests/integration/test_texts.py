@@ -17,6 +17,7 @@ from model_compression.data.sources import load_dataset
 from model_compression.data.tokenizers import TokenizerChoice
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import resume_run, start_run
+from model_compression.experiments import executor, worker
 from model_compression.models.loading import load_model
 
 TRAINING = (
@@ -289,6 +290,25 @@ def test_texts_with_more_tokens_than_the_network_knows_are_refused(tmp_path):
                "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}  # fmt: skip
     with pytest.raises(UsageError, match=r"the student cannot take texts|knows 9 tokens"):
         check_classes("student", load_model("hf:bert", options, seed=0), train)
+
+
+def test_label_runs_of_a_comparison_read_what_the_methods_read(tmp_path, monkeypatch):
+    """Texts cut by the tokenizer of the teacher, which a run on labels does not have."""
+
+    def in_this_process(task, watch, stop, **_):
+        return worker._prepare(task, watch) if task["task"] == "prepare" else worker._train(task, watch)
+
+    monkeypatch.setattr(executor, "run_isolated", in_this_process)
+    small = [f"--student-option={name}" for name in ("hidden_size=16", "num_hidden_layers=1", "num_attention_heads=2")]
+    command = ["compare-methods", "--teacher", "teacher", "--student", "hf:bert", *small, "--data", "jsonl:moods.jsonl",
+               "--seeds", "1", "--epochs", "1", *TRAINING, "--runs", tmp_path, "--out", tmp_path / "found"]  # fmt: skip
+    run(*command, "--methods", "kd")
+    run(*command, "--methods", "kd,dkd")  # with what is recorded
+    arms = {row["arm"] for row in json.loads((tmp_path / "found/comparison.json").read_text())["rows"]}
+    assert arms == {"labels", "kd", "dkd"}
+    for arm in arms:
+        assert json.loads((tmp_path / f"found/{arm}-seed0/config.json").read_text())["data"]["tokenizer"] == "teacher"
+        assert (tmp_path / f"found/{arm}-seed0/tokenizer.json").exists()
 
 
 @pytest.mark.slow

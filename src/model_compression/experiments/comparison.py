@@ -1,5 +1,6 @@
 """The runs of a comparison of methods: those without a record are made, each in a process of its own, and recorded."""
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from model_compression.core.config_values import from_dict
 from model_compression.core.errors import Interrupted, RunFolderError, UsageError
 from model_compression.core.files import user_path
 from model_compression.core.options import Option, setting
-from model_compression.core.run_options import options_for, short_name, with_values
+from model_compression.core.run_options import options_for, short_name, value_at, with_values
 from model_compression.core.text import count
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
@@ -32,6 +33,7 @@ from model_compression.reports.records import read_records, record_path, save_re
 from model_compression.reports.run_results import Results, read_results
 
 _MOST_SEEDS = 1000
+_BY_NETWORKS = ("data.fit", "data.crop_share", "data.interpolation", "data.tokenizer")  # label runs lack the teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,8 @@ def plan_comparison(
     Raises UsageError for a number of seeds that cannot be.
     """
     check_seeds(seeds)
+    by_networks = [place for place in _BY_NETWORKS if not value_at(base, place)]
+    base = dataclasses.replace(base, left_open=[*base.left_open, *by_networks])
     teacher, student = (Path(model.name).stem for model in (base.teacher, base.student) if model)
     return Plan(
         title=f"{student} learns from {teacher}: {Path(base.data.name).name}, {count(base.epochs, 'epoch')}",

@@ -22,11 +22,13 @@ from model_compression.core.free_memory import most_memory_bytes
 from model_compression.core.metric import DEFAULT_METRIC, primary_metric
 from model_compression.core.run_options import value_at, with_values
 from model_compression.core.trust import command
+from model_compression.data.texts import Texts
+from model_compression.data.tokenizers import tokenizer_beside
 from model_compression.distillation.objective import create_method
 from model_compression.distillation.teachers.cache import CachedTeacher
 from model_compression.engine.contracts import Progress
 from model_compression.engine.events import read_events
-from model_compression.engine.parts import Parts
+from model_compression.engine.parts import Parts, names_of_networks
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.runs import check_run, fill_cache
 from model_compression.engine.trainer import Trainer
@@ -105,6 +107,9 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     say({"done": 0, "total": len(configs), "note": next(iter(configs))})
     decided = check_run(_plainest(base), parts).config
     recipe = {place: value_at(decided, place) for place in base.left_open}
+    if "data.tokenizer" in recipe and isinstance(train.samples, Texts):
+        beside = map(tokenizer_beside, names_of_networks(base.student, base.teacher))
+        recipe["data.tokenizer"] = next(filter(None, beside))
     refused: dict[str, str] = {}
     stored: list[TrainConfig] = []
     for number, (arm, unsettled) in enumerate(configs.items()):
