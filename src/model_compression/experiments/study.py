@@ -85,7 +85,7 @@ class Study:
             if len([other for other in before if other.state != optuna.trial.TrialState.FAIL]) >= self._wanted:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # another process was faster
                 return None
-            trial.set_user_attr(_NUMBER, sum(_AGAIN not in other.user_attrs for other in before))
+            trial.set_user_attr(_NUMBER, _number_after(before))
         trial.set_user_attr(_OWNER, _me())
         self._mine[trial.number] = time.monotonic()
         # A sampler of its own makes what is proposed a function of the seed and the trials before, not of the process.
@@ -181,15 +181,23 @@ class Study:
         return time.monotonic() - since > _SILENT_S
 
     def _renew(self, trial: "FrozenTrial") -> None:
-        """Replaces a trial that did not end by a new one with the same settings."""
+        """Replaces a trial that did not end by a new one of the same number, with the same settings if it had all."""
         import optuna
 
+        before = [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
         try:
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         except (ValueError, RuntimeError):  # another process was faster
             return
-        if all(name in trial.params for name in self._distributions):
-            self._study.enqueue_trial(trial.params, user_attrs={_NUMBER: number_of(trial), _AGAIN: True})
+        has_all = all(name in trial.params for name in self._distributions)
+        known = trial.params if has_all else trial.system_attrs.get("fixed_params", {})
+        number = trial.user_attrs.get(_NUMBER, _number_after(before))
+        self._study.enqueue_trial(known, user_attrs={_NUMBER: number, _AGAIN: True})
+
+
+def _number_after(before: "Sequence[FrozenTrial]") -> int:
+    """The number of the trial that is asked for after ``before``: their successors have those that they replace."""
+    return sum(_AGAIN not in other.user_attrs for other in before)
 
 
 def number_of(trial: "optuna.Trial | FrozenTrial") -> int:

@@ -76,6 +76,41 @@ def test_search_that_is_continued_proposes_what_the_uninterrupted_one_does(tmp_p
     assert work(opened(tmp_path / "other", 16, seed=1)) != whole
 
 
+@pytest.mark.parametrize("done", [0, 2, 11])
+@pytest.mark.parametrize("writes", [2, 3])
+def test_search_whose_process_dies_while_it_claims_a_trial_proposes_the_same(tmp_path, monkeypatch, done, writes):
+    """The trial has its number and owner by then, and none or one of its settings."""
+    whole = work(opened(tmp_path / "whole", 16))
+    study = opened(tmp_path / "s", 16)
+    for params in whole[:done]:
+        trial = study.claim()
+        assert trial.params == params
+        study.complete(trial, metrics(params))
+    storage, written = study._study._storage, []
+
+    def dying(real):
+        def write(*arguments):
+            if len(written) == writes:
+                raise SystemExit
+            written.append(real)
+            real(*arguments)
+
+        return write
+
+    for name in ("set_trial_user_attr", "set_trial_param"):
+        monkeypatch.setattr(storage, name, dying(getattr(storage, name)))
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "_me", lambda: {**ME, "pid": 2**22 + 1})
+        with pytest.raises(SystemExit):
+            study.claim()
+    rest = opened(tmp_path / "s", 16)
+    assert work(rest) == whole[done:]
+    assert [trial.number for trial in rest.trials] == list(range(16))
+
+
+ME = studies._me()
+
+
 def test_default_outside_of_the_range_becomes_the_nearest_value(tmp_path):
     space = [
         Tuned(name="lr", place="optim.lr", kind=float, low=1e-3, high=1.0, log=True),
