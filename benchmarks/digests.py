@@ -24,7 +24,8 @@ from safetensors import safe_open
 from benchmarks.record import surroundings
 
 RECORD = Path("results/digests/digests.json")
-SHORT = ["--data", "synthetic", "--epochs", "2", "--batch-size", "96", "--optimizer", "adamw", "--lr", "2e-3"]
+SHORT = "--data synthetic --epochs 2 --batch-size 96 --optimizer adamw --lr 2e-3".split()
+SHORT += "--weight-decay 0 --schedule constant --augmentation none".split()  # nothing is left to choose
 TAUGHT = ["distill", "--teacher", "teacher", "--student", "resnet8"]
 VIEWS = ["--augmentation", "flip_shift", "--views", "2"]
 FP32, BF16 = ["--precision", "fp32"], ["--precision", "bf16"]
@@ -33,9 +34,9 @@ FP32, BF16 = ["--precision", "fp32"], ["--precision", "bf16"]
 RUNS: dict[str, list[str]] = {
     "teacher": ["train", "--student", "resnet14", *SHORT, "--epochs", "3", *FP32],
     "labels": ["train", "--student", "lenet", *SHORT, *BF16],
-    "logits": [*TAUGHT, "--method", "logits", *VIEWS, *SHORT, *FP32],
-    "kd-cold": [*TAUGHT, "--method", "kd", *VIEWS, *SHORT, *BF16],
-    "kd-warm": [*TAUGHT, "--method", "kd", *VIEWS, *SHORT, *BF16],
+    "logits": [*TAUGHT, "--method", "logits", *SHORT, *VIEWS, *FP32],
+    "kd-cold": [*TAUGHT, "--method", "kd", *SHORT, *VIEWS, *BF16],
+    "kd-warm": [*TAUGHT, "--method", "kd", *SHORT, *VIEWS, *BF16],
     "review_kd": [*TAUGHT, "--method", "review_kd", *SHORT, *FP32],
     "rkd": [*TAUGHT, "--method", "rkd", *SHORT, *FP32],
     "crd": [*TAUGHT, "--method", "crd", *SHORT, *FP32],
@@ -43,11 +44,11 @@ RUNS: dict[str, list[str]] = {
     "muon": [*TAUGHT, "--method", "kd", *SHORT, "--optimizer", "muon", "--schedule", "one_cycle", *BF16],
     "dml": ["distill", "--scheme", "dml", "--student", "resnet8", *SHORT, *FP32],
     "takd": [*TAUGHT, "--scheme", "takd", "--assistants", "resnet8", *SHORT, *FP32],
-    "resumed": [*TAUGHT, "--method", "kd", *VIEWS, *SHORT, "--epochs", "6", *FP32],
-    "uninterrupted": [*TAUGHT, "--method", "kd", *VIEWS, *SHORT, "--epochs", "6", *FP32],
+    "resumed": [*TAUGHT, "--method", "kd", *SHORT, *VIEWS, "--epochs", "6", *FP32],
+    "uninterrupted": [*TAUGHT, "--method", "kd", *SHORT, *VIEWS, "--epochs", "6", *FP32],
     "prune": ["prune", "kd-cold", "--macs", "0.5", "--epochs", "1"],
     "quantize": ["quantize", "kd-cold"],
-    "compress": ["compress", *TAUGHT[1:], *VIEWS, *SHORT, "--max-bytes", "80000", "--steps", "2", "--step-epochs", "1",
+    "compress": ["compress", *TAUGHT[1:], *SHORT, *VIEWS, "--max-bytes", "80000", "--steps", "2", "--step-epochs", "1",
                  "--precision", "fp32"],
     "export": ["export", "kd-cold", "--out", "export/student.onnx"],
 }  # fmt: skip
