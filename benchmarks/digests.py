@@ -24,8 +24,8 @@ from safetensors import safe_open
 from benchmarks.record import surroundings
 
 RECORD = Path("results/digests/digests.json")
-SHORT = "--data synthetic --epochs 2 --batch-size 96 --optimizer adamw --lr 2e-3".split()
-SHORT += "--weight-decay 0 --schedule constant --augmentation none".split()  # nothing is left to choose
+SHORT = ["--data", "synthetic", "--epochs", "2", "--batch-size", "96", "--optimizer", "adamw", "--lr", "2e-3"]
+SHORT += ["--weight-decay", "0", "--schedule", "constant", "--augmentation", "none"]  # nothing is left to choose
 TAUGHT = ["distill", "--teacher", "teacher", "--student", "resnet8"]
 VIEWS = ["--augmentation", "flip_shift", "--views", "2"]
 FP32, BF16 = ["--precision", "fp32"], ["--precision", "bf16"]
