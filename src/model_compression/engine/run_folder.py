@@ -24,7 +24,7 @@ from model_compression.engine.checkpoint import delete_states
 from model_compression.engine.relative_paths import ORIGIN, record_origin
 from model_compression.reports.run_results import has_state, read_results
 
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -49,7 +49,7 @@ class RunFolder:
         self.predictions = self.path / "predictions.safetensors"
         self.manifest = self.path / MANIFEST
         self.state = self.path / "state.safetensors"
-        self._lock = FileLock(self.path / _LOCK)
+        self._lock = FileLock(self.path / LOCK)
 
     def create(self, config: TrainConfig, data: Mapping[str, str] | None = None) -> None:
         """Makes the folder for a new run, and takes it for this process. Raises RunFolderError when it is taken.
@@ -77,7 +77,7 @@ class RunFolder:
         if not self.path.exists():
             return
         if self.path.is_dir() and all(
-            entry.name in (_LOCK, ORIGIN) or entry.match(TEMPORARY) for entry in self.path.iterdir()
+            entry.name in (LOCK, ORIGIN) or entry.match(TEMPORARY) for entry in self.path.iterdir()
         ):
             return
         another = f"choose another folder with {setting('run_dir', flag='out')}"
@@ -108,7 +108,7 @@ class RunFolder:
         return True
 
     def _is_in_use(self) -> bool:
-        if not (self.path / _LOCK).exists():  # to take a lock would write one, into a folder of something else
+        if not (self.path / LOCK).exists():  # to take a lock would write one, into a folder of something else
             return False
         try:
             self.lock()
@@ -152,7 +152,7 @@ class RunFolder:
                 f"{self.path} is in use by another process; wait for it or choose another folder"
             ) from None
         except OSError as error:  # a folder that can only be read
-            raise writing_failed(self.path / _LOCK, error) from error
+            raise writing_failed(self.path / LOCK, error) from error
 
     def wait_until_free(self, seconds: float) -> None:
         """Waits for another process that has the folder, ``seconds`` at most."""

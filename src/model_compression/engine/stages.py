@@ -19,6 +19,7 @@ from model_compression.core.files import plain_json, read_json, user_path, writi
 from model_compression.engine.observer import Observer, Silent
 from model_compression.engine.parts import Parts
 from model_compression.engine.relative_paths import ORIGIN, record_origin
+from model_compression.engine.run_folder import LOCK, RunFolder
 from model_compression.engine.stop_requests import ended_by_signals, words_and_code
 
 C = TypeVar("C", bound=Config)
@@ -75,20 +76,23 @@ class Stage(ABC, Generic[C, R]):
         self._check_new()
         with self._interruptible():
             self.config = self.check()
-            self._begin()
-            try:
-                return self.run()
-            except Interrupted:
-                raise
-            except ModelCompressionError:
-                self._leave_nothing()
-                raise
+            self._make_folder()
+            with self._held():
+                self._check_new()  # another process may have been faster
+                self._begin()
+                try:
+                    return self.run()
+                except Interrupted:
+                    raise
+                except ModelCompressionError:
+                    self._leave_nothing()
+                    raise
 
     def resume(self) -> R:
         """Does what is left. Raises FinishedError when there is nothing, and what `start` raises."""
         if self.is_done():
             raise FinishedError(f"{self.folder} is finished: there is nothing to resume; its result is {self.result}")
-        with self._interruptible():
+        with self._interruptible(), self._held():
             return self.run()
 
     def finish(self) -> R:
@@ -101,7 +105,20 @@ class Stage(ABC, Generic[C, R]):
         there, here = (locate(one, self.folder) for one in (self.at(self.folder).config, self.config))
         if affecting_result(there) != affecting_result(here):
             raise RunFolderError(f"{self.folder} holds another {self.NOUN}; choose another folder, or delete it")
-        return self.run()
+        if self.is_done():  # also in a folder that can only be read
+            return self.run()
+        with self._held():
+            return self.run()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Raises RunFolderError where another process works in the folder."""
+        folder = RunFolder(self.folder)
+        folder.lock()
+        try:
+            yield
+        finally:
+            folder.unlock()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -130,7 +147,7 @@ class Stage(ABC, Generic[C, R]):
 
     def _check_new(self) -> None:
         """Raises RunFolderError, with the remedy, unless the folder is none yet, or empty."""
-        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+        if not self.folder.exists() or (self.folder.is_dir() and set(self.folder.iterdir()) <= self._hidden):
             return
         if self.folder.is_dir() and any((self.folder / name).exists() for name in _FILES):
             raise RunFolderError(
@@ -139,18 +156,24 @@ class Stage(ABC, Generic[C, R]):
             )
         raise RunFolderError(f"{self.folder} exists and is not an empty folder; choose another one")
 
-    def _begin(self) -> None:
-        """Makes the folder and writes the configuration into it."""
+    @property
+    def _hidden(self) -> set[Path]:
+        """Files that a process leaves which did not begin."""
+        return {self.folder / name for name in (LOCK, ORIGIN)}
+
+    def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise writing_failed(self.folder, error) from error
+
+    def _begin(self) -> None:
+        """Writes the configuration into the folder."""
         record_origin(self.folder)
         values = to_dict(self.config)
         trust.write_sealed(self.folder / self.FILE, values, plain_json(values))
 
     def _leave_nothing(self) -> None:
         """Removes what `_begin` wrote, if the folder holds nothing else: the same options would fail again."""
-        begun = {self.folder / self.FILE, self.folder / ORIGIN}
-        if begun >= set(self.folder.iterdir()):
+        if {self.folder / self.FILE, *self._hidden} >= set(self.folder.iterdir()):
             shutil.rmtree(self.folder)

@@ -23,6 +23,10 @@ class RunError(ModelCompressionError):
     """A run in a process of its own failed; the message is its reason, and nothing else is affected."""
 
 
+class MachineError(RunError):
+    """A run in a process of its own could not write or read, as on a full disk: its settings are not the reason."""
+
+
 class KilledError(RunError):
     """The process of a run was killed by signal 9, as a system does that is out of memory."""
 
@@ -120,7 +124,8 @@ def _result(message: dict[str, Any] | None, code: int, stopped: Sequence[int], e
     if stopped:
         raise Interrupted("stopped", exit_code=128 + stopped[0])
     if message is not None:
-        raise (UsageError if message["usage"] else RunError)(message["error"])
+        kind = MachineError if message.get("is_of_machine") else UsageError if message["usage"] else RunError
+        raise kind(message["error"])
     if code == -signal.SIGKILL:
         raise KilledError("its process was killed (signal 9), as a system does that is out of memory")
     if code < 0:

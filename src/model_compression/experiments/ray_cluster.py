@@ -15,11 +15,12 @@ from typing import Any
 from model_compression.core.errors import Interrupted, UsageError, reason_of
 from model_compression.core.extras import check_extra
 from model_compression.core.options import setting
-from model_compression.experiments.processes import KilledError, RunError, run_isolated, with_surroundings
+from model_compression.experiments.processes import KilledError, MachineError, RunError, run_isolated, with_surroundings
 
 _POLL_S = 0.3
 _PATIENCE_S = 10
-_ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (KilledError, RunError, UsageError)}
+_KINDS: tuple[type[Exception], ...] = (KilledError, MachineError, RunError, UsageError)
+_ERRORS = {kind.__name__: kind for kind in _KINDS}
 
 
 @contextmanager

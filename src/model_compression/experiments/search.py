@@ -16,7 +16,7 @@ from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.executor import Run, execute
 from model_compression.experiments.preparation import Progress, interrupted, prepare_runs, result_line, train_task
-from model_compression.experiments.processes import RunError
+from model_compression.experiments.processes import MachineError, RunError
 from model_compression.experiments.records import check_same_data
 from model_compression.experiments.search_plan import SearchPlan
 from model_compression.experiments.search_results import Found, finish, shown
@@ -109,6 +109,9 @@ class _Trials:
             self._progress.finish(run.name, "pruned: below the median of the trials so far")
         elif isinstance(result, Interrupted):
             self._study.release(trial)
+        elif isinstance(result, MachineError):  # the others would end so too, and count as bad settings
+            self._study.release(trial)
+            raise MachineError(f"{run.name} failed: {result}; then give the same command again: it goes on from there")
         elif isinstance(result, RunError | UsageError):
             self._study.prune(trial, failed=str(result))
             self._progress.finish(run.name, f"failed: {result}")

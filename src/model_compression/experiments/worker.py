@@ -49,7 +49,8 @@ def main() -> int:
             result = _prepare(task, say) if task["task"] == "prepare" else _train(task, say)
         say({"result": result})
     except ModelCompressionError as error:
-        say({"error": str(error), "usage": isinstance(error, UsageError)})
+        is_of_machine = isinstance(error.__cause__, OSError)  # as a full disk: with other settings it is the same
+        say({"error": str(error), "usage": isinstance(error, UsageError), "is_of_machine": is_of_machine})
         return 1
     except Exception as error:  # whatever it is, it is this run's, and a row of the table
         traceback.print_exc()

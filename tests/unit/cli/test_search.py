@@ -16,7 +16,7 @@ from model_compression.core.options import speaking_flags
 from model_compression.data.sources import DATASETS
 from model_compression.experiments import executor
 from model_compression.experiments import worker as run_worker
-from model_compression.experiments.processes import RunError
+from model_compression.experiments.processes import MachineError, RunError
 from model_compression.experiments.search_results import judged
 
 SEARCH = ["search", "--student", "tiny", "--data", "tiny", "--validation", "6", "--epochs", "2", "--batch-size", "8"]
@@ -183,6 +183,20 @@ def test_failed_trial_is_listed_and_the_others_go_on(command):
     assert code == 0
     assert [trial["state"] for trial in trials] == ["complete", "failed", "complete"]
     assert trials[1]["reason"] == "the loss exploded"
+
+
+def test_a_full_disk_ends_the_search_and_no_trial_counts_as_failed(command):
+    def work(task, watch, stop):
+        if len(command.made) == 2:
+            raise MachineError("the disk is full; free some space")
+        return made_up(lambda config: 0.5)(task, watch, stop)
+
+    command.work = work
+    code, out, err = command(*SEARCH, "--final-seeds", "0")
+    assert (code, out) == (1, "")
+    assert "the disk is full; free some space; then give the same command again: it goes on from there" in err
+    assert command(*SEARCH, "--final-seeds", "0")[0] == 0
+    assert command.made == ["trial-000", "trial-001", "trial-001", "trial-002"]
 
 
 def test_search_in_which_every_trial_fails_says_why(command):

@@ -8,7 +8,7 @@ import pytest
 
 from model_compression.core.errors import Interrupted, UsageError
 from model_compression.experiments import processes as isolated_runs
-from model_compression.experiments.processes import RunError, run_isolated
+from model_compression.experiments.processes import MachineError, RunError, run_isolated
 
 SAY = "import json, sys\nsay = lambda **values: print(json.dumps(values), flush=True)\ntask = json.load(sys.stdin)\n"
 
@@ -39,6 +39,7 @@ def test_result_and_progress_come_through(worker):
     [
         ("say(error='kdd?', usage=True)", UsageError, "^kdd[?]$"),
         ("say(error='diverged', usage=False); sys.exit(1)", RunError, "^diverged$"),
+        ("say(error='disk full', usage=False, is_of_machine=True); sys.exit(1)", MachineError, "^disk full$"),
         ("print('something', file=sys.stderr); sys.exit('last line')", RunError, "exit code 1: last line"),
         ("sys.exit(3)", RunError, "exit code 3: it said nothing"),
         ("import os; os.kill(os.getpid(), 9)", RunError, "was killed .signal 9., as a system does that is out of mem"),
