@@ -64,7 +64,7 @@ def test_file_states_the_accuracy_that_was_measured_on_it(trained, tiny, tmp_pat
     assert report["drop"] == pytest.approx(100 * (report["network_accuracy"] - right))
     assert report["bytes"] == (tmp_path / "q" / "student.onnx").stat().st_size
     assert sorted(path.name for path in (tmp_path / "q").iterdir()) == [
-        ".started-in", "manifest.json", "quantize.json", "report.json", "student.onnx",
+        ".lock", ".started-in", "manifest.json", "quantize.json", "report.json", "student.onnx",
     ]  # fmt: skip
 
 
