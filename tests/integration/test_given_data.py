@@ -99,6 +99,11 @@ def test_arrays_of_any_layout_train_alike(arrays, tmp_path):
         (lambda images, labels: (images > 9, labels), r"bool of .*: give images\.astype\(np\.uint8\) \* 255"),
         (lambda images, labels: (images, labels[:, None]), r"labels\[:, 0\] where it is one number"),
         (lambda images, labels: (images, labels + 1), r"labels must be 0…K−1; got 1…3: subtract 1"),
+        (
+            lambda images, labels: (images, [["a"], ["a", "b"]] * (len(labels) // 2)),
+            r"several classes of a sample are a row",
+        ),
+        (lambda images, labels: ([images[0], images[1][:, 1:]], labels[:2]), r"images must have one size"),
         (lambda images, labels: (images, labels / 2), r"answers two images with \(2, 3\); expected 1 number for each"),
     ],
 )
@@ -274,6 +279,18 @@ def test_unlabelled_images_train_as_labelled_ones_do_where_labels_weigh_nothing(
     event = seen.events[-1]
     assert "train_accuracy" not in event
     assert 0 <= event["train_agreement"] <= 1
+
+
+def test_embeddings_are_learnt_from_images_without_labels_in_training_and_test(arrays, tmp_path):
+    images, _, others, _ = arrays
+    options = {"task": "embedding", "method": "align", "config": CONFIG}
+    forms = {"arrays": (images, None, others, None), "datasets": (Pictures(images), Pictures(others))}
+    found = [mc.distill(net(0), net(1), data, epochs=1, run_dir=tmp_path / name, **options).metrics
+             for name, data in forms.items()]  # fmt: skip
+    assert found[0]["test_rank"] == pytest.approx(found[1]["test_rank"], rel=1e-3)
+    assert not any("knn" in name for name in found[0])
+    with pytest.raises(UsageError, match="only the training labels may be None"):
+        distilled((images, None, others, None), tmp_path / "run")
 
 
 def test_train_agreement_is_the_share_of_images_on_which_student_and_teacher_choose_alike(arrays, tmp_path, watcher):

@@ -26,6 +26,7 @@ from model_compression.data.placement import place_images
 from model_compression.data.sources import samples_of
 from model_compression.data.table_targets import REGRESSION
 from model_compression.data.target_scale import scaled
+from model_compression.data.task_views import EMBEDDING
 from model_compression.data.torch_datasets import from_loaders, from_torch_datasets
 from model_compression.engine.observer import Observer
 
@@ -74,7 +75,8 @@ def given_data(
     if len(data) == 2 and all(isinstance(part, Dataset) for part in data):
         pair, name = data, f"{GIVEN}arrays"
     elif len(data) == 2 and all(isinstance(part, TorchDataset) for part in data):
-        pair, name = from_torch_datasets(data[0], data[1], report), f"{GIVEN}{type(data[0]).__name__}"  # type: ignore[arg-type]
+        pair = from_torch_datasets(data[0], data[1], report, judged=config.task != EMBEDDING)  # type: ignore[arg-type]
+        name = f"{GIVEN}{type(data[0]).__name__}"
     elif len(data) == 4 and are_texts(data, config.task):
         pair, name = datasets_of_texts(data, config, networks), f"{GIVEN}texts"
     elif len(data) == 4:
@@ -117,6 +119,9 @@ def _check_as_they_are(config: DataConfig) -> None:
 
 def _from_arrays(data: Arrays, config: DataConfig) -> tuple[Dataset, Dataset]:
     train_images, train_given, test_images, test_given = map(_array, data)
+    judged = config.task != EMBEDDING or test_given is not None
+    if test_images is not None and not judged:  # by no labels
+        train_given, test_given = None, np.zeros(len(test_images), np.int64)
     if train_images is None or test_images is None or test_given is None:
         raise UsageError(f"an array is None; {_EXPECTED}; of them only the training labels may be None")
     labelled = train_given is not None
@@ -155,7 +160,7 @@ def _from_arrays(data: Arrays, config: DataConfig) -> tuple[Dataset, Dataset]:
     }
     return scaled(
         Dataset(name="arrays", samples=train_images, labels=train_labels, labelled=labelled, **settings),
-        Dataset(name="arrays-test", samples=test_images, labels=numbers[-1], **settings),
+        Dataset(name="arrays-test", samples=test_images, labels=numbers[-1], labelled=judged, **settings),
         config.table,
     )
 
@@ -196,4 +201,10 @@ _REMEDIES = {
 def _array(part: npt.NDArray[Any] | torch.Tensor | None) -> npt.NDArray[Any] | None:
     if part is None:
         return None
-    return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+    try:
+        return part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+    except ValueError:
+        raise UsageError(
+            "a list in data has rows of several lengths, which make no array: images must have one size, and several "
+            "classes of a sample are a row of 0 and 1, as MultiLabelBinarizer of sklearn gives them"
+        ) from None

@@ -48,17 +48,21 @@ class TorchImages:
         return self.decode(number).tobytes()
 
 
-def from_torch_datasets(train: TorchDataset[Any], test: TorchDataset[Any], report: Report) -> tuple[Dataset, Dataset]:
+def from_torch_datasets(
+    train: TorchDataset[Any], test: TorchDataset[Any], report: Report, *, judged: bool = True
+) -> tuple[Dataset, Dataset]:
     """A pair of map-style datasets, of whose items (PIL image or uint8 tensor, label) nothing is held.
 
-    Items of ``train`` without labels make an unlabelled training set. Class names are the dataset's ``classes``, else
+    Items of ``train`` without labels make an unlabelled training set, and those of ``test`` an unlabelled test set
+    unless the task is ``judged`` by labels. Class names are the dataset's ``classes``, else
     numbers. Raises UsageError for items that are something else, or that differ from one reading to the next.
     """
     sources = [_source(dataset, what) for dataset, what in ((train, "training"), (test, "test"))]
     labels = [_labels(dataset, what, report) for dataset, what in ((train, "training"), (test, "test"))]
-    if labels[1] is None:
+    if labels[1] is None and judged:
         raise UsageError(f"items of the test dataset have no labels; {_ITEMS}")
-    names = _class_names((train, test), [part for part in labels if part is not None])
+    known = [part for part in labels if part is not None]
+    names = _class_names((train, test), known) if known else ("",)
     on_demand = [OnDemandImages(source=source, rows=np.arange(_length(source.dataset))) for source in sources]
     mean, std = mean_and_std(on_demand[0].sample())
     name = type(train).__name__

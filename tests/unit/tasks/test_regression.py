@@ -184,6 +184,9 @@ def test_network_of_another_scale_or_order_is_refused_with_the_remedy():
     check_scale("teacher", network(**known), data, answer)
     with pytest.raises(UsageError, match=r"give target_mean='1000,-2', target_std='50,0\.5'"):
         check_scale("teacher", network(**known | {"target_mean": [1000.0, -2.0]}), data, answer)
+    metres = {"target_names": ["height [m]", "pH"], "target_mean": [MEAN[0] / 1000, MEAN[1]]}  # which no scale mends
+    with pytest.raises(UsageError, match=r"; bring the data into its units$"):
+        check_scale("teacher", network(**known | metres), data, answer)
     with pytest.raises(UsageError, match=r"numbers in another order than d: pH, height \[mm\]"):
         check_scale("model", network(**known | {"target_names": list(NAMES[::-1])}), data, answer)
     with pytest.raises(UsageError, match=r"answers two images with \(2, 3\); expected 2 numbers for each"):

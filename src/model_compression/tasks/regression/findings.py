@@ -50,10 +50,12 @@ def check_scale(role: str, model: Network, dataset: Dataset, answer: Tensor) -> 
     ]
     mean, std = (np.array(one, dtype=np.float64) for one in scale)
     if (np.abs(mean - wanted[0]) > _ALIKE * np.abs(std)).any() or (np.abs(std / wanted[1] - 1) > _ALIKE).any():
-        advice = settings(target_mean=_listed(scale[0]), target_std=_listed(scale[1]))
+        scaling = settings(target_mean=_listed(scale[0]), target_std=_listed(scale[1]))
+        other = other_numbers(model, dataset)  # by a scale no other unit comes right
+        advice = "bring the data into its units" if other else f"give {scaling}"
         raise UsageError(
             f"the {role} {model.name} scales its numbers by mean {_listed(scale[0])} and deviation "
-            f"{_listed(scale[1])}, {dataset.name} by {_listed(wanted[0])} and {_listed(wanted[1])}; give {advice}"
+            f"{_listed(scale[1])}, {dataset.name} by {_listed(wanted[0])} and {_listed(wanted[1])}; {advice}"
         )
 
 
