@@ -221,3 +221,11 @@ def test_slip_of_the_decimal_point_and_test_values_beyond_are_found():
     assert "height [mm] of training sample 7 is" in found["outliers"].text
     beyond = {one.subject for one in Regression().data_findings(dataset(), dataset(TARGETS + np.float32(300)))}
     assert beyond == {"targets", "range"}
+
+
+def test_number_that_does_not_vary_is_told():
+    level = TARGETS.copy()
+    level[:, 1] = np.median(TARGETS[:, 1])
+    found = [one.text for one in Regression().data_findings(dataset(), dataset(level)) if one.level == "warn"]
+    assert found == ["all test images have the same pH"]
+    assert not [one for one in Regression().data_findings(dataset(), dataset()) if one.level == "warn"]

@@ -81,6 +81,14 @@ def examine_targets(train: Dataset, test: Dataset) -> Iterator[Finding]:
         f"{name} {low:.4g} to {high:.4g}" for name, low, high in zip(names, targets.min(0), targets.max(0), strict=True)
     )
     yield Finding(area="data", subject="targets", level="ok", text=ranges)
+    for where, values in (("training", targets), ("test", tested)):
+        alike = [name for name, low, high in zip(names, values.min(0), values.max(0), strict=True) if low == high]
+        if alike:
+            yield Finding(
+                area="data", subject="targets", level="warn",
+                text=f"all {where} {train.noun} have the same {' and '.join(alike)}",
+                remedy="leave the number out, or bring others: R² says nothing of one that does not vary",
+            )  # fmt: skip
     spread = np.where(targets.std(axis=0) > 0, targets.std(axis=0), 1)
     far = np.abs(targets - targets.mean(axis=0)) / spread
     if far.max() > _FAR:
