@@ -1,6 +1,7 @@
 """A run that was interrupted, anywhere, once or more often, ends as if it had not been: to the bit."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -8,11 +9,19 @@ import signal
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load
 
 from model_compression.core.config import MethodConfig, ModelConfig
 from model_compression.core.config_json import given_values
-from model_compression.core.errors import FileFormatError, Interrupted, NumericalError, RunFolderError
+from model_compression.core.errors import (
+    FileFormatError,
+    FinishedError,
+    Interrupted,
+    ModelCompressionError,
+    NumericalError,
+    RunFolderError,
+)
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
 from model_compression.distillation.teachers import shards
@@ -402,3 +411,18 @@ def test_a_run_whose_states_are_gone_is_not_begun_anew(tmp_path, tiny, watcher):
     with pytest.raises(RunFolderError, match=r"has done 2 epochs, and its state.safetensors is gone: it cannot go on"):
         resume_run(folder, seen)
     assert (folder / "events.jsonl").read_text() == lines
+
+
+def test_a_finished_run_in_a_folder_that_can_only_be_read_is_said_to_be_finished(tiny, tmp_path, monkeypatch):
+    start_run(tiny.config(None, epochs=1), tmp_path / "run")
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with pytest.raises(FinishedError, match="is finished: there is nothing to resume"):
+        resume_run(tmp_path / "run")
+    for name in ("manifest.json", "metrics.json"):
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(ModelCompressionError, match=r"cannot write .*lock: the folder is not writable"):
+        resume_run(tmp_path / "run")

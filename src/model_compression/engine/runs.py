@@ -10,7 +10,7 @@ from model_compression.core.argument_checks import checked_arguments
 from model_compression.core.config import UNDECIDED, TrainConfig
 from model_compression.core.config_json import config_digest, locate, to_dict
 from model_compression.core.config_values import affecting_result
-from model_compression.core.errors import FinishedError, RunFolderError, UsageError
+from model_compression.core.errors import FinishedError, ModelCompressionError, RunFolderError, UsageError
 from model_compression.core.options import setting
 from model_compression.core.run_options import decided_as, result_values
 from model_compression.core.trust import all_files
@@ -96,7 +96,7 @@ def resume_run(
     observer, parts = _watching(observer), parts or Parts()
     config = processes.on_main(run.read_config)
     config = config if rest is None else dataclasses.replace(affecting_result(config, rest), left_open=[])
-    processes.on_main(run.lock)
+    processes.on_main(lambda: _lock(run))
     try:
         state = processes.on_main(lambda: _state_to_resume(run, config, observer))
         if lr is not None:
@@ -167,14 +167,30 @@ def _watching(observer: Observer | None) -> Observer:
     return observer if observer is not None and processes.is_main() else Silent()
 
 
+def _lock(run: RunFolder) -> None:
+    """Takes the folder; raises FinishedError for a finished run in one that can only be read."""
+    try:
+        run.lock()
+    except RunFolderError:
+        raise
+    except ModelCompressionError:
+        if run.is_finished():
+            raise _finished(run) from None
+        raise
+
+
+def _finished(run: RunFolder) -> FinishedError:
+    return FinishedError(
+        f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}; to train its network "
+        f"for more epochs: {run.trained_on}"
+    )
+
+
 def _state_to_resume(run: RunFolder, config: TrainConfig, observer: Observer) -> State | None:
     """What a run in a locked folder goes on from; None: its beginning. Raises FinishedError when it is finished."""
     run.mend(observer.message)
     if run.is_finished():  # seen under the lock: another process may just have finished it
-        raise FinishedError(
-            f"{run.path} is finished: there is nothing to resume; its figures are in {run.metrics}; to train its "
-            f"network for more epochs: {run.trained_on}"
-        )
+        raise _finished(run)
     state = load_state(run.state, observer.message)
     if state is None:
         _check_beginning(run, config, observer)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_compression.core.errors import UsageError, reason_of
 from model_compression.core.extras import check_extra
+from model_compression.core.files import writing_failed
 from model_compression.core.metric import DEFAULT_METRIC, RECORDED, Metric, primary_metric
 from model_compression.core.options import setting
 from model_compression.experiments.search_space import Tuned
@@ -226,7 +227,9 @@ def _opened(storage: str) -> "optuna.storages.BaseStorage":
         path = Path(storage).absolute()  # the lock is a link to it
         path.parent.mkdir(parents=True, exist_ok=True)
         return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    except Exception as error:  # of SQLAlchemy, a driver, the file system
+    except OSError as error:
+        raise writing_failed(storage, error) from error
+    except Exception as error:  # of SQLAlchemy, a driver
         kind, _, rest = storage.partition("://")
         address = f"{kind}://{rest.rpartition('@')[2]}" if rest else storage  # without a password
         raise UsageError(

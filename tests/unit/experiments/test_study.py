@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model_compression.core.errors import UsageError
+from model_compression.core.errors import ModelCompressionError, UsageError
 from model_compression.experiments import study as studies
 from model_compression.experiments.search_space import Tuned
 from model_compression.experiments.study import Study, number_of
@@ -228,3 +228,9 @@ def test_storage_that_cannot_be_opened_is_one_line_without_the_password(address)
     assert "cannot be opened" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(ModelCompressionError, match=f"^cannot write {tmp_path}/results/s/study.journal: "):
+        opened(tmp_path / "results/s/study.journal", 2)
