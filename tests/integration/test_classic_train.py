@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from model_compression.classic import command_line as classic
+from model_compression.core.config import TrainConfig
 from model_compression.core.config_json import from_json
 from model_compression.core.data_config import DataConfig
 from model_compression.core.device import choose_device, choose_precision
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
-from model_compression.engine import runs
 from model_compression.engine.contracts import Progress
+from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
 from model_compression.models.loading import read_model
 from model_compression.models.prediction import predict
@@ -56,14 +57,14 @@ def events_of(folder):
 
 def stop_at(step, monkeypatch):
     """Presses Ctrl-C during a step, once."""
-    stepped = runs.Trainer._train_step
+    stepped = Trainer._train_step
 
     def train_step(trainer, batch, epoch):
         if trainer.step + 1 == step:
             os.kill(os.getpid(), signal.SIGINT)
         return stepped(trainer, batch, epoch)
 
-    monkeypatch.setattr(runs.Trainer, "_train_step", train_step)
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
 
 
 def test_train_keeps_model_n_prints_its_lines_and_lowers_the_rate(place, capsys):
@@ -201,7 +202,7 @@ def test_failures_are_one_line_and_leave_nothing(line, message, place, capsys):
 
 def test_train_writes_a_config_that_repeats_the_run(place):
     assert run("--task train --model out --epoch 1") == 0
-    config = from_json(runs.TrainConfig, (place / "out" / "config.json").read_text())
+    config = from_json(TrainConfig, (place / "out" / "config.json").read_text())
     line = ["--task", "train", "--model", "out", "--epoch", "1"]
     args = classic.build_parser().parse_args(line)
     assert config.method == classic.to_config(args).method

@@ -17,7 +17,7 @@ from model_compression.core.config_json import from_json
 from model_compression.core.data_config import DataConfig
 from model_compression.data.sources import DATASETS
 from model_compression.data.synthetic import load_synthetic
-from model_compression.engine import runs
+from model_compression.engine.trainer import Trainer
 from model_compression.models import create_model
 from model_compression.models.loading import read_model
 
@@ -95,7 +95,7 @@ def test_val_measures_teacher_npy(place, monkeypatch, capsys):
 
 def test_training_with_teacher_npy_resumes_without_it_from_another_folder(place, monkeypatch):
     model = write_teacher(place / "teacher.npy")
-    stepped = runs.Trainer._train_step
+    stepped = Trainer._train_step
 
     def train_step(trainer, batch, epoch):
         if trainer.step == 0:
@@ -103,7 +103,7 @@ def test_training_with_teacher_npy_resumes_without_it_from_another_folder(place,
         return stepped(trainer, batch, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.Trainer, "_train_step", train_step)
+        patch.setattr(Trainer, "_train_step", train_step)
         line = ["--task", "train", "--model", "out", "--epoch", "1", "--batchsize", "20"]
         assert classic.main(line, data=DATA) == 130
     config = from_json(TrainConfig, (place / "out" / "config.json").read_text())
