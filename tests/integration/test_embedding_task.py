@@ -20,7 +20,9 @@ from model_compression.cli.main import main
 from model_compression.core.config import MethodConfig, ModelConfig
 from model_compression.core.data_config import DataConfig
 from model_compression.core.errors import Interrupted, UsageError
+from model_compression.data.task_views import as_task
 from model_compression.distillation.objective import methods_for
+from model_compression.engine.networks import load_trained
 from model_compression.engine.observer import Silent
 from model_compression.engine.runs import resume_run, start_run
 from model_compression.engine.teachers import load_data
@@ -132,6 +134,12 @@ def test_what_a_builder_of_ones_own_returns_is_the_embedding(name, tiny, tmp_pat
     session = onnxruntime.InferenceSession(tmp_path / "file.onnx", providers=["CPUExecutionProvider"])
     (answers,) = session.run(None, {session.get_inputs()[0].name: images})
     np.testing.assert_allclose(answers, found["student_logits"], rtol=1e-4, atol=1e-6)
+    earlier = tmp_path / "earlier.safetensors"  # of a version that did not note it among the options
+    network = load_model(tmp_path / "run")
+    network.options.pop("_embeds")
+    save_weights(earlier, network, facts=network.facts)
+    read = load_trained(ModelConfig(name=str(earlier)), as_task(tiny.data(), "embedding")[0])
+    assert read(torch.zeros(2, 3, 8, 8)).shape == (2, width)
 
 
 OWN_BACKBONES = """

@@ -15,6 +15,7 @@ from model_compression.core.files import user_path
 from model_compression.core.options import setting
 from model_compression.data.batches import to_tensors
 from model_compression.data.dataset import Dataset
+from model_compression.data.task_views import EMBEDDING, UNLABELLED
 from model_compression.data.texts import Texts
 from model_compression.models.base import MODELS, Network, seeded
 from model_compression.models.chosen_answers import choose_answers
@@ -141,7 +142,8 @@ def load_trained(config: ModelConfig, data: Dataset) -> Network:
         options = {"pretrained": True, **options}
     options = _with_shape(config, _with_head(config.name, options, data), data)
     model = build_model(config.name, options, seed=0, weights=config.weights, fits_head=embeds)
-    if embeds and isinstance(model, External) and not is_headless(model.name, model.options):
+    learned = model.facts.get("task") in (EMBEDDING, UNLABELLED)  # an earlier version noted it nowhere else
+    if embeds and isinstance(model, External) and not (learned or is_headless(model.name, model.options)):
         take_head_off(model.body, model.name)
     if config.layers is not None:
         model = keep_layers(model, config.layers, "teacher")
