@@ -121,8 +121,9 @@ def table(content: dict[str, Any]) -> str:
         "",
         f"{line(content['surroundings'])}; lightly-train {content['lightly_train']}.",
         "",
-        f"`python -m benchmarks.lightly_train --python … --images {content['images']}`: ViT-B/14 (DINOv2's, random "
-        f"weights) teaches resnet18; {SIDE} pixels, batch {BATCH}, bfloat16, in turn, a process each. Images a second "
+        f"`python -m benchmarks.lightly_train --python … --rounds {len(ratios)} --images {content['images']} "
+        f"--epochs {content['epochs']}`: ViT-B/14 (DINOv2's, random weights) teaches resnet18; {SIDE} pixels, batch "
+        f"{BATCH}, bfloat16, in turn, a process each. Images a second "
         f"while training. The answers of {VIEWS} views are stored in the first {VIEWS} epochs, once for all students, "
         f"at {stored:.0f} images a second.",
         "",

@@ -231,7 +231,7 @@ def _fitted(name: str, options: dict[str, Any], num_classes: int) -> dict[str, A
 def _with_head(name: str, options: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """``options`` with the head that texts need, and the size of a fresh table of tokens.
 
-    What a builder of one's own returns are embeddings where those are wanted.
+    For embeddings, the output of the user's own builder is taken as it is.
     """
     if answers_with_embeddings(data) and is_external(name) and library_of(name) is None:
         return {**options, EMBEDS: True}

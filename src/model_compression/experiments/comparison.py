@@ -17,7 +17,10 @@ from model_compression.core.text import count
 from model_compression.distillation.objective import create_method, label_weight_of
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.executor import ONE_BY_ONE, Executor, Run, execute
-from model_compression.experiments.preparation import (
+from model_compression.experiments.processes import RunError
+from model_compression.experiments.recipes import methods_protocol
+from model_compression.experiments.records import check_same_data, differences, held, is_recorded, logs, write_record
+from model_compression.experiments.run_lists import (
     Preparation,
     Progress,
     interrupted,
@@ -25,9 +28,6 @@ from model_compression.experiments.preparation import (
     result_line,
     train_task,
 )
-from model_compression.experiments.processes import RunError
-from model_compression.experiments.recipes import methods_protocol
-from model_compression.experiments.records import check_same_data, differences, held, is_recorded, logs, write_record
 from model_compression.reports.comparison_tables import write_comparison
 from model_compression.reports.records import read_records, record_path, save_record
 from model_compression.reports.run_results import Results, read_results

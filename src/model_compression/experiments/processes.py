@@ -124,7 +124,7 @@ def _result(message: dict[str, Any] | None, code: int, stopped: Sequence[int], e
     if stopped:
         raise Interrupted("stopped", exit_code=128 + stopped[0])
     if message is not None:
-        kind = MachineError if message.get("is_of_machine") else UsageError if message["usage"] else RunError
+        kind = UsageError if message["usage"] else MachineError if message.get("is_of_machine") else RunError
         raise kind(message["error"])
     if code == -signal.SIGKILL:
         raise KilledError("its process was killed (signal 9), as a system does that is out of memory")

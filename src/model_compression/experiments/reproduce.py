@@ -14,9 +14,9 @@ from model_compression.engine.parts import Parts
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.engine.training import Training
 from model_compression.experiments.executor import ONE_BY_ONE, Executor, Run, execute
-from model_compression.experiments.preparation import interrupted, train_task
 from model_compression.experiments.recipes import classic_protocol, modern_protocol, views_protocol
 from model_compression.experiments.records import is_recorded, logs, write_record
+from model_compression.experiments.run_lists import interrupted, train_task
 from model_compression.models.weights import find_weights
 from model_compression.reports.experiment_table import LAYOUTS, write_report
 from model_compression.reports.records import record_path

@@ -15,9 +15,9 @@ from model_compression.core.run_options import short_name, with_values
 from model_compression.engine.run_folder import RunFolder
 from model_compression.engine.stop_requests import stop_requests
 from model_compression.experiments.executor import Run, execute
-from model_compression.experiments.preparation import Progress, interrupted, prepare_runs, result_line, train_task
 from model_compression.experiments.processes import MachineError, RunError
 from model_compression.experiments.records import check_same_data
+from model_compression.experiments.run_lists import Progress, interrupted, prepare_runs, result_line, train_task
 from model_compression.experiments.search_plan import SearchPlan
 from model_compression.experiments.search_results import Found, finish, shown
 from model_compression.experiments.search_space import check_effects, settings_of, with_settings_of

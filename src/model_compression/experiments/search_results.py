@@ -13,7 +13,7 @@ from model_compression.core.options import setting
 from model_compression.core.run_options import short_name
 from model_compression.core.text import count
 from model_compression.experiments.comparison import Plan, make_runs
-from model_compression.experiments.preparation import Progress
+from model_compression.experiments.run_lists import Progress
 from model_compression.experiments.search_plan import SearchPlan
 from model_compression.experiments.search_space import with_settings_of
 from model_compression.experiments.study import Trial

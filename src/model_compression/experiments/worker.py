@@ -110,7 +110,7 @@ def _prepare(task: dict[str, Any], say: Say) -> dict[str, Any]:
     recipe = {place: value_at(decided, place) for place in base.left_open}
     if "data.tokenizer" in recipe and isinstance(train.samples, Texts):
         beside = map(tokenizer_beside, names_of_networks(base.student, base.teacher))
-        recipe["data.tokenizer"] = next(filter(None, beside))
+        recipe["data.tokenizer"] = next(filter(None, beside), "")
     refused: dict[str, str] = {}
     stored: list[TrainConfig] = []
     for number, (arm, unsettled) in enumerate(configs.items()):

@@ -40,6 +40,7 @@ def test_result_and_progress_come_through(worker):
         ("say(error='kdd?', usage=True)", UsageError, "^kdd[?]$"),
         ("say(error='diverged', usage=False); sys.exit(1)", RunError, "^diverged$"),
         ("say(error='disk full', usage=False, is_of_machine=True); sys.exit(1)", MachineError, "^disk full$"),
+        ("say(error='no such file', usage=True, is_of_machine=True)", UsageError, "^no such file$"),
         ("print('something', file=sys.stderr); sys.exit('last line')", RunError, "exit code 1: last line"),
         ("sys.exit(3)", RunError, "exit code 3: it said nothing"),
         ("import os; os.kill(os.getpid(), 9)", RunError, "was killed .signal 9., as a system does that is out of mem"),

@@ -1,4 +1,4 @@
-"""Before the first of several runs: which cannot be made, what their data are, and which recipe all of them have."""
+"""What lists of runs share: who watches them, what is found out before the first of them, and lines about them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
